@@ -1,0 +1,3 @@
+"""Latency, kernels, accuracy: tables, JSON and figures."""
+
+NEDS_RT = True

@@ -1,0 +1,3 @@
+"""Collect a session, fine-tune, judge, swap in, roll back."""
+
+NEDS_RT = True

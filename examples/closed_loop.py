@@ -1,0 +1,33 @@
+"""Hold a TTL line high while the decoded wheel speed is above a threshold, and low whenever it is not known."""
+
+import argparse
+
+from runtime.client import Subscriber
+
+
+def level_for(speed: float | None, threshold: float, high: bool) -> bool:
+    """The next level: 20 % of hysteresis, and low where there is no fresh value."""
+    return speed is not None and speed > (0.8 * threshold if high else threshold)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", default="tcp://127.0.0.1:5571")
+    parser.add_argument("--threshold", type=float, default=1.0, help="in the output's unit")
+    options = parser.parse_args()
+    high = False
+    with Subscriber(options.address) as link:
+        try:
+            while not link.ended:
+                speed = link.value("wheel_speed", timeout_ms=60)
+                before, high = high, level_for(speed, options.threshold, high)
+                if high != before:
+                    print(f"TTL {int(high)}  wheel_speed {'none' if speed is None else round(speed, 3)}", flush=True)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            print(f"TTL 0  end: {link.stale} stale, {link.missed} missed, {link.malformed} malformed", flush=True)
+
+
+if __name__ == "__main__":
+    main()

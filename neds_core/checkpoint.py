@@ -1,0 +1,156 @@
+"""Checkpoints: tensors as safetensors, everything else as a JSON header; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import Struct
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from neds_core.config import TrainConfig
+from neds_core.errors import CheckpointError
+from neds_core.linear import Bank, Linear
+from neds_core.model import NEDS
+from neds_core.scalers import Scalers
+from neds_core.session import BehaviourSpec, UnitTable
+
+FORMAT = 1
+
+
+class LinearHeader(Struct, frozen=True, forbid_unknown_fields=True):
+    bank: Bank
+    penalty: float
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a checkpoint came about. `test_looks` counts how often the test part was scored for it."""
+
+    created: str
+    recording: str
+    recording_sha: str
+    seed: int
+    train_segments: int
+    validation_segments: int
+    best_step: int
+    validation_skill: float
+    seconds: float
+    versions: dict[str, str]
+    test_looks: int = 0
+    test_scores: dict[str, dict[str, float]] = {}
+
+
+class Header(Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    name: str
+    bin_ns: int
+    config: TrainConfig
+    specs: tuple[BehaviourSpec, ...]
+    unit_map_sha: str
+    mean: dict[str, float]
+    sd: dict[str, float]
+    prior: dict[str, list[float]]
+    linear: dict[str, LinearHeader]
+    blend: dict[str, float]  # share of NEDS in the blend, chosen on validation
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything a decoder needs, and its identity `sha` (SHA-256 of the file)."""
+
+    header: Header
+    model: NEDS
+    units: UnitTable
+    scalers: Scalers
+    linear: dict[str, Linear]
+    sha: str = ""
+
+    @property
+    def specs(self) -> tuple[BehaviourSpec, ...]:
+        """Outputs in the order of the model's modalities."""
+        return self.header.specs
+
+    @property
+    def clocked(self) -> bool:
+        """Whether the decoder is told the time in the segment."""
+        return self.header.config.model.clock_bins > 0
+
+
+def _text(values: np.ndarray) -> torch.Tensor:
+    return torch.frombuffer(bytearray("\n".join(map(str, values)).encode() or b"\n"), dtype=torch.uint8)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the checkpoint; nothing half-written is left behind."""
+    tensors = {f"model/{k}": v.contiguous() for k, v in checkpoint.model.state_dict().items()}
+    tensors |= {
+        "units/ids": torch.from_numpy(checkpoint.units.ids.astype(np.int64)),
+        "units/region": _text(checkpoint.units.region),
+        "units/depth_um": torch.from_numpy(checkpoint.units.depth_um.astype(np.float32)),
+        "units/kept": torch.from_numpy(checkpoint.scalers.kept),
+    }
+    for name, values in checkpoint.scalers.trial_mean.items():
+        tensors[f"trial_mean/{name}"] = torch.from_numpy(values)
+    for name, model in checkpoint.linear.items():
+        tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
+        tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"neds_rt": msgspec.json.encode(checkpoint.header).decode()})
+    partial.replace(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and check a checkpoint. Raises `CheckpointError` with the remedy."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist; check the path or train one with `neds-rt train`")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError):
+        raise CheckpointError(f"{path} is not a safetensors file or is cut short; copy or train it again") from None
+    if "neds_rt" not in metadata:
+        raise CheckpointError(f"{path} was not written by neds-rt (no neds_rt header); train one with `neds-rt train`")
+    try:
+        header = msgspec.json.decode(metadata["neds_rt"], type=Header)
+        return _build(header, tensors, hashlib.sha256(path.read_bytes()).hexdigest())
+    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: header and tensors do not fit this version ({error}); train it again") from None
+
+
+def _build(header: Header, tensors: dict[str, torch.Tensor], sha: str) -> Checkpoint:
+    if header.format != FORMAT:
+        raise CheckpointError(f"checkpoint format {header.format} is not {FORMAT}; train it again with this version")
+    units = UnitTable(
+        tensors["units/ids"].numpy(),
+        np.array(bytes(tensors["units/region"].tolist()).decode().split("\n")),
+        tensors["units/depth_um"].numpy(),
+    )
+    if units.sha256 != header.unit_map_sha:
+        raise CheckpointError("the checkpoint's unit table does not match its own SHA-256; copy or train it again")
+    model = NEDS(header.config.model, (len(units),), header.specs)
+    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+    model.eval().requires_grad_(False)
+    tokenizer = model.units[0]
+    scalers = Scalers(
+        kept=tensors["units/kept"].numpy(),
+        spike_mean=tokenizer.mean.numpy(),
+        spike_gain=tokenizer.gain.numpy(),
+        mean=header.mean,
+        sd=header.sd,
+        prior={k: np.array(v) for k, v in header.prior.items()},
+        trial_mean={
+            k.removeprefix("trial_mean/"): v.numpy() for k, v in tensors.items() if k.startswith("trial_mean/")
+        },
+    )
+    linear = {
+        name: Linear(h.bank, h.penalty, tensors[f"linear/{name}/weight"].numpy(), tensors[f"linear/{name}/bias"].numpy())
+        for name, h in header.linear.items()
+    }
+    return Checkpoint(header, model, units, scalers, linear, sha)

@@ -1,0 +1,137 @@
+"""Configuration trees: frozen structs read from TOML, unknown keys refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from neds_core.errors import ConfigError
+
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
+Rate = Annotated[float, Meta(gt=0.0)]
+
+
+class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes of one NEDS. `band` is W, the bins one layer looks back over, its own bin included."""
+
+    width: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 4
+    mlp_ratio: Positive = 2
+    band: Positive = 100
+    registers: Count = 2
+    clock_bins: Count = 0  # 0: phase-free; else an embedding of bins since the segment's marker
+    dropout: Ratio = 0.3
+    embed_dropout: Ratio = 0.2
+    unit_dropout: Ratio = 0.3
+    rotary_base: Rate = 10000.0
+
+    @property
+    def receptive_field(self) -> int:
+        """Bins that can reach one output: L(W-1)+1."""
+        return self.layers * (self.band - 1) + 1
+
+
+class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often each mask family is drawn (relative weights), and the share hidden by the random ones."""
+
+    encoding: Annotated[float, Meta(ge=0.0)] = 1.0
+    decoding: Annotated[float, Meta(ge=0.0)] = 1.0
+    within_spikes: Annotated[float, Meta(ge=0.0)] = 1.0
+    within_behaviour: Annotated[float, Meta(ge=0.0)] = 1.0
+    cross_modal: Annotated[float, Meta(ge=0.0)] = 1.0
+    ratio: Ratio = 0.3
+
+
+class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Optimisation. `refit` repeats the chosen number of steps on training + validation."""
+
+    steps: Positive = 400
+    batch: Positive = 32
+    window_bins: Positive = 100
+    learning_rate: Rate = 2e-3
+    weight_decay: Annotated[float, Meta(ge=0.0)] = 0.1
+    clip_norm: Rate = 1.0
+    ema_decay: Ratio = 0.98
+    check_every: Positive = 20
+    patience: Positive = 8
+    refit: bool = True
+    loss_weights: dict[str, Annotated[float, Meta(ge=0.0)]] = {}  # "spikes" or an output; 1 where not named
+    threads: Positive = 2
+
+
+class LinearConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The search space of the causal ridge and logistic that stand beside NEDS."""
+
+    lags: tuple[Positive, ...] = (1, 10, 20)
+    filter_taus_ms: tuple[tuple[Rate, ...], ...] = ((40.0, 120.0, 300.0),)
+    penalties: tuple[Rate, ...] = (100.0, 1e3, 3e3, 1e4, 3e4, 1e5)
+    folds: Annotated[int, Meta(ge=2)] = 5
+
+
+class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`neds-rt train CONFIG.toml`."""
+
+    recording: str
+    outputs: tuple[str, ...]
+    select: tuple[str, ...] = ()  # outputs whose validation skill stops training; empty: all
+    min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.5
+    model: ModelConfig = ModelConfig()
+    masks: MaskConfig = MaskConfig()
+    fit: FitConfig = FitConfig()
+    linear: LinearConfig = LinearConfig()
+
+
+Tree = TypeVar("Tree", bound=Struct)
+
+
+def _known_keys(kind: Any, path: list[str]) -> list[str]:
+    """Field names of the struct that lies at `path` below `kind`."""
+    for name in path:
+        kind = next((f.type for f in msgspec.structs.fields(kind) if f.encode_name == name), kind)
+        args = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, Struct)]
+        kind = args[0] if args else kind
+    is_struct = isinstance(kind, type) and issubclass(kind, Struct)
+    return [f.encode_name for f in msgspec.structs.fields(kind)] if is_struct else []
+
+
+def parse(text: str, kind: type[Tree], origin: str) -> Tree:
+    """Build `kind` from TOML text; every fault is one `ConfigError` sentence with its key path."""
+    try:
+        return msgspec.convert(tomllib.loads(text), kind)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: not valid TOML ({error}); correct that line") from None
+    except msgspec.ValidationError as error:
+        message = str(error)
+    body, _, where = message.partition(" - at `$")
+    keys = [k for k in re.split(r"[.\[\]`]+", where) if k and k != "..." and not k.isdigit()]
+    dotted = ".".join(keys)
+    unknown = re.search(r"unknown field `(.+?)`", body)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], _known_keys(kind, keys), n=1, cutoff=0.4)
+        known = ", ".join(_known_keys(kind, keys))
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {known}"
+        raise ConfigError(f"{origin}: {'.'.join([*keys, unknown[1]])}: unknown key, {hint}")
+    missing = re.search(r"missing required field `(.+?)`", body)
+    if missing:
+        raise ConfigError(f"{origin}: {'.'.join([*keys, missing[1]])}: required key is missing; add it")
+    raise ConfigError(f"{origin}: {dotted}: {body[:1].lower()}{body[1:]}; correct the value")
+
+
+def load(path: Path, kind: type[Tree]) -> Tree:
+    """Read and check a TOML file (see `parse`)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not text; give a TOML file") from None
+    return parse(text, kind, str(path))

@@ -1,0 +1,1 @@
+"""Converters from published file layouts to the native `Session`."""

@@ -1,0 +1,131 @@
+"""The three published bundles that ship under `examples/`, converted to `Session`.
+
+Each converter knows its source's faults (see the data's README) and leaves them out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from neds_core.session import BehaviourSpec, Session, UnitTable, bin_events
+
+BIN_NS = 20_000_000
+ZERO_PHASE = "zero-phase low-pass by the source: contains about 50 ms of the future"
+
+
+def _segments(n_trials: int, n_bins: int) -> np.ndarray:
+    edges = np.arange(n_trials + 1, dtype=np.int64) * n_bins
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _per_bin(labels: np.ndarray, n_bins: int) -> np.ndarray:
+    return np.repeat(labels.astype(np.int64), n_bins)
+
+
+def ibl_dy016(counts_npz: Path, labels_npz: Path) -> Session:
+    """IBL DY_016, trials 0-299. Bins 0-1 and 49 are dropped: the source's loader misplaces their spikes."""
+    raw, labels = np.load(counts_npz), np.load(labels_npz)
+    keep = slice(2, 49)
+    counts = raw["counts"][:, :, keep].transpose(0, 2, 1)
+    n_trials, n_bins, n_units = counts.shape
+    specs = (
+        BehaviourSpec("wheel_speed", "continuous", "rad/s", "unsigned", ZERO_PHASE, 0.0),
+        BehaviourSpec("whisker_motion_energy", "continuous", "a.u.", "unsigned", "none stated", 0.0),
+        BehaviourSpec("pupil_diameter", "continuous", "px", "unsigned", "none stated", 0.0),
+        BehaviourSpec("paw_speed", "continuous", "px/s", "unsigned", "none stated; unreliable by its authors", 0.0),
+        BehaviourSpec(
+            "choice", "class", labels="inferred", classes=("negative", "positive"),
+            labels_note="labels were inferred from these very neurons, so no score of them is evidence",
+        ),
+    )
+    values: dict[str, np.ndarray] = {
+        s.name: raw[s.name][:, keep].reshape(-1).astype(np.float32) for s in specs if s.kind == "continuous"
+    }
+    values["choice"] = _per_bin(labels["choice"], n_bins)
+    return Session(
+        name="ibl-dy016",
+        bin_ns=BIN_NS,
+        units=UnitTable(np.arange(n_units), raw["unit_region"], np.full(n_units, np.nan, np.float32)),
+        counts=np.ascontiguousarray(counts.reshape(-1, n_units)),
+        valid=np.ones(n_trials * n_bins, bool),
+        specs=specs,
+        values=values,
+        segments=_segments(n_trials, n_bins),
+        segment_ids=raw["trial_index"].astype(np.int64),
+        licence="CC-BY-4.0",
+        citation="International Brain Laboratory et al., A brain-wide map of neural activity during "
+        "complex behaviour, bioRxiv 2023.07.04.547681",
+    )
+
+
+def steinmetz2019(npz: Path) -> Session:
+    """One Steinmetz et al. 2019 session: 0-0.4 s after stimulus, pairs of 10 ms bins summed."""
+    raw = np.load(npz)
+    counts = raw["counts"]
+    n_trials, n_units, fine = counts.shape
+    counts = counts.reshape(n_trials, n_units, fine // 2, 2).sum(-1, dtype=np.uint8).transpose(0, 2, 1)
+    n_bins = counts.shape[1]
+    code = {1: 0, -1: 1, 0: 2}
+    choice = np.array([code[int(r)] for r in raw["response_type"]])
+    spec = BehaviourSpec(
+        "choice", "class", sign="the mouse's report, not the stimulus", classes=("left", "right", "no_go"),
+        contrasts={"left_right": (("left",), ("right",)), "go_no_go": (("left", "right"), ("no_go",))},
+    )
+    return Session(
+        name="steinmetz2019-session09",
+        bin_ns=BIN_NS,
+        units=UnitTable(np.arange(n_units), raw["brain_area"], np.full(n_units, np.nan, np.float32)),
+        counts=np.ascontiguousarray(counts.reshape(-1, n_units)),
+        valid=np.ones(n_trials * n_bins, bool),
+        specs=(spec,),
+        values={"choice": _per_bin(choice, n_bins)},
+        segments=_segments(n_trials, n_bins),
+        segment_ids=np.arange(n_trials, dtype=np.int64),
+        licence="CC-BY-4.0",
+        citation="Steinmetz NA, Zatka-Haas P, Carandini M, Harris KD. Distributed coding of choice, action and "
+        "engagement across the mouse brain. Nature 576, 266-273 (2019), doi:10.1038/s41586-019-1787-x",
+    )
+
+
+def _tracked(position: np.ndarray) -> np.ndarray:
+    """(T,) bool: from the first change on; until then the tracker holds a place the rat never visits."""
+    return np.arange(len(position)) >= int((position != position[0]).any(1).argmax())
+
+
+def rat_linear_track(npz: Path, seconds: float = 960.0) -> Session:
+    """The 16 minutes on the linear track: spike times, and position at each bin's right edge."""
+    raw = np.load(npz)
+    clock = raw["pos_clock_30khz"].astype(np.int64)
+    origin = clock[0]
+    index = raw["spike_times_index"]
+    n_units = len(index) - 1
+    n_bins = int(seconds * 1e9) // BIN_NS
+    t_ns = np.rint((raw["spike_times_s"] - origin / 30000.0) * 1e9).astype(np.int64)
+    unit = np.repeat(np.arange(n_units, dtype=np.int32), np.diff(index))
+    order = np.argsort(t_ns, kind="stable")
+    t_ns, unit = t_ns[order], unit[order]
+    inside = (t_ns >= 0) & (t_ns < n_bins * BIN_NS)
+    events = (t_ns[inside], unit[inside])
+    edges = np.arange(1, n_bins + 1, dtype=np.int64) * BIN_NS
+    last = np.searchsorted((clock - origin) * 100_000 // 3, edges, side="right") - 1
+    tracked = _tracked(np.stack([raw["pos_x_px"], raw["pos_y_px"]], 1)[last])
+    specs = tuple(
+        BehaviourSpec(f"position_{axis}", "continuous", "px", "camera axis", "none", 0.0, group="position")
+        for axis in "xy"
+    )
+    return Session(
+        name="rat-linear-track",
+        bin_ns=BIN_NS,
+        units=UnitTable(np.arange(n_units), np.full(n_units, "ca1"), np.full(n_units, np.nan, np.float32)),
+        counts=bin_events(*events, BIN_NS, n_bins, n_units),
+        valid=np.ones(n_bins, bool),
+        specs=specs,
+        values={f"position_{a}": np.where(tracked, raw[f"pos_{a}_px"][last], np.nan).astype(np.float32) for a in "xy"},
+        segments=np.array([[0, n_bins]], np.int64),
+        segment_ids=np.zeros(1, np.int64),
+        events=events,
+        licence="MIT",
+        citation="github.com/nelpy/example-data, linear-track (commit 099548c)",
+    )

@@ -1,0 +1,264 @@
+"""`Session`: one recording in memory, and its native file `Session.npz`."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from neds_core.errors import DataError
+
+FORMAT = 1
+AMBIGUOUS = {
+    "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
+    "whisker": "whisker_motion_energy",
+    "paw": "paw_speed",
+    "pupil": "pupil_diameter",
+    "position": "position_x and position_y",
+}
+
+
+class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a behaviour is: the words a user needs before acting on a number."""
+
+    name: str
+    kind: Literal["continuous", "class"]
+    unit: str = ""
+    sign: str = ""
+    filter: str = ""
+    filter_delay_ms: float = 0.0
+    labels: Literal["measured", "inferred"] = "measured"
+    labels_note: str = ""
+    classes: tuple[str, ...] = ()
+    contrasts: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    group: str = ""  # continuous outputs of one group are coordinates of one point
+
+
+class Header(Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    name: str
+    bin_ns: int
+    behaviours: tuple[BehaviourSpec, ...]
+    licence: str
+    citation: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTable:
+    """The ordered units of a stream: row number is the unit id on the wire."""
+
+    ids: np.ndarray  # (U,) int64, the source's own ids
+    region: np.ndarray  # (U,) str
+    depth_um: np.ndarray  # (U,) float32, NaN = not known
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the ordered table."""
+        rows = (f"{i}\t{r}\t{d:.1f}" for i, r, d in zip(self.ids, self.region, self.depth_um, strict=True))
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A recording on the token grid of T bins.
+
+    counts (T, U) uint8; valid (T,) bool, False = bin with a known fault; values name -> (T,)
+    float32 (NaN = undefined) or int64 (-1 = undefined); segments (S, 2) int64 start and stop
+    bins, contiguous inside. events, where the source has spike times: t_ns (n,) int64 from
+    the start of bin 0, non-decreasing, and unit (n,) int32.
+    """
+
+    name: str
+    bin_ns: int
+    units: UnitTable
+    counts: np.ndarray
+    valid: np.ndarray
+    specs: tuple[BehaviourSpec, ...]
+    values: dict[str, np.ndarray]
+    segments: np.ndarray
+    segment_ids: np.ndarray  # (S,) int64
+    events: tuple[np.ndarray, np.ndarray] | None = None
+    licence: str = ""
+    citation: str = ""
+
+    @property
+    def n_bins(self) -> int:
+        """T."""
+        return int(self.counts.shape[0])
+
+    @property
+    def continuous(self) -> bool:
+        """One unbroken recording rather than trial snippets."""
+        return len(self.segments) == 1
+
+    def spec(self, name: str) -> BehaviourSpec:
+        """The behaviour called `name`."""
+        for spec in self.specs:
+            if spec.name == name:
+                return spec
+        if name in AMBIGUOUS:
+            raise DataError(f"output {name!r} does not name a quantity; say {AMBIGUOUS[name]}")
+        known = ", ".join(s.name for s in self.specs)
+        raise DataError(f"recording {self.name!r} has no behaviour {name!r}; it has {known}")
+
+    def clock(self) -> np.ndarray:
+        """Bins since the start of each bin's own segment, (T,) int64, -1 outside segments."""
+        out = np.full(self.n_bins, -1, np.int64)
+        for start, stop in self.segments:
+            out[start:stop] = np.arange(stop - start)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Chronological parts of a session; each keeps the bins of the whole and lists its segments."""
+
+    train: Session
+    validation: Session
+    test: Session
+
+    @property
+    def development(self) -> Session:
+        """Training + validation: everything but the test part."""
+        return join(self.train, self.validation)
+
+
+def join(first: Session, second: Session) -> Session:
+    """The segments of both parts, in time order; neighbours of a continuous recording merge."""
+    if first.continuous and second.continuous and first.segments[0, 1] == second.segments[0, 0]:
+        merged = np.array([[first.segments[0, 0], second.segments[0, 1]]])
+        return replace(first, segments=merged)
+    return replace(
+        first,
+        segments=np.concatenate([first.segments, second.segments]),
+        segment_ids=np.concatenate([first.segment_ids, second.segment_ids]),
+    )
+
+
+def part(session: Session, begin: float, end: float) -> Session:
+    """Segments in the share [begin, end) of the recording; a continuous one is cut inside."""
+    if session.continuous:
+        start, stop = (int(v) for v in session.segments[0])
+        cut = [start + round((stop - start) * share) for share in (begin, end)]
+        return replace(session, segments=np.array([cut], np.int64))
+    lo, hi = (round(len(session.segments) * share) for share in (begin, end))
+    return replace(session, segments=session.segments[lo:hi], segment_ids=session.segment_ids[lo:hi])
+
+
+def split(session: Session) -> Splits:
+    """Chronological 70/10/20 by segments; a continuous recording is cut at the same shares."""
+    return Splits(part(session, 0.0, 0.7), part(session, 0.7, 0.8), part(session, 0.8, 1.0))
+
+
+def save(session: Session, path: Path) -> None:
+    """Write `Session.npz`; nothing half-written is left behind."""
+    header = Header(
+        FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation
+    )
+    arrays = {
+        "header": np.frombuffer(msgspec.json.encode(header), np.uint8),
+        "valid": session.valid,
+        "segments": session.segments,
+        "segment_ids": session.segment_ids,
+        "unit_ids": session.units.ids,
+        "unit_region": session.units.region,
+        "unit_depth_um": session.units.depth_um,
+        **{f"value/{name}": v for name, v in session.values.items()},
+    }
+    if session.events is None:
+        arrays["counts"] = session.counts
+    else:
+        arrays["event_t_ns"], arrays["event_unit"] = session.events
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
+    partial.replace(path)
+
+
+def load(path: Path) -> Session:
+    """Read and check `Session.npz`. Raises `DataError` with the remedy."""
+    try:
+        with np.load(path, allow_pickle=False) as bundle:
+            arrays = {key: bundle[key] for key in bundle.files}
+    except FileNotFoundError:
+        raise DataError(f"recording {path} does not exist; check the path") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise DataError(f"{path} is not a readable Session.npz; convert the recording again") from None
+    try:
+        header = msgspec.json.decode(arrays["header"].tobytes(), type=Header)
+        session = _build(header, arrays)
+    except KeyError as error:
+        raise DataError(f"{path} lacks {error}, so it is not a Session.npz; convert it first") from None
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise DataError(f"{path}: its header is damaged ({error}); convert the recording again") from None
+    check(session, str(path))
+    return session
+
+
+def _build(header: Header, arrays: dict[str, np.ndarray]) -> Session:
+    units = UnitTable(arrays["unit_ids"], arrays["unit_region"], arrays["unit_depth_um"])
+    events = None
+    if "counts" in arrays:
+        counts = arrays["counts"]
+    else:
+        events = (arrays["event_t_ns"], arrays["event_unit"])
+        counts = bin_events(*events, header.bin_ns, len(arrays["valid"]), len(units))
+    return Session(
+        name=header.name,
+        bin_ns=header.bin_ns,
+        units=units,
+        counts=counts,
+        valid=arrays["valid"],
+        specs=header.behaviours,
+        values={s.name: arrays[f"value/{s.name}"] for s in header.behaviours},
+        segments=arrays["segments"],
+        segment_ids=arrays["segment_ids"],
+        events=events,
+        licence=header.licence,
+        citation=header.citation,
+    )
+
+
+def bin_events(t_ns: np.ndarray, unit: np.ndarray, bin_ns: int, n_bins: int, n_units: int) -> np.ndarray:
+    """Counts (T, U) uint8 of spike events on the grid that starts at 0; others are left out."""
+    if len(t_ns) and (not np.isfinite(t_ns).all() or (np.diff(t_ns) < 0).any()):
+        raise DataError("the recording's spike times are NaN or decrease; sort and clean them first")
+    index = np.asarray(t_ns, np.int64) // bin_ns
+    keep = (index >= 0) & (index < n_bins) & (unit >= 0) & (unit < n_units)
+    counts = np.zeros((n_bins, n_units), np.uint16)
+    np.add.at(counts, (index[keep], unit[keep]), 1)
+    return counts.clip(max=255).astype(np.uint8)
+
+
+def check(session: Session, origin: str) -> None:
+    """Refuse a session that cannot be played or trained on, in one sentence."""
+    if session.n_bins == 0 or len(session.segments) == 0 or not session.counts.any():
+        raise DataError(f"{origin}: the recording is empty (no bins, segments or spikes); give another")
+    if session.counts.shape[1] != len(session.units):
+        raise DataError(
+            f"{origin}: counts have {session.counts.shape[1]} units, the unit table {len(session.units)}; "
+            "convert the recording again"
+        )
+    start, stop = session.segments[:, 0], session.segments[:, 1]
+    if (stop <= start).any() or (start[1:] < stop[:-1]).any() or start[0] < 0 or stop[-1] > session.n_bins:
+        raise DataError(f"{origin}: segments overlap or decrease in time; sort them and convert again")
+    for spec in session.specs:
+        if spec.name in AMBIGUOUS:
+            raise DataError(
+                f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}"
+            )
+        values = session.values[spec.name]
+        if len(values) != session.n_bins:
+            raise DataError(f"{origin}: {spec.name} has {len(values)} bins, the grid {session.n_bins}; convert again")
+        if spec.kind == "continuous" and not np.isfinite(values[session.valid]).any():
+            raise DataError(f"{origin}: {spec.name} is NaN everywhere; leave it out of the recording")
+        if spec.kind == "class" and (values.max() >= len(spec.classes) or values.min() < -1):
+            raise DataError(f"{origin}: {spec.name} has labels outside its {len(spec.classes)} classes; convert again")

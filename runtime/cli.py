@@ -1,0 +1,42 @@
+"""`neds-rt`: one command a file beside this one; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from neds_core.errors import NedsError
+from runtime.cmd_check import check
+from runtime.cmd_evaluate import evaluate
+from runtime.cmd_play import play
+from runtime.cmd_run import run
+from runtime.cmd_train import train
+from runtime.ownership import refuse_foreign_packages
+
+app = typer.Typer(
+    help="Decode behaviour from spikes while the animal is still moving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, play, check, train, evaluate):
+    app.command()(command)
+
+
+def main() -> None:
+    """Exit 0 done, 1 bug (traceback), 2 user error (one sentence on stderr), 3 a gate or budget failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        refuse_foreign_packages()
+        app()
+    except NedsError as error:
+        print(f"neds-rt: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

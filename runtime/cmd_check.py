@@ -1,0 +1,128 @@
+"""`neds-rt check`: load everything, listen for a while, and print the plan before an animal is on the rig."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from neds_core.checkpoint import Checkpoint
+    from runtime.config import RigConfig
+    from runtime.ingest import SpikeInlet
+
+ALLOWANCE_SHARE = 99.9  # percent of spikes that the recommended allowance lets in
+
+
+def check(
+    rig: Annotated[Path, typer.Argument(help="RIG.toml")],
+    seconds: Annotated[float, typer.Option(help="how long to listen")] = 5.0,
+    allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Check a rig: streams, units, clocks, allowance, engine, outputs, budget."""
+    import msgspec
+
+    from neds_core import checkpoint as checkpoints
+    from runtime import config as rigs
+    from runtime import engine as engines
+    from runtime import lsl
+    from runtime.live import find_streams
+    from runtime.publish import Publisher
+
+    config = rigs.load(rig)
+    session = lsl.REPLAY_SESSION if allow_replay else config.lsl.session_id
+    lsl.configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
+    checkpoint = checkpoints.load(Path(config.checkpoint))
+    engine = engines.create(checkpoint, config.engine.decoder)
+    engines.warm_up(engine, len(checkpoint.units))
+    with ExitStack() as stack:
+        stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
+        streams = find_streams(config, checkpoint, allow_replay)
+        stack.enter_context(streams.spikes)
+        plan = _plan(config, checkpoint, engine.name)
+        plan["spikes"] = _listen(streams.spikes, seconds, config.bins.lateness_ms)
+        plan["markers"] = config.input.markers or None
+        plan["behaviours"] = sorted(streams.behaviours)
+    if json:
+        print(msgspec.json.encode(plan).decode())
+    else:
+        print("\n".join(_lines(plan)))
+
+
+def _plan(config: RigConfig, checkpoint: Checkpoint, engine: str) -> dict[str, Any]:
+    """What does not depend on the streams."""
+    model, header = checkpoint.header.config.model, checkpoint.header
+    field = model.receptive_field
+    return {
+        "rig": config.rig,
+        "model": header.name,
+        "model_sha": checkpoint.sha,
+        "engine": engine,
+        "decoder": config.engine.decoder,
+        "clocked": checkpoint.clocked,
+        "outputs": [
+            {"name": s.name, "kind": s.kind, "unit": s.unit, "sign": s.sign, "filter": s.filter, "labels": s.labels}
+            for s in header.specs
+        ],
+        "units": {"expected": len(checkpoint.units), "kept": int(checkpoint.scalers.kept.sum())},
+        "receptive_field_bins": field,
+        "receptive_field_s": field * header.bin_ns * 1e-9,
+        "budget_ms": config.output.budget_ms,
+        "test_looks": header.record.test_looks,
+    }
+
+
+def _listen(inlet: SpikeInlet, seconds: float, lateness_ms: float) -> dict[str, Any]:
+    """Arrival minus stamp, the share late at the configured allowance, and the allowance to set."""
+    import numpy as np
+
+    seen = np.zeros(0, np.int32)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        spikes = inlet.pull(0.1)
+        seen = np.union1d(seen, spikes["unit"])
+    delays = inlet.delays_ms[: min(inlet.n_delays, len(inlet.delays_ms))]
+    quantiles = {p: float(np.percentile(delays, v)) for p, v in (("p50", 50), ("p99", 99), ("max", 100))} if len(delays) else {}
+    return {
+        "stream": inlet.info.name(),
+        "host": inlet.info.hostname(),
+        "source": inlet.description.source,
+        "keep_alive": inlet.description.keep_alive,
+        "received": inlet.received,
+        "lost_upstream": inlet.lost_upstream,
+        "units_seen": len(seen),
+        "arrival_minus_stamp_ms": quantiles,
+        "share_late": float((delays > lateness_ms).mean()) if len(delays) else None,
+        "lateness_ms": lateness_ms,
+        "recommended_lateness_ms": float(np.ceil(np.percentile(delays, ALLOWANCE_SHARE))) if len(delays) else None,
+        "clock_offset_ms": inlet.clock.offset_ns * 1e-6,
+    }
+
+
+def _lines(plan: dict[str, Any]) -> list[str]:
+    """The plan in words."""
+    s = plan["spikes"]
+    out = [
+        f"rig {plan['rig']}: {plan['decoder']} on {plan['engine']}, model {plan['model']} ({plan['model_sha'][:12]})",
+        f"receptive field {plan['receptive_field_bins']} bins = {plan['receptive_field_s']:.2f} s, "
+        f"{'clocked' if plan['clocked'] else 'phase-free'}, budget {plan['budget_ms']:g} ms",
+        f"units {plan['units']['expected']} in the map, {plan['units']['kept']} kept, {s['units_seen']} seen while listening",
+        f"spikes {s['stream']} on {s['host']} ({s['source']}): {s['received']} received, {s['lost_upstream']} lost upstream, "
+        f"clock offset {s['clock_offset_ms']:.3f} ms",
+    ]
+    if s["arrival_minus_stamp_ms"]:
+        delay = s["arrival_minus_stamp_ms"]
+        out.append(
+            f"arrival minus stamp p50 {delay['p50']:.2f}, p99 {delay['p99']:.2f}, max {delay['max']:.2f} ms; "
+            f"{100 * s['share_late']:.2f} % older than the allowance of {s['lateness_ms']:g} ms on arrival; "
+            f"an allowance of {s['recommended_lateness_ms']:g} ms would take 99.9 %"
+        )
+    else:
+        out.append("no spikes arrived while listening: start the sender, or listen longer with --seconds")
+    for o in plan["outputs"]:
+        out.append(f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; filter: {o['filter'] or 'none stated'}; labels {o['labels']}")
+    return out

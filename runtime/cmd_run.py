@@ -1,0 +1,168 @@
+"""`neds-rt run`: decode live. Without a file it plays the shipped recording and decodes that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runtime.cmd_play import Behaviours, Phase, Split
+
+if TYPE_CHECKING:
+    from runtime.config import RigConfig
+    from runtime.live import LiveRun
+
+STOP_S = 1.0
+
+
+class Stop:
+    """SIGINT and SIGTERM: end the loop at once; during start-up, end the process."""
+
+    def __init__(self) -> None:
+        self.live: LiveRun | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self)
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.live is None or self.live.stop.is_set():
+            raise KeyboardInterrupt
+        self.live.stop.set()
+
+
+def run(
+    rig: Annotated[Path | None, typer.Argument(help="RIG.toml; none: decode the shipped recording")] = None,
+    seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+    headless: Annotated[bool, typer.Option(help="no terminal view")] = False,
+    decoder: Annotated[str | None, typer.Option(help="neds, ridge or blend")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="another checkpoint than the rig's")] = None,
+    allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False,
+    play: Annotated[bool, typer.Option(help="also play the rig's score.recording, in a child process")] = False,
+    split: Annotated[Split, typer.Option(help="with --play: part of the recording")] = Split.TEST,
+    phase: Annotated[Phase, typer.Option(help="with --play: random shifts segments against the grid")] = Phase.GRID,
+    behaviours: Annotated[Behaviours, typer.Option(help="with --play: content of the behaviour streams")] = Behaviours.RECORDED,
+    markers: Annotated[bool, typer.Option(help="decode inside segments only, cold from each start")] = True,
+    save_log: Annotated[Path | None, typer.Option(help="write tokens and values to this .npz")] = None,
+) -> None:
+    """Decode live from LSL to ZeroMQ, then print the summary."""
+    stop = Stop()
+    from runtime import config as rigs
+    from runtime.locate import demo
+
+    embedded = rig is None or play
+    config = rigs.load(rig if rig is not None else demo() / "rig.toml")
+    config = _with_options(config, decoder, checkpoint, markers)
+    prefix = f"{config.rig}-{os.getpid()}"
+    if embedded:
+        config = _embedded(config, prefix, behaviours)
+    elif allow_replay:
+        config = _in_replay_session(config)
+    with ExitStack() as stack:
+        summary = _decode(config, prefix, stack, stop, embedded, allow_replay, seconds, headless or json, split, phase, behaviours, save_log)
+    _show(summary, json)
+
+
+def _with_options(config: RigConfig, decoder: str | None, checkpoint: Path | None, markers: bool) -> RigConfig:
+    import msgspec
+
+    from neds_core.errors import ConfigError
+
+    replace = msgspec.structs.replace
+    if decoder is not None:
+        if decoder not in ("neds", "ridge", "blend"):
+            raise ConfigError(f"--decoder {decoder!r} is not known; choose neds, ridge or blend")
+        config = replace(config, engine=replace(config.engine, decoder=decoder))
+    if checkpoint is not None:
+        config = replace(config, checkpoint=str(checkpoint))
+    return config if markers else replace(config, bins=replace(config.bins, use_markers=False))
+
+
+def _in_replay_session(config: RigConfig) -> RigConfig:
+    import msgspec
+
+    from runtime.lsl import REPLAY_SESSION
+
+    return msgspec.structs.replace(config, lsl=msgspec.structs.replace(config.lsl, session_id=REPLAY_SESSION))
+
+
+def _embedded(config: RigConfig, prefix: str, behaviours: Behaviours) -> RigConfig:
+    """Free ports, and streams and an LSL session of this process alone, so that runs never meet."""
+    import msgspec
+
+    from neds_core.errors import ConfigError
+
+    if not config.score.recording:
+        raise ConfigError("--play needs a recording; set score.recording in the rig's file")
+    replace = msgspec.structs.replace
+    names = {} if behaviours is Behaviours.ABSENT else {name: f"{prefix}-{name}" for name in config.input.behaviours}
+    return replace(
+        config,
+        input=replace(config.input, spikes=f"{prefix}-spikes", markers=f"{prefix}-markers", behaviours=names, wait_s=30.0),
+        output=replace(config.output, decode_port=0, latest_port=0),
+        lsl=replace(config.lsl, session_id=prefix, resolve_scope="machine"),
+    )  # fmt: skip
+
+
+def _start_player(config: RigConfig, prefix: str, split: Split, phase: Phase, behaviours: Behaviours) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable, "-m", "runtime.cli", "play", config.score.recording, "--split", split.value, "--prefix", prefix,
+        "--session-id", prefix, "--phase", phase.value, "--behaviours", behaviours.value, "--with-parent",
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a child that we started: ask, then insist."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _decode(
+    config: RigConfig, prefix: str, stack: ExitStack, stop: Stop, embedded: bool, allow_replay: bool, seconds: float | None,
+    headless: bool, split: Split, phase: Phase, behaviours: Behaviours, save_log: Path | None,
+) -> dict[str, object]:  # fmt: skip
+    from runtime import lsl
+
+    if embedded:
+        stack.callback(_end, _start_player(config, prefix, split, phase, behaviours))
+    lsl.configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
+    from neds_core import checkpoint as checkpoints
+    from runtime import summary
+    from runtime.live import LiveRun, find_streams
+    from runtime.publish import Publisher
+
+    checkpoint = checkpoints.load(Path(config.checkpoint))
+    publisher = stack.enter_context(Publisher(config.output, config.rig))
+    streams = find_streams(config, checkpoint, allow_replay or embedded)
+    live = LiveRun(config, checkpoint, streams, publisher)
+    stop.live = live
+    print(f"decode and status on {publisher.address}, latest on {publisher.latest_address}", file=sys.stderr, flush=True)
+    if not headless and sys.stdout.isatty():
+        view = subprocess.Popen([sys.executable, "-m", "runtime.view", publisher.address, config.rig])
+        stack.callback(_end, view)
+    result = live.run(seconds)
+    if save_log is not None:
+        result.log.save(save_log)
+    return summary.build(result)
+
+
+def _show(summary: dict[str, object], as_json: bool) -> None:
+    import msgspec
+
+    from runtime.report import lines
+
+    if as_json:
+        print(msgspec.json.encode(summary).decode(), flush=True)
+    else:
+        print("\n".join(lines(summary)), flush=True)

@@ -1,0 +1,104 @@
+"""`rig.toml`: one tree of frozen structs (see `neds_core.config` for how it is read and refused)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from neds_core import config as reader
+from neds_core.config import Positive, Rate
+from neds_core.errors import ConfigError
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class InputConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """LSL streams by name. behaviours: output name -> stream name; measured values are for display and scores."""
+
+    spikes: str
+    spikes_source_id: str = ""
+    markers: str = ""
+    behaviours: dict[str, str] = {}
+    wait_s: Rate = 10.0
+
+
+class BinConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How bins close. `use_markers`: decode only inside segments, cold from each start."""
+
+    lateness_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 5.0
+    max_age_ms: Annotated[float, Meta(ge=20.0)] = 10_000.0
+    future_ms: Annotated[float, Meta(ge=0.0)] = 2.0
+    silence_ms: Annotated[float, Meta(ge=0.0)] = 60.0
+    use_markers: bool = True
+
+
+class OutputConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how estimates leave. Port 0 takes a free one and prints it."""
+
+    host: str = "127.0.0.1"
+    decode_port: Port = 5571
+    latest_port: Port = 5572
+    format: Literal["msgpack", "json"] = "msgpack"
+    budget_ms: Annotated[float, Meta(ge=1.0, le=1000.0)] = 20.0
+    valid_ms: Annotated[float, Meta(ge=1.0)] = 60.0
+
+
+class LslConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """LSL discovery. Streams of another session_id are not seen."""
+
+    session_id: str = "default"
+    resolve_scope: Literal["machine", "link", "site", "organization", "global"] = "machine"
+    known_peers: tuple[str, ...] = ()
+
+
+class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What decodes. The torch engine is fastest and steadiest on one thread."""
+
+    decoder: Literal["neds", "ridge", "blend"] = "neds"
+    threads: Positive = 1
+
+
+class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a replayed run is compared with, and how much of the run is logged for it."""
+
+    recording: str = ""
+    log_s: Rate = 1200.0
+
+
+class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`neds-rt run RIG.toml`. Paths are relative to the file."""
+
+    rig: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]+$")]
+    checkpoint: str
+    input: InputConfig
+    bins: BinConfig = BinConfig()
+    output: OutputConfig = OutputConfig()
+    lsl: LslConfig = LslConfig()
+    engine: EngineConfig = EngineConfig()
+    score: ScoreConfig = ScoreConfig()
+
+
+def load(path: Path) -> RigConfig:
+    """Read `rig.toml`, refuse what cannot be meant, and make its paths absolute."""
+    config = reader.load(path, RigConfig)
+    if config.output.host not in ("127.0.0.1", "localhost", "::1"):
+        raise ConfigError(
+            f"{path}: output.host: {config.output.host!r} would publish unencrypted beyond this machine; "
+            "use 127.0.0.1 and forward the port"
+        )
+    if config.output.decode_port == config.output.latest_port != 0:
+        raise ConfigError(f"{path}: output.latest_port: the same as decode_port; give it its own port")
+    if config.bins.lateness_ms >= config.output.budget_ms:
+        raise ConfigError(f"{path}: bins.lateness_ms: not below output.budget_ms, so every late bin misses; lower it")
+    if 0 < config.bins.max_age_ms < config.bins.lateness_ms:
+        raise ConfigError(f"{path}: bins.max_age_ms: below lateness_ms; raise it")
+    home = path.resolve().parent
+    recording = str(home / config.score.recording) if config.score.recording else ""
+    return msgspec.structs.replace(
+        config,
+        checkpoint=str(home / config.checkpoint),
+        score=msgspec.structs.replace(config.score, recording=recording),
+    )

@@ -1,0 +1,182 @@
+"""LSL inlets: samples in, `SPIKES`, markers and measured behaviour out. The only place with float seconds."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import msgspec
+import numpy as np
+import pylsl
+
+from runtime import lsl
+from runtime.pipeline import Mark
+from runtime.token import NO_TIME, SPIKES
+
+MAX_PULL = 65_536
+KEEP_ALIVE_MODULUS = 2**31 - 1
+BUFFER_S = 10
+DELAYS_KEPT = 1 << 20
+
+
+class SpikeInlet:
+    """Spike events of one LSL stream (layout events_unit), stamps mapped to the local clock in ns.
+
+    Where the stream declares keep-alives, a negative value v is one: -1 - (spikes sent mod
+    2**31 - 1). It carries no spike; it moves the watermark and counts what was lost on the way.
+    """
+
+    def __init__(self, info: pylsl.StreamInfo, description: lsl.Description) -> None:
+        self.info, self.description = info, description
+        rate = max(description.rate_hz, 100.0) + 100.0
+        self.inlet = pylsl.StreamInlet(info, max_buflen=self._buffer(rate), processing_flags=pylsl.proc_none)
+        self.clock = lsl.ClockMap(self.inlet, info.hostname())
+        self.units = np.zeros((MAX_PULL, 1), np.int32)
+        self.spikes = np.zeros(MAX_PULL, SPIKES)
+        self.delays_ms = np.zeros(DELAYS_KEPT, np.float32)
+        self.n_delays = 0
+        self.received = 0
+        self.lost_upstream = 0
+        self._sent_base: int | None = None
+        self.keep_alive_ns = NO_TIME
+
+    @staticmethod
+    def _buffer(rate_hz: float) -> int:
+        """max_buflen for BUFFER_S seconds: an irregular stream keeps 100 samples per unit of it."""
+        return max(1, int(np.ceil(rate_hz * BUFFER_S / 100)))
+
+    def __enter__(self) -> SpikeInlet:
+        self.inlet.open_stream(timeout=10.0)
+        self.clock.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.clock.stop()
+
+    def pull(self, timeout_s: float) -> np.ndarray:
+        """Wait for the next samples, at most timeout_s; returns spikes (n,) `SPIKES`, reused.
+
+        `keep_alive_ns` is then the newest keep-alive stamp of this pull, or NO_TIME.
+        """
+        _, stamps = self.inlet.pull_chunk(
+            timeout=timeout_s, max_samples=MAX_PULL, dest_obj=self.units, min_samples=1, as_numpy=True
+        )
+        self.keep_alive_ns = NO_TIME
+        n = len(stamps)
+        if n == 0:
+            return self.spikes[:0]
+        arrival_ns = lsl.now_ns()
+        units = self.units[:n, 0]
+        sane = np.abs(stamps) < 1e9  # NaN, infinite and absurd stamps fail this
+        t_ns = np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64) + self.clock.offset_ns
+        t_ns[~sane] = NO_TIME
+        spike = np.ones(n, bool)
+        if self.description.keep_alive:
+            spike = units >= 0
+            alive = ~spike & sane
+            if alive.any():
+                last = int(np.flatnonzero(alive)[-1])
+                self.keep_alive_ns = int(t_ns[last])
+                self._count_sent(-1 - int(units[last]), self.received + int(spike[:last].sum()))
+        count = int(spike.sum())
+        out = self.spikes[:count]
+        out["t_ns"] = t_ns[spike]
+        out["unit"] = units[spike]
+        self.received += count
+        self._note_delays(arrival_ns, t_ns[sane & spike])
+        return out
+
+    def _count_sent(self, modulo: int, received: int) -> None:
+        """Compare the sender's count with ours, from the first keep-alive on: sent = received + lost_upstream."""
+        if self._sent_base is None:
+            self._sent_base = modulo - received
+        self.lost_upstream = (modulo - self._sent_base - received) % KEEP_ALIVE_MODULUS
+
+    def _note_delays(self, arrival_ns: int, t_ns: np.ndarray) -> None:
+        n = min(len(t_ns), DELAYS_KEPT)
+        at = (self.n_delays + np.arange(n)) % DELAYS_KEPT
+        self.delays_ms[at] = (arrival_ns - t_ns[:n]) * 1e-6
+        self.n_delays += n
+
+
+class MarkerInlet:
+    """Task markers as JSON strings: {"event": ..., "segment": 17, "labels": {...}}."""
+
+    def __init__(self, info: pylsl.StreamInfo) -> None:
+        self.inlet = pylsl.StreamInlet(info, processing_flags=pylsl.proc_none)
+        self.clock = lsl.ClockMap(self.inlet, info.hostname())
+        self.bad = 0
+        self.last = ""
+        self.ended = False
+        self.first_bin: dict[int, int] = {}  # segment -> its first bin in the recording, where told
+        self.labels: dict[int, dict[str, str]] = {}
+
+    def __enter__(self) -> MarkerInlet:
+        self.inlet.open_stream(timeout=10.0)
+        self.clock.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.clock.stop()
+
+    def pull(self) -> list[Mark]:
+        """New segment marks; anything malformed is counted and dropped."""
+        samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=256)
+        marks = []
+        for sample, stamp in zip(samples or [], stamps, strict=True):
+            try:
+                marker = msgspec.json.decode(sample[0])
+                event, segment = marker["event"], int(marker.get("segment", -1))
+                t_ns = round(stamp * 1e9) + self.clock.offset_ns
+            except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                self.bad += 1
+                continue
+            self.last = f"{event} {segment}" if segment >= 0 else str(event)
+            if event == "recording_end":
+                self.ended = True
+            if event in ("segment_start", "segment_end"):
+                marks.append(Mark(t_ns, event, segment))
+                self.labels.setdefault(segment, {}).update(marker.get("labels", {}))
+                if "bin" in marker:
+                    self.first_bin[segment] = int(marker["bin"])
+        return marks
+
+
+class BehaviourInlet:
+    """One measured behaviour, for display and scores; it never reaches the decoder."""
+
+    def __init__(self, name: str, info: pylsl.StreamInfo) -> None:
+        self.name = name
+        self.inlet = pylsl.StreamInlet(info, processing_flags=pylsl.proc_none)
+        self.clock = lsl.ClockMap(self.inlet, info.hostname())
+        self.t_ns: list[int] = []
+        self.values: list[float] = []
+
+    def __enter__(self) -> BehaviourInlet:
+        self.inlet.open_stream(timeout=10.0)
+        self.clock.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.clock.stop()
+
+    def poll(self) -> None:
+        """Take in what has arrived."""
+        samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=1024)
+        for sample, stamp in zip(samples or [], stamps, strict=True):
+            self.t_ns.append(round(stamp * 1e9) + self.clock.offset_ns)
+            self.values.append(float(sample[0]))
+
+    def latest(self) -> float | None:
+        """The newest finite value, or None."""
+        return self.values[-1] if self.values and np.isfinite(self.values[-1]) else None
+
+    def at(self, t_end_ns: np.ndarray, bin_ns: int) -> np.ndarray:
+        """Last sample at or before each right edge (n,), NaN where it is older than one bin."""
+        t = np.array(self.t_ns, np.int64)
+        if len(t) == 0:
+            return np.full(len(t_end_ns), np.nan)
+        order = np.argsort(t, kind="stable")
+        last = np.searchsorted(t[order], t_end_ns, side="right") - 1
+        found = np.array(self.values)[order][np.maximum(last, 0)]
+        fresh = (last >= 0) & (t_end_ns - t[order][np.maximum(last, 0)] <= bin_ns)
+        return np.where(fresh, found, np.nan)

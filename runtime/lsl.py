@@ -1,0 +1,174 @@
+"""LSL at the edge: discovery settings, the description block of a spike stream, the clock mapping."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import pylsl
+from pylsl.util import TimeoutError as LslTimeout
+
+from neds_core.errors import StreamError
+from neds_core.session import UnitTable
+
+SCHEMA = "1"
+LAYOUT = "events_unit"
+REPLAY_SESSION = "neds-rt-replay"
+SAME_CLOCK_S = 1e-3  # a stream of this host within this offset stamps with this very clock
+PROBE_S = 2.0
+
+
+def configure(session_id: str, resolve_scope: str, known_peers: tuple[str, ...] = ()) -> None:
+    """Set liblsl's discovery for this process. Must come before the first LSL call."""
+    peers = ", ".join(known_peers or (("127.0.0.1",) if resolve_scope == "machine" else ()))
+    content = (
+        f"[multicast]\nResolveScope = {resolve_scope}\n"
+        f"[lab]\nSessionID = {session_id}\nKnownPeers = {{{peers}}}\n"
+        "[log]\nlevel = -3\n"
+    )
+    pylsl.set_config_content(content)
+
+
+def now_ns() -> int:
+    """The LSL clock of this machine in ns."""
+    return round(pylsl.local_clock() * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The `neds_rt` block of a spike stream."""
+
+    layout: str
+    source: str  # live | replay | synthetic
+    keep_alive: bool
+    unit_map_sha: str
+    rate_hz: float
+
+
+def describe(info: pylsl.StreamInfo, units: UnitTable, source: str, rate_hz: float) -> None:
+    """Write the block into a stream's description, unit table included."""
+    block = info.desc().append_child("neds_rt")
+    for key, value in {
+        "schema": SCHEMA, "layout": LAYOUT, "source": source, "keep_alive": "1", "clock": "lsl", "stamp": "spike",
+        "id_base": "0", "unit_map_sha256": units.sha256, "rate_hz": f"{rate_hz:.1f}",
+    }.items():  # fmt: skip
+        block.append_child_value(key, value)
+    table = block.append_child("units")
+    for row, (uid, region) in enumerate(zip(units.ids, units.region, strict=True)):
+        unit = table.append_child("unit")
+        unit.append_child_value("id", str(row))
+        unit.append_child_value("source_id", str(uid))
+        unit.append_child_value("region", str(region))
+
+
+def read_description(info: pylsl.StreamInfo) -> Description:
+    """The block of a stream that claims to carry spikes. Raises `StreamError` where there is none."""
+    block = info.desc().child("neds_rt")
+    if block.empty():
+        raise StreamError(
+            f"stream {info.name()!r} has no neds_rt description, so its units are unknown; "
+            "declare layout and unit map in its desc (docs/lsl.md)"
+        )
+    layout = block.child_value("layout")
+    if layout != LAYOUT or info.channel_count() != 1 or info.channel_format() != pylsl.cf_int32:
+        raise StreamError(
+            f"stream {info.name()!r} has layout {layout!r}, {info.channel_count()} channels; "
+            f"send one int32 channel with layout {LAYOUT!r}"
+        )
+    if block.child_value("clock") != "lsl":
+        raise StreamError(f"stream {info.name()!r} stamps with a clock of its own; stamp with LSL local_clock()")
+    return Description(
+        layout,
+        block.child_value("source") or "live",
+        block.child_value("keep_alive") == "1",
+        block.child_value("unit_map_sha256"),
+        float(block.child_value("rate_hz") or 0.0),
+    )
+
+
+def resolve(name: str, wait_s: float, source_id: str = "") -> pylsl.StreamInfo:
+    """The one stream with this name. Raises `StreamError` if there is none, or several."""
+    predicate = f"name='{name}'" + (f" and source_id='{source_id}'" if source_id else "")
+    found = pylsl.resolve_bypred(predicate, minimum=1, timeout=wait_s)
+    if not found:
+        raise StreamError(f"stream {name!r} was not found in {wait_s:g} s; start its sender or raise input.wait_s")
+    unique = {info.uid(): info for info in found}
+    if len(unique) > 1:
+        senders = ", ".join(f"{i.hostname()} ({i.source_id()})" for i in unique.values())
+        raise StreamError(f"{len(unique)} streams are called {name!r}: {senders}; set input.spikes_source_id")
+    return found[0]
+
+
+class ClockMap:
+    """Offset from a sender's clock to ours, probed off the loop and frozen between probes.
+
+    A stream of this host whose offset is within 1 ms uses this very clock: its offset is 0
+    by fact, not by estimate.
+    """
+
+    def __init__(self, inlet: pylsl.StreamInlet, hostname: str) -> None:
+        self.inlet, self.same_host = inlet, hostname == socket.gethostname()
+        self.offset_ns = 0
+        self.jumps = 0
+        self._recent: deque[float] = deque(maxlen=15)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._probe, name="lsl-clock", daemon=True)
+
+    def start(self, timeout_s: float = 5.0) -> None:
+        """First probe (takes most of a second), then one every 2 s."""
+        self._update(timeout_s)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the probes."""
+        self._stop.set()
+
+    def _probe(self) -> None:
+        while not self._stop.wait(PROBE_S):
+            self._update(1.0)
+
+    def _update(self, timeout_s: float) -> None:
+        try:
+            offset = self.inlet.time_correction(timeout_s)
+        except (LslTimeout, pylsl.LostError):
+            return  # the last offset holds; liveness is judged by samples, never by probes
+        self._recent.append(offset)
+        middle = statistics.median(self._recent)
+        if self.same_host and abs(middle) < SAME_CLOCK_S:
+            middle = 0.0
+        if self.offset_ns and abs(offset * 1e9 - self.offset_ns) > 5e6:
+            self.jumps += 1
+            self._recent.clear()
+        self.offset_ns = round(middle * 1e9)
+
+
+def where_else(name: str, session_id: str, wait_s: float = 3.0) -> str:
+    """What to set so that a stream missing on this machine is seen, or '' if it is nowhere near.
+
+    Discovery is fixed for a process by its first LSL call, so another process looks.
+    """
+    for scope, session in (("link", session_id), ("machine", REPLAY_SESSION)):
+        if session == session_id and scope == "machine":
+            continue
+        command = [sys.executable, "-m", "runtime.lsl", name, scope, session, str(wait_s)]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=wait_s + 20, check=False).stdout.strip()
+        if found and session == REPLAY_SESSION:
+            return "`neds-rt play` offers it; add --allow-replay"
+        if found:
+            return f"{found} offers it on the link; set lsl.resolve_scope = \"link\""
+    return ""
+
+
+def _look(name: str, scope: str, session_id: str, wait_s: str) -> None:
+    configure(session_id, scope)
+    found = pylsl.resolve_byprop("name", name, minimum=1, timeout=float(wait_s))
+    print(", ".join(sorted({info.hostname() for info in found})))
+
+
+if __name__ == "__main__":
+    _look(*sys.argv[1:5])

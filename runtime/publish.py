@@ -1,0 +1,81 @@
+"""Estimates out over ZeroMQ: decode and status on one port, the newest alone on another."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+import zmq
+
+from neds_core.errors import StreamError
+from runtime.config import OutputConfig
+from runtime.wire import Decode, Event, Status, topic
+
+
+def boot_id() -> str:
+    """Identity of this boot: clocks of one boot can be compared, others cannot."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
+
+
+class Publisher:
+    """PUB sockets that never block: a slow or absent subscriber costs nothing."""
+
+    def __init__(self, config: OutputConfig, rig: str) -> None:
+        self.config = config
+        self.encoder = msgspec.json.Encoder() if config.format == "json" else msgspec.msgpack.Encoder()
+        self.buffer = bytearray(4096)
+        self.topics = {kind: topic(kind, rig) for kind in ("decode", "status", "event", "measured")}
+        self.context = zmq.Context()
+        self.sockets: list[zmq.Socket] = []
+        self.address = self.latest_address = ""
+
+    def __enter__(self) -> Publisher:
+        try:
+            self.decode, self.address = self._bind(self.config.decode_port, "decode_port")
+            self.latest, self.latest_address = self._bind(self.config.latest_port, "latest_port")
+        except StreamError:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets, giving the last messages a moment to leave."""
+        for socket in self.sockets:
+            socket.close(linger=200)
+        self.context.term()
+
+    def _bind(self, port: int, key: str) -> tuple[zmq.Socket, str]:
+        socket = self.context.socket(zmq.PUB)
+        self.sockets.append(socket)
+        socket.setsockopt(zmq.SNDHWM, 500)
+        host = "127.0.0.1" if self.config.host == "localhost" else self.config.host
+        try:
+            if port == 0:
+                port = socket.bind_to_random_port(f"tcp://{host}")
+            else:
+                socket.bind(f"tcp://{host}:{port}")
+        except zmq.ZMQError as error:
+            raise StreamError(
+                f"port {port} on {host} cannot be bound ({error.strerror}); another run may hold it: "
+                f"stop it or set output.{key} (0 takes a free one)"
+            ) from None
+        return socket, f"tcp://{host}:{port}"
+
+    def send(self, message: Decode) -> None:
+        """Publish one estimate on both ports."""
+        self.encoder.encode_into(message, self.buffer)
+        with contextlib.suppress(zmq.Again):
+            self.decode.send_multipart([self.topics["decode"], self.buffer], flags=zmq.NOBLOCK)
+        with contextlib.suppress(zmq.Again):
+            self.latest.send(self.buffer, flags=zmq.NOBLOCK)
+
+    def tell(self, kind: str, message: Status | Event | dict[str, object]) -> None:
+        """Publish a status, an event or the measured values."""
+        with contextlib.suppress(zmq.Again):
+            self.decode.send_multipart([self.topics[kind], self.encoder.encode(message)], flags=zmq.NOBLOCK)

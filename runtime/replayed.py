@@ -1,0 +1,53 @@
+"""Drive the real pipeline over a recording with a made-up clock: what a run would have decoded, without sockets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neds_core.checkpoint import Checkpoint
+from neds_core.session import Session
+from runtime import engine as engines
+from runtime.binning import Binner
+from runtime.pipeline import Mark, Pipeline, Rules
+from runtime.play import GAP_BINS, INSIDE_NS, timeline
+from runtime.scoring import Truth
+from runtime.token import SPIKES
+from runtime.trace import RunLog
+
+
+def stream(checkpoint: Checkpoint, session: Session, decoder: str, *, markers: bool = True, shift_ns: int = 0) -> RunLog:
+    """Feed every segment of `session` through binner, engine and token law; returns what was logged."""
+    bin_ns = session.bin_ns
+    engine = engines.create(checkpoint, decoder)
+    binner = Binner(len(session.units), bin_ns, max_age_ns=10**10, future_ns=2_000_000)
+    plan = timeline(session, shift_ns)
+    n_tokens = sum(s.n_bins + GAP_BINS for s in plan) + GAP_BINS
+    log = RunLog(n_tokens, len(session.units), engine.layout.n_values)
+    pipeline = Pipeline(binner, engine, Rules(markers=markers), on_token=log.add)
+    binner.start(0)
+    for s in plan:
+        pipeline.mark(Mark(s.start_ns + INSIDE_NS, "segment_start", s.number))
+        pipeline.mark(Mark(s.start_ns + s.n_bins * bin_ns - INSIDE_NS, "segment_end", s.number))
+    t_ns = np.concatenate([s.t_ns for s in plan])
+    spikes = np.zeros(len(t_ns), SPIKES)
+    spikes["t_ns"], spikes["unit"] = t_ns, np.concatenate([s.unit for s in plan])
+    at = 0
+    for k in range(n_tokens - GAP_BINS):
+        edge = (k + 1) * bin_ns
+        upto = int(np.searchsorted(t_ns, edge))
+        pipeline.feed(spikes[at:upto], edge)
+        pipeline.alive(edge, edge)
+        decoded = pipeline.advance(edge)
+        if decoded is not None and decoded.values is not None:
+            log.mark_published(decoded.token)
+        at = upto
+    return log
+
+
+def truth(session: Session, log: RunLog, rows: np.ndarray) -> Truth:
+    """Measured behaviour and labels of the recording on the tokens `rows` of a log."""
+    first = dict(zip(session.segment_ids.tolist(), session.segments[:, 0].tolist(), strict=True))
+    bins = np.array([first[int(log.segment[r])] + int(log.clock[r]) for r in rows])
+    traces = {s.name: session.values[s.name][bins].astype(np.float64) for s in session.specs if s.kind == "continuous"}
+    labels = {s.name: session.values[s.name][bins] for s in session.specs if s.kind == "class"}
+    return Truth(traces, labels)

@@ -1,0 +1,83 @@
+"""The summary in words, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """Lines of the printed summary of a run (`runtime.summary.build`)."""
+    tokens, spikes = summary["tokens"], summary["spikes"]
+    out = [f"{summary['source'].upper()}  {summary['decoder']} on {summary['engine']}, model {summary['model']}", ""]
+    traces = {k: v for k, v in summary["outputs"].items() if "mean_r2" in v}
+    if traces:
+        out.append(f"{'output':24} {'R2':>7} {'95 % interval':>16} {'neds':>7} {'ridge':>7} {'blend':>7} {'trial avg':>9} {'lag ms':>7}")
+    for name, row in traces.items():
+        low, high = row["ci95"]
+        out.append(
+            f"{name:24} {row['r2']:7.3f} {f'[{low:.3f}, {high:.3f}]':>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
+            f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
+        )
+    for name, row in summary["outputs"].items():
+        if name not in traces:
+            out += _other(name, row)
+    out.append("")
+    for key in ("edge_to_pub_ms", "infer_ms", "age_ms", "source_delay_ms"):
+        row = summary[key]
+        out.append(f"{key:16} " + "  ".join(f"{p} {_number(row[p], 2)}" for p in ("p50", "p90", "p99", "p99.9", "max")))
+    causes = ", ".join(f"{k} {v}" for k, v in summary["miss_causes"].items() if v) or "none"
+    out += [
+        f"deadline misses  {summary['deadline_misses']} ({causes})",
+        "tokens           " + "  ".join(f"{k} {v}" for k, v in tokens.items()),
+        "spikes           " + "  ".join(f"{k} {v}" for k, v in spikes.items()),
+        f"streamed vs offline, largest difference  {summary['streamed_vs_offline_max_abs']}",
+        f"counts vs recording, summed difference   {summary['counts_vs_recording_diff']}",
+        f"ended by         {summary['stopped_by']}",
+    ]
+    return out
+
+
+def _other(name: str, row: dict[str, Any]) -> list[str]:
+    """Lines of a class output or of a point."""
+    if "contrasts" in row:
+        return [line for contrast, inner in row["contrasts"].items() for line in _other(f"{name} {contrast}", inner)]
+    if "balanced_accuracy" in row:
+        if row["balanced_accuracy"] is None:
+            return [f"{name:24} not scored: {row['null_reason']}"]
+        return [
+            f"{name:24} balanced accuracy {row['balanced_accuracy']:.3f}, logistic "
+            f"{row['logistic_balanced_accuracy']:.3f}, chance {row['chance']:.2f}, n {row['n']}"
+        ]
+    if "published_median_error_all" in row:
+        return [
+            f"{name:24} median error, {part}: {_number(row[f'published_median_error_{part}'], 1)} {row['unit']}, "
+            f"ridge {_number(row[f'ridge_median_error_{part}'], 1)}, n {row[f'n_{part}']}"
+            for part in ("all", "moving")
+        ]
+    return [f"{name:24} not scored: {row.get('null_reason')}"]
+
+
+def pooled_lines(result: dict[str, Any]) -> list[str]:
+    """Lines of `neds-rt evaluate` (`runtime.scoring.pool`): R2 of each seed, gains paired by trial."""
+    out = [f"{result['recording']}, {result['split']} part, {len(result['checkpoints'])} checkpoint(s)", ""]
+    for name, row in result["traces"].items():
+        ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
+        low, high = row["ridge_ci95"]
+        out += [
+            name,
+            f"  neds   {ours}   about the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
+            f"  blend  {blend}",
+            f"  ridge  {row['ridge']:.3f} [{low:.3f}, {high:.3f}]   trial average {_number(row['trial_average'])}",
+        ]
+        for decoder in ("neds", "blend"):
+            gain = row[f"{decoder}_minus_ridge"]
+            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]")
+    for name, rows in result["other"].items():
+        for row in rows:
+            out += _other(name, row)
+    out.append(f"streamed vs offline, largest difference  {result['streamed_vs_offline_max_abs']}")
+    return out

@@ -1,0 +1,260 @@
+"""Scores of a logged run against what was measured: one code path for live runs and `neds-rt evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neds_core import scores
+from neds_core.checkpoint import Checkpoint
+from neds_core.session import BehaviourSpec
+from runtime import engine as engines
+from runtime.layout import Layout, layout
+from runtime.trace import RunLog
+
+BLOCK_S = 10.0  # bootstrap blocks of a continuous recording
+MOVING_PX_S = 25.0  # slower than this, a tracked animal counts as standing
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What was measured on the n decoded tokens: traces name -> (n,) float64, NaN = unknown;
+    labels name -> (n,) int64 class of the token's segment, -1 = unknown."""
+
+    traces: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+
+def held(values: np.ndarray, published: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """What an actor had at each token (T, V): the last published value, within a segment.
+
+    start (T,) bool: first token of a segment; nothing is carried over from the segment before.
+    """
+    out = values.copy()
+    last = np.full(values.shape[1], np.nan, values.dtype)
+    for t in range(len(values)):
+        if start[t]:
+            last = np.full(values.shape[1], np.nan, values.dtype)
+        last = values[t] if published[t] else last
+        out[t] = last
+    return out
+
+
+def groups(log_segment: np.ndarray, bin_ns: int) -> np.ndarray:
+    """Resampling unit of each token: its trial, or its block in a continuous recording."""
+    if len(np.unique(log_segment)) > 4:
+        return log_segment
+    return np.arange(len(log_segment)) // round(BLOCK_S * 1e9 / bin_ns)
+
+
+def score_trace(
+    spec: BehaviourSpec, target: np.ndarray, decoded: dict[str, np.ndarray], trial: np.ndarray, average: np.ndarray, bin_ns: int
+) -> dict[str, object]:
+    """Scores of one continuous output. decoded: decoder -> (n,) in units, NaN = nothing was said.
+
+    A token without any value yet scores as the target mean of the training part (`average`
+    carries the trial average, or that mean).
+    """
+    known = np.isfinite(target)
+    y, group, mean_trial = target[known], trial[known], average[known]
+    given = {name: np.where(np.isfinite(v), v, average)[known] for name, v in decoded.items()}
+    if len(y) < 2:
+        return {"r2": None, "n": int(known.sum()), "null_reason": "no measured behaviour was received"}
+    ours = given["published"]
+    phase = bool(np.ptp(mean_trial) > 0)
+    low, high = scores.r2_interval(y, ours, group)
+    return {
+        "r2": scores.r2(y, ours),
+        "r2_about_mean_trial": scores.r2(y, ours, mean_trial) if phase else None,
+        "neds_r2": scores.r2(y, given["neds"]),
+        "ridge_r2": scores.r2(y, given["ridge"]),
+        "blend_r2": scores.r2(y, given["blend"]),
+        "mean_r2": scores.r2(y, mean_trial),
+        "neds_minus_ridge": dict(
+            zip(("value", "low", "high"), scores.paired_interval(y, [given["neds"]], given["ridge"], group), strict=True)
+        ),
+        "median_abs_error": float(np.median(np.abs(y - ours))),
+        "ridge_median_abs_error": float(np.median(np.abs(y - given["ridge"]))),
+        "peak_lag_ms": scores.peak_lag(y, ours, group) * bin_ns * 1e-6,
+        "n": len(y),
+        "ci95": [low, high],
+        "unit": spec.unit,
+    }
+
+
+def score_class(
+    spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.ndarray], prior: np.ndarray
+) -> dict[str, object]:
+    """Scores of one class output at the trials' last bins. decoded: decoder -> (n, C); label (n,) -1 unknown.
+
+    A declared contrast gives two-class rows only: two- and three-class figures never stand side by side.
+    """
+    known = (label >= 0) & np.isfinite(decoded["published"]).all(1)
+    row: dict[str, object] = {"balanced_accuracy": None, "logistic_balanced_accuracy": None, "chance": None}
+    row |= {"n": int(known.sum()), "null_reason": None}
+    if spec.labels == "inferred":
+        return row | {"null_reason": spec.labels_note or "labels were inferred"}
+    if not known.any():
+        return row | {"null_reason": "no labels were received"}
+    y, ours, theirs = label[known], decoded["published"][known], decoded["ridge"][known]
+    flat = np.full(len(prior), 1.0 / len(prior))  # the logistic is already class-balanced
+    if not spec.contrasts:
+        guess, other = (ours / prior).argmax(1), theirs.argmax(1)
+        return row | _accuracies(y, guess, other, len(spec.classes))
+    rows = {}
+    for name, pair in spec.contrasts.items():
+        sides = [np.isin(y, [spec.classes.index(c) for c in side]) for side in pair]
+        inside = sides[0] | sides[1]
+        truth = sides[1][inside].astype(np.int64)
+        guess = scores.contrast(ours[inside], prior, spec.classes, pair)
+        other = scores.contrast(theirs[inside], flat, spec.classes, pair)
+        rows[name] = _accuracies(truth, guess, other, 2)
+    return row | {"null_reason": "scored by its contrasts", "contrasts": rows}
+
+
+def _accuracies(truth: np.ndarray, guess: np.ndarray, other: np.ndarray, n_classes: int) -> dict[str, object]:
+    return {
+        "balanced_accuracy": scores.balanced_accuracy(truth, guess, n_classes),
+        "logistic_balanced_accuracy": scores.balanced_accuracy(truth, other, n_classes),
+        "chance": 1.0 / n_classes,
+        "n": len(truth),
+        "ci95": list(scores.accuracy_interval(truth, guess, n_classes)),
+        "null_reason": None,
+    }
+
+
+def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged."""
+    found = {}
+    for name in engines.ENGINES:
+        engine = engines.create(checkpoint, name)
+        found[name] = engine.offline(log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows])
+    return found
+
+
+def exactness(layout: Layout, streamed: np.ndarray, offline: np.ndarray, valid: np.ndarray) -> float | None:
+    """Largest |streamed - offline| over valid tokens, in z-scores (probabilities for classes)."""
+    if not valid.any():
+        return None
+    difference = np.abs(streamed[valid] - offline[valid]) / layout.scale
+    return float(np.nanmax(difference))
+
+
+def trial_average(checkpoint: Checkpoint, name: str, phase: np.ndarray) -> np.ndarray:
+    """The training part's trial average at bins since segment start (n,), or its mean where there is none."""
+    average = checkpoint.scalers.trial_mean.get(name, np.zeros(0, np.float32))
+    if len(average) == 0:
+        return np.full(len(phase), checkpoint.header.mean[name])
+    return np.where(phase >= 0, average[np.clip(phase, 0, len(average) - 1)], checkpoint.header.mean[name])
+
+
+def score(
+    checkpoint: Checkpoint, layout: Layout, log: RunLog, rows: np.ndarray, found: dict[str, np.ndarray], truth: Truth
+) -> tuple[dict[str, object], int]:
+    """Scores of every output over the tokens `rows`, and how many tokens had a target.
+
+    found: decoder -> offline values (n, V) on the same tokens (see `all_decoders`). Every
+    decoder is held through tokens that were not published, so all are judged alike.
+    """
+    bin_ns = checkpoint.header.bin_ns
+    segment, phase = log.segment[rows], log.clock[rows]
+    start = np.r_[True, segment[1:] != segment[:-1]] | (phase == 0)
+    decoders = {"published": log.values[rows], **found}
+    said = {name: held(v, log.published[rows], start) for name, v in decoders.items()}
+    trial = groups(segment, bin_ns)
+    last = np.r_[segment[1:] != segment[:-1], True]
+    outputs: dict[str, object] = {}
+    scored = np.zeros(len(rows), bool)
+    for spec in layout.specs:
+        columns = {name: v[:, layout.columns[spec.name]] for name, v in said.items()}
+        if spec.kind == "continuous":
+            target = truth.traces.get(spec.name, np.full(len(rows), np.nan))
+            flat = {name: v[:, 0].astype(np.float64) for name, v in columns.items()}
+            average = trial_average(checkpoint, spec.name, phase).astype(np.float64)
+            outputs[spec.name] = score_trace(spec, target, flat, trial, average, bin_ns)
+            scored |= np.isfinite(target)
+        else:
+            label = truth.labels.get(spec.name, np.full(len(rows), -1))
+            at_end = {name: v[last] for name, v in columns.items()}
+            outputs[spec.name] = score_class(spec, label[last], at_end, checkpoint.scalers.prior[spec.name])
+            if spec.labels == "measured":
+                scored |= label >= 0
+    return outputs | score_points(layout, said, truth, bin_ns), int(scored.sum())
+
+
+def score_points(
+    layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_ns: int
+) -> dict[str, object]:
+    """Median distance between decoded and measured point, for outputs that share a `group`."""
+    found: dict[str, object] = {}
+    for group in sorted({s.group for s in layout.specs if s.group}):
+        members = [s for s in layout.specs if s.group == group]
+        if any(s.name not in truth.traces for s in members):
+            continue
+        target = np.stack([truth.traces[s.name] for s in members], axis=1)
+        columns = [layout.columns[s.name].start for s in members]
+        speed = np.r_[0.0, np.linalg.norm(np.diff(target, axis=0), axis=1)] / (bin_ns * 1e-9)
+        row: dict[str, object] = {"unit": members[0].unit}
+        for label, mask in (("all", np.isfinite(target).all(1)), ("moving", speed > MOVING_PX_S)):
+            row[f"n_{label}"] = int(mask.sum())
+            for name, values in said.items():
+                error = np.linalg.norm(values[:, columns] - target, axis=1)[mask]
+                error = error[np.isfinite(error)]
+                row[f"{name}_median_error_{label}"] = float(np.median(error)) if len(error) else None
+        found[group] = row
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class SeedScores:
+    """One checkpoint's decoded test part, ready to be pooled over training seeds."""
+
+    checkpoint: Checkpoint
+    found: dict[str, np.ndarray]
+    truth: Truth
+    segment: np.ndarray
+    outputs: dict[str, object]
+    exact: float | None
+
+    def scalars(self) -> dict[str, dict[str, float]]:
+        """The plain numbers of each output, for a checkpoint's header."""
+        found: dict[str, dict[str, float]] = {}
+        for name, row in self.outputs.items():
+            if isinstance(row, dict):
+                found[name] = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
+        return found
+
+
+def pool(seeds: list[SeedScores]) -> dict[str, object]:
+    """Rows over training seeds: R2 of each decoder and seed, and paired gains over ridge with intervals."""
+    first = seeds[0]
+    bin_ns = first.checkpoint.header.bin_ns
+    plan = layout(first.checkpoint)
+    trial = groups(first.segment, bin_ns)
+    traces: dict[str, object] = {}
+    for spec in plan.specs:
+        if spec.kind != "continuous":
+            continue
+        y = first.truth.traces[spec.name]
+        known, column = np.isfinite(y), plan.columns[spec.name].start
+        values = {n: [s.found[n][known, column].astype(np.float64) for s in seeds] for n in engines.ENGINES}
+        ridge = values["ridge"][0]
+        reference = first.outputs[spec.name]
+        row: dict[str, object] = {
+            name: [scores.r2(y[known], v) for v in per_seed] for name, per_seed in values.items()
+        }
+        row["ridge"] = scores.r2(y[known], ridge)
+        row["trial_average"] = reference["mean_r2"] if isinstance(reference, dict) else None
+        row["about_trial_average"] = [
+            s.outputs[spec.name]["r2_about_mean_trial"] for s in seeds if isinstance(s.outputs[spec.name], dict)
+        ]
+        for name in ("neds", "blend"):
+            gain = scores.paired_interval(y[known], values[name], ridge, trial[known])
+            row[f"{name}_minus_ridge"] = dict(zip(("value", "low", "high"), gain, strict=True))
+        row["ridge_ci95"] = list(scores.r2_interval(y[known], ridge, trial[known]))
+        row["neds_ci95"] = [list(scores.r2_interval(y[known], v, trial[known])) for v in values["neds"]]
+        traces[spec.name] = row
+    other = {n: [s.outputs[n] for s in seeds] for n in first.outputs if n not in traces}
+    exact = [s.exact for s in seeds if s.exact is not None]
+    return {"traces": traces, "other": other, "streamed_vs_offline_max_abs": max(exact) if exact else None}

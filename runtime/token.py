@@ -1,0 +1,47 @@
+"""What flows between binner, engine and publisher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SPIKES = np.dtype([("t_ns", np.int64), ("unit", np.int32)])
+NO_TIME = np.iinfo(np.int64).min  # a stamp that was NaN or infinite
+
+
+@dataclass(slots=True)
+class Token:
+    """One closed bin.
+
+    index since the run's first edge; t_end_ns its right edge; counts (U,) uint16, valid until
+    the next close; valid False = no live data; clock bins since the segment's marker or -1;
+    reset True = the engine starts cold before this bin; idle True = between segments.
+    """
+
+    index: int
+    t_end_ns: int
+    counts: np.ndarray
+    valid: bool
+    clock: int = -1
+    reset: bool = False
+    idle: bool = False
+    segment: int = -1
+    newest_ns: int = NO_TIME  # stamp of the newest spike binned so far
+    late: int = 0  # spikes that came too late since the last close
+    coarse: bool = False  # many spikes shared a stamp since the last close
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One estimate. values (V,) float32 laid out by `Layout`; None = nothing to say."""
+
+    token: int
+    t_end_ns: int
+    values: np.ndarray | None
+    flags: int
+    segment: int
+    newest_ns: int
+    infer_ns: int
+    superseded: int  # tokens closed with this one and not published
+    state: str

@@ -1,0 +1,313 @@
+"""The client hands out fresh messages, counts the others, and never raises on what it reads.
+
+Messages are valid for a second, and time is made to pass by moving the client's clock: a slow
+machine makes no message stale here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import zmq
+
+from runtime import client, wire
+from runtime.client import Latest, Subscriber, boot_id, unpack, value_of
+from runtime.wire import Decode, Flag, Output, Status
+
+HOUR_NS = 3_600_000_000_000
+WAIT_MS = 5000  # far beyond what loopback needs: a test that waits this long has failed
+MAX_AGE_MS = 1000
+
+
+def decode(seq: int = 0, *, late_ms: float = 0.0, valid_ms: float = 1000.0, **fields: object) -> Decode:
+    """A message published `late_ms` ago by this machine, 5 ms after its bin ended."""
+    t_pub_ns = time.monotonic_ns() - int(late_ms * 1e6)
+    message = Decode(
+        schema=wire.SCHEMA, seq=seq, token=seq, t_end_ns=t_pub_ns - 5_000_000, t_pub_ns=t_pub_ns,
+        boot_id=boot_id(), source="live", inputs=["spikes"], decoder="neds", engine="stream-cpu",
+        outputs={"wheel_speed": Output(value=float(seq)), "choice": Output(probs=[0.25, 0.75])},
+        age_ms=12.0, infer_ms=2.0, edge_to_pub_ms=5.0, state="DECODING", flags=0,
+        valid_until_ns=t_pub_ns + int(valid_ms * 1e6), valid_for_ms=valid_ms,
+        model_sha="m" * 8, unit_map_sha="u" * 8,
+    )  # fmt: skip
+    return msgspec.structs.replace(message, **fields)
+
+
+def elsewhere(seq: int, *, late_ms: float = 0.0, valid_ms: float = 1000.0, ahead_h: int = 1) -> Decode:
+    """The same from another machine, whose clock is hours ahead of ours."""
+    message = decode(seq, late_ms=late_ms, valid_ms=valid_ms)
+    t_pub_ns = message.t_pub_ns + ahead_h * HOUR_NS
+    return msgspec.structs.replace(
+        message, boot_id=f"ahead {ahead_h}", t_pub_ns=t_pub_ns, t_end_ns=t_pub_ns - 5_000_000, valid_until_ns=0
+    )
+
+
+def status(mark: int = 0) -> Status:
+    return Status(
+        schema=wire.SCHEMA, rig="rig", boot_id=boot_id(), source="live", state="RUNNING", t_pub_ns=time.monotonic_ns(),
+        decoder="neds", engine="stream-cpu", model="demo", model_sha="m" * 8, model_created="2025-01-01T00:00:00Z",
+        unit_map_sha="u" * 8, outputs=[], flag_names={}, counters={"mark": mark}, edge_to_pub_ms={},
+        misses_last_minute=0, units_seen=2, units_expected=2, population_rate_hz=10.0, segment=None,
+        last_marker="", measured={}, budget_ms=20.0,
+    )  # fmt: skip
+
+
+class Publisher:
+    """An XPUB socket on a free loopback port: it knows when its subscriber is there."""
+
+    def __init__(self, context: zmq.Context) -> None:
+        self.socket = context.socket(zmq.XPUB)
+        self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.address = f"tcp://127.0.0.1:{self.socket.bind_to_random_port('tcp://127.0.0.1')}"
+        self.marks = count(1)
+
+    def wait(self, subscriptions: int) -> None:
+        for _ in range(subscriptions):
+            assert self.socket.poll(WAIT_MS), "no subscriber came"
+            self.socket.recv()
+
+    def send(self, *messages: Decode, rig: str = "rig", json: bool = False) -> None:
+        encode = msgspec.json.encode if json else msgspec.msgpack.encode
+        for message in messages:
+            self.socket.send_multipart([wire.topic("decode", rig), encode(message)])
+
+    def delivered(self, link: Subscriber, rig: str = "rig") -> Subscriber:
+        """Return when the client has read all that was sent so far, and handed none of it out."""
+        mark = next(self.marks)
+        self.socket.send_multipart([wire.topic("status", rig), msgspec.msgpack.encode(status(mark))])
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while (seen := link.status()) is None or seen.counters["mark"] != mark:
+            assert time.monotonic() < deadline, "the status did not come"
+            time.sleep(0.001)
+        return link
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    context = zmq.Context()
+    yield Publisher(context)
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def link(publisher: Publisher) -> Iterator[Subscriber]:
+    with Subscriber(publisher.address, max_age_ms=MAX_AGE_MS) as link:
+        publisher.wait(subscriptions=2)
+        yield link
+
+
+def seq_of(message: Decode | None) -> int | None:
+    return None if message is None else message.seq
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, ms: float) -> None:
+    """Move the client's clock on."""
+    now_ns, shift_ns = client.time.monotonic_ns, int(ms * 1e6)
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic_ns=lambda: now_ns() + shift_ns))
+
+
+def introduce(publisher: Publisher, link: Subscriber, ahead_h: int = 1) -> int:
+    """Send from elsewhere until the client has seen one message arrive; returns the next seq."""
+    for seq in range(100):
+        publisher.send(elsewhere(seq, ahead_h=ahead_h))
+        if publisher.delivered(link).receive(0):
+            return seq + 1
+    pytest.fail("the other clock was never learnt")
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_a_fresh_message_arrives_whole_and_once(publisher: Publisher, link: Subscriber, json: bool) -> None:
+    sent = decode(7)
+    publisher.send(sent, sent, json=json)
+
+    assert link.receive(WAIT_MS) == sent
+    assert publisher.delivered(link).receive(0) is None
+    assert (link.stale, link.missed, link.malformed, link.restarts) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"late_ms": 5000, "valid_ms": 1e6},  # older than max_age_ms
+        {"late_ms": 50, "valid_ms": 40},  # past its validity
+        {"late_ms": -60_000},  # from the future: not our clock
+    ],
+)
+def test_what_may_not_be_acted_on_is_refused(publisher: Publisher, link: Subscriber, fields: dict) -> None:
+    publisher.send(decode(**fields))
+
+    assert publisher.delivered(link).receive(0) is None
+    assert link.stale == 1
+
+
+def test_a_message_grows_old_in_the_socket_and_in_the_hand(
+    publisher: Publisher, link: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.send(decode(0, valid_ms=1e6))
+    held = link.receive(WAIT_MS)
+    publisher.send(decode(1, valid_ms=1e6))
+    pass_time(monkeypatch, ms=1.1 * MAX_AGE_MS)
+
+    assert publisher.delivered(link).receive(0) is None
+    assert link.stale == 1
+    assert held is not None
+    assert not link.fresh(held)
+
+
+def test_a_slow_reader_gets_the_newest(publisher: Publisher, link: Subscriber) -> None:
+    publisher.send(*(decode(seq) for seq in range(10)))
+    assert seq_of(publisher.delivered(link).receive(0)) == 9
+    publisher.send(decode(12))
+    assert seq_of(link.receive(WAIT_MS)) == 12
+    assert link.missed == 9 + 2  # skipped, lost
+
+
+def test_malformed_messages_are_counted_and_never_raise(publisher: Publisher, link: Subscriber) -> None:
+    topic = wire.topic("decode", "rig")
+    good = msgspec.msgpack.encode(decode())
+    bad = [b"", b"{", b"\xff\xfe", good[:-3], good.replace(b"live", b"\xff\xff\xff\xff"), b'{"x":' + b"[" * 5000]
+    frames = [[topic, payload] for payload in bad]
+    frames += [[topic], [topic, good, good], [topic + b"more/", good], [wire.topic("status", "rig"), good]]
+    frames += [[topic, msgspec.msgpack.encode(decode(schema=2))]]
+    for each in frames:
+        publisher.socket.send_multipart(each)
+    publisher.send(decode(5))
+
+    assert seq_of(publisher.delivered(link).receive(0)) == 5
+    assert link.malformed == len(frames)
+
+
+def test_unknown_fields_are_tolerated() -> None:
+    assert unpack(msgspec.msgpack.encode(msgspec.to_builtins(decode(1)) | {"new": 1}), Decode) is not None
+
+
+def test_a_restarted_publisher_is_a_new_run(publisher: Publisher, link: Subscriber) -> None:
+    publisher.send(decode(100, flags=int(Flag.END)))
+    assert seq_of(publisher.delivered(link).receive(0)) == 100
+    assert link.ended
+
+    publisher.send(decode(3))
+    assert seq_of(link.receive(WAIT_MS)) == 3
+    assert not link.ended
+    assert link.status() is None  # the one before was of the other run
+    assert (link.restarts, link.missed) == (1, 0)
+
+
+def test_end_is_known_even_from_a_stale_message(publisher: Publisher, link: Subscriber) -> None:
+    publisher.send(decode(1, late_ms=5000, flags=int(Flag.END)))
+
+    assert publisher.delivered(link).receive(0) is None
+    assert link.ended
+
+
+def test_without_a_name_the_first_rig_is_kept(publisher: Publisher, link: Subscriber) -> None:
+    publisher.send(decode(1), rig="left")
+    publisher.send(decode(900), rig="right")
+    publisher.send(decode(2), rig="left")
+
+    assert seq_of(publisher.delivered(link, rig="left").receive(0)) == 2
+    assert (link.missed, link.restarts) == (1, 0)
+
+
+def test_a_named_rig_is_not_its_prefix(publisher: Publisher) -> None:
+    with Subscriber(publisher.address, "rig", MAX_AGE_MS) as link:
+        publisher.wait(subscriptions=2)
+        publisher.send(decode(1), rig="rig2")
+        publisher.send(decode(2), rig="rig")
+
+        assert seq_of(publisher.delivered(link).receive(0)) == 2
+        assert link.missed == 0
+
+
+def test_a_publisher_elsewhere_is_judged_by_its_fastest_message(publisher: Publisher, link: Subscriber) -> None:
+    """The offset of the clocks is learnt from arrivals, and a late message is still late."""
+    seq = introduce(publisher, link)
+    refused = [elsewhere(seq, late_ms=5000, valid_ms=1e6), elsewhere(seq + 1, late_ms=500, valid_ms=10)]
+    before = link.stale
+    for message in refused:
+        publisher.send(message)
+        assert publisher.delivered(link).receive(0) is None
+    assert link.stale == before + 2
+
+    publisher.send(elsewhere(seq + 2))
+    assert seq_of(link.receive(WAIT_MS)) == seq + 2
+
+
+def test_a_backlog_from_elsewhere_does_not_become_the_clock(
+    publisher: Publisher, link: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delay that lasts is not drift, and drift is not a delay."""
+    seq = introduce(publisher, link)
+    moved_ms = 3 * 3_600_000
+    pass_time(monkeypatch, ms=moved_ms)
+    for i in range(3):
+        publisher.send(elsewhere(seq + i, late_ms=4000 - moved_ms))
+        assert publisher.delivered(link).receive(0) is None
+
+    publisher.send(elsewhere(seq + 3, late_ms=1e-4 * moved_ms - moved_ms))  # the other crystal is 100 ppm slow
+    assert seq_of(link.receive(WAIT_MS)) == seq + 3
+
+
+def test_elsewhere_a_message_that_lay_waiting_is_not_trusted(publisher: Publisher, link: Subscriber) -> None:
+    """Its age cannot be known, so it is refused until one message has been seen to arrive."""
+    publisher.send(elsewhere(0, valid_ms=1e6))
+    assert link._socket.poll(WAIT_MS)
+
+    assert link.receive(0) is None
+    assert link.stale == 1
+    introduce(publisher, link)
+
+
+def test_another_boot_is_another_clock(publisher: Publisher, link: Subscriber) -> None:
+    introduce(publisher, link)
+    introduce(publisher, link, ahead_h=-2)
+    assert link.restarts == 1
+
+
+def test_latest_is_one_frame_and_the_newest(publisher: Publisher) -> None:
+    with Latest(publisher.address, MAX_AGE_MS) as link:
+        publisher.wait(subscriptions=1)
+        for seq in range(50):
+            publisher.socket.send(msgspec.msgpack.encode(decode(seq)))
+        seen = seq_of(link.receive(WAIT_MS))
+        while seen is not None and seen != 49:
+            seen = seq_of(link.receive(WAIT_MS))
+        assert seen == 49
+
+        publisher.socket.send(b"nonsense")
+        assert link._socket.poll(WAIT_MS)
+        assert link.receive(0) is None
+        assert link.malformed == 1
+
+
+def test_value_is_the_output_or_none(publisher: Publisher, link: Subscriber) -> None:
+    publisher.send(decode(2))
+    assert link.value("wheel_speed", WAIT_MS) == 2.0
+    assert link.value("wheel_speed", 0) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"flags": int(flag | Flag.LATE)} for flag in (Flag.GAP, Flag.HOLD, Flag.IDLE)),
+        *({"outputs": {"wheel_speed": Output(value=value)}} for value in (None, float("nan"), float("inf"))),
+    ],
+)
+def test_a_withheld_value_is_none_whatever_it_carries(fields: dict) -> None:
+    assert value_of(decode(2, **fields), "wheel_speed") is None
+
+
+@pytest.mark.parametrize("name", ["wheel", "choice"])
+def test_a_name_that_is_not_a_continuous_output_is_an_error(name: str) -> None:
+    with pytest.raises(KeyError, match="wheel_speed"):
+        value_of(decode(), name)
+
+
+def test_a_wrong_address_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="tcp://HOST:PORT"):
+        Subscriber("nonsense")
