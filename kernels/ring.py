@@ -36,12 +36,6 @@ class Ring:
         self.visible[slot] = False
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Half-split rotary of x (..., K) by tables (K,)."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-
 def attend(q: Tensor, q_rotated: Tensor, ring: Ring, sink_k: Tensor, sink_v: Tensor) -> Tensor:
     """Queries of one bin over the visible ring slots and the sinks.
 

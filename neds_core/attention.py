@@ -38,9 +38,7 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int
-) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int) -> Tensor:
     """Attend within a band of bins, and always to the sinks.
 
     q, k, v (B, H, N, K), not yet rotated; the first n_sinks tokens are sinks. position (N,)

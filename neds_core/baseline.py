@@ -8,7 +8,7 @@ import torch
 from neds_core import linear, scores
 from neds_core.config import LinearConfig
 from neds_core.linear import Bank, Linear
-from neds_core.scalers import Scalers, inside
+from neds_core.scalers import Scalers
 from neds_core.session import BehaviourSpec, Session
 
 

@@ -137,7 +137,7 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], sha: str) -> Checkp
     model = NEDS(header.config.model, (len(units),), header.specs)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     model.eval().requires_grad_(False)
-    tokenizer = model.units[0]
+    tokenizer = model.tokenizer()
     scalers = Scalers(
         kept=tensors["units/kept"].numpy(),
         spike_mean=tokenizer.mean.numpy(),
@@ -150,7 +150,9 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], sha: str) -> Checkp
         },
     )
     linear = {
-        name: Linear(h.bank, h.penalty, tensors[f"linear/{name}/weight"].numpy(), tensors[f"linear/{name}/bias"].numpy())
+        name: Linear(
+            h.bank, h.penalty, tensors[f"linear/{name}/weight"].numpy(), tensors[f"linear/{name}/bias"].numpy()
+        )
         for name, h in header.linear.items()
     }
     return Checkpoint(header, model, units, scalers, linear, sha)

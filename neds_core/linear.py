@@ -8,6 +8,7 @@ Offline features and the streaming step run the same float32 operations in the s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -96,13 +97,13 @@ def folds(segment: np.ndarray, n_folds: int) -> list[np.ndarray]:
     """Boolean rows of contiguous blocks, cut between segments where there are enough of them."""
     groups = np.unique(segment)
     if len(groups) < n_folds:
-        return [rows for rows in _even(np.arange(len(segment)), len(segment), n_folds)]
+        return _even(np.arange(len(segment)), len(segment), n_folds)
     return [np.isin(segment, block) for block in np.array_split(groups, n_folds)]
 
 
 def _even(index: np.ndarray, n: int, n_folds: int) -> list[np.ndarray]:
     edges = np.linspace(0, n, n_folds + 1).astype(int)
-    return [(index >= a) & (index < b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(index >= a) & (index < b) for a, b in pairwise(edges)]
 
 
 def _standardise(x: np.ndarray) -> tuple[Tensor, np.ndarray, np.ndarray]:

@@ -73,7 +73,9 @@ FAMILIES: dict[str, Draw] = {
 }
 
 
-def draw(rng: np.random.Generator, config: MaskConfig, defined: np.ndarray, constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    rng: np.random.Generator, config: MaskConfig, defined: np.ndarray, constant: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """One sample's mask.
 
     defined (T, M) bool: valid spike bins and known behaviour values. constant (M,) bool: a
@@ -83,7 +85,7 @@ def draw(rng: np.random.Generator, config: MaskConfig, defined: np.ndarray, cons
     """
     weight = np.array([getattr(config, name) for name in FAMILIES])
     name = list(FAMILIES)[rng.choice(len(weight), p=weight / weight.sum())]
-    hidden, asked = FAMILIES[name](rng, *defined.shape, config.ratio)
+    hidden, asked = FAMILIES[name](rng, defined.shape[0], defined.shape[1], config.ratio)
     for m in np.flatnonzero(constant):
         partly = hidden[:, m].any() and not hidden[:, m].all()
         if partly:

@@ -7,6 +7,7 @@ hidden tokens are queries and never keys, positions are rotary only, sinks repla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,10 @@ class NEDS(nn.Module):
         self.units = nn.ModuleList(UnitTokenizer(n, width) for n in n_units)
         self.rates = nn.ModuleList(nn.Linear(width, n) for n in n_units)
         self.behaviour = nn.ModuleDict(
-            {s.name: nn.Linear(1, width) if s.kind == "continuous" else nn.Embedding(len(s.classes), width) for s in specs}
+            {
+                s.name: nn.Linear(1, width) if s.kind == "continuous" else nn.Embedding(len(s.classes), width)
+                for s in specs
+            }
         )
         self.heads = nn.ModuleDict(
             {s.name: nn.Linear(width, 1 if s.kind == "continuous" else len(s.classes)) for s in specs}
@@ -118,15 +122,32 @@ class NEDS(nn.Module):
 
     def _init(self, config: ModelConfig) -> None:
         """Depth-scaled residual projections, small heads: a fresh model predicts the mean."""
-        for block in self.blocks:
+        for block in self.layers:
             for layer in (block.out, block.down):
                 nn.init.normal_(layer.weight, std=(2 * config.layers * layer.in_features) ** -0.5)
                 nn.init.zeros_(layer.bias)
-        for head in [*self.heads.values(), *self.rates]:
+        for head in [cast(nn.Linear, h) for h in (*self.heads.values(), *self.rates)]:
             nn.init.normal_(head.weight, std=0.1 * config.width**-0.5)
             nn.init.zeros_(head.bias)
         if self.clock is not None:
             nn.init.normal_(self.clock.weight, std=0.3)
+
+    def tokenizer(self, session: int = 0) -> UnitTokenizer:
+        """The spike tokenizer of a session."""
+        return cast(UnitTokenizer, self.units[session])
+
+    def head(self, name: str) -> nn.Linear:
+        """The read-out of a behaviour."""
+        return cast(nn.Linear, self.heads[name])
+
+    def rate_head(self, session: int = 0) -> nn.Linear:
+        """The log-rate read-out of a session's units."""
+        return cast(nn.Linear, self.rates[session])
+
+    @property
+    def layers(self) -> list[Block]:
+        """The transformer blocks, first to last."""
+        return [cast(Block, block) for block in self.blocks]
 
     @property
     def n_sinks(self) -> int:
@@ -145,7 +166,7 @@ class NEDS(nn.Module):
 
     def spike_token(self, counts: Tensor, clock: Tensor, session: int = 0, keep: Tensor | None = None) -> Tensor:
         """Visible spike tokens (..., D) of counts (..., U)."""
-        return self.units[session](counts, keep) + self.modality[0] + self.clock_code(clock)
+        return self.tokenizer(session)(counts, keep) + self.modality[0] + self.clock_code(clock)
 
     def query_token(self, modality: int, clock: Tensor) -> Tensor:
         """Hidden token (..., D) of a modality (0 = spikes); the same whatever it hides."""
@@ -184,7 +205,7 @@ class NEDS(nn.Module):
         keyless = torch.cat(
             [hidden.new_zeros((n_batch, self.n_sinks)), (hidden | ~batch.valid[..., None]).flatten(1)], dim=1
         )
-        for block in self.blocks:
+        for block in self.layers:
             x = block(x, position, keyless, self.n_sinks, attend)
         x = self.norm(x[:, self.n_sinks :]).unflatten(1, (n_bins, n_modalities))
         out = {"spikes": self.rates[batch.session](x[:, :, 0])}

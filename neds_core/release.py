@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neds_core import baseline, checkpoint, scalers, scores, train
-from neds_core import session as sessions
+from neds_core import baseline, checkpoint, scalers, scores, session as sessions, train
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import TrainConfig
 from neds_core.linear import Linear

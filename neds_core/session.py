@@ -161,9 +161,7 @@ def split(session: Session) -> Splits:
 
 def save(session: Session, path: Path) -> None:
     """Write `Session.npz`; nothing half-written is left behind."""
-    header = Header(
-        FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation
-    )
+    header = Header(FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation)
     arrays = {
         "header": np.frombuffer(msgspec.json.encode(header), np.uint8),
         "valid": session.valid,
@@ -252,9 +250,7 @@ def check(session: Session, origin: str) -> None:
         raise DataError(f"{origin}: segments overlap or decrease in time; sort them and convert again")
     for spec in session.specs:
         if spec.name in AMBIGUOUS:
-            raise DataError(
-                f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}"
-            )
+            raise DataError(f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")
         values = session.values[spec.name]
         if len(values) != session.n_bins:
             raise DataError(f"{origin}: {spec.name} has {len(values)} bins, the grid {session.n_bins}; convert again")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from neds_core import losses, offline, scores
-from neds_core import scalers as scaling
+from neds_core import losses, offline, scalers as scaling, scores
 from neds_core.config import TrainConfig
 from neds_core.model import NEDS
 from neds_core.scalers import Scalers
@@ -48,15 +48,15 @@ def build(config: TrainConfig, session: Session, specs: tuple[BehaviourSpec, ...
     """A fresh seeded model with the scalers of its training part and rates that start at the mean."""
     torch.manual_seed(seed)
     model = NEDS(config.model, (len(session.units),), specs)
-    tokenizer = model.units[0]
+    tokenizer = model.tokenizer()
     tokenizer.mean.copy_(torch.from_numpy(scale.spike_mean))
     tokenizer.gain.copy_(torch.from_numpy(scale.spike_gain))
     mean_count = session.counts[scaling.inside(session)].mean(0).astype(np.float32)
     with torch.no_grad():
-        model.rates[0].bias.copy_(torch.from_numpy(np.log(np.maximum(mean_count, 1e-4))))
+        model.rate_head().bias.copy_(torch.from_numpy(np.log(np.maximum(mean_count, 1e-4))))
         for spec in specs:
             if spec.kind == "class":
-                model.heads[spec.name].bias.copy_(torch.from_numpy(np.log(scale.prior[spec.name])))
+                model.head(spec.name).bias.copy_(torch.from_numpy(np.log(scale.prior[spec.name])))
     return model
 
 
@@ -96,8 +96,6 @@ def _step(
     return losses.total(terms, config.fit.loss_weights), {k: float(v.detach()) for k, v in terms.items()}
 
 
-
-
 def fit(
     config: TrainConfig,
     train: Session,
@@ -119,6 +117,7 @@ def fit(
     rng = np.random.default_rng(seed)
     model = build(config, train, specs, scale, seed)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema_decay))
+    smooth = cast(NEDS, average.module)
     decay = [p for p in model.parameters() if p.ndim >= 2]
     rest = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": config.fit.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -141,11 +140,11 @@ def fit(
             average.update_parameters(model)
             measured = None
             if validation is not None and held is not None and step % config.fit.check_every == 0:
-                measured = skill(average.module, validation, held, select)
+                measured = skill(smooth, validation, held, select)
                 waited += 1
                 if measured > best.best_skill:
                     waited = 0
-                    best.model, best.best_step, best.best_skill = copy.deepcopy(average.module), step, measured
+                    best.model, best.best_step, best.best_skill = copy.deepcopy(smooth), step, measured
             progress = Progress(step, steps or config.fit.steps, float(value.detach()), terms, measured)
             best.history.append(progress)
             if on_step is not None:
@@ -155,6 +154,6 @@ def fit(
     except KeyboardInterrupt:
         best.interrupted = True
     if validation is None:
-        best.model, best.best_step = copy.deepcopy(average.module), len(best.history)
+        best.model, best.best_step = copy.deepcopy(smooth), len(best.history)
     best.model.eval()
     return best

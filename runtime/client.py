@@ -154,10 +154,11 @@ class Latest:
         same_boot = message.boot_id == last.boot_id
         if same_boot and message.seq > last.seq and message.t_pub_ns >= last.t_pub_ns and not self.ended:
             self.missed += message.seq - last.seq - 1
-        else:
-            self.restarts += 1
-            self._status = None
-            self._offset_ns = self._offset_ns if same_boot else None
+            return
+        self.restarts += 1
+        self._status = None
+        if not (same_boot and message.boot_id):  # a boot without a name may be another one
+            self._offset_ns = None
 
     def _learn_clock(self, t_pub_ns: int) -> None:
         """Keep the smallest offset seen; the first may not come from a message that lay waiting."""

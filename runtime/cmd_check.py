@@ -27,9 +27,7 @@ def check(
     import msgspec
 
     from neds_core import checkpoint as checkpoints
-    from runtime import config as rigs
-    from runtime import engine as engines
-    from runtime import lsl
+    from runtime import config as rigs, engine as engines, lsl
     from runtime.live import find_streams
     from runtime.publish import Publisher
 
@@ -86,7 +84,9 @@ def _listen(inlet: SpikeInlet, seconds: float, lateness_ms: float) -> dict[str, 
         spikes = inlet.pull(0.1)
         seen = np.union1d(seen, spikes["unit"])
     delays = inlet.delays_ms[: min(inlet.n_delays, len(inlet.delays_ms))]
-    quantiles = {p: float(np.percentile(delays, v)) for p, v in (("p50", 50), ("p99", 99), ("max", 100))} if len(delays) else {}
+    quantiles = (
+        {p: float(np.percentile(delays, v)) for p, v in (("p50", 50), ("p99", 99), ("max", 100))} if len(delays) else {}
+    )
     return {
         "stream": inlet.info.name(),
         "host": inlet.info.hostname(),
@@ -110,9 +110,10 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"rig {plan['rig']}: {plan['decoder']} on {plan['engine']}, model {plan['model']} ({plan['model_sha'][:12]})",
         f"receptive field {plan['receptive_field_bins']} bins = {plan['receptive_field_s']:.2f} s, "
         f"{'clocked' if plan['clocked'] else 'phase-free'}, budget {plan['budget_ms']:g} ms",
-        f"units {plan['units']['expected']} in the map, {plan['units']['kept']} kept, {s['units_seen']} seen while listening",
-        f"spikes {s['stream']} on {s['host']} ({s['source']}): {s['received']} received, {s['lost_upstream']} lost upstream, "
-        f"clock offset {s['clock_offset_ms']:.3f} ms",
+        f"units {plan['units']['expected']} in the map, {plan['units']['kept']} kept, "
+        f"{s['units_seen']} seen while listening",
+        f"spikes {s['stream']} on {s['host']} ({s['source']}): {s['received']} received, "
+        f"{s['lost_upstream']} lost upstream, clock offset {s['clock_offset_ms']:.3f} ms",
     ]
     if s["arrival_minus_stamp_ms"]:
         delay = s["arrival_minus_stamp_ms"]
@@ -124,5 +125,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     else:
         out.append("no spikes arrived while listening: start the sender, or listen longer with --seconds")
     for o in plan["outputs"]:
-        out.append(f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; filter: {o['filter'] or 'none stated'}; labels {o['labels']}")
+        out.append(
+            f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; "
+            f"filter: {o['filter'] or 'none stated'}; labels {o['labels']}"
+        )
     return out

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 
-class Part(StrEnum):
-    """What is scored."""
-
-    VALIDATION = "validation"
-    TEST = "test"
-
-
 def evaluate(
     recording: Annotated[Path, typer.Argument(help="a Session.npz")],
     checkpoints: Annotated[list[Path], typer.Argument(help="one checkpoint for each training seed")],
-    split: Annotated[Part, typer.Option(help="part of the recording")] = Part.TEST,
     record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
-    """Score neds, ridge and blend over training seeds, with intervals paired by trial."""
+    """Score neds, ridge and blend on the held-out part over training seeds, with intervals paired by trial."""
     import msgspec
     import torch
 
-    from neds_core import checkpoint as files
-    from neds_core import session as sessions
+    from neds_core import checkpoint as files, session as sessions
     from runtime import report, scoring
 
     torch.set_num_threads(1)
     session = sessions.load(recording)
-    part = getattr(sessions.split(session), split.value)
+    part = sessions.split(session).test
     rows = [_one(files.load(path), part) for path in checkpoints]
     result: dict[str, Any] = {
-        "recording": session.name, "split": split.value, "checkpoints": [p.name for p in checkpoints], **scoring.pool(rows)
+        "recording": session.name, "checkpoints": [p.name for p in checkpoints], **scoring.pool(rows)
     }  # fmt: skip
     if record:
         for path, row in zip(checkpoints, rows, strict=True):
@@ -60,7 +50,9 @@ def _one(checkpoint: Any, part: Any) -> Any:
     from runtime.layout import layout
 
     if checkpoint.header.unit_map_sha != part.units.sha256:
-        raise DataError(f"checkpoint {checkpoint.header.name!r} was trained on other units than this recording; give its own")
+        raise DataError(
+            f"checkpoint {checkpoint.header.name!r} was trained on other units than this recording; give its own"
+        )
     log = replayed.stream(checkpoint, part, "neds")
     rows = np.flatnonzero(~log.idle[: log.n])
     found = scoring.all_decoders(checkpoint, log, rows)

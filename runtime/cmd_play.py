@@ -37,7 +37,9 @@ class Behaviours(StrEnum):
 def play(
     recording: Annotated[Path, typer.Argument(help="a Session.npz")],
     split: Annotated[Split, typer.Option(help="part of the recording")] = Split.ALL,
-    prefix: Annotated[str, typer.Option(help="streams are called PREFIX-spikes, PREFIX-markers, PREFIX-<behaviour>")] = "neds-play",
+    prefix: Annotated[
+        str, typer.Option(help="streams are called PREFIX-spikes, PREFIX-markers, PREFIX-<behaviour>")
+    ] = "neds-play",
     session_id: Annotated[str, typer.Option(help="LSL session the outlets live in")] = "neds-rt-replay",
     phase: Annotated[Phase, typer.Option(help="random shifts segments against the grid")] = Phase.GRID,
     behaviours: Annotated[Behaviours, typer.Option(help="content of the behaviour streams")] = Behaviours.RECORDED,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +17,18 @@ from runtime.cmd_play import Behaviours, Phase, Split
 
 if TYPE_CHECKING:
     from runtime.config import RigConfig
-    from runtime.live import LiveRun
+    from runtime.live import LiveRun, Result
 
 STOP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Playback:
+    """What the child process plays."""
+
+    split: Split
+    phase: Phase
+    behaviours: Behaviours
 
 
 class Stop:
@@ -46,7 +56,9 @@ def run(
     play: Annotated[bool, typer.Option(help="also play the rig's score.recording, in a child process")] = False,
     split: Annotated[Split, typer.Option(help="with --play: part of the recording")] = Split.TEST,
     phase: Annotated[Phase, typer.Option(help="with --play: random shifts segments against the grid")] = Phase.GRID,
-    behaviours: Annotated[Behaviours, typer.Option(help="with --play: content of the behaviour streams")] = Behaviours.RECORDED,
+    behaviours: Annotated[
+        Behaviours, typer.Option(help="with --play: content of the behaviour streams")
+    ] = Behaviours.RECORDED,
     markers: Annotated[bool, typer.Option(help="decode inside segments only, cold from each start")] = True,
     save_log: Annotated[Path | None, typer.Option(help="write tokens and values to this .npz")] = None,
 ) -> None:
@@ -55,17 +67,23 @@ def run(
     from runtime import config as rigs
     from runtime.locate import demo
 
-    embedded = rig is None or play
+    playback = Playback(split, phase, behaviours) if rig is None or play else None
     config = rigs.load(rig if rig is not None else demo() / "rig.toml")
     config = _with_options(config, decoder, checkpoint, markers)
-    prefix = f"{config.rig}-{os.getpid()}"
-    if embedded:
-        config = _embedded(config, prefix, behaviours)
+    if playback is not None:
+        config = _embedded(config, f"{config.rig}-{os.getpid()}", playback)
     elif allow_replay:
         config = _in_replay_session(config)
     with ExitStack() as stack:
-        summary = _decode(config, prefix, stack, stop, embedded, allow_replay, seconds, headless or json, split, phase, behaviours, save_log)
-    _show(summary, json)
+        if playback is not None:
+            stack.callback(_end, _start_player(config, playback))
+        result = _decode(config, stack, stop, allow_replay or playback is not None, seconds, headless or json)
+        from runtime import summary
+
+        if save_log is not None:
+            result.log.save(save_log)
+        found = summary.build(result)
+    _show(found, json)
 
 
 def _with_options(config: RigConfig, decoder: str | None, checkpoint: Path | None, markers: bool) -> RigConfig:
@@ -91,7 +109,7 @@ def _in_replay_session(config: RigConfig) -> RigConfig:
     return msgspec.structs.replace(config, lsl=msgspec.structs.replace(config.lsl, session_id=REPLAY_SESSION))
 
 
-def _embedded(config: RigConfig, prefix: str, behaviours: Behaviours) -> RigConfig:
+def _embedded(config: RigConfig, prefix: str, playback: Playback) -> RigConfig:
     """Free ports, and streams and an LSL session of this process alone, so that runs never meet."""
     import msgspec
 
@@ -100,19 +118,25 @@ def _embedded(config: RigConfig, prefix: str, behaviours: Behaviours) -> RigConf
     if not config.score.recording:
         raise ConfigError("--play needs a recording; set score.recording in the rig's file")
     replace = msgspec.structs.replace
-    names = {} if behaviours is Behaviours.ABSENT else {name: f"{prefix}-{name}" for name in config.input.behaviours}
+    absent = playback.behaviours is Behaviours.ABSENT
+    names = {} if absent else {name: f"{prefix}-{name}" for name in config.input.behaviours}
     return replace(
         config,
-        input=replace(config.input, spikes=f"{prefix}-spikes", markers=f"{prefix}-markers", behaviours=names, wait_s=30.0),
+        input=replace(
+            config.input, spikes=f"{prefix}-spikes", markers=f"{prefix}-markers", behaviours=names, wait_s=30.0
+        ),
         output=replace(config.output, decode_port=0, latest_port=0),
         lsl=replace(config.lsl, session_id=prefix, resolve_scope="machine"),
     )  # fmt: skip
 
 
-def _start_player(config: RigConfig, prefix: str, split: Split, phase: Phase, behaviours: Behaviours) -> subprocess.Popen[bytes]:
+def _start_player(config: RigConfig, playback: Playback) -> subprocess.Popen[bytes]:
+    session = config.lsl.session_id
     command = [
-        sys.executable, "-m", "runtime.cli", "play", config.score.recording, "--split", split.value, "--prefix", prefix,
-        "--session-id", prefix, "--phase", phase.value, "--behaviours", behaviours.value, "--with-parent",
+        sys.executable, "-m", "runtime.cli", "play", config.score.recording,
+        "--prefix", session, "--session-id", session,
+        "--split", playback.split.value, "--phase", playback.phase.value, "--behaviours", playback.behaviours.value,
+        "--with-parent",
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
@@ -129,32 +153,28 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _decode(
-    config: RigConfig, prefix: str, stack: ExitStack, stop: Stop, embedded: bool, allow_replay: bool, seconds: float | None,
-    headless: bool, split: Split, phase: Phase, behaviours: Behaviours, save_log: Path | None,
-) -> dict[str, object]:  # fmt: skip
+    config: RigConfig, stack: ExitStack, stop: Stop, allow_replay: bool, seconds: float | None, headless: bool
+) -> Result:
+    """Connect, warm up, decode until the end; what was opened closes with `stack`."""
     from runtime import lsl
 
-    if embedded:
-        stack.callback(_end, _start_player(config, prefix, split, phase, behaviours))
     lsl.configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
     from neds_core import checkpoint as checkpoints
-    from runtime import summary
     from runtime.live import LiveRun, find_streams
     from runtime.publish import Publisher
 
     checkpoint = checkpoints.load(Path(config.checkpoint))
     publisher = stack.enter_context(Publisher(config.output, config.rig))
-    streams = find_streams(config, checkpoint, allow_replay or embedded)
+    streams = find_streams(config, checkpoint, allow_replay)
     live = LiveRun(config, checkpoint, streams, publisher)
     stop.live = live
-    print(f"decode and status on {publisher.address}, latest on {publisher.latest_address}", file=sys.stderr, flush=True)
+    print(
+        f"decode and status on {publisher.address}, latest on {publisher.latest_address}", file=sys.stderr, flush=True
+    )
     if not headless and sys.stdout.isatty():
         view = subprocess.Popen([sys.executable, "-m", "runtime.view", publisher.address, config.rig])
         stack.callback(_end, view)
-    result = live.run(seconds)
-    if save_log is not None:
-        result.log.save(save_log)
-    return summary.build(result)
+    return live.run(seconds)
 
 
 def _show(summary: dict[str, object], as_json: bool) -> None:

@@ -22,8 +22,12 @@ class Log:
         self.rows = csv.writer(self.file)
         self.rows.writerow(["stage", "step", "loss", "validation_skill", "terms"])
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self.task = self.bar.add_task("start", total=None, note="")
         self.name = "start"
 
@@ -36,8 +40,9 @@ class Log:
         """One optimisation step."""
         terms = " ".join(f"{k}={v:.4f}" for k, v in progress.terms.items())
         self.rows.writerow([self.name, progress.step, f"{progress.loss:.5f}", progress.skill, terms])
-        note = {} if progress.skill is None else {"note": f"validation skill {progress.skill:.3f}"}
-        self.bar.update(self.task, completed=progress.step, total=progress.steps, **note)
+        self.bar.update(self.task, completed=progress.step, total=progress.steps)
+        if progress.skill is not None:
+            self.bar.update(self.task, note=f"validation skill {progress.skill:.3f}")
 
     def __enter__(self) -> Log:
         self.bar.start()
@@ -54,9 +59,7 @@ def train(
     seed: Annotated[list[int] | None, typer.Option(help="training seed; repeat for several checkpoints")] = None,
 ) -> None:
     """Train, stop on validation, refit, and write a checkpoint. Ctrl-C keeps the best so far."""
-    from neds_core import checkpoint as checkpoints
-    from neds_core import config as configs
-    from neds_core import release
+    from neds_core import checkpoint as checkpoints, config as configs, release
 
     settings = configs.load(config, configs.TrainConfig)
     recording = (config.parent / settings.recording).resolve()

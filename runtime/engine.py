@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from kernels import ring
 from kernels.ring import Ring
 from neds_core import linear, offline
-from neds_core.attention import rotary
+from neds_core.attention import rotary, rotate
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from neds_core.linear import BankState
@@ -46,7 +47,7 @@ def spans(reset: np.ndarray) -> list[tuple[int, int]]:
     """(start, stop) rows between cold starts; row 0 always starts one."""
     starts = np.flatnonzero(reset)
     edges = [0, *(int(s) for s in starts if s > 0), len(reset)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 class StreamEngine:
@@ -59,11 +60,11 @@ class StreamEngine:
         self.model: NEDS = checkpoint.model
         config = self.model.config
         self.head_width = config.width // config.heads
-        self.rings = [Ring(config.heads, config.band, self.head_width) for _ in self.model.blocks]
+        self.rings = [Ring(config.heads, config.band, self.head_width) for _ in self.model.layers]
         self.values = np.zeros(self.layout.n_values, np.float32)
         self.position = 0
         with torch.inference_mode():
-            tokenizer = self.model.units[0]
+            tokenizer = self.model.tokenizer()
             self.rows = tokenizer.rows * tokenizer.gain[:, None]
             self.constant = tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows + self.model.modality[0]
             ask = [self.model.mask_token + self.model.modality[m] for m in range(1, 1 + len(self.model.specs))]
@@ -77,7 +78,7 @@ class StreamEngine:
         none = torch.zeros((1, x.shape[1]), dtype=torch.bool)
         position = torch.zeros(x.shape[1], dtype=torch.int64)
         found = []
-        for block in self.model.blocks:
+        for block in self.model.layers:
             _, k, v = block.heads_of(x)
             found.append((k[0].contiguous(), v[0].contiguous()))
             x = block(x, position, none, self.model.n_sinks, offline.attention)
@@ -107,7 +108,7 @@ class StreamEngine:
         table = rotary(torch.tensor([self.position]), self.head_width)
         slot = self.position % self.model.config.band
         last = len(self.rings) - 1
-        for i, block in enumerate(self.model.blocks):
+        for i, block in enumerate(self.model.layers):
             x = self._layer(i, block, x, table, slot, token.valid, drop_spike=i == last)
         self._read(self.model.norm(x))
         self.position += 1
@@ -126,12 +127,12 @@ class StreamEngine:
         """One layer for the tokens of this bin, x (1 + Q, D) with the spike token first if visible."""
         q, k, v = (part[0] for part in block.heads_of(x[None]))
         if visible:
-            self.rings[i].write(slot, ring.rotate(k[:, 0], table[0][0], table[1][0]), v[:, 0])
+            self.rings[i].write(slot, rotate(k[:, 0], table), v[:, 0])
         else:
             self.rings[i].hide(slot)
         if visible and drop_spike:  # nothing reads the spike token after the last layer's key and value
             q, x = q[:, 1:], x[1:]
-        mixed = ring.attend(q, ring.rotate(q, table[0][0], table[1][0]), self.rings[i], *self.sinks[i])
+        mixed = ring.attend(q, rotate(q, table), self.rings[i], *self.sinks[i])
         return block.finish(x[None], mixed[None])[0]
 
     def _read(self, x: torch.Tensor) -> None:

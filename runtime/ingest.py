@@ -49,7 +49,9 @@ class SpikeInlet:
         self.clock.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.clock.stop()
 
     def pull(self, timeout_s: float) -> np.ndarray:
@@ -115,7 +117,9 @@ class MarkerInlet:
         self.clock.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.clock.stop()
 
     def pull(self) -> list[Mark]:
@@ -156,7 +160,9 @@ class BehaviourInlet:
         self.clock.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.clock.stop()
 
     def poll(self) -> None:

@@ -15,8 +15,7 @@ import torch
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import StreamError
-from runtime import engine as engines
-from runtime import lsl, trace
+from runtime import engine as engines, lsl, trace
 from runtime.binning import Binner
 from runtime.config import RigConfig
 from runtime.ingest import BehaviourInlet, MarkerInlet, SpikeInlet
@@ -108,7 +107,7 @@ class LiveRun:
         self.log = RunLog(capacity, len(checkpoint.units), self.engine.layout.n_values)
         self.pipeline = Pipeline(binner, self.engine, rules, on_token=self._on_token)
         self.latency = {name: Latency() for name in ("edge_to_pub_ms", "infer_ms", "age_ms")}
-        self.misses = dict.fromkeys(CAUSES, 0)
+        self.misses: dict[str, int] = dict.fromkeys(CAUSES, 0)
         self.stop = threading.Event()
         self.boot = boot_id()
         self.seq = 0
@@ -210,9 +209,7 @@ class LiveRun:
                 gc_ns=self.gc_ns, budget_ns=self.budget_ns, lateness_ns=self.pipeline.rules.lateness_ns,
                 due_ns=decoded.t_end_ns + self.pipeline.rules.lateness_ns,
             )  # fmt: skip
-            late = sum(
-                sent - (decoded.t_end_ns - i * bin_ns) > self.budget_ns for i in range(decoded.superseded + 1)
-            )
+            late = sum(sent - (decoded.t_end_ns - i * bin_ns) > self.budget_ns for i in range(decoded.superseded + 1))
             self.misses[cause] += late
             self._misses_at += [sent] * late
         values = {name: inlet.latest() for name, inlet in self.streams.behaviours.items()}

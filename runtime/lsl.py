@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import pylsl
-from pylsl.util import TimeoutError as LslTimeout
+from pylsl.util import LostError, TimeoutError as LslTimeout
 
 from neds_core.errors import StreamError
 from neds_core.session import UnitTable
@@ -135,7 +135,7 @@ class ClockMap:
     def _update(self, timeout_s: float) -> None:
         try:
             offset = self.inlet.time_correction(timeout_s)
-        except (LslTimeout, pylsl.LostError):
+        except (LslTimeout, LostError):
             return  # the last offset holds; liveness is judged by samples, never by probes
         self._recent.append(offset)
         middle = statistics.median(self._recent)
@@ -160,7 +160,7 @@ def where_else(name: str, session_id: str, wait_s: float = 3.0) -> str:
         if found and session == REPLAY_SESSION:
             return "`neds-rt play` offers it; add --allow-replay"
         if found:
-            return f"{found} offers it on the link; set lsl.resolve_scope = \"link\""
+            return f'{found} offers it on the link; set lsl.resolve_scope = "link"'
     return ""
 
 

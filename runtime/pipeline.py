@@ -204,8 +204,11 @@ class Pipeline:
         return flags
 
     def flush(self) -> None:
-        """Close what is still open, so that the conservation law also balances at the end."""
-        last = max(self.binner.open_bin, int((self.binner.watermark_ns - self.binner.grid_ns) // self.binner.bin_ns) + 1)
+        """Close what is still open, so that the laws balance at the end. These bins are not whole: nobody sees them."""
+        self.on_token = None
+        last = max(
+            self.binner.open_bin, int((self.binner.watermark_ns - self.binner.grid_ns) // self.binner.bin_ns) + 1
+        )
         while self.binner.open_bin < last:
             found = self._close_one()
             if found.values is not None:

@@ -171,7 +171,9 @@ class Player:
         """Behaviour samples (t_ns, row of the recording), just before each bin's right edge."""
         bin_ns = self.session.bin_ns
         return [
-            (zero_ns + s.start_ns + (i + 1) * bin_ns - INSIDE_NS, s.first_bin + i) for s in plan for i in range(s.n_bins)
+            (zero_ns + s.start_ns + (i + 1) * bin_ns - INSIDE_NS, s.first_bin + i)
+            for s in plan
+            for i in range(s.n_bins)
         ]
 
     @staticmethod

@@ -15,7 +15,9 @@ from runtime.token import SPIKES
 from runtime.trace import RunLog
 
 
-def stream(checkpoint: Checkpoint, session: Session, decoder: str, *, markers: bool = True, shift_ns: int = 0) -> RunLog:
+def stream(
+    checkpoint: Checkpoint, session: Session, decoder: str, *, markers: bool = True, shift_ns: int = 0
+) -> RunLog:
     """Feed every segment of `session` through binner, engine and token law; returns what was logged."""
     bin_ns = session.bin_ns
     engine = engines.create(checkpoint, decoder)

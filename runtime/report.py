@@ -15,7 +15,10 @@ def lines(summary: dict[str, Any]) -> list[str]:
     out = [f"{summary['source'].upper()}  {summary['decoder']} on {summary['engine']}, model {summary['model']}", ""]
     traces = {k: v for k, v in summary["outputs"].items() if "mean_r2" in v}
     if traces:
-        out.append(f"{'output':24} {'R2':>7} {'95 % interval':>16} {'neds':>7} {'ridge':>7} {'blend':>7} {'trial avg':>9} {'lag ms':>7}")
+        out.append(
+            f"{'output':24} {'R2':>7} {'95 % interval':>16} {'neds':>7} {'ridge':>7} {'blend':>7} "
+            f"{'trial avg':>9} {'lag ms':>7}"
+        )
     for name, row in traces.items():
         low, high = row["ci95"]
         out.append(
@@ -63,7 +66,7 @@ def _other(name: str, row: dict[str, Any]) -> list[str]:
 
 def pooled_lines(result: dict[str, Any]) -> list[str]:
     """Lines of `neds-rt evaluate` (`runtime.scoring.pool`): R2 of each seed, gains paired by trial."""
-    out = [f"{result['recording']}, {result['split']} part, {len(result['checkpoints'])} checkpoint(s)", ""]
+    out = [f"{result['recording']}, held-out part, {len(result['checkpoints'])} checkpoint(s)", ""]
     for name, row in result["traces"].items():
         ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
         low, high = row["ridge_ci95"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from neds_core.session import BehaviourSpec
 from runtime import engine as engines
 from runtime.layout import Layout, layout
 from runtime.trace import RunLog
+
+Row = dict[str, Any]  # one JSON object
 
 BLOCK_S = 10.0  # bootstrap blocks of a continuous recording
 MOVING_PX_S = 25.0  # slower than this, a tracked animal counts as standing
@@ -49,8 +52,13 @@ def groups(log_segment: np.ndarray, bin_ns: int) -> np.ndarray:
 
 
 def score_trace(
-    spec: BehaviourSpec, target: np.ndarray, decoded: dict[str, np.ndarray], trial: np.ndarray, average: np.ndarray, bin_ns: int
-) -> dict[str, object]:
+    spec: BehaviourSpec,
+    target: np.ndarray,
+    decoded: dict[str, np.ndarray],
+    trial: np.ndarray,
+    average: np.ndarray,
+    bin_ns: int,
+) -> Row:
     """Scores of one continuous output. decoded: decoder -> (n,) in units, NaN = nothing was said.
 
     A token without any value yet scores as the target mean of the training part (`average`
@@ -72,7 +80,9 @@ def score_trace(
         "blend_r2": scores.r2(y, given["blend"]),
         "mean_r2": scores.r2(y, mean_trial),
         "neds_minus_ridge": dict(
-            zip(("value", "low", "high"), scores.paired_interval(y, [given["neds"]], given["ridge"], group), strict=True)
+            zip(
+                ("value", "low", "high"), scores.paired_interval(y, [given["neds"]], given["ridge"], group), strict=True
+            )
         ),
         "median_abs_error": float(np.median(np.abs(y - ours))),
         "ridge_median_abs_error": float(np.median(np.abs(y - given["ridge"]))),
@@ -83,15 +93,13 @@ def score_trace(
     }
 
 
-def score_class(
-    spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.ndarray], prior: np.ndarray
-) -> dict[str, object]:
+def score_class(spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.ndarray], prior: np.ndarray) -> Row:
     """Scores of one class output at the trials' last bins. decoded: decoder -> (n, C); label (n,) -1 unknown.
 
     A declared contrast gives two-class rows only: two- and three-class figures never stand side by side.
     """
     known = (label >= 0) & np.isfinite(decoded["published"]).all(1)
-    row: dict[str, object] = {"balanced_accuracy": None, "logistic_balanced_accuracy": None, "chance": None}
+    row: Row = {"balanced_accuracy": None, "logistic_balanced_accuracy": None, "chance": None}
     row |= {"n": int(known.sum()), "null_reason": None}
     if spec.labels == "inferred":
         return row | {"null_reason": spec.labels_note or "labels were inferred"}
@@ -113,7 +121,7 @@ def score_class(
     return row | {"null_reason": "scored by its contrasts", "contrasts": rows}
 
 
-def _accuracies(truth: np.ndarray, guess: np.ndarray, other: np.ndarray, n_classes: int) -> dict[str, object]:
+def _accuracies(truth: np.ndarray, guess: np.ndarray, other: np.ndarray, n_classes: int) -> Row:
     return {
         "balanced_accuracy": scores.balanced_accuracy(truth, guess, n_classes),
         "logistic_balanced_accuracy": scores.balanced_accuracy(truth, other, n_classes),
@@ -151,7 +159,7 @@ def trial_average(checkpoint: Checkpoint, name: str, phase: np.ndarray) -> np.nd
 
 def score(
     checkpoint: Checkpoint, layout: Layout, log: RunLog, rows: np.ndarray, found: dict[str, np.ndarray], truth: Truth
-) -> tuple[dict[str, object], int]:
+) -> tuple[Row, int]:
     """Scores of every output over the tokens `rows`, and how many tokens had a target.
 
     found: decoder -> offline values (n, V) on the same tokens (see `all_decoders`). Every
@@ -164,7 +172,7 @@ def score(
     said = {name: held(v, log.published[rows], start) for name, v in decoders.items()}
     trial = groups(segment, bin_ns)
     last = np.r_[segment[1:] != segment[:-1], True]
-    outputs: dict[str, object] = {}
+    outputs: Row = {}
     scored = np.zeros(len(rows), bool)
     for spec in layout.specs:
         columns = {name: v[:, layout.columns[spec.name]] for name, v in said.items()}
@@ -183,11 +191,9 @@ def score(
     return outputs | score_points(layout, said, truth, bin_ns), int(scored.sum())
 
 
-def score_points(
-    layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_ns: int
-) -> dict[str, object]:
+def score_points(layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_ns: int) -> Row:
     """Median distance between decoded and measured point, for outputs that share a `group`."""
-    found: dict[str, object] = {}
+    found: Row = {}
     for group in sorted({s.group for s in layout.specs if s.group}):
         members = [s for s in layout.specs if s.group == group]
         if any(s.name not in truth.traces for s in members):
@@ -195,7 +201,7 @@ def score_points(
         target = np.stack([truth.traces[s.name] for s in members], axis=1)
         columns = [layout.columns[s.name].start for s in members]
         speed = np.r_[0.0, np.linalg.norm(np.diff(target, axis=0), axis=1)] / (bin_ns * 1e-9)
-        row: dict[str, object] = {"unit": members[0].unit}
+        row: Row = {"unit": members[0].unit}
         for label, mask in (("all", np.isfinite(target).all(1)), ("moving", speed > MOVING_PX_S)):
             row[f"n_{label}"] = int(mask.sum())
             for name, values in said.items():
@@ -214,25 +220,24 @@ class SeedScores:
     found: dict[str, np.ndarray]
     truth: Truth
     segment: np.ndarray
-    outputs: dict[str, object]
+    outputs: Row
     exact: float | None
 
     def scalars(self) -> dict[str, dict[str, float]]:
         """The plain numbers of each output, for a checkpoint's header."""
         found: dict[str, dict[str, float]] = {}
         for name, row in self.outputs.items():
-            if isinstance(row, dict):
-                found[name] = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
+            found[name] = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
         return found
 
 
-def pool(seeds: list[SeedScores]) -> dict[str, object]:
+def pool(seeds: list[SeedScores]) -> Row:
     """Rows over training seeds: R2 of each decoder and seed, and paired gains over ridge with intervals."""
     first = seeds[0]
     bin_ns = first.checkpoint.header.bin_ns
     plan = layout(first.checkpoint)
     trial = groups(first.segment, bin_ns)
-    traces: dict[str, object] = {}
+    traces: Row = {}
     for spec in plan.specs:
         if spec.kind != "continuous":
             continue
@@ -241,14 +246,10 @@ def pool(seeds: list[SeedScores]) -> dict[str, object]:
         values = {n: [s.found[n][known, column].astype(np.float64) for s in seeds] for n in engines.ENGINES}
         ridge = values["ridge"][0]
         reference = first.outputs[spec.name]
-        row: dict[str, object] = {
-            name: [scores.r2(y[known], v) for v in per_seed] for name, per_seed in values.items()
-        }
+        row: Row = {name: [scores.r2(y[known], v) for v in per_seed] for name, per_seed in values.items()}
         row["ridge"] = scores.r2(y[known], ridge)
-        row["trial_average"] = reference["mean_r2"] if isinstance(reference, dict) else None
-        row["about_trial_average"] = [
-            s.outputs[spec.name]["r2_about_mean_trial"] for s in seeds if isinstance(s.outputs[spec.name], dict)
-        ]
+        row["trial_average"] = reference["mean_r2"]
+        row["about_trial_average"] = [s.outputs[spec.name]["r2_about_mean_trial"] for s in seeds]
         for name in ("neds", "blend"):
             gain = scores.paired_interval(y[known], values[name], ridge, trial[known])
             row[f"{name}_minus_ridge"] = dict(zip(("value", "low", "high"), gain, strict=True))

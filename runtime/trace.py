@@ -13,14 +13,14 @@ from hdrh.histogram import HdrHistogram
 from runtime.token import NO_TIME, Token
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
-CAUSES = ("input_late", "preempted", "gc", "page_fault", "backlog", "engine", "send", "unknown")
+CAUSES: tuple[str, ...] = ("input_late", "preempted", "gc", "page_fault", "backlog", "engine", "send", "unknown")
 PREEMPTED_NS = 2_000_000
 
 
 def percentiles(values_ms: np.ndarray) -> dict[str, float | None]:
     """p50, p90, p99, p99.9 and max of a sample; null where there is none."""
     if len(values_ms) == 0:
-        return {name: None for name in (*PERCENTILES, "max")}
+        return dict.fromkeys((*PERCENTILES, "max"))
     found = {name: round(float(np.percentile(values_ms, p)), 4) for name, p in PERCENTILES.items()}
     return {**found, "max": round(float(values_ms.max()), 4)}
 
@@ -40,7 +40,7 @@ class Latency:
     def summary_ms(self) -> dict[str, float | None]:
         """p50, p90, p99, p99.9 and max in ms."""
         if self.histogram.get_total_count() == 0:
-            return {name: None for name in (*PERCENTILES, "max")}
+            return dict.fromkeys((*PERCENTILES, "max"))
         found = {n: round(self.histogram.get_value_at_percentile(p) * 1e-3, 4) for n, p in PERCENTILES.items()}
         return {**found, "max": round(self.histogram.get_max_value() * 1e-3, 4)}
 
@@ -49,7 +49,11 @@ class Latency:
         if not self.recent:
             return {}
         values = np.array(self.recent)
-        return {"p50": float(np.percentile(values, 50)), "p99": float(np.percentile(values, 99)), "max": float(values.max())}
+        return {
+            "p50": float(np.percentile(values, 50)),
+            "p99": float(np.percentile(values, 99)),
+            "max": float(values.max()),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,6 @@ class RunLog:
         """A token was published with values (rows are tokens in order, from 0)."""
         if token < self.capacity:
             self.published[token] = True
-
 
     def save(self, path: Path) -> None:
         """Write the rows as .npz."""

@@ -36,7 +36,10 @@ def ibl_dy016(counts_npz: Path, labels_npz: Path) -> Session:
         BehaviourSpec("pupil_diameter", "continuous", "px", "unsigned", "none stated", 0.0),
         BehaviourSpec("paw_speed", "continuous", "px/s", "unsigned", "none stated; unreliable by its authors", 0.0),
         BehaviourSpec(
-            "choice", "class", labels="inferred", classes=("negative", "positive"),
+            "choice",
+            "class",
+            labels="inferred",
+            classes=("negative", "positive"),
             labels_note="labels were inferred from these very neurons, so no score of them is evidence",
         ),
     )
@@ -70,7 +73,10 @@ def steinmetz2019(npz: Path) -> Session:
     code = {1: 0, -1: 1, 0: 2}
     choice = np.array([code[int(r)] for r in raw["response_type"]])
     spec = BehaviourSpec(
-        "choice", "class", sign="the mouse's report, not the stimulus", classes=("left", "right", "no_go"),
+        "choice",
+        "class",
+        sign="the mouse's report, not the stimulus",
+        classes=("left", "right", "no_go"),
         contrasts={"left_right": (("left",), ("right",)), "go_no_go": (("left", "right"), ("no_go",))},
     )
     return Session(

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import zmq
 
-from runtime.wire import Decode, Flag, OutputInfo, Status
+from runtime.client import unpack
+from runtime.wire import Decode, Event, Flag, OutputInfo, Status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
 
@@ -47,3 +48,8 @@ def test_every_field_is_explained(kind: type[msgspec.Struct]) -> None:
 
 def test_every_flag_is_explained() -> None:
     assert [flag.name for flag in Flag if f"| {int(flag)} | {flag.name} |" not in PAGE] == []
+
+
+def test_unknown_fields_are_tolerated() -> None:
+    later = {"schema": 1, "name": "swap", "t_ns": 5, "detail": "", "new": [1]}
+    assert unpack(msgspec.msgpack.encode(later), Event) == Event(1, "swap", 5, "")
