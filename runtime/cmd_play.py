@@ -51,13 +51,14 @@ def play(
     import numpy as np
 
     from neds_core import session as sessions
-    from runtime import lsl
+    from runtime import lsl, priority
     from runtime.play import Player
 
     session = sessions.load(recording)
     if split is not Split.ALL:
         session = getattr(sessions.split(session), split.value)
     lsl.configure(session_id, "machine")
+    priority.raise_priority()  # it stands for an acquisition system, which has its own machine
     player = Player(session, prefix, behaviours.value)
     print(f"{session.name}: {len(session.segments)} segments on {prefix}-spikes, waiting for a consumer", flush=True)
     player.wait(wait)

@@ -84,6 +84,8 @@ def run(
             result.log.save(save_log)
         found = summary.build(result)
     _show(found, json)
+    sys.stderr.flush()
+    os._exit(0)  # all is closed and printed; liblsl takes half a second to destroy each inlet
 
 
 def _with_options(config: RigConfig, decoder: str | None, checkpoint: Path | None, markers: bool) -> RigConfig:
@@ -165,12 +167,12 @@ def _decode(
 
     checkpoint = checkpoints.load(Path(config.checkpoint))
     publisher = stack.enter_context(Publisher(config.output, config.rig))
-    streams = find_streams(config, checkpoint, allow_replay)
-    live = LiveRun(config, checkpoint, streams, publisher)
-    stop.live = live
     print(
         f"decode and status on {publisher.address}, latest on {publisher.latest_address}", file=sys.stderr, flush=True
     )
+    streams = find_streams(config, checkpoint, allow_replay)
+    live = LiveRun(config, checkpoint, streams, publisher)
+    stop.live = live
     if not headless and sys.stdout.isatty():
         view = subprocess.Popen([sys.executable, "-m", "runtime.view", publisher.address, config.rig])
         stack.callback(_end, view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -18,7 +19,27 @@ BUFFER_S = 10
 DELAYS_KEPT = 1 << 20
 
 
-class SpikeInlet:
+class Inlet:
+    """One LSL stream, opened with `with`; its clock may be started earlier to save time."""
+
+    def __init__(self, info: pylsl.StreamInfo, max_buflen: int = 360) -> None:
+        self.info = info
+        self.inlet = pylsl.StreamInlet(info, max_buflen=max_buflen, processing_flags=pylsl.proc_none)
+        self.clock = lsl.ClockMap(self.inlet, info)
+
+    def __enter__(self) -> Self:
+        self.clock.start()
+        self.clock.wait()
+        self.inlet.open_stream(timeout=10.0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clock.stop()
+
+
+class SpikeInlet(Inlet):
     """Spike events of one LSL stream (layout events_unit), stamps mapped to the local clock in ns.
 
     Where the stream declares keep-alives, a negative value v is one: -1 - (spikes sent mod
@@ -26,10 +47,8 @@ class SpikeInlet:
     """
 
     def __init__(self, info: pylsl.StreamInfo, description: lsl.Description) -> None:
-        self.info, self.description = info, description
-        rate = max(description.rate_hz, 100.0) + 100.0
-        self.inlet = pylsl.StreamInlet(info, max_buflen=self._buffer(rate), processing_flags=pylsl.proc_none)
-        self.clock = lsl.ClockMap(self.inlet, info.hostname())
+        super().__init__(info, self._buffer(max(description.rate_hz, 100.0) + 100.0))
+        self.description = description
         self.units = np.zeros((MAX_PULL, 1), np.int32)
         self.spikes = np.zeros(MAX_PULL, SPIKES)
         self.delays_ms = np.zeros(DELAYS_KEPT, np.float32)
@@ -43,16 +62,6 @@ class SpikeInlet:
     def _buffer(rate_hz: float) -> int:
         """max_buflen for BUFFER_S seconds: an irregular stream keeps 100 samples per unit of it."""
         return max(1, int(np.ceil(rate_hz * BUFFER_S / 100)))
-
-    def __enter__(self) -> SpikeInlet:
-        self.inlet.open_stream(timeout=10.0)
-        self.clock.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.clock.stop()
 
     def pull(self, timeout_s: float) -> np.ndarray:
         """Wait for the next samples, at most timeout_s; returns spikes (n,) `SPIKES`, reused.
@@ -100,27 +109,16 @@ class SpikeInlet:
         self.n_delays += n
 
 
-class MarkerInlet:
+class MarkerInlet(Inlet):
     """Task markers as JSON strings: {"event": ..., "segment": 17, "labels": {...}}."""
 
     def __init__(self, info: pylsl.StreamInfo) -> None:
-        self.inlet = pylsl.StreamInlet(info, processing_flags=pylsl.proc_none)
-        self.clock = lsl.ClockMap(self.inlet, info.hostname())
+        super().__init__(info)
         self.bad = 0
         self.last = ""
         self.ended = False
         self.first_bin: dict[int, int] = {}  # segment -> its first bin in the recording, where told
         self.labels: dict[int, dict[str, str]] = {}
-
-    def __enter__(self) -> MarkerInlet:
-        self.inlet.open_stream(timeout=10.0)
-        self.clock.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.clock.stop()
 
     def pull(self) -> list[Mark]:
         """New segment marks; anything malformed is counted and dropped."""
@@ -145,25 +143,14 @@ class MarkerInlet:
         return marks
 
 
-class BehaviourInlet:
+class BehaviourInlet(Inlet):
     """One measured behaviour, for display and scores; it never reaches the decoder."""
 
     def __init__(self, name: str, info: pylsl.StreamInfo) -> None:
+        super().__init__(info)
         self.name = name
-        self.inlet = pylsl.StreamInlet(info, processing_flags=pylsl.proc_none)
-        self.clock = lsl.ClockMap(self.inlet, info.hostname())
         self.t_ns: list[int] = []
         self.values: list[float] = []
-
-    def __enter__(self) -> BehaviourInlet:
-        self.inlet.open_stream(timeout=10.0)
-        self.clock.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.clock.stop()
 
     def poll(self) -> None:
         """Take in what has arrived."""

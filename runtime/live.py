@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pylsl
@@ -15,7 +15,7 @@ import torch
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import StreamError
-from runtime import engine as engines, lsl, trace
+from runtime import engine as engines, lsl, priority, trace
 from runtime.binning import Binner
 from runtime.config import RigConfig
 from runtime.ingest import BehaviourInlet, MarkerInlet, SpikeInlet
@@ -51,8 +51,8 @@ class Result:
     latency: dict[str, Latency]
     misses: dict[str, int]
     source: str
-    stopped_by: str = ""
-    notes: list[str] = field(default_factory=list)
+    stopped_by: str
+    scheduling: str
 
 
 def find_streams(config: RigConfig, checkpoint: Checkpoint, allow_replay: bool) -> Streams:
@@ -125,25 +125,30 @@ class LiveRun:
     def run(self, seconds: float | None = None) -> Result:
         """Decode until `stop` is set, the recording ends, or `seconds` have passed."""
         spikes, markers = self.streams.spikes, self.streams.markers
+        others = [*self.streams.behaviours.values(), *([markers] if markers is not None else [])]
+        inlets = [*others, spikes]  # spikes last: a sender starts when they have a consumer
+        for inlet in inlets:
+            inlet.clock.start()
         engines.warm_up(self.engine, len(self.checkpoint.units))
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        gc.callbacks.append(self._on_gc)
+        scheduling = priority.raise_priority()  # before the inlets open: their threads inherit it
         with ExitStack() as stack:
-            for inlet in (*self.streams.behaviours.values(), markers, spikes):
-                if inlet is not None:
-                    stack.enter_context(inlet)
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-            gc.callbacks.append(self._on_gc)
             try:
+                for inlet in inlets:
+                    stack.enter_context(inlet)
                 stopped_by = self._loop(spikes, markers, seconds)
             finally:
+                priority.lower_priority()
                 gc.callbacks.remove(self._on_gc)
                 gc.enable()
                 gc.unfreeze()
         self.pipeline.flush()
         return Result(
             self.config, self.checkpoint, self.engine, self.pipeline, self.log, self.streams, self.latency,
-            self.misses, spikes.description.source, stopped_by,
+            self.misses, spikes.description.source, stopped_by, scheduling,
         )  # fmt: skip
 
     def _loop(self, spikes: SpikeInlet, markers: MarkerInlet | None, seconds: float | None) -> str:

@@ -111,24 +111,31 @@ class ClockMap:
     by fact, not by estimate.
     """
 
-    def __init__(self, inlet: pylsl.StreamInlet, hostname: str) -> None:
-        self.inlet, self.same_host = inlet, hostname == socket.gethostname()
+    def __init__(self, inlet: pylsl.StreamInlet, info: pylsl.StreamInfo) -> None:
+        self.inlet, self.name = inlet, info.name()
+        self.same_host = info.hostname() == socket.gethostname()
         self.offset_ns = 0
         self.jumps = 0
         self._recent: deque[float] = deque(maxlen=15)
-        self._stop = threading.Event()
+        self._stop, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._probe, name="lsl-clock", daemon=True)
 
-    def start(self, timeout_s: float = 5.0) -> None:
-        """First probe (takes most of a second), then one every 2 s."""
-        self._update(timeout_s)
-        self._thread.start()
+    def start(self) -> None:
+        """Probe in the background: at once (the first takes most of a second), then every 2 s."""
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def wait(self, timeout_s: float = 10.0) -> None:
+        """Until the first probe is done. Raises `StreamError` where it never is."""
+        if not self._ready.wait(timeout_s):
+            raise StreamError(f"the sender of {self.name!r} does not answer clock probes; restart it")
 
     def stop(self) -> None:
         """End the probes."""
         self._stop.set()
 
     def _probe(self) -> None:
+        self._update(8.0)
         while not self._stop.wait(PROBE_S):
             self._update(1.0)
 
@@ -145,6 +152,7 @@ class ClockMap:
             self.jumps += 1
             self._recent.clear()
         self.offset_ns = round(middle * 1e9)
+        self._ready.set()
 
 
 def where_else(name: str, session_id: str, wait_s: float = 3.0) -> str:

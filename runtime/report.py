@@ -39,7 +39,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         "spikes           " + "  ".join(f"{k} {v}" for k, v in spikes.items()),
         f"streamed vs offline, largest difference  {summary['streamed_vs_offline_max_abs']}",
         f"counts vs recording, summed difference   {summary['counts_vs_recording_diff']}",
-        f"ended by         {summary['stopped_by']}",
+        f"ended by         {summary['stopped_by']}; scheduling {summary['scheduling']}",
     ]
     return out
 

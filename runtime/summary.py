@@ -93,6 +93,7 @@ def build(result: Result) -> dict[str, object]:
         "stopped_by": result.stopped_by,
         "source": result.source,
         "device": "cpu",
+        "scheduling": result.scheduling,
         "engine": result.engine.name,
         "decoder": result.config.engine.decoder,
         "model": result.checkpoint.header.name,

@@ -9,8 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from neds_core import baseline, checkpoint, scalers
-from neds_core import session as sessions
+from neds_core import baseline, checkpoint, scalers, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import FitConfig, LinearConfig, ModelConfig, TrainConfig
 from neds_core.linear import Bank
@@ -147,9 +146,7 @@ def make_checkpoint(session: Session, tiny: TrainConfig) -> Callable[..., Checkp
         model.units[0].mean.copy_(torch.from_numpy(scale.spike_mean))
         model.units[0].gain.copy_(torch.from_numpy(scale.spike_gain))
         banks = Bank(taus_ms=(40.0, 200.0), clock_bins=clock_bins), Bank(lags=3, root=True, clock_bins=clock_bins)
-        linear = {
-            s.name: baseline.refit(train, s, scale, bank, 100.0) for s, bank in zip(SPECS, banks, strict=True)
-        }
+        linear = {s.name: baseline.refit(train, s, scale, bank, 100.0) for s, bank in zip(SPECS, banks, strict=True)}
         header = checkpoint.Header(
             format=checkpoint.FORMAT,
             name="tiny",
