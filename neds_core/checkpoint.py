@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from neds_core.config import TrainConfig
 from neds_core.errors import CheckpointError
@@ -101,8 +101,12 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"neds_rt": msgspec.json.encode(checkpoint.header).decode()})
-    partial.replace(path)
+    header = msgspec.json.encode(checkpoint.header).decode()
+    try:
+        partial.write_bytes(to_bytes(tensors, metadata={"neds_rt": header}))  # save_file would make it mode 0600
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:
@@ -119,21 +123,24 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} was not written by neds-rt (no neds_rt header); train one with `neds-rt train`")
     try:
         header = msgspec.json.decode(metadata["neds_rt"], type=Header)
-        return _build(header, tensors, hashlib.sha256(path.read_bytes()).hexdigest())
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: header and tensors do not fit this version ({error}); train it again") from None
+        return _build(header, tensors, path)
+    except (msgspec.DecodeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()  # torch lists every tensor on a line of its own
+        raise CheckpointError(
+            f"{path}: header and tensors do not fit this version ({reason}); train it again"
+        ) from None
 
 
-def _build(header: Header, tensors: dict[str, torch.Tensor], sha: str) -> Checkpoint:
+def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
     if header.format != FORMAT:
-        raise CheckpointError(f"checkpoint format {header.format} is not {FORMAT}; train it again with this version")
+        raise CheckpointError(f"{path} has format {header.format}, not {FORMAT}; train it again with this version")
     units = UnitTable(
         tensors["units/ids"].numpy(),
         np.array(bytes(tensors["units/region"].tolist()).decode().split("\n")),
         tensors["units/depth_um"].numpy(),
     )
     if units.sha256 != header.unit_map_sha:
-        raise CheckpointError("the checkpoint's unit table does not match its own SHA-256; copy or train it again")
+        raise CheckpointError(f"{path}: its unit table does not match its own SHA-256; copy or train it again")
     model = NEDS(header.config.model, (len(units),), header.specs)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     model.eval().requires_grad_(False)
@@ -155,4 +162,4 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], sha: str) -> Checkp
         )
         for name, h in header.linear.items()
     }
-    return Checkpoint(header, model, units, scalers, linear, sha)
+    return Checkpoint(header, model, units, scalers, linear, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -34,6 +34,10 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     unit_dropout: Ratio = 0.3
     rotary_base: Rate = 10000.0
 
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not an even multiple of {self.heads} heads")
+
     @property
     def receptive_field(self) -> int:
         """Bins that can reach one output: L(W-1)+1."""
@@ -49,6 +53,10 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     within_behaviour: Annotated[float, Meta(ge=0.0)] = 1.0
     cross_modal: Annotated[float, Meta(ge=0.0)] = 1.0
     ratio: Ratio = 0.3
+
+    def __post_init__(self) -> None:
+        if not (self.encoding or self.decoding or self.within_spikes or self.within_behaviour or self.cross_modal):
+            raise ValueError("every family has weight 0")
 
 
 class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +97,16 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fit: FitConfig = FitConfig()
     linear: LinearConfig = LinearConfig()
 
+    def __post_init__(self) -> None:
+        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
+            raise ValueError("outputs: it has to name at least one behaviour, and each once")
+        for key, names, known in (
+            ("select", self.select, self.outputs),
+            ("fit.loss_weights", self.fit.loss_weights, (*self.outputs, "spikes")),
+        ):
+            for name in set(names) - set(known):
+                raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
+
 
 Tree = TypeVar("Tree", bound=Struct)
 
@@ -123,7 +141,8 @@ def parse(text: str, kind: type[Tree], origin: str) -> Tree:
     missing = re.search(r"missing required field `(.+?)`", body)
     if missing:
         raise ConfigError(f"{origin}: {'.'.join([*keys, missing[1]])}: required key is missing; add it")
-    raise ConfigError(f"{origin}: {dotted}: {body[:1].lower()}{body[1:]}; correct the value")
+    fault = f"{body[:1].lower()}{body[1:]}; correct the value"
+    raise ConfigError(f"{origin}: {dotted}: {fault}" if dotted else f"{origin}: {fault}")
 
 
 def load(path: Path, kind: type[Tree]) -> Tree:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from neds_core.errors import DataError
 
 FORMAT = 1
+KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
 AMBIGUOUS = {
     "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
     "whisker": "whisker_motion_energy",
@@ -43,7 +43,7 @@ class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True):
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     name: str
-    bin_ns: int
+    bin_ns: Annotated[int, Meta(ge=1)]
     behaviours: tuple[BehaviourSpec, ...]
     licence: str
     citation: str
@@ -156,7 +156,10 @@ def part(session: Session, begin: float, end: float) -> Session:
 
 def split(session: Session) -> Splits:
     """Chronological 70/10/20 by segments; a continuous recording is cut at the same shares."""
-    return Splits(part(session, 0.0, 0.7), part(session, 0.7, 0.8), part(session, 0.8, 1.0))
+    parts = [part(session, begin, end) for begin, end in ((0.0, 0.7), (0.7, 0.8), (0.8, 1.0))]
+    if not all((p.segments[:, 1] > p.segments[:, 0]).any() for p in parts):
+        raise DataError(f"recording {session.name!r} is too short to be split 70/10/20; record at least 10 segments")
+    return Splits(*parts)
 
 
 def save(session: Session, path: Path) -> None:
@@ -177,38 +180,45 @@ def save(session: Session, path: Path) -> None:
     else:
         arrays["event_t_ns"], arrays["event_unit"] = session.events
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
-    partial.replace(path)
+    try:
+        np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Session:
     """Read and check `Session.npz`. Raises `DataError` with the remedy."""
     try:
-        with np.load(path, allow_pickle=False) as bundle:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as bundle:
             arrays = {key: bundle[key] for key in bundle.files}
     except FileNotFoundError:
         raise DataError(f"recording {path} does not exist; check the path") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
         raise DataError(f"{path} is not a readable Session.npz; convert the recording again") from None
     try:
         header = msgspec.json.decode(arrays["header"].tobytes(), type=Header)
-        session = _build(header, arrays)
+        if header.format != FORMAT:
+            raise DataError(f"{path} has format {header.format}, not {FORMAT}; convert it with this version")
+        session = _build(header, arrays, str(path))
+        check(session, str(path))
     except KeyError as error:
         raise DataError(f"{path} lacks {error}, so it is not a Session.npz; convert it first") from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise DataError(f"{path}: its header is damaged ({error}); convert the recording again") from None
-    check(session, str(path))
+    except (IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its arrays do not fit together ({error}); convert the recording again") from None
     return session
 
 
-def _build(header: Header, arrays: dict[str, np.ndarray]) -> Session:
+def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Session:
     units = UnitTable(arrays["unit_ids"], arrays["unit_region"], arrays["unit_depth_um"])
     events = None
     if "counts" in arrays:
         counts = arrays["counts"]
     else:
         events = (arrays["event_t_ns"], arrays["event_unit"])
-        counts = bin_events(*events, header.bin_ns, len(arrays["valid"]), len(units))
+        counts = bin_events(*events, header.bin_ns, len(arrays["valid"]), len(units), origin)
     return Session(
         name=header.name,
         bin_ns=header.bin_ns,
@@ -225,10 +235,12 @@ def _build(header: Header, arrays: dict[str, np.ndarray]) -> Session:
     )
 
 
-def bin_events(t_ns: np.ndarray, unit: np.ndarray, bin_ns: int, n_bins: int, n_units: int) -> np.ndarray:
+def bin_events(
+    t_ns: np.ndarray, unit: np.ndarray, bin_ns: int, n_bins: int, n_units: int, origin: str = "the recording"
+) -> np.ndarray:
     """Counts (T, U) uint8 of spike events on the grid that starts at 0; others are left out."""
     if len(t_ns) and (not np.isfinite(t_ns).all() or (np.diff(t_ns) < 0).any()):
-        raise DataError("the recording's spike times are NaN or decrease; sort and clean them first")
+        raise DataError(f"{origin}: spike times are NaN or decrease; sort and clean them first")
     index = np.asarray(t_ns, np.int64) // bin_ns
     keep = (index >= 0) & (index < n_bins) & (unit >= 0) & (unit < n_units)
     counts = np.zeros((n_bins, n_units), np.uint16)
@@ -238,13 +250,9 @@ def bin_events(t_ns: np.ndarray, unit: np.ndarray, bin_ns: int, n_bins: int, n_u
 
 def check(session: Session, origin: str) -> None:
     """Refuse a session that cannot be played or trained on, in one sentence."""
+    _check_shapes(session, origin)
     if session.n_bins == 0 or len(session.segments) == 0 or not session.counts.any():
         raise DataError(f"{origin}: the recording is empty (no bins, segments or spikes); give another")
-    if session.counts.shape[1] != len(session.units):
-        raise DataError(
-            f"{origin}: counts have {session.counts.shape[1]} units, the unit table {len(session.units)}; "
-            "convert the recording again"
-        )
     start, stop = session.segments[:, 0], session.segments[:, 1]
     if (stop <= start).any() or (start[1:] < stop[:-1]).any() or start[0] < 0 or stop[-1] > session.n_bins:
         raise DataError(f"{origin}: segments overlap or decrease in time; sort them and convert again")
@@ -252,9 +260,28 @@ def check(session: Session, origin: str) -> None:
         if spec.name in AMBIGUOUS:
             raise DataError(f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")
         values = session.values[spec.name]
-        if len(values) != session.n_bins:
-            raise DataError(f"{origin}: {spec.name} has {len(values)} bins, the grid {session.n_bins}; convert again")
         if spec.kind == "continuous" and not np.isfinite(values[session.valid]).any():
             raise DataError(f"{origin}: {spec.name} is NaN everywhere; leave it out of the recording")
         if spec.kind == "class" and (values.max() >= len(spec.classes) or values.min() < -1):
             raise DataError(f"{origin}: {spec.name} has labels outside its {len(spec.classes)} classes; convert again")
+
+
+def _check_shapes(session: Session, origin: str) -> None:
+    """Every array has the shape and kind that `Session` says."""
+    n_bins, n_units, n_segments = len(session.counts), len(session.units), len(session.segments)
+    wanted = {
+        "counts": (session.counts, "unsigned", (n_bins, n_units)),
+        "valid": (session.valid, "bool", (n_bins,)),
+        "segments": (session.segments, "int", (n_segments, 2)),
+        "segment_ids": (session.segment_ids, "int", (n_segments,)),
+        "unit_region": (session.units.region, "str", (n_units,)),
+        "unit_depth_um": (session.units.depth_um, "float", (n_units,)),
+    }
+    for spec in session.specs:
+        kind = "float" if spec.kind == "continuous" else "int"
+        wanted[spec.name] = (session.values[spec.name], kind, (n_bins,))
+    for name, (array, kind, shape) in wanted.items():
+        if array.shape != shape or array.dtype.kind != KINDS[kind]:
+            raise DataError(
+                f"{origin}: {name} is {array.dtype} {array.shape}, not {kind} {shape}; convert the recording again"
+            )

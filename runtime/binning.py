@@ -7,7 +7,7 @@ import numpy as np
 
 from runtime.token import NO_TIME, SPIKES
 
-OPEN_BINS = 64  # bins that can be open at once; a stall longer than this drops spikes, counted
+OPEN_BINS = 128  # bins that can be open at once: catching up after a stall, lateness, and stamps of the near future
 COUNTERS = ("received", "binned", "late", "out_of_range", "quarantined", "dropped_backlog")
 COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: stamps are coarse
 
@@ -24,6 +24,8 @@ def _scatter(
     open_bin: int,
     low_ns: int,
     high_ns: int,
+    skipped_from: int,
+    skipped_to: int,
 ) -> tuple[int, int]:
     """Add spikes to open bins. Returns (newest accepted stamp, repeated stamps)."""
     n_open, n_units = counts.shape
@@ -42,10 +44,10 @@ def _scatter(
             tally[3] += 1
             continue
         index = (t - grid_ns) // bin_ns
-        if index < open_bin:
-            tally[2] += 1
-        elif index >= open_bin + n_open:
+        if index >= open_bin + n_open or skipped_from <= index < skipped_to:
             tally[5] += 1
+        elif index < open_bin:
+            tally[2] += 1
         else:
             slot = index % n_open
             counts[slot, unit[i]] += 1
@@ -71,10 +73,11 @@ class Binner:
         self.tally = np.zeros(len(COUNTERS), np.int64)
         self.grid_ns = 0
         self.open_bin = 0
+        self.skipped: tuple[int, int] = (0, 0)  # bins [from, to) closed unseen after a stall; their spikes are backlog
         self.watermark_ns: int = NO_TIME
         self.coarse = False
         none = np.zeros(0, SPIKES)  # compiles for strided fields, before the loop
-        _scatter(none["t_ns"], none["unit"], self.counts, self.newest, self.tally, 0, bin_ns, 0, 0, 0)
+        _scatter(none["t_ns"], none["unit"], self.counts, self.newest, self.tally, 0, bin_ns, 0, 0, 0, 0, 0)
 
     def start(self, now_ns: int) -> None:
         """Fix the run's first edge: the multiple of bin_ns at or before now."""
@@ -87,7 +90,7 @@ class Binner:
             return
         top, repeated = _scatter(
             spikes["t_ns"], spikes["unit"], self.counts, self.newest, self.tally, self.grid_ns, self.bin_ns,
-            self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns,
+            self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped,
         )  # fmt: skip
         self.watermark_ns = max(self.watermark_ns, top)
         if len(spikes) >= 16 and repeated > COARSE_SHARE * len(spikes):

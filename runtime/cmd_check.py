@@ -28,8 +28,8 @@ def check(
 
     from neds_core import checkpoint as checkpoints
     from runtime import config as rigs, engine as engines, lsl
-    from runtime.live import find_streams
     from runtime.publish import Publisher
+    from runtime.streams import find_streams
 
     config = rigs.load(rig)
     session = lsl.REPLAY_SESSION if allow_replay else config.lsl.session_id

@@ -61,7 +61,7 @@ def play(
     priority.raise_priority()  # it stands for an acquisition system, which has its own machine
     player = Player(session, prefix, behaviours.value)
     print(f"{session.name}: {len(session.segments)} segments on {prefix}-spikes, waiting for a consumer", flush=True)
-    player.wait(wait)
+    player.wait(wait, with_parent)
     shift_ns = int(np.random.default_rng(seed).integers(0, session.bin_ns)) if phase is Phase.RANDOM else 0
     player.play(shift_ns, with_parent)
     print(f"done, {player.sent} spikes sent", flush=True)

@@ -162,8 +162,9 @@ def _decode(
 
     lsl.configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
     from neds_core import checkpoint as checkpoints
-    from runtime.live import LiveRun, find_streams
+    from runtime.live import LiveRun
     from runtime.publish import Publisher
+    from runtime.streams import find_streams
 
     checkpoint = checkpoints.load(Path(config.checkpoint))
     publisher = stack.enter_context(Publisher(config.output, config.rig))
@@ -174,7 +175,7 @@ def _decode(
     live = LiveRun(config, checkpoint, streams, publisher)
     stop.live = live
     if not headless and sys.stdout.isatty():
-        view = subprocess.Popen([sys.executable, "-m", "runtime.view", publisher.address, config.rig])
+        view = subprocess.Popen([sys.executable, "-m", "runtime.view", publisher.address, config.rig], process_group=0)
         stack.callback(_end, view)
     return live.run(seconds)
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from neds_core import config as reader
-from neds_core.config import Positive, Rate
+from neds_core.config import Positive
 from neds_core.errors import ConfigError
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -22,16 +22,16 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True):
     spikes_source_id: str = ""
     markers: str = ""
     behaviours: dict[str, str] = {}
-    wait_s: Rate = 10.0
+    wait_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0
 
 
 class BinConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How bins close. `use_markers`: decode only inside segments, cold from each start."""
 
     lateness_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 5.0
-    max_age_ms: Annotated[float, Meta(ge=20.0)] = 10_000.0
-    future_ms: Annotated[float, Meta(ge=0.0)] = 2.0
-    silence_ms: Annotated[float, Meta(ge=0.0)] = 60.0
+    max_age_ms: Annotated[float, Meta(ge=20.0, le=3_600_000.0)] = 10_000.0
+    future_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 2.0
+    silence_ms: Annotated[float, Meta(ge=0.0, le=60_000.0)] = 60.0
     use_markers: bool = True
 
 
@@ -43,7 +43,7 @@ class OutputConfig(Struct, frozen=True, forbid_unknown_fields=True):
     latest_port: Port = 5572
     format: Literal["msgpack", "json"] = "msgpack"
     budget_ms: Annotated[float, Meta(ge=1.0, le=1000.0)] = 20.0
-    valid_ms: Annotated[float, Meta(ge=1.0)] = 60.0
+    valid_ms: Annotated[float, Meta(ge=1.0, le=60_000.0)] = 60.0
 
 
 class LslConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What a replayed run is compared with, and how much of the run is logged for it."""
 
     recording: str = ""
-    log_s: Rate = 1200.0
+    log_s: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 1200.0
 
 
 class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +84,7 @@ class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path) -> RigConfig:
     """Read `rig.toml`, refuse what cannot be meant, and make its paths absolute."""
     config = reader.load(path, RigConfig)
-    if config.output.host not in ("127.0.0.1", "localhost", "::1"):
+    if config.output.host not in ("127.0.0.1", "localhost"):
         raise ConfigError(
             f"{path}: output.host: {config.output.host!r} would publish unencrypted beyond this machine; "
             "use 127.0.0.1 and forward the port"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 import numpy as np
 import pylsl
+from msgspec import Meta, Struct
 
 from runtime import lsl
 from runtime.pipeline import Mark
@@ -17,6 +18,7 @@ MAX_PULL = 65_536
 KEEP_ALIVE_MODULUS = 2**31 - 1
 BUFFER_S = 10
 DELAYS_KEPT = 1 << 20
+SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
 
 
 class Inlet:
@@ -77,7 +79,7 @@ class SpikeInlet(Inlet):
             return self.spikes[:0]
         arrival_ns = lsl.now_ns()
         units = self.units[:n, 0]
-        sane = np.abs(stamps) < 1e9  # NaN, infinite and absurd stamps fail this
+        sane = np.abs(stamps) < SANE_S  # NaN and infinite stamps fail this too
         t_ns = np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64) + self.clock.offset_ns
         t_ns[~sane] = NO_TIME
         spike = np.ones(n, bool)
@@ -100,13 +102,26 @@ class SpikeInlet(Inlet):
         """Compare the sender's count with ours, from the first keep-alive on: sent = received + lost_upstream."""
         if self._sent_base is None:
             self._sent_base = modulo - received
-        self.lost_upstream = (modulo - self._sent_base - received) % KEEP_ALIVE_MODULUS
+        lost = (modulo - self._sent_base - received) % KEEP_ALIVE_MODULUS
+        if lost > KEEP_ALIVE_MODULUS // 2:  # fewer sent than received: the sender counts from 0 again
+            self._sent_base = modulo - received - self.lost_upstream
+            return
+        self.lost_upstream = lost
 
     def _note_delays(self, arrival_ns: int, t_ns: np.ndarray) -> None:
         n = min(len(t_ns), DELAYS_KEPT)
         at = (self.n_delays + np.arange(n)) % DELAYS_KEPT
         self.delays_ms[at] = (arrival_ns - t_ns[:n]) * 1e-6
         self.n_delays += n
+
+
+class Marker(Struct, frozen=True):
+    """What a marker's JSON may say; fields that we do not know are passed over."""
+
+    event: str
+    segment: Annotated[int, Meta(ge=-1, le=2**62)] = -1
+    labels: dict[str, str | int | float | bool | None] = {}
+    bin: Annotated[int, Meta(ge=0, le=2**62)] | None = None
 
 
 class MarkerInlet(Inlet):
@@ -118,7 +133,8 @@ class MarkerInlet(Inlet):
         self.last = ""
         self.ended = False
         self.first_bin: dict[int, int] = {}  # segment -> its first bin in the recording, where told
-        self.labels: dict[int, dict[str, str]] = {}
+        self.labels: dict[int, dict[str, str | int | float | bool | None]] = {}
+        self._decoder = msgspec.json.Decoder(Marker)
 
     def pull(self) -> list[Mark]:
         """New segment marks; anything malformed is counted and dropped."""
@@ -126,20 +142,21 @@ class MarkerInlet(Inlet):
         marks = []
         for sample, stamp in zip(samples or [], stamps, strict=True):
             try:
-                marker = msgspec.json.decode(sample[0])
-                event, segment = marker["event"], int(marker.get("segment", -1))
-                t_ns = round(stamp * 1e9) + self.clock.offset_ns
-            except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                marker = self._decoder.decode(sample[0])
+            except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
+                marker = None
+            if marker is None or not abs(stamp) < SANE_S:
                 self.bad += 1
                 continue
-            self.last = f"{event} {segment}" if segment >= 0 else str(event)
+            event, segment = marker.event, marker.segment
+            self.last = f"{event} {segment}" if segment >= 0 else event
             if event == "recording_end":
                 self.ended = True
-            if event in ("segment_start", "segment_end"):
-                marks.append(Mark(t_ns, event, segment))
-                self.labels.setdefault(segment, {}).update(marker.get("labels", {}))
-                if "bin" in marker:
-                    self.first_bin[segment] = int(marker["bin"])
+            if event == "segment_start" or event == "segment_end":
+                marks.append(Mark(round(stamp * 1e9) + self.clock.offset_ns, event, segment))
+                self.labels.setdefault(segment, {}).update(marker.labels)
+                if marker.bin is not None:
+                    self.first_bin[segment] = marker.bin
         return marks
 
 
@@ -156,12 +173,15 @@ class BehaviourInlet(Inlet):
         """Take in what has arrived."""
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=1024)
         for sample, stamp in zip(samples or [], stamps, strict=True):
-            self.t_ns.append(round(stamp * 1e9) + self.clock.offset_ns)
-            self.values.append(float(sample[0]))
+            if abs(stamp) < SANE_S:
+                self.t_ns.append(round(stamp * 1e9) + self.clock.offset_ns)
+                self.values.append(float(sample[0]))
 
-    def latest(self) -> float | None:
-        """The newest finite value, or None."""
-        return self.values[-1] if self.values and np.isfinite(self.values[-1]) else None
+    def latest(self, since_ns: int) -> float | None:
+        """The newest value, or None where it is not finite or its stamp lies before since_ns."""
+        if not self.values or self.t_ns[-1] < since_ns or not np.isfinite(self.values[-1]):
+            return None
+        return self.values[-1]
 
     def at(self, t_end_ns: np.ndarray, bin_ns: int) -> np.ndarray:
         """Last sample at or before each right edge (n,), NaN where it is older than one bin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import statistics
 import subprocess
@@ -21,6 +22,9 @@ LAYOUT = "events_unit"
 REPLAY_SESSION = "neds-rt-replay"
 SAME_CLOCK_S = 1e-3  # a stream of this host within this offset stamps with this very clock
 PROBE_S = 2.0
+JUMP_NS = 5_000_000
+INTEGERS = (pylsl.cf_int8, pylsl.cf_int16, pylsl.cf_int32, pylsl.cf_int64)
+TWIN_S = 0.7  # liblsl asks every sender only half a second after the first has answered
 
 
 def configure(session_id: str, resolve_scope: str, known_peers: tuple[str, ...] = ()) -> None:
@@ -87,21 +91,60 @@ def read_description(info: pylsl.StreamInfo) -> Description:
         block.child_value("source") or "live",
         block.child_value("keep_alive") == "1",
         block.child_value("unit_map_sha256"),
-        float(block.child_value("rate_hz") or 0.0),
+        _rate_hz(info.name(), block.child_value("rate_hz")),
     )
 
 
+def _rate_hz(name: str, text: str) -> float:
+    """The declared mean rate of a stream, 0 where it declares none."""
+    try:
+        rate = float(text or 0.0)
+    except ValueError:
+        rate = math.nan
+    if not 0.0 <= rate < 1e8:
+        raise StreamError(f"stream {name!r} declares rate_hz {text!r}; give its mean number of spikes a second")
+    return rate
+
+
 def resolve(name: str, wait_s: float, source_id: str = "") -> pylsl.StreamInfo:
-    """The one stream with this name. Raises `StreamError` if there is none, or several."""
-    predicate = f"name='{name}'" + (f" and source_id='{source_id}'" if source_id else "")
-    found = pylsl.resolve_bypred(predicate, minimum=1, timeout=wait_s)
+    """The first stream found with this name (see `refuse_twins`). Raises `StreamError` if there is none."""
+    found = pylsl.resolve_bypred(_predicate(name, source_id), minimum=1, timeout=wait_s)
     if not found:
         raise StreamError(f"stream {name!r} was not found in {wait_s:g} s; start its sender or raise input.wait_s")
-    unique = {info.uid(): info for info in found}
-    if len(unique) > 1:
-        senders = ", ".join(f"{i.hostname()} ({i.source_id()})" for i in unique.values())
-        raise StreamError(f"{len(unique)} streams are called {name!r}: {senders}; set input.spikes_source_id")
     return found[0]
+
+
+def resolve_text(name: str, wait_s: float) -> pylsl.StreamInfo:
+    """A stream of one channel of text (see `resolve`)."""
+    return _one_channel(resolve(name, wait_s), "text", (pylsl.cf_string,))
+
+
+def resolve_number(name: str, wait_s: float) -> pylsl.StreamInfo:
+    """A stream of one channel of numbers (see `resolve`)."""
+    return _one_channel(resolve(name, wait_s), "numbers", (pylsl.cf_float32, pylsl.cf_double64, *INTEGERS))
+
+
+def _one_channel(info: pylsl.StreamInfo, kind: str, formats: tuple[int, ...]) -> pylsl.StreamInfo:
+    if info.channel_count() != 1 or info.channel_format() not in formats:
+        raise StreamError(f"stream {info.name()!r} is not one channel of {kind}; name a stream that is")
+    return info
+
+
+def refuse_twins(wanted: dict[str, str]) -> None:
+    """Raise `StreamError` where two streams go by one name. wanted: name -> source_id, or '' for any."""
+    either = " or ".join(f"({_predicate(name, source_id)})" for name, source_id in wanted.items())
+    found = {i.uid(): i for i in pylsl.resolve_bypred(either, minimum=len(wanted) + 1, timeout=TWIN_S)}.values()
+    for name in wanted:
+        senders = sorted(f"{i.hostname()} ({i.source_id()})" for i in found if i.name() == name)
+        if len(senders) > 1:
+            raise StreamError(
+                f"{len(senders)} streams are called {name!r}: {', '.join(senders)}; "
+                "stop all but one, or set input.spikes_source_id"
+            )
+
+
+def _predicate(name: str, source_id: str) -> str:
+    return f"name='{name}'" + (f" and source_id='{source_id}'" if source_id else "")
 
 
 class ClockMap:
@@ -145,12 +188,13 @@ class ClockMap:
         except (LslTimeout, LostError):
             return  # the last offset holds; liveness is judged by samples, never by probes
         self._recent.append(offset)
+        newest = list(self._recent)[-2:]
+        if self._ready.is_set() and all(abs(o * 1e9 - self.offset_ns) > JUMP_NS for o in newest):
+            self.jumps += 1  # one probe may be a hiccup, two are a clock that stepped
+            self._recent = deque(newest, self._recent.maxlen)
         middle = statistics.median(self._recent)
         if self.same_host and abs(middle) < SAME_CLOCK_S:
             middle = 0.0
-        if self.offset_ns and abs(offset * 1e9 - self.offset_ns) > 5e6:
-            self.jumps += 1
-            self._recent.clear()
         self.offset_ns = round(middle * 1e9)
         self._ready.set()
 

@@ -73,9 +73,12 @@ class Pipeline:
         self._late_seen = 0
         self._coarse_left = 0
         self._newest_ns = NO_TIME
+        self._skipped = 0
+        self._last_mark: Mark | None = None
 
     def feed(self, spikes: np.ndarray, now_ns: int) -> None:
         """Spikes (n,) `SPIKES` that arrived at now_ns."""
+        self._skip_backlog(now_ns)  # first, so that the ring of open bins reaches the newest spikes
         self.binner.feed(spikes, now_ns)
 
     def alive(self, t_ns: int, now_ns: int) -> None:
@@ -84,6 +87,8 @@ class Pipeline:
 
     def mark(self, mark: Mark) -> None:
         """A marker, in any order, ideally ahead of its stamp."""
+        if not self.rules.markers:
+            return
         if mark.t_ns < self.binner.grid_ns + self.binner.open_bin * self.binner.bin_ns:
             self.late_markers += 1
         ordered = list(self._marks)
@@ -105,7 +110,8 @@ class Pipeline:
         if not self._closable(now_ns):
             return None
         self._skip_backlog(now_ns)
-        found = self._close_one()
+        found = self._close_one(superseded=self._skipped)
+        self._skipped = 0
         while self._closable(now_ns):
             if found.values is not None:
                 self.tokens["superseded"] += 1
@@ -117,15 +123,24 @@ class Pipeline:
 
     def _skip_backlog(self, now_ns: int) -> None:
         """After a long stall, close the oldest bins without the engine: bounded work, never a backlog."""
-        behind = (now_ns - self.due_ns()) // self.binner.bin_ns + 1
-        for _ in range(max(0, behind - MAX_CATCH_UP)):
+        closable_ns = max(self.binner.watermark_ns, now_ns - self.rules.lateness_ns)
+        behind = (closable_ns - self.binner.edge_ns) // self.binner.bin_ns + 1
+        if behind <= MAX_CATCH_UP:
+            return
+        first = self.binner.open_bin
+        for _ in range(behind - MAX_CATCH_UP):
             self._close_one(skip=True)
+            self._skipped += 1
+        self.binner.skipped = (first, self.binner.open_bin)
 
     def _apply_marks(self, t_end_ns: int) -> bool:
         """Apply markers stamped before the bin's end; returns whether the segment ends with this bin."""
         ends = False
         while self._marks and self._marks[0].t_ns < t_end_ns:
             mark = self._marks.popleft()
+            if self._last_mark is not None and mark <= self._last_mark:
+                continue  # a repeat, or overtaken by a newer one: what it says is over
+            self._last_mark = mark
             self.segment = mark.segment
             if mark.event == "segment_start":
                 first = (mark.t_ns - self.binner.grid_ns) // self.binner.bin_ns
@@ -168,9 +183,12 @@ class Pipeline:
             if token.reset:
                 self.engine.reset()
                 self._reset_next = False
-            begin = self.cpu_clock()
-            values = self.engine.skip(1) if skip else self.engine.step(token)
-            infer_ns = self.cpu_clock() - begin
+            if skip:
+                self.engine.skip(1)
+            else:
+                begin = self.cpu_clock()
+                values = self.engine.step(token)
+                infer_ns = self.cpu_clock() - begin
         flags = self._flags(token)
         if values is not None and not np.isfinite(values).all():
             self.bad_values += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from types import TracebackType
 
 import msgspec
@@ -12,12 +11,6 @@ import zmq
 from neds_core.errors import StreamError
 from runtime.config import OutputConfig
 from runtime.wire import Decode, Event, Status, topic
-
-
-def boot_id() -> str:
-    """Identity of this boot: clocks of one boot can be compared, others cannot."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else ""
 
 
 class Publisher:

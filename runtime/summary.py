@@ -36,7 +36,7 @@ def counts_difference(result: Result, rows: np.ndarray, phase: np.ndarray) -> in
     log, total = result.log, 0
     for row, at in zip(rows, phase, strict=True):
         first = markers.first_bin.get(int(log.segment[row]))
-        if first is not None and at >= 0:
+        if first is not None and 0 <= at < session.n_bins - first:  # off the grid, a segment fills one bin more
             total += int(np.abs(log.counts[row].astype(int) - session.counts[first + at]).sum())
     return total
 
@@ -50,7 +50,7 @@ def truth(result: Result, rows: np.ndarray) -> Truth:
     labels = {}
     for spec in specs:
         if spec.kind == "class":
-            index = {name: i for i, name in enumerate(spec.classes)}
+            index: dict[object, int] = {name: i for i, name in enumerate(spec.classes)}
             labels[spec.name] = np.array(
                 [index.get(told.get(int(s), {}).get(spec.name, ""), -1) for s in log.segment[rows]], np.int64
             )

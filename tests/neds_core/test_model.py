@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_spans_are_decoded_as_if_alone(model: NEDS) -> None:
     """Padding, and grouping by 32, change nothing: spans of 1 to 12 bins against one at a time."""
     rng = np.random.default_rng(5)
     edges = np.cumsum([0, *rng.integers(1, 13, 40)])
-    spans = [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    spans = [(int(a), int(b)) for a, b in pairwise(edges)]
     counts = rng.integers(0, 4, (edges[-1], U)).astype(np.uint8)
     valid, clock = rng.random(edges[-1]) < 0.8, np.full(edges[-1], -1)
 

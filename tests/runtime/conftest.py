@@ -1,0 +1,96 @@
+"""What the runtime's tests share: one LSL session a process, spike streams, a checkpoint and a rig on disk."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pylsl
+import pytest
+
+from neds_core import checkpoint as checkpoints, session as sessions
+from neds_core.checkpoint import Checkpoint
+from neds_core.session import Session, UnitTable
+from runtime import lsl
+
+
+@pytest.fixture(scope="session")
+def lsl_session() -> str:
+    """A private LSL session: liblsl reads its settings once, at the first look for a stream."""
+    name = f"test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    lsl.configure(name, "machine")
+    pylsl.resolve_bypred("name='nobody'", minimum=1, timeout=0.1)
+    return name
+
+
+@pytest.fixture
+def stream_name() -> str:
+    """A stream name that no other test uses."""
+    return f"s-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def make_outlet(lsl_session: str) -> Callable[..., pylsl.StreamOutlet]:
+    """Builder of a described spike stream; keyword arguments make it a wrong one."""
+
+    def make(
+        name: str, units: UnitTable, *, source_id: str = "", source: str = "live", channels: int = 1,
+        channel_format: int = pylsl.cf_int32, edit: dict[str, str | None] | None = None,
+    ) -> pylsl.StreamOutlet:  # fmt: skip
+        info = pylsl.StreamInfo(name, "Spikes", channels, pylsl.IRREGULAR_RATE, channel_format, source_id or name)
+        lsl.describe(info, units, source, 100.0)
+        for key, value in (edit or {}).items():
+            block = info.desc().child("neds_rt")
+            block.remove_child(block.child(key)) if value is None else block.set_child_value(key, value)
+        return pylsl.StreamOutlet(info)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def short(session: Session) -> Session:
+    """Three trials of the planted session: 2.5 s of play."""
+    return replace(session, segments=session.segments[:3], segment_ids=session.segment_ids[:3])
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
+    """A checkpoint of the planted session."""
+    return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def rig_home(tmp_path_factory: pytest.TempPathFactory, session: Session, tiny_checkpoint: Checkpoint) -> Path:
+    """Folder with tiny.safetensors and session.npz."""
+    home = tmp_path_factory.mktemp("rig")
+    checkpoints.save(tiny_checkpoint, home / "tiny.safetensors")
+    sessions.save(session, home / "session.npz")
+    return home
+
+
+@pytest.fixture
+def make_rig(rig_home: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writer of a rig.toml with free ports; extra lines go to the sections they name."""
+
+    def make(spikes: str = "nowhere", checkpoint: Path | None = None, **sections: str) -> Path:
+        text = {
+            "input": f'spikes = "{spikes}"\nwait_s = 0.2',
+            "output": "decode_port = 0\nlatest_port = 0",
+            **sections,
+        }
+        body = "\n".join(f"[{name}]\n{lines}\n" for name, lines in text.items())
+        path = tmp_path / "rig.toml"
+        path.write_text(f'rig = "test"\ncheckpoint = "{checkpoint or rig_home / "tiny.safetensors"}"\n{body}')
+        return path
+
+    return make
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded noise."""
+    return np.random.default_rng(0)
