@@ -125,7 +125,7 @@ def load(path: Path) -> Checkpoint:
         header = msgspec.json.decode(metadata["neds_rt"], type=Header)
         return _build(header, tensors, path)
     except (msgspec.DecodeError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()  # torch lists every tensor on a line of its own
+        reason = str(error).rpartition("\n")[2].strip()  # torch lists every tensor on a line of its own
         raise CheckpointError(
             f"{path}: header and tensors do not fit this version ({reason}); train it again"
         ) from None

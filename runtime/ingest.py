@@ -138,11 +138,11 @@ class MarkerInlet(Inlet):
 
     def pull(self) -> list[Mark]:
         """New segment marks; anything malformed is counted and dropped."""
-        samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=256)
+        samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=256, as_numpy=True)  # as bytes, of any kind
         marks = []
-        for sample, stamp in zip(samples or [], stamps, strict=True):
+        for text, stamp in zip(np.ravel(np.asarray(samples)), np.asarray(stamps).tolist(), strict=True):
             try:
-                marker = self._decoder.decode(sample[0])
+                marker = self._decoder.decode(text)
             except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
                 marker = None
             if marker is None or not abs(stamp) < SANE_S:

@@ -155,8 +155,8 @@ class LiveRun:
         before = lsl.now_ns()
         self.publisher.send(self.messages.decode(decoded, before, 0))
         sent = lsl.now_ns()
-        if decoded.values is not None:
-            self.log.mark_published(decoded.token)
+        if decoded.values is not None and sent - decoded.t_end_ns <= self.budget_ns:
+            self.log.mark_in_time(decoded.token)
         newest = trace.age_ns(sent, decoded.newest_ns)
         if newest is not None and decoded.values is not None:
             self.latency["age_ms"].record(newest)

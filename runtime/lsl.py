@@ -111,6 +111,8 @@ def resolve(name: str, wait_s: float, source_id: str = "") -> pylsl.StreamInfo:
     found = pylsl.resolve_bypred(_predicate(name, source_id), minimum=1, timeout=wait_s)
     if not found:
         raise StreamError(f"stream {name!r} was not found in {wait_s:g} s; start its sender or raise input.wait_s")
+    if not found[0].source_id():
+        raise StreamError(f"stream {name!r} has no source_id, so LSL could not find it again; set one in its sender")
     return found[0]
 
 

@@ -41,7 +41,7 @@ def stream(
         pipeline.alive(edge, edge)
         decoded = pipeline.advance(edge)
         if decoded is not None and decoded.values is not None:
-            log.mark_published(decoded.token)
+            log.mark_in_time(decoded.token)
         at = upto
     return log
 

@@ -29,8 +29,8 @@ class Truth:
     labels: dict[str, np.ndarray]
 
 
-def held(values: np.ndarray, published: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """What an actor had at each token (T, V): the last published value, within a segment.
+def held(values: np.ndarray, in_time: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """What an actor had at each token (T, V): the last value published in time, within a segment.
 
     start (T,) bool: first token of a segment; nothing is carried over from the segment before.
     """
@@ -39,7 +39,7 @@ def held(values: np.ndarray, published: np.ndarray, start: np.ndarray) -> np.nda
     for t in range(len(values)):
         if start[t]:
             last = np.full(values.shape[1], np.nan, values.dtype)
-        last = values[t] if published[t] else last
+        last = values[t] if in_time[t] else last
         out[t] = last
     return out
 
@@ -163,13 +163,13 @@ def score(
     """Scores of every output over the tokens `rows`, and how many tokens had a target.
 
     found: decoder -> offline values (n, V) on the same tokens (see `all_decoders`). Every
-    decoder is held through tokens that were not published, so all are judged alike.
+    decoder is held through tokens that were not published in time, so all are judged alike.
     """
     bin_ns = checkpoint.header.bin_ns
     segment, phase = log.segment[rows], log.clock[rows]
     start = np.r_[True, segment[1:] != segment[:-1]] | (phase == 0)
     decoders = {"published": log.values[rows], **found}
-    said = {name: held(v, log.published[rows], start) for name, v in decoders.items()}
+    said = {name: held(v, log.in_time[rows], start) for name, v in decoders.items()}
     trial = groups(segment, bin_ns)
     last = np.r_[segment[1:] != segment[:-1], True]
     outputs: Row = {}

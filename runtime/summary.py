@@ -33,12 +33,13 @@ def counts_difference(result: Result, rows: np.ndarray, phase: np.ndarray) -> in
     if not path or markers is None:
         return None
     session = sessions.load(Path(path))
-    log, total = result.log, 0
+    log, total, matched = result.log, 0, False
     for row, at in zip(rows, phase, strict=True):
         first = markers.first_bin.get(int(log.segment[row]))
         if first is not None and 0 <= at < session.n_bins - first:  # off the grid, a segment fills one bin more
+            matched = True
             total += int(np.abs(log.counts[row].astype(int) - session.counts[first + at]).sum())
-    return total
+    return total if matched else None
 
 
 def truth(result: Result, rows: np.ndarray) -> Truth:

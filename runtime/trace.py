@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,9 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from runtime.token import NO_TIME, Token
+
+if sys.platform != "win32":
+    import resource
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
 CAUSES: tuple[str, ...] = ("input_late", "preempted", "gc", "page_fault", "backlog", "engine", "send", "unknown")
@@ -66,8 +69,8 @@ class Moment:
 
 
 def page_faults() -> int:
-    """Major page faults of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+    """Major page faults of this process so far; 0 where the system does not count them."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt if sys.platform != "win32" else 0
 
 
 def miss_cause(
@@ -100,7 +103,7 @@ class RunLog:
     """The run as it was decoded: what `streamed equals offline` and every score are computed from.
 
     Rows are tokens in order, at most `capacity`; counts (T, U) uint16, valid, reset, idle,
-    published (T,) bool, clock, segment (T,) int64, values (T, V) float32 NaN where null.
+    in_time (T,) bool, clock, segment (T,) int64, values (T, V) float32 NaN where null.
     """
 
     def __init__(self, capacity: int, n_units: int, n_values: int) -> None:
@@ -114,7 +117,7 @@ class RunLog:
         self.valid = np.zeros(capacity, bool)
         self.reset = np.zeros(capacity, bool)
         self.idle = np.zeros(capacity, bool)
-        self.published = np.zeros(capacity, bool)
+        self.in_time = np.zeros(capacity, bool)
 
     def add(self, token: Token, values: np.ndarray | None, infer_ns: int) -> None:
         """Copy one closed token; `Pipeline.on_token`."""
@@ -128,14 +131,14 @@ class RunLog:
         self.valid[n], self.reset[n], self.idle[n] = token.valid, token.reset, token.idle
         self.n = n + 1
 
-    def mark_published(self, token: int) -> None:
-        """A token was published with values (rows are tokens in order, from 0)."""
+    def mark_in_time(self, token: int) -> None:
+        """A token was published with values within its budget (rows are tokens in order, from 0)."""
         if token < self.capacity:
-            self.published[token] = True
+            self.in_time[token] = True
 
     def save(self, path: Path) -> None:
         """Write the rows as .npz."""
-        names = ("counts", "values", "t_end_ns", "clock", "segment", "valid", "reset", "idle", "published")
+        names = ("counts", "values", "t_end_ns", "clock", "segment", "valid", "reset", "idle", "in_time")
         np.savez_compressed(path, **{name: getattr(self, name)[: self.n] for name in names})
 
 

@@ -138,10 +138,11 @@ def make_neds() -> Callable[..., NEDS]:
 def make_checkpoint(session: Session, tiny: TrainConfig) -> Callable[..., Checkpoint]:
     """Builder of a checkpoint of the planted session: random NEDS, fitted linear decoders, a blend of both."""
 
+    train = sessions.split(session).train
+    scale = scalers.fit(train, SPECS, tiny.min_rate_hz)
+
     def make(layers: int = 2, band: int = 5, clock_bins: int = 0) -> Checkpoint:
         size = ModelConfig(width=16, layers=layers, heads=2, band=band, registers=1, clock_bins=clock_bins)
-        train = sessions.split(session).train
-        scale = scalers.fit(train, SPECS, tiny.min_rate_hz)
         model = random_neds(size, (len(session.units),))
         model.units[0].mean.copy_(torch.from_numpy(scale.spike_mean))
         model.units[0].gain.copy_(torch.from_numpy(scale.spike_gain))

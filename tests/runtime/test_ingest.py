@@ -52,7 +52,8 @@ def pull(inlet: SpikeInlet, *, until_ns: int) -> list[tuple[int, int]]:
 
 def send(outlet: pylsl.StreamOutlet, *samples: tuple[float, int]) -> None:
     """Samples of (stamp in s, value) in one chunk."""
-    outlet.push_chunk([[value] for _, value in samples], [stamp for stamp, _ in samples])
+    stamps = [stamp for stamp, _ in samples]
+    outlet.push_chunk([[value] for _, value in samples], stamps)  # pyright: ignore[reportArgumentType]
 
 
 def test_spikes_arrive_with_their_own_stamps_and_units(link: Link) -> None:
@@ -134,8 +135,9 @@ def test_without_keep_alives_a_negative_value_is_a_spike_of_no_unit(
 # --- markers ---
 
 MALFORMED = [
-    "", "start", "null", "17", "[]", "{}", '{"segment": 3}', '{"event": 7}', '{"event": "segment_start", "segment": "x"}',
-    '{"event": "segment_start", "segment": 1e30}', '{"event": "segment_start", "segment": -7}',
+    "", "start", "null", "17", "[]", "{}", '{"segment": 3}', '{"event": 7}', b'{"event": "st\xf6p"}', b"\x00",
+    '{"event": "segment_start", "segment": "x"}', '{"event": "segment_start", "segment": 1e30}',
+    '{"event": "segment_start", "segment": -7}',
     '{"event": "segment_end", "segment": 3, "labels": "left"}',
     '{"event": "segment_end", "segment": 3, "labels": {"choice": ["left"]}}',
     '{"event": "segment_start", "segment": 3, "bin": "one"}', '{"event": "segment_start", "segment": 3', "[" * 5000,

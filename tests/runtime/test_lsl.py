@@ -77,6 +77,13 @@ def test_a_missing_stream_is_refused(lsl_session: str) -> None:
         lsl.resolve("nobody", 0.2)
 
 
+def test_a_stream_without_source_id_is_refused(lsl_session: str, stream_name: str) -> None:
+    """liblsl gives it up at the first dropout."""
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Spikes", 1, 0.0, pylsl.cf_int32, source_id=""))
+    with pytest.raises(StreamError, match=r"has no source_id, .* set one in its sender"):
+        lsl.resolve(outlet.get_info().name(), WAIT_S)
+
+
 def test_two_streams_of_one_name_are_refused(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     """The first to answer would win, so both are looked for; a source_id tells them apart."""
     twins = [make_outlet(stream_name, session.units, source_id=source_id) for source_id in ("left", "right")]

@@ -1,0 +1,184 @@
+"""The recordings that ship are what their READMEs say, and what their converters make of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neds_core import session as sessions
+from neds_core.io import bundles
+from neds_core.session import Session
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """Everything in a bundle, read once."""
+    with np.load(path) as bundle:
+        return dict(bundle)
+
+
+def shipped(name: str) -> Session:
+    """A recording under examples/."""
+    return sessions.load(ROOT / "examples" / name / "session.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "n_segments", "outputs"),
+    [
+        (
+            "ibl-dy016", (14_100, 449), 300,
+            ["wheel_speed", "whisker_motion_energy", "pupil_diameter", "paw_speed", "choice"],
+        ),
+        ("steinmetz2019", (7_440, 788), 372, ["choice"]),
+        ("rat-linear-track", (48_000, 31), 1, ["position_x", "position_y"]),
+    ],
+)  # fmt: skip
+def test_shipped_recordings_have_their_shape(
+    name: str, shape: tuple[int, int], n_segments: int, outputs: list[str]
+) -> None:
+    """20 ms bins, all valid, in segments of equal length that cover them; licence and citation are inside."""
+    one = shipped(name)
+
+    assert one.bin_ns == 20_000_000
+    assert one.counts.shape == shape
+    assert len(one.units) == shape[1]
+    assert one.valid.all()
+    assert [s.name for s in one.specs] == outputs
+    edges = np.linspace(0, shape[0], n_segments + 1).astype(int)
+    np.testing.assert_array_equal(one.segments, np.stack([edges[:-1], edges[1:]], 1))
+    assert (np.diff(one.segment_ids) > 0).all()
+    assert one.licence
+    assert one.citation
+
+
+def test_inferred_labels_say_so() -> None:
+    """No score of the IBL choice is evidence; the measured choice of the other mouse is."""
+    inferred, measured = shipped("ibl-dy016").spec("choice"), shipped("steinmetz2019").spec("choice")
+
+    assert inferred.labels == "inferred"
+    assert "no score of them is evidence" in inferred.labels_note
+    assert measured.labels == "measured"
+
+
+def test_labels_are_constant_in_their_trials() -> None:
+    """As often as the READMEs say."""
+    for name, expected in (
+        ("ibl-dy016", {-1: 101, 0: 147, 1: 52}),
+        ("steinmetz2019", {0: 146, 1: 92, 2: 134}),
+    ):
+        one = shipped(name)
+        choice = one.values["choice"].reshape(len(one.segments), -1)
+
+        assert (choice == choice[:, :1]).all()
+        values, n = np.unique(choice[:, 0], return_counts=True)
+        assert dict(zip(values.tolist(), n.tolist(), strict=True)) == expected
+
+
+def test_the_rat_is_tracked_from_bin_1292_on() -> None:
+    """15,077 spikes with their times, and a position that is undefined until the tracker found the rat."""
+    one = shipped("rat-linear-track")
+    assert one.events is not None
+    t_ns, unit = one.events
+
+    assert len(t_ns) == len(unit) == one.counts.sum() == 15_077
+    for axis in "xy":
+        known = np.isfinite(one.values[f"position_{axis}"])
+        np.testing.assert_array_equal(known, np.arange(48_000) >= 1292)
+
+
+def of_ibl() -> Session:
+    folder = DATA / "ibl-dy016"
+    return bundles.ibl_dy016(
+        folder / "ibl_dy016_trials000-299.npz", folder / "ibl_dy016_trials000-299_inferred_choice_prior.npz"
+    )
+
+
+def of_steinmetz() -> Session:
+    return bundles.steinmetz2019(next((DATA / "steinmetz2019").glob("session09_*.npz")))
+
+
+def of_rat() -> Session:
+    return bundles.rat_linear_track(DATA / "rat-hippocampus-tracks" / "linear-track.npz")
+
+
+SOURCES: dict[str, Callable[[], Session]] = {
+    "ibl-dy016": of_ibl,
+    "steinmetz2019": of_steinmetz,
+    "rat-linear-track": of_rat,
+}
+with_sources = pytest.mark.skipif(not DATA.is_dir(), reason=f"the published bundles are not at {DATA}")
+
+
+@with_sources
+@pytest.mark.parametrize("name", SOURCES)
+def test_shipped_recordings_are_their_conversions(name: str) -> None:
+    """Converted again, every array comes out the same."""
+    ours, theirs = shipped(name), SOURCES[name]()
+
+    for field in ("name", "bin_ns", "specs", "licence", "citation"):
+        assert getattr(ours, field) == getattr(theirs, field)
+    for field in ("counts", "valid", "segments", "segment_ids"):
+        np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field))
+    for spec in ours.specs:
+        np.testing.assert_array_equal(ours.values[spec.name], theirs.values[spec.name])
+    assert ours.units.sha256 == theirs.units.sha256
+
+
+@with_sources
+def test_the_ibl_conversion_keeps_bins_2_to_48() -> None:
+    """Trial by trial against the source: counts, traces, regions and labels."""
+    one = shipped("ibl-dy016")
+    source = arrays_of(DATA / "ibl-dy016" / "ibl_dy016_trials000-299.npz")
+    labels = arrays_of(DATA / "ibl-dy016" / "ibl_dy016_trials000-299_inferred_choice_prior.npz")
+
+    for trial, (start, stop) in enumerate(one.segments):
+        np.testing.assert_array_equal(one.counts[start:stop].T, source["counts"][trial][:, 2:49])
+        assert one.values["choice"][start] == labels["choice"][trial]
+        for spec in one.specs[:4]:
+            np.testing.assert_array_equal(
+                one.values[spec.name][start:stop], source[spec.name][trial, 2:49].astype("f4")
+            )
+    assert one.units.region.tolist() == source["unit_region"].tolist()
+    assert one.segment_ids.tolist() == source["trial_index"].tolist() == labels["trial_index"].tolist()
+
+
+@with_sources
+def test_the_steinmetz_conversion_sums_pairs_of_bins() -> None:
+    """And names the mouse's report: 1 left, -1 right, 0 no-go."""
+    one = shipped("steinmetz2019")
+    source = arrays_of(next((DATA / "steinmetz2019").glob("session09_*.npz")))
+    report = np.array([1, -1, 0])
+
+    fine = source["counts"]
+    for trial, (start, stop) in enumerate(one.segments):
+        np.testing.assert_array_equal(one.counts[start:stop].T, fine[trial, :, ::2] + fine[trial, :, 1::2])
+        assert report[one.values["choice"][start]] == source["response_type"][trial]
+    assert one.spec("choice").classes == ("left", "right", "no_go")
+    assert one.units.region.tolist() == source["brain_area"].tolist()
+
+
+@with_sources
+def test_the_rat_conversion_keeps_times_and_takes_the_last_position() -> None:
+    """Each unit's spike times to half a nanosecond; position is the last sample at or before the bin's right edge."""
+    one = shipped("rat-linear-track")
+    source = arrays_of(DATA / "rat-hippocampus-tracks" / "linear-track.npz")
+    assert one.events is not None
+    t_ns, unit = one.events
+    origin_s = source["pos_clock_30khz"][0] / 30_000
+    index = source["spike_times_index"]
+
+    for u in range(31):
+        times = np.sort(source["spike_times_s"][index[u] : index[u + 1]] - origin_s) * 1e9
+        times = times[(times > -0.5) & (times < 960e9 - 0.5)]
+        # 1 ns: rounding to whole nanoseconds, and float64 seconds of some thousands
+        np.testing.assert_allclose(t_ns[unit == u], times, atol=1.0, rtol=0)
+    clock_ticks = source["pos_clock_30khz"].astype(np.int64) - int(source["pos_clock_30khz"][0])
+    for b in (1292, 5000, 20_001, 47_999):
+        last = np.flatnonzero(clock_ticks <= (b + 1) * 600)[-1]  # 600 ticks of 30 kHz are 20 ms
+        assert one.values["position_x"][b] == source["pos_x_px"][last]
+        assert one.values["position_y"][b] == source["pos_y_px"][last]
