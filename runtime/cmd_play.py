@@ -45,7 +45,7 @@ def play(
     behaviours: Annotated[Behaviours, typer.Option(help="content of the behaviour streams")] = Behaviours.RECORDED,
     wait: Annotated[float, typer.Option(help="seconds to wait for a consumer")] = 60.0,
     seed: Annotated[int, typer.Option(help="seed of the random phase")] = 0,
-    with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+    parent: Annotated[int, typer.Option(hidden=True, help="id of the process to end with")] = 0,
 ) -> None:
     """Play a recording as real LSL outlets, starting 1 s after its consumers connect."""
     import numpy as np
@@ -59,9 +59,9 @@ def play(
         session = getattr(sessions.split(session), split.value)
     lsl.configure(session_id, "machine")
     priority.raise_priority()  # it stands for an acquisition system, which has its own machine
-    player = Player(session, prefix, behaviours.value)
+    player = Player(session, prefix, behaviours.value, parent)
     print(f"{session.name}: {len(session.segments)} segments on {prefix}-spikes, waiting for a consumer", flush=True)
-    player.wait(wait, with_parent)
+    player.wait(wait)
     shift_ns = int(np.random.default_rng(seed).integers(0, session.bin_ns)) if phase is Phase.RANDOM else 0
-    player.play(shift_ns, with_parent)
+    player.play(shift_ns)
     print(f"done, {player.sent} spikes sent", flush=True)

@@ -64,12 +64,15 @@ def run(
 ) -> None:
     """Decode live from LSL to ZeroMQ, then print the summary."""
     stop = Stop()
+    from neds_core.errors import ConfigError
     from runtime import config as rigs
     from runtime.locate import demo
 
     playback = Playback(split, phase, behaviours) if rig is None or play else None
     config = rigs.load(rig if rig is not None else demo() / "rig.toml")
     config = _with_options(config, decoder, checkpoint, markers)
+    if save_log is not None and not save_log.parent.is_dir():
+        raise ConfigError(f"--save-log {save_log}: its folder does not exist; make it first")
     if playback is not None:
         config = _embedded(config, f"{config.rig}-{os.getpid()}", playback)
     elif allow_replay:
@@ -138,7 +141,7 @@ def _start_player(config: RigConfig, playback: Playback) -> subprocess.Popen[byt
         sys.executable, "-m", "runtime.cli", "play", config.score.recording,
         "--prefix", session, "--session-id", session,
         "--split", playback.split.value, "--phase", playback.phase.value, "--behaviours", playback.behaviours.value,
-        "--with-parent",
+        "--parent", str(os.getpid()),
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -18,9 +18,8 @@ class Log:
     def __init__(self, path: Path) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.file = path.open("w", newline="", encoding="utf-8")
-        self.rows = csv.writer(self.file)
-        self.rows.writerow(["stage", "step", "loss", "validation_skill", "terms"])
+        self.path = path
+        self.file: TextIO | None = None  # opened by the first step: a training that is refused leaves nothing
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -39,7 +38,10 @@ class Log:
     def step(self, progress: Progress) -> None:
         """One optimisation step."""
         terms = " ".join(f"{k}={v:.4f}" for k, v in progress.terms.items())
-        self.rows.writerow([self.name, progress.step, f"{progress.loss:.5f}", progress.skill, terms])
+        if self.file is None:
+            self.file = self.path.open("w", newline="", encoding="utf-8")
+            csv.writer(self.file).writerow(["stage", "step", "loss", "validation_skill", "terms"])
+        csv.writer(self.file).writerow([self.name, progress.step, f"{progress.loss:.5f}", progress.skill, terms])
         self.bar.update(self.task, completed=progress.step, total=progress.steps)
         if progress.skill is not None:
             self.bar.update(self.task, note=f"validation skill {progress.skill:.3f}")
@@ -50,7 +52,8 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
 
 def train(
@@ -60,10 +63,13 @@ def train(
 ) -> None:
     """Train, stop on validation, refit, and write a checkpoint. Ctrl-C keeps the best so far."""
     from neds_core import checkpoint as checkpoints, config as configs, release
+    from neds_core.errors import ConfigError
 
     settings = configs.load(config, configs.TrainConfig)
     recording = (config.parent / settings.recording).resolve()
     base = out or config.with_suffix(".safetensors")
+    if not base.parent.is_dir():
+        raise ConfigError(f"--out {base}: its folder does not exist; make it first")
     seeds = seed or [0]
     linears = None
     for number in seeds:

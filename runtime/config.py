@@ -97,6 +97,8 @@ def load(path: Path) -> RigConfig:
         raise ConfigError(f"{path}: bins.max_age_ms: below lateness_ms; raise it")
     home = path.resolve().parent
     recording = str(home / config.score.recording) if config.score.recording else ""
+    if recording and not Path(recording).is_file():
+        raise ConfigError(f"{path}: score.recording: {recording} does not exist; correct the path or leave it out")
     return msgspec.structs.replace(
         config,
         checkpoint=str(home / config.checkpoint),

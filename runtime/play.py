@@ -74,8 +74,11 @@ def timeline(session: Session, shift_ns: int = 0) -> list[Segment]:
 class Player:
     """The outlets of one playback, named PREFIX-spikes, PREFIX-markers and PREFIX-<behaviour>."""
 
-    def __init__(self, session: Session, prefix: str, behaviours: str = "recorded") -> None:
-        """behaviours: `recorded`, `noise`, `permuted` or `absent` (what the decoder must not care about)."""
+    def __init__(self, session: Session, prefix: str, behaviours: str = "recorded", parent: int = 0) -> None:
+        """behaviours: `recorded`, `noise`, `permuted` or `absent` (what the decoder must not care about).
+
+        parent: id of the process to end with, 0 = none.
+        """
         self.session = session
         rate = float(session.counts.sum() / (session.n_bins * session.bin_ns * 1e-9))
         spikes = pylsl.StreamInfo(
@@ -91,7 +94,7 @@ class Player:
         self.traces = self._traces(behaviours)
         self.behaviours = {name: self._outlet(prefix, name) for name in self.traces}
         self.sent = 0
-        self.parent = os.getppid()
+        self.parent = parent
 
     def _traces(self, mode: str) -> dict[str, np.ndarray]:
         traces = {s.name: self.session.values[s.name] for s in self.session.specs if s.kind == "continuous"}
@@ -113,14 +116,17 @@ class Player:
         info.desc().append_child("neds_rt").append_child_value("source", "replay")
         return pylsl.StreamOutlet(info)
 
-    def wait(self, timeout_s: float, with_parent: bool = False) -> None:
-        """Until somebody listens to the spikes, at most timeout_s, or until the parent process has ended."""
+    def _orphaned(self) -> bool:
+        return self.parent != 0 and os.getppid() != self.parent
+
+    def wait(self, timeout_s: float) -> None:
+        """Until somebody listens to the spikes. Raises `StreamError` after timeout_s, or when the parent has ended."""
         deadline = time.monotonic() + timeout_s
         while not self.spikes.wait_for_consumers(0.5):
-            if time.monotonic() > deadline or (with_parent and os.getppid() != self.parent):
+            if time.monotonic() > deadline or self._orphaned():
                 raise StreamError(f"nobody connected within {timeout_s:g} s; start `neds-rt run` first or raise --wait")
 
-    def play(self, shift_ns: int = 0, with_parent: bool = False) -> None:
+    def play(self, shift_ns: int = 0) -> None:
         """Send everything at its own time. Returns when the recording has ended, or the parent process has."""
         bin_ns = self.session.bin_ns
         plan = timeline(self.session, shift_ns)
@@ -132,7 +138,7 @@ class Player:
         end_ns = zero_ns + plan[-1].start_ns + (plan[-1].n_bins + GAP_BINS) * bin_ns
         edge_ns = zero_ns - int(LEAD_S * 1e9) // bin_ns * bin_ns
         slice_ns, at, note, value, tick = bin_ns // SLICES, 0, 0, 0, 0
-        while edge_ns <= end_ns and not (with_parent and os.getppid() != self.parent):
+        while edge_ns <= end_ns and not self._orphaned():
             self._sleep_until(edge_ns)
             upto = int(np.searchsorted(t_ns, edge_ns))
             if upto > at:

@@ -57,7 +57,7 @@ class Publisher:
                 socket.bind(f"tcp://{host}:{port}")
         except zmq.ZMQError as error:
             raise StreamError(
-                f"port {port} on {host} cannot be bound ({zmq.strerror(error.errno)}); another run may hold it: "
+                f"port {port} on {host} cannot be bound ({zmq.strerror(error.errno or 0)}); another run may hold it: "
                 f"stop it or set output.{key} (0 takes a free one)"
             ) from None
         return socket, f"tcp://{host}:{port}"

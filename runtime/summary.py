@@ -33,6 +33,8 @@ def counts_difference(result: Result, rows: np.ndarray, phase: np.ndarray) -> in
     if not path or markers is None:
         return None
     session = sessions.load(Path(path))
+    if session.units.sha256 != result.checkpoint.header.unit_map_sha:
+        return None
     log, total, matched = result.log, 0, False
     for row, at in zip(rows, phase, strict=True):
         first = markers.first_bin.get(int(log.segment[row]))

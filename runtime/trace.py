@@ -18,6 +18,7 @@ if sys.platform != "win32":
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
 CAUSES: tuple[str, ...] = ("input_late", "preempted", "gc", "page_fault", "backlog", "engine", "send", "unknown")
 PREEMPTED_NS = 2_000_000
+MAX_US = 60_000_000
 
 
 def percentiles(values_ms: np.ndarray) -> dict[str, float | None]:
@@ -32,12 +33,12 @@ class Latency:
     """A histogram in us with three significant digits, and the last minute for display."""
 
     def __init__(self) -> None:
-        self.histogram = HdrHistogram(1, 60_000_000, 3)
+        self.histogram = HdrHistogram(1, MAX_US, 3)
         self.recent: deque[float] = deque(maxlen=3000)
 
     def record(self, ns: int) -> None:
         """One sample in ns."""
-        self.histogram.record_value(max(1, ns // 1000))
+        self.histogram.record_value(min(max(1, ns // 1000), MAX_US))  # it drops what lies outside
         self.recent.append(ns * 1e-6)
 
     def summary_ms(self) -> dict[str, float | None]:

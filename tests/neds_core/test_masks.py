@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,12 +15,15 @@ from neds_core.masks import FAMILIES
 from neds_core.model import Batch
 from neds_core.session import BehaviourSpec
 
-NONE = MaskConfig(encoding=0, decoding=0, within_spikes=0, within_behaviour=0, cross_modal=0)
-
 
 def only(family: str, ratio: float) -> MaskConfig:
     """A configuration that always draws one family."""
-    return msgspec.structs.replace(NONE, **{family: 1.0, "ratio": ratio})
+    return weighted(ratio, **{family: 1.0})
+
+
+def weighted(ratio: float, **weight: float) -> MaskConfig:
+    """A configuration that draws these families and no other."""
+    return MaskConfig(**{name: weight.get(name, 0.0) for name in FAMILIES}, ratio=ratio)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -91,7 +93,7 @@ def test_modalities_and_samples_are_drawn_independently() -> None:
 def test_families_are_drawn_by_weight() -> None:
     """Weights are relative; a weight of 0 is never."""
     rng = np.random.default_rng(2)
-    config = msgspec.structs.replace(NONE, encoding=30.0, decoding=10.0)
+    config = weighted(0.3, encoding=30.0, decoding=10.0)
     drawn = [masks.draw(rng, config, np.ones((1, 2), bool), np.zeros(2, bool))[0] for _ in range(2000)]
     encoding = np.array([h[0, 0] and not h[0, 1] for h in drawn])
     decoding = np.array([h[0, 1] and not h[0, 0] for h in drawn])
@@ -151,7 +153,7 @@ def test_the_loss_reads_every_asked_token_and_no_other(seed: int, asked: np.ndar
         (("spikes", batch.counts), ("wheel_speed", batch.traces["wheel_speed"]), ("choice", batch.classes["choice"]))
     ):
         kept = target.clone()
-        target[~ask[..., m]] = -1 if name == "choice" else 77  # -1: undefined; cross_entropy would refuse it
+        target[~ask[..., m]] = -1 if name == "choice" else torch.nan  # -1: undefined; cross_entropy would refuse it
         assert all(torch.equal(value, before[n]) for n, value in terms().items())
         target.copy_(kept)
         for b, t in np.argwhere(asked[..., m]):

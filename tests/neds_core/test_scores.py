@@ -102,6 +102,15 @@ def test_peak_lag_recovers_a_known_shift(lag: int) -> None:
     assert scores.peak_lag(target.ravel(), value.ravel(), np.arange(30).repeat(60)) == lag
 
 
+def test_peak_lag_looks_inside_trials() -> None:
+    """Trials of 10 bins that repeat the trial before, 10 bins ago, and trail their own target by one bin."""
+    rng = np.random.default_rng(9)
+    target = rng.normal(size=(200, 11))
+    value = 0.5 * target[:, :-1] + np.roll(target[:, 1:], 1, axis=0)
+
+    assert scores.peak_lag(target[:, 1:].ravel(), value.ravel(), np.arange(200).repeat(10)) == 1
+
+
 @given(
     label=st.lists(st.integers(0, 2), min_size=2, max_size=30).filter(lambda y: len(set(y)) > 1),
     seed=st.integers(0, 2**31),

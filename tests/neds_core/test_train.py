@@ -130,7 +130,9 @@ def test_selected_outputs_alone_stop_training(tiny: TrainConfig, parts: Splits, 
 
 
 @pytest.mark.parametrize(("at", "best"), [(25, 20), (30, 30), (4, 0)])
-def test_an_interrupt_keeps_the_best_so_far(run: Run, fitted: Fit, at: int, best: int) -> None:
+def test_an_interrupt_keeps_the_best_so_far(
+    run: Run, fitted: Fit, parts: Splits, scale: Scalers, tiny: TrainConfig, at: int, best: int
+) -> None:
     """Ctrl-C during a step: history so far, weights of the best measure so far; before any, it says step 0."""
 
     def stop(progress: Progress) -> None:
@@ -143,8 +145,9 @@ def test_an_interrupt_keeps_the_best_so_far(run: Run, fitted: Fit, at: int, best
     assert found.history == fitted.history[:at]
     assert found.best_step == best
     if best:
+        held = Windows(parts.validation, parts.validation.specs, scale)
         assert found.best_skill == fitted.history[best - 1].skill
-        assert not found.model.training
+        assert train.skill(found.model, parts.validation, held, tiny.outputs) == found.best_skill
 
 
 def test_a_refit_runs_as_many_steps_as_it_is_told(run: Run) -> None:

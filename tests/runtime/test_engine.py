@@ -103,12 +103,11 @@ def test_stream_is_offline(tiny_ones: dict[str, Checkpoint], decoder: str, kind:
     np.testing.assert_allclose(in_z(engine, streamed), in_z(engine, offline), atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def a_log(n: int = 60, seed: int = 0) -> Log:
+def a_log(seed: int = 0, live: float = 0.8) -> Log:
     """60 dense bins, one in five without data, from position 0."""
-    rng = np.random.default_rng(seed)
-    clock = np.arange(n) % 20
-    counts = rng.poisson(1.0, (n, U)).astype(np.uint16)
-    return Log(counts, rng.random(n) < 0.8, clock, np.zeros(n, bool), np.zeros(n, np.int64))
+    rng, n = np.random.default_rng(seed), 60
+    counts, clock = rng.poisson(1.0, (n, U)).astype(np.uint16), np.arange(n) % 20
+    return Log(counts, rng.random(n) < live, clock, np.zeros(n, bool), np.zeros(n, np.int64))
 
 
 @pytest.mark.parametrize("decoder", ENGINES)
@@ -127,7 +126,7 @@ def test_a_skipped_bin_is_an_invalid_one(
 ) -> None:
     """`skip` leaves what stepping through bins without data leaves, to the last bit."""
     stepped, skipped = (engines.create(tiny_ones[kind], decoder) for _ in "ab")
-    log = a_log()
+    log = a_log(live=1.0)
     for t in range(10):
         log.step(stepped, t)
         log.step(skipped, t)
