@@ -106,6 +106,8 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
         ):
             for name in set(names) - set(known):
                 raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
+        if not (self.masks.ratio or self.masks.encoding or self.masks.decoding):
+            raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides a whole modality")
 
 
 Tree = TypeVar("Tree", bound=Struct)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neds_core.errors import DataError
 from neds_core.session import BehaviourSpec, Session
 
 
@@ -33,6 +34,17 @@ def inside(session: Session) -> np.ndarray:
     return out & session.valid
 
 
+def known(session: Session, spec: BehaviourSpec) -> np.ndarray:
+    """(T,) bool: valid bins inside the segments where a behaviour is defined. Refuses a part without any."""
+    values = session.values[spec.name]
+    rows = inside(session) & (values >= 0 if spec.kind == "class" else np.isfinite(values))
+    if not rows.any():
+        raise DataError(
+            f"recording {session.name!r} has no {spec.name} in a part it is split into; leave it out of the outputs"
+        )
+    return rows
+
+
 def fit(train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float) -> Scalers:
     """Estimate the scalers on a training part."""
     rows = inside(train)
@@ -43,18 +55,17 @@ def fit(train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float) ->
     mean, sd, prior, trial_mean = {}, {}, {}, {}
     clock = train.clock()
     for spec in specs:
-        values = train.values[spec.name]
+        values, defined = train.values[spec.name], known(train, spec)
         if spec.kind == "class":
-            n = np.bincount(values[rows & (values >= 0)], minlength=len(spec.classes))
+            n = np.bincount(values[defined], minlength=len(spec.classes))
             prior[spec.name] = (n + 1.0) / (n + 1.0).sum()
             continue
-        known = rows & np.isfinite(values)
-        mean[spec.name], sd[spec.name] = float(values[known].mean()), float(values[known].std()) or 1.0
+        mean[spec.name], sd[spec.name] = float(values[defined].mean()), float(values[defined].std()) or 1.0
         trial_mean[spec.name] = np.zeros(0, np.float32)
         if not train.continuous:
             n_phase = int(clock.max()) + 1
-            total = np.bincount(clock[known], values[known], n_phase)
-            n = np.bincount(clock[known], minlength=n_phase)
+            total = np.bincount(clock[defined], values[defined], n_phase)
+            n = np.bincount(clock[defined], minlength=n_phase)
             average = np.where(n > 0, total / np.maximum(n, 1), mean[spec.name])
             trial_mean[spec.name] = average.astype(np.float32)
     return Scalers(kept, root.mean(0), gain, mean, sd, prior, trial_mean)

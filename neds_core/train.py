@@ -91,6 +91,8 @@ def _step(
     model: NEDS, windows: Windows, rng: np.random.Generator, config: TrainConfig, kept: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, float]]:
     batch, hidden, asked, keep = windows.sample(rng, config.fit, config.model, config.masks)
+    while not asked.any():  # a small batch may draw a mask that asks nothing
+        batch, hidden, asked, keep = windows.sample(rng, config.fit, config.model, config.masks)
     out = model(batch, hidden, keep)
     terms = losses.loss(out, batch, asked, model.specs, kept)
     return losses.total(terms, config.fit.loss_weights), {k: float(v.detach()) for k, v in terms.items()}
@@ -112,6 +114,9 @@ def fit(
     """
     specs = tuple(train.spec(name) for name in config.outputs)
     select = config.select or config.outputs
+    for spec in specs:
+        for part in (train, validation or train):
+            scaling.known(part, spec)
     windows = Windows(train, specs, scale)
     held = Windows(validation, specs, scale) if validation is not None else None
     rng = np.random.default_rng(seed)

@@ -18,6 +18,7 @@ from neds_core.errors import StreamError
 from neds_core.session import UnitTable
 
 SCHEMA = "1"
+PORT_RANGE = 256  # liblsl's own 32 are used up by 16 outlets on a machine; the next cannot be found
 LAYOUT = "events_unit"
 REPLAY_SESSION = "neds-rt-replay"
 SAME_CLOCK_S = 1e-3  # a stream of this host within this offset stamps with this very clock
@@ -32,6 +33,7 @@ def configure(session_id: str, resolve_scope: str, known_peers: tuple[str, ...] 
     peers = ", ".join(known_peers or (("127.0.0.1",) if resolve_scope == "machine" else ()))
     content = (
         f"[multicast]\nResolveScope = {resolve_scope}\n"
+        f"[ports]\nPortRange = {PORT_RANGE}\n"
         f"[lab]\nSessionID = {session_id}\nKnownPeers = {{{peers}}}\n"
         "[log]\nlevel = -3\n"
     )

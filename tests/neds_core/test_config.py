@@ -78,6 +78,7 @@ def test_a_key_like_no_other_names_them_all() -> None:
             GOOD + "[masks]\nencoding=0\ndecoding=0\nwithin_spikes=0\nwithin_behaviour=0\ncross_modal=0",
             "masks: every family has weight 0",
         ),
+        (GOOD + "[masks]\nencoding = 0\ndecoding = 0\nratio = 0", "masks: ratio 0 hides nothing"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_path(text: str, start: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -280,6 +281,52 @@ def test_a_port_in_use(fails: Fails, make_rig: MakeRig, command: str, key: str) 
         sentence = fails(command, rig)
     assert sentence.startswith(f"port {ports[key]} on 127.0.0.1 cannot be bound (Address already in use)")
     assert f"set output.{key} (0 takes a free one)" in sentence
+
+
+# --- a check of a rig that is right ---
+
+
+@pytest.fixture
+def firing(make_outlet: Callable[..., pylsl.StreamOutlet], stream_name: str, session: Session) -> Iterator[str]:
+    """Name of a live stream on which units 0 to 4 fire, with keep-alives."""
+    outlet = make_outlet(stream_name, session.units)
+    ended = threading.Event()
+
+    def fire() -> None:
+        sent = 0
+        while not ended.wait(0.01):
+            outlet.push_sample([sent % 5])
+            sent += 1
+            outlet.push_sample([-1 - sent])
+
+    sender = threading.Thread(target=fire)
+    sender.start()
+    yield stream_name
+    ended.set()
+    sender.join()
+
+
+def test_check_prints_the_plan(
+    call: Callable[..., int], make_rig: MakeRig, firing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = make_rig(input=f'spikes = "{firing}"\nwait_s = 2')
+
+    assert call("check", rig, "--seconds", "1", "--json") == 0
+
+    plan = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert plan["units"] == {"expected": 12, "kept": 11}
+    assert plan["spikes"]["units_seen"] == 5
+    assert plan["spikes"]["received"] > 10
+    assert plan["spikes"]["lost_upstream"] == 0
+    assert plan["spikes"]["source"] == "live"
+    assert plan["spikes"]["recommended_lateness_ms"] >= 1.0
+    assert [o["name"] for o in plan["outputs"]] == ["wheel_speed", "choice"]
+    assert plan["receptive_field_bins"] == 2 * (5 - 1) + 1
+
+    assert call("check", rig, "--seconds", "0.3") == 0
+    words = capsys.readouterr().out
+    assert "12 in the map, 11 kept, 5 seen" in words
+    assert "receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in words
 
 
 # --- training and evaluation ---

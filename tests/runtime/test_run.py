@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
+from runtime import report
 from runtime.client import Subscriber
 from runtime.locate import demo
 from runtime.wire import Flag
@@ -156,6 +157,14 @@ def test_both_laws_balance_to_the_last_spike_and_token(runs: dict[str, Logged]) 
         assert scored <= tokens["closed"] - tokens["idle"]
         assert (spikes["out_of_range"], spikes["quarantined"], logged.summary["lost_upstream"]) == (0, 0, 0)
         assert len(logged.log["counts"]) <= tokens["closed"]
+
+
+def test_the_same_summary_can_be_read_by_people(runs: dict[str, Logged]) -> None:
+    words = "\n".join(report.lines(runs["recorded"].summary))
+    assert words.startswith("REPLAY  neds on ")
+    for name in ("wheel_speed", "whisker_motion_energy", "choice", "edge_to_pub_ms", "deadline misses", "ended by"):
+        assert name in words
+    assert "not scored: no measured behaviour" in "\n".join(report.lines(runs["absent"].summary))
 
 
 def test_no_label_that_was_inferred_is_scored(runs: dict[str, Logged]) -> None:
