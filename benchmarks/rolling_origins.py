@@ -2,7 +2,9 @@
 
 Train on everything before an origin, score the stretch after it, move on. The last 20 %, the
 test part, is never read. Each line of the output is one configuration at one origin and seed,
-beside the ridge of the same kind on the same bins.
+beside the ridge of the same kind on the same bins. The skill of NEDS is its best over the
+early-stopping checks on that stretch, so it ranks configurations; it is no fair comparison with
+the ridge, which gets no such pick.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -92,7 +94,9 @@ def refit(session: Session, spec: BehaviourSpec, scalers: Scalers, bank: Bank, p
     y = session.values[spec.name][bins]
     if spec.kind == "class":
         rows = decision_bins(session, bins) & (y >= 0)
-        return linear.logistic_fit(bank, x[rows], y[rows], len(spec.classes), penalty)
+        balanced = linear.logistic_fit(bank, x[rows], y[rows], len(spec.classes), penalty)
+        share = np.log(scalers.prior[spec.name]).astype(np.float32)  # its posteriors mean what those of NEDS mean
+        return replace(balanced, bias=balanced.bias + share)
     rows = session.valid[bins] & np.isfinite(y)
     return linear.ridge_fit(bank, x[rows], y[rows].astype(np.float64), penalty)
 

@@ -29,7 +29,8 @@ class LinearHeader(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a checkpoint came about. `test_looks` counts how often the test part was scored for it."""
+    """How a checkpoint came about. `test_looks` counts the scorings of the test part that were recorded as such
+    (`neds-rt evaluate --record`), `test_scores` holds the last of them."""
 
     created: str
     recording: str
@@ -162,4 +163,10 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Chec
         )
         for name, h in header.linear.items()
     }
+    for spec in header.specs:
+        scale = (header.mean, header.sd) if spec.kind == "continuous" else ()
+        kept = [table[spec.name] for table in (header.blend, *scale)]
+        wanted = linear[spec.name].bank.n_features(len(units))
+        if not np.isfinite(kept).all() or linear[spec.name].weight.shape[0] != wanted:
+            raise ValueError(f"the decoders of {spec.name} are incomplete")
     return Checkpoint(header, model, units, scalers, linear, hashlib.sha256(path.read_bytes()).hexdigest())

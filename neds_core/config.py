@@ -32,7 +32,6 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     dropout: Ratio = 0.3
     embed_dropout: Ratio = 0.2
     unit_dropout: Ratio = 0.3
-    rotary_base: Rate = 10000.0
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):

@@ -19,14 +19,14 @@ def evaluate(
     import torch
 
     from neds_core import checkpoint as files, session as sessions
-    from runtime import report, scoring
+    from runtime import report, seeds
 
     torch.set_num_threads(1)
     session = sessions.load(recording)
     part = sessions.split(session).test
     rows = [_one(files.load(path), part) for path in checkpoints]
     result: dict[str, Any] = {
-        "recording": session.name, "checkpoints": [p.name for p in checkpoints], **scoring.pool(rows)
+        "recording": session.name, "checkpoints": [p.name for p in checkpoints], **seeds.pool(rows)
     }  # fmt: skip
     if record:
         for path, row in zip(checkpoints, rows, strict=True):
@@ -46,7 +46,7 @@ def _one(checkpoint: Any, part: Any) -> Any:
     import numpy as np
 
     from neds_core.errors import DataError
-    from runtime import replayed, scoring
+    from runtime import replayed, scoring, seeds
     from runtime.layout import layout
 
     if checkpoint.header.unit_map_sha != part.units.sha256:
@@ -59,4 +59,4 @@ def _one(checkpoint: Any, part: Any) -> Any:
     truth = replayed.truth(part, log, rows)
     outputs, _ = scoring.score(checkpoint, layout(checkpoint), log, rows, found, truth)
     exact = scoring.exactness(layout(checkpoint), log.values[rows], found["neds"], log.valid[rows])
-    return scoring.SeedScores(checkpoint, found, truth, log.segment[rows], outputs, exact)
+    return seeds.SeedScores(checkpoint, found, truth, log.segment[rows], outputs, exact)

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,10 +37,23 @@ class Stop:
 
     def __init__(self) -> None:
         self.live: LiveRun | None = None
+        self.holding = self.pending = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A stretch that a signal may not cut in two: it takes effect at the end."""
+        self.holding = True
+        yield
+        self.holding = False
+        if self.pending:
+            raise KeyboardInterrupt
+
     def __call__(self, number: int, frame: object) -> None:
+        if self.holding:
+            self.pending = True
+            return
         if self.live is None or self.live.stop.is_set():
             raise KeyboardInterrupt
         self.live.stop.set()
@@ -78,9 +92,12 @@ def run(
     elif allow_replay:
         config = _in_replay_session(config)
     with ExitStack() as stack:
+        player = None
         if playback is not None:
-            stack.callback(_end, _start_player(config, playback))
-        result = _decode(config, stack, stop, allow_replay or playback is not None, seconds, headless or json)
+            with stop.held():
+                player = _start_player(config, playback)
+                stack.callback(_end, player)
+        result = _decode(config, stack, stop, player, allow_replay, seconds, headless or json)
         from runtime import summary
 
         if save_log is not None:
@@ -136,6 +153,9 @@ def _embedded(config: RigConfig, prefix: str, playback: Playback) -> RigConfig:
 
 
 def _start_player(config: RigConfig, playback: Playback) -> subprocess.Popen[bytes]:
+    from neds_core import session as sessions
+
+    sessions.load(Path(config.score.recording))  # refused here, in one sentence, rather than by the child
     session = config.lsl.session_id
     command = [
         sys.executable, "-m", "runtime.cli", "play", config.score.recording,
@@ -158,7 +178,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _decode(
-    config: RigConfig, stack: ExitStack, stop: Stop, allow_replay: bool, seconds: float | None, headless: bool
+    config: RigConfig,
+    stack: ExitStack,
+    stop: Stop,
+    player: subprocess.Popen[bytes] | None,
+    allow_replay: bool,
+    seconds: float | None,
+    headless: bool,
 ) -> Result:
     """Connect, warm up, decode until the end; what was opened closes with `stack`."""
     from runtime import lsl
@@ -174,8 +200,8 @@ def _decode(
     print(
         f"decode and status on {publisher.address}, latest on {publisher.latest_address}", file=sys.stderr, flush=True
     )
-    streams = find_streams(config, checkpoint, allow_replay)
-    live = LiveRun(config, checkpoint, streams, publisher)
+    streams = find_streams(config, checkpoint, allow_replay or player is not None)
+    live = LiveRun(config, checkpoint, streams, publisher, lambda: player is None or player.poll() is None)
     stop.live = live
     if not headless and sys.stdout.isatty():
         view = subprocess.Popen([sys.executable, "-m", "runtime.view", publisher.address, config.rig], process_group=0)

@@ -17,6 +17,7 @@ from runtime.token import NO_TIME, SPIKES
 MAX_PULL = 65_536
 KEEP_ALIVE_MODULUS = 2**31 - 1
 BUFFER_S = 10
+UNKNOWN_RATE_HZ = 20_000.0  # sizes the buffer of a stream that declares no rate
 DELAYS_KEPT = 1 << 20
 SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
 
@@ -49,7 +50,7 @@ class SpikeInlet(Inlet):
     """
 
     def __init__(self, info: pylsl.StreamInfo, description: lsl.Description) -> None:
-        super().__init__(info, self._buffer(max(description.rate_hz, 100.0) + 100.0))
+        super().__init__(info, self._buffer(2.0 * description.rate_hz or UNKNOWN_RATE_HZ))
         self.description = description
         self.units = np.zeros((MAX_PULL, 1), np.int32)
         self.spikes = np.zeros(MAX_PULL, SPIKES)

@@ -34,6 +34,6 @@ def layout(checkpoint: Checkpoint) -> Layout:
     for spec in checkpoint.specs:
         n = 1 if spec.kind == "continuous" else len(spec.classes)
         columns[spec.name] = slice(len(scale), len(scale) + n)
-        scale += [checkpoint.header.sd.get(spec.name, 1.0)] * n
-        offset += [checkpoint.header.mean.get(spec.name, 0.0)] * n
+        scale += [checkpoint.header.sd[spec.name] if spec.kind == "continuous" else 1.0] * n
+        offset += [checkpoint.header.mean[spec.name] if spec.kind == "continuous" else 0.0] * n
     return Layout(checkpoint.specs, columns, np.array(scale, np.float32), np.array(offset, np.float32))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from runtime.wire import SCHEMA, Event, Flag
 
 PULL_S = 0.02
 STATUS_NS = 1_000_000_000
+JUMP_TOKENS = 51
 
 
 @dataclass(slots=True)
@@ -49,7 +50,16 @@ class Result:
 class LiveRun:
     """Wires streams, pipeline and publisher, and runs the loop until told to stop."""
 
-    def __init__(self, config: RigConfig, checkpoint: Checkpoint, streams: Streams, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        config: RigConfig,
+        checkpoint: Checkpoint,
+        streams: Streams,
+        publisher: Publisher,
+        player_runs: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """player_runs: False once a player that this run started has ended."""
+        self.player_runs = player_runs
         torch.set_num_threads(config.engine.threads)
         self.config, self.checkpoint, self.streams, self.publisher = config, checkpoint, streams, publisher
         self.engine = engines.create(checkpoint, config.engine.decoder)
@@ -67,16 +77,18 @@ class LiveRun:
         capacity = int(config.score.log_s * 1e9 / checkpoint.header.bin_ns)
         self.log = RunLog(capacity, len(checkpoint.units), self.engine.layout.n_values)
         self.pipeline = Pipeline(binner, self.engine, rules, on_token=self._on_token)
-        self.latency = {name: Latency() for name in ("edge_to_pub_ms", "infer_ms", "age_ms")}
+        self.latency = {name: Latency() for name in ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "infer_ms", "age_ms")}
         self.misses: dict[str, int] = dict.fromkeys(CAUSES, 0)
         self.stop = threading.Event()
         self.gc_ns = 0
         self._gc_began = 0
         self._state = "STARTING"
-        self.messages = Messages(config, checkpoint, self.engine, streams, self.pipeline, self.log)
+        self._jumps = self._jump_left = 0
+        self.messages = Messages(config, checkpoint, self.engine, streams, self.pipeline)
 
     def _on_token(self, token: Token, values: np.ndarray | None, infer_ns: int) -> None:
         self.log.add(token, values, infer_ns)
+        self.messages.note(token)
         if infer_ns:
             self.latency["infer_ms"].record(infer_ns)
 
@@ -114,7 +126,6 @@ class LiveRun:
         pipeline.binner.start(now)
         end_ns = now + int(seconds * 1e9) if seconds is not None else None
         status_ns = now
-        parent = os.getppid()
         stopped_by = "signal"
         while not self.stop.is_set():
             wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - lsl.now_ns()) * 1e-9))
@@ -136,10 +147,13 @@ class LiveRun:
             if now >= status_ns:
                 self._tell_status(now)
                 status_ns += STATUS_NS
+                if not self.player_runs() and not (markers is not None and markers.ended):
+                    stopped_by = "player_gone"
+                    break
             if markers is not None and markers.ended:
                 stopped_by = "recording_end"
                 break
-            if (end_ns is not None and now >= end_ns) or os.getppid() != parent:
+            if end_ns is not None and now >= end_ns:
                 stopped_by = "seconds"
                 break
         self._say_end()
@@ -153,7 +167,7 @@ class LiveRun:
 
     def _publish(self, decoded: Decoded, moment: trace.Moment) -> None:
         before = lsl.now_ns()
-        self.publisher.send(self.messages.decode(decoded, before, 0))
+        self.publisher.send(self.messages.decode(decoded, before, self._clock_flag()))
         sent = lsl.now_ns()
         if decoded.values is not None and sent - decoded.t_end_ns <= self.budget_ns:
             self.log.mark_in_time(decoded.token)
@@ -163,6 +177,8 @@ class LiveRun:
         bin_ns = self.checkpoint.header.bin_ns
         for i in range(decoded.superseded + 1):
             self.latency["edge_to_pub_ms"].record(sent - (decoded.t_end_ns - i * bin_ns))
+            if decoded.values is not None:
+                self.latency["edge_to_pub_decoded_ms"].record(sent - (decoded.t_end_ns - i * bin_ns))
         if sent - decoded.t_end_ns > self.budget_ns or decoded.superseded:
             cause = trace.miss_cause(
                 edge_ns=decoded.t_end_ns, arrived_ns=moment.t_ns, closed=decoded.superseded + 1,
@@ -178,6 +194,16 @@ class LiveRun:
         if decoded.state != self._state:
             self.publisher.tell("event", Event(SCHEMA, "state", sent, f"{self._state} to {decoded.state}"))
             self._state = decoded.state
+
+    def _clock_flag(self) -> Flag:
+        """CLOCK_JUMP for a second after the sender's clock stepped, and one event."""
+        jumps = self.streams.spikes.clock.jumps
+        if jumps != self._jumps:
+            self._jumps, self._jump_left = jumps, JUMP_TOKENS
+            detail = f"the sender's clock stepped, {jumps} times so far"
+            self.publisher.tell("event", Event(SCHEMA, "clock_jump", lsl.now_ns(), detail))
+        self._jump_left = max(0, self._jump_left - 1)
+        return Flag.CLOCK_JUMP if self._jump_left else Flag(0)
 
     def _tell_status(self, now: int) -> None:
         self.publisher.tell("status", self.messages.status(now, self.latency["edge_to_pub_ms"], self.misses))

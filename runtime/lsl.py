@@ -20,6 +20,7 @@ from neds_core.session import UnitTable
 SCHEMA = "1"
 PORT_RANGE = 256  # liblsl's own 32 are used up by 16 outlets on a machine; the next cannot be found
 LAYOUT = "events_unit"
+SOURCES = ("live", "replay", "synthetic")
 REPLAY_SESSION = "neds-rt-replay"
 SAME_CLOCK_S = 1e-3  # a stream of this host within this offset stamps with this very clock
 PROBE_S = 2.0
@@ -88,9 +89,18 @@ def read_description(info: pylsl.StreamInfo) -> Description:
         )
     if block.child_value("clock") != "lsl":
         raise StreamError(f"stream {info.name()!r} stamps with a clock of its own; stamp with LSL local_clock()")
+    for key, wanted in {"schema": SCHEMA, "id_base": "0", "stamp": "spike"}.items():
+        if block.child_value(key) != wanted:
+            raise StreamError(
+                f"stream {info.name()!r} declares {key} {block.child_value(key)!r}; send {wanted!r} (docs/lsl.md)"
+            )
+    if block.child_value("source") not in SOURCES:
+        raise StreamError(
+            f"stream {info.name()!r} declares source {block.child_value('source')!r}; say one of {', '.join(SOURCES)}"
+        )
     return Description(
         layout,
-        block.child_value("source") or "live",
+        block.child_value("source"),
         block.child_value("keep_alive") == "1",
         block.child_value("unit_map_sha256"),
         _rate_hz(info.name(), block.child_value("rate_hz")),

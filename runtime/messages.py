@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
@@ -11,8 +13,8 @@ from runtime.config import RigConfig
 from runtime.engine import Engine
 from runtime.pipeline import Pipeline
 from runtime.streams import Streams
-from runtime.token import Decoded
-from runtime.trace import Latency, RunLog
+from runtime.token import Decoded, Token
+from runtime.trace import Latency
 from runtime.wire import SCHEMA, Decode, Flag, Output, OutputInfo, Status
 
 MINUTE_NS = 60_000_000_000
@@ -28,15 +30,20 @@ class Messages:
         engine: Engine,
         streams: Streams,
         pipeline: Pipeline,
-        log: RunLog,
     ) -> None:
         self.config, self.checkpoint, self.engine = config, checkpoint, engine
-        self.streams, self.pipeline, self.log = streams, pipeline, log
+        self.streams, self.pipeline = streams, pipeline
         self.budget_ns = int(config.output.budget_ms * 1e6)
         self.boot = boot_id()
         self.seq = 0
         self.seen = np.zeros(len(checkpoint.units), bool)
         self.misses_at: list[int] = []
+        self.recent_spikes: deque[int] = deque(maxlen=round(1e9 / checkpoint.header.bin_ns))  # of the last second
+
+    def note(self, token: Token) -> None:
+        """One closed token: what the next status says of units and rate."""
+        self.seen |= token.counts > 0
+        self.recent_spikes.append(int(token.counts.sum()))
 
     def outputs(self, values: np.ndarray | None) -> dict[str, Output]:
         """Outputs by name from the flat values (V,); all null where there are none."""
@@ -86,10 +93,6 @@ class Messages:
     def status(self, now: int, latency: Latency, misses: dict[str, int]) -> Status:
         """Counters and words, once a second."""
         header, markers = self.checkpoint.header, self.streams.markers
-        n = min(self.pipeline.binner.open_bin, self.log.capacity)
-        recent = self.log.counts[max(0, n - 500) : n]
-        self.seen |= recent.any(0)
-        last_second = self.log.counts[max(0, n - 50) : n]
         self.misses_at = [t for t in self.misses_at if now - t < MINUTE_NS]
         return Status(
                 schema=SCHEMA, rig=self.config.rig, boot_id=self.boot,
@@ -98,14 +101,14 @@ class Messages:
                 model_sha=self.checkpoint.sha, model_created=header.record.created,
                 unit_map_sha=header.unit_map_sha,
                 outputs=[
-                    OutputInfo(s.name, s.kind, s.unit, s.sign, s.filter, list(s.classes))
+                    OutputInfo(s.name, s.kind, s.unit, s.sign, s.filter, s.filter_delay_ms, s.labels, list(s.classes))
                     for s in self.engine.layout.specs
                 ],
                 flag_names={f.name: int(f) for f in Flag if f.name}, counters=self.counters(misses),
                 edge_to_pub_ms=latency.recent_ms(),
                 misses_last_minute=len(self.misses_at), units_seen=int(self.seen.sum()),
                 units_expected=len(self.checkpoint.units),
-                population_rate_hz=float(last_second.sum() / max(len(last_second), 1) * 1e9 / header.bin_ns),
+                population_rate_hz=float(np.mean(self.recent_spikes or [0]) * 1e9 / header.bin_ns),
                 segment=self.pipeline.segment if self.pipeline.segment >= 0 else None,
                 last_marker=markers.last if markers else "",
                 measured=self.streams.measured(now, header.bin_ns),

@@ -9,6 +9,10 @@ def _number(value: Any, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def _range(pair: Any) -> str:
+    return "too few trials" if pair is None or pair[0] is None else f"[{pair[0]:.3f}, {pair[1]:.3f}]"
+
+
 def lines(summary: dict[str, Any]) -> list[str]:
     """Lines of the printed summary of a run (`runtime.summary.build`)."""
     tokens, spikes = summary["tokens"], summary["spikes"]
@@ -20,18 +24,17 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{'trial avg':>9} {'lag ms':>7}"
         )
     for name, row in traces.items():
-        low, high = row["ci95"]
         out.append(
-            f"{name:24} {row['r2']:7.3f} {f'[{low:.3f}, {high:.3f}]':>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
+            f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
             f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
         )
     for name, row in summary["outputs"].items():
         if name not in traces:
             out += _other(name, row)
     out.append("")
-    for key in ("edge_to_pub_ms", "infer_ms", "age_ms", "source_delay_ms"):
+    for key in ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "infer_ms", "age_ms", "source_delay_ms"):
         row = summary[key]
-        out.append(f"{key:16} " + "  ".join(f"{p} {_number(row[p], 2)}" for p in ("p50", "p90", "p99", "p99.9", "max")))
+        out.append(f"{key:23}" + "  ".join(f"{p} {_number(row[p], 2)}" for p in ("p50", "p90", "p99", "p99.9", "max")))
     causes = ", ".join(f"{k} {v}" for k, v in summary["miss_causes"].items() if v) or "none"
     out += [
         f"deadline misses  {summary['deadline_misses']} ({causes})",
@@ -69,16 +72,15 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
     out = [f"{result['recording']}, held-out part, {len(result['checkpoints'])} checkpoint(s)", ""]
     for name, row in result["traces"].items():
         ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
-        low, high = row["ridge_ci95"]
         out += [
             name,
             f"  neds   {ours}   about the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
             f"  blend  {blend}",
-            f"  ridge  {row['ridge']:.3f} [{low:.3f}, {high:.3f}]   trial average {_number(row['trial_average'])}",
+            f"  ridge  {row['ridge']:.3f} {_range(row['ridge_ci95'])}   trial average {_number(row['trial_average'])}",
         ]
         for decoder in ("neds", "blend"):
             gain = row[f"{decoder}_minus_ridge"]
-            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]")
+            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
     for name, rows in result["other"].items():
         for row in rows:
             out += _other(name, row)

@@ -11,13 +11,14 @@ from neds_core import scores
 from neds_core.checkpoint import Checkpoint
 from neds_core.session import BehaviourSpec
 from runtime import engine as engines
-from runtime.layout import Layout, layout
+from runtime.layout import Layout
 from runtime.trace import RunLog
 
 Row = dict[str, Any]  # one JSON object
 
 BLOCK_S = 10.0  # bootstrap blocks of a continuous recording
-MOVING_PX_S = 25.0  # slower than this, a tracked animal counts as standing
+MOVING_PX_S = 25.0  # slower than this over a second, a tracked animal counts as standing
+MIN_GROUPS = 5  # fewer trials or blocks than this carry no interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +58,55 @@ def score_trace(
     decoded: dict[str, np.ndarray],
     trial: np.ndarray,
     average: np.ndarray,
+    mean: float,
     bin_ns: int,
 ) -> Row:
     """Scores of one continuous output. decoded: decoder -> (n,) in units, NaN = nothing was said.
 
-    A token without any value yet scores as the target mean of the training part (`average`
-    carries the trial average, or that mean).
+    average (n,): the training part's trial average, a reference only. A token for which
+    nothing has been said yet scores as `mean`, the training part's mean: it lends no clock.
     """
     known = np.isfinite(target)
     y, group, mean_trial = target[known], trial[known], average[known]
-    given = {name: np.where(np.isfinite(v), v, average)[known] for name, v in decoded.items()}
+    given = {name: np.where(np.isfinite(v), v, mean)[known] for name, v in decoded.items()}
     if len(y) < 2:
         return {"r2": None, "n": int(known.sum()), "null_reason": "no measured behaviour was received"}
     ours = given["published"]
     phase = bool(np.ptp(mean_trial) > 0)
-    low, high = scores.r2_interval(y, ours, group)
-    return {
-        "r2": scores.r2(y, ours),
-        "r2_about_mean_trial": scores.r2(y, ours, mean_trial) if phase else None,
-        "neds_r2": scores.r2(y, given["neds"]),
-        "ridge_r2": scores.r2(y, given["ridge"]),
-        "blend_r2": scores.r2(y, given["blend"]),
+    row: Row = {"r2": scores.r2(y, ours), "r2_about_mean_trial": scores.r2(y, ours, mean_trial) if phase else None}
+    for name in engines.ENGINES:
+        row[f"{name}_r2"] = scores.r2(y, given[name])
+        row[f"{name}_r2_about_mean_trial"] = scores.r2(y, given[name], mean_trial) if phase else None
+        row[f"{name}_ci95"] = interval(y, given[name], group)
+    return row | {
         "mean_r2": scores.r2(y, mean_trial),
-        "neds_minus_ridge": dict(
-            zip(
-                ("value", "low", "high"), scores.paired_interval(y, [given["neds"]], given["ridge"], group), strict=True
-            )
-        ),
+        "neds_minus_ridge": gain(y, [given["neds"]], given["ridge"], group),
         "median_abs_error": float(np.median(np.abs(y - ours))),
         "ridge_median_abs_error": float(np.median(np.abs(y - given["ridge"]))),
         "peak_lag_ms": scores.peak_lag(y, ours, group) * bin_ns * 1e-6,
         "n": len(y),
-        "ci95": [low, high],
+        "ci95": interval(y, ours, group),
         "unit": spec.unit,
     }
 
 
+def interval(y: np.ndarray, value: np.ndarray, group: np.ndarray) -> list[float] | None:
+    """95 % interval of R2, or None where there are too few trials to resample."""
+    return list(scores.r2_interval(y, value, group)) if len(np.unique(group)) >= MIN_GROUPS else None
+
+
+def gain(y: np.ndarray, ours: list[np.ndarray], theirs: np.ndarray, group: np.ndarray) -> Row:
+    """Difference of R2 (mean over training seeds) with its paired interval, null where trials are too few."""
+    value, low, high = scores.paired_interval(y, ours, theirs, group)
+    few = len(np.unique(group)) < MIN_GROUPS
+    return {"value": value, "low": None if few else low, "high": None if few else high}
+
+
 def score_class(spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.ndarray], prior: np.ndarray) -> Row:
     """Scores of one class output at the trials' last bins. decoded: decoder -> (n, C); label (n,) -1 unknown.
+
+    Every decoder's probabilities contain the training part's class shares (`prior`), and all
+    are divided by them alike, so that the frequent class does not win by being frequent.
 
     A declared contrast gives two-class rows only: two- and three-class figures never stand side by side.
     """
@@ -105,26 +117,27 @@ def score_class(spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.nd
         return row | {"null_reason": spec.labels_note or "labels were inferred"}
     if not known.any():
         return row | {"null_reason": "no labels were received"}
-    y, ours, theirs = label[known], decoded["published"][known], decoded["ridge"][known]
-    flat = np.full(len(prior), 1.0 / len(prior))  # the logistic is already class-balanced
+    y, given = label[known], {name: v[known] for name, v in decoded.items()}
     if not spec.contrasts:
-        guess, other = (ours / prior).argmax(1), theirs.argmax(1)
-        return row | _accuracies(y, guess, other, len(spec.classes))
+        guesses = {name: (v / prior).argmax(1) for name, v in given.items()}
+        return row | _accuracies(y, guesses, len(spec.classes))
     rows = {}
     for name, pair in spec.contrasts.items():
         sides = [np.isin(y, [spec.classes.index(c) for c in side]) for side in pair]
         inside = sides[0] | sides[1]
         truth = sides[1][inside].astype(np.int64)
-        guess = scores.contrast(ours[inside], prior, spec.classes, pair)
-        other = scores.contrast(theirs[inside], flat, spec.classes, pair)
-        rows[name] = _accuracies(truth, guess, other, 2)
+        guesses = {n: scores.contrast(v[inside], prior, spec.classes, pair) for n, v in given.items()}
+        rows[name] = _accuracies(truth, guesses, 2)
     return row | {"null_reason": "scored by its contrasts", "contrasts": rows}
 
 
-def _accuracies(truth: np.ndarray, guess: np.ndarray, other: np.ndarray, n_classes: int) -> Row:
+def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], n_classes: int) -> Row:
+    guess = guesses["published"]
     return {
         "balanced_accuracy": scores.balanced_accuracy(truth, guess, n_classes),
-        "logistic_balanced_accuracy": scores.balanced_accuracy(truth, other, n_classes),
+        "neds_balanced_accuracy": scores.balanced_accuracy(truth, guesses["neds"], n_classes),
+        "logistic_balanced_accuracy": scores.balanced_accuracy(truth, guesses["ridge"], n_classes),
+        "blend_balanced_accuracy": scores.balanced_accuracy(truth, guesses["blend"], n_classes),
         "chance": 1.0 / n_classes,
         "n": len(truth),
         "ci95": list(scores.accuracy_interval(truth, guess, n_classes)),
@@ -180,7 +193,8 @@ def score(
             target = truth.traces.get(spec.name, np.full(len(rows), np.nan))
             flat = {name: v[:, 0].astype(np.float64) for name, v in columns.items()}
             average = trial_average(checkpoint, spec.name, phase).astype(np.float64)
-            outputs[spec.name] = score_trace(spec, target, flat, trial, average, bin_ns)
+            mean = checkpoint.header.mean[spec.name]
+            outputs[spec.name] = score_trace(spec, target, flat, trial, average, mean, bin_ns)
             scored |= np.isfinite(target)
         else:
             label = truth.labels.get(spec.name, np.full(len(rows), -1))
@@ -200,7 +214,10 @@ def score_points(layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_
             continue
         target = np.stack([truth.traces[s.name] for s in members], axis=1)
         columns = [layout.columns[s.name].start for s in members]
-        speed = np.r_[0.0, np.linalg.norm(np.diff(target, axis=0), axis=1)] / (bin_ns * 1e-9)
+        half = max(1, round(0.5e9 / bin_ns))  # a pixel of jitter in one bin is no movement: displacement over 1 s
+        speed = np.zeros(len(target))
+        moved = np.linalg.norm(target[2 * half :] - target[: -2 * half], axis=1)
+        speed[half : half + len(moved)] = moved / (2 * half * bin_ns * 1e-9)
         row: Row = {"unit": members[0].unit}
         for label, mask in (("all", np.isfinite(target).all(1)), ("moving", speed > MOVING_PX_S)):
             row[f"n_{label}"] = int(mask.sum())
@@ -210,52 +227,3 @@ def score_points(layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_
                 row[f"{name}_median_error_{label}"] = float(np.median(error)) if len(error) else None
         found[group] = row
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class SeedScores:
-    """One checkpoint's decoded test part, ready to be pooled over training seeds."""
-
-    checkpoint: Checkpoint
-    found: dict[str, np.ndarray]
-    truth: Truth
-    segment: np.ndarray
-    outputs: Row
-    exact: float | None
-
-    def scalars(self) -> dict[str, dict[str, float]]:
-        """The plain numbers of each output, for a checkpoint's header."""
-        found: dict[str, dict[str, float]] = {}
-        for name, row in self.outputs.items():
-            found[name] = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
-        return found
-
-
-def pool(seeds: list[SeedScores]) -> Row:
-    """Rows over training seeds: R2 of each decoder and seed, and paired gains over ridge with intervals."""
-    first = seeds[0]
-    bin_ns = first.checkpoint.header.bin_ns
-    plan = layout(first.checkpoint)
-    trial = groups(first.segment, bin_ns)
-    traces: Row = {}
-    for spec in plan.specs:
-        if spec.kind != "continuous":
-            continue
-        y = first.truth.traces[spec.name]
-        known, column = np.isfinite(y), plan.columns[spec.name].start
-        values = {n: [s.found[n][known, column].astype(np.float64) for s in seeds] for n in engines.ENGINES}
-        ridge = values["ridge"][0]
-        reference = first.outputs[spec.name]
-        row: Row = {name: [scores.r2(y[known], v) for v in per_seed] for name, per_seed in values.items()}
-        row["ridge"] = scores.r2(y[known], ridge)
-        row["trial_average"] = reference["mean_r2"]
-        row["about_trial_average"] = [s.outputs[spec.name]["r2_about_mean_trial"] for s in seeds]
-        for name in ("neds", "blend"):
-            gain = scores.paired_interval(y[known], values[name], ridge, trial[known])
-            row[f"{name}_minus_ridge"] = dict(zip(("value", "low", "high"), gain, strict=True))
-        row["ridge_ci95"] = list(scores.r2_interval(y[known], ridge, trial[known]))
-        row["neds_ci95"] = [list(scores.r2_interval(y[known], v, trial[known])) for v in values["neds"]]
-        traces[spec.name] = row
-    other = {n: [s.outputs[n] for s in seeds] for n in first.outputs if n not in traces}
-    exact = [s.exact for s in seeds if s.exact is not None]
-    return {"traces": traces, "other": other, "streamed_vs_offline_max_abs": max(exact) if exact else None}

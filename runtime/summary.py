@@ -85,7 +85,7 @@ def build(result: Result) -> dict[str, object]:
     scored = scores.pop("scored")
     return {
         **scores,
-        **{name: result.latency[name].summary_ms() for name in ("edge_to_pub_ms", "infer_ms", "age_ms")},
+        **{name: result.latency[name].summary_ms() for name in result.latency},
         "source_delay_ms": trace.percentiles(spikes.delays_ms[: min(spikes.n_delays, len(spikes.delays_ms))]),
         "tokens": {**result.pipeline.tokens, "scored": scored},
         "deadline_misses": sum(result.misses.values()),

@@ -20,8 +20,8 @@ class Flag(IntFlag):
     COARSE_STAMPS = 8  # many spikes shared one time stamp
     CLOCK_JUMP = 16  # the sender's clock stepped
     HOLD = 32  # the engine's output was not finite and was withheld: values are null
-    FALLBACK = 64  # an engine other than the configured one answered
-    SWAP = 128  # first token of another checkpoint
+    FALLBACK = 64  # reserved: an engine other than the configured one answered
+    SWAP = 128  # reserved: first token of another checkpoint
     IDLE = 256  # between segments: values are null
     UNGATED = 512  # no gate has judged this checkpoint on this session
     END = 1024  # last message of the run
@@ -68,6 +68,8 @@ class OutputInfo(Struct, frozen=True):
     unit: str
     sign: str
     filter: str
+    filter_delay_ms: float
+    labels: str  # measured | inferred: inferred labels make an output an exercise, not evidence
     classes: list[str]
 
 

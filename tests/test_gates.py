@@ -26,9 +26,7 @@ def neds_rt(*arguments: str, timeout: float) -> dict:
 def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials() -> None:
     """Mean of wheel and whisker R2 over three phase-free seeds: at least 0.02 above the phase-free ridge's."""
     names = ("neds", "neds-seed1", "neds-seed2")
-    result = neds_rt(
-        "evaluate", str(IBL / "session.npz"), *(str(IBL / f"{n}.safetensors") for n in names), timeout=300
-    )
+    result = neds_rt("evaluate", str(IBL / "session.npz"), *(str(IBL / f"{n}.safetensors") for n in names), timeout=300)
     rows = result["traces"].values()
     ours = np.mean([np.mean(row["neds"]) for row in rows])
     ridge = np.mean([row["ridge"] for row in rows])

@@ -66,10 +66,20 @@ def test_a_stream_of_another_kind_is_refused(
 
 
 def test_what_a_description_may_leave_out(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
-    """A stream says nothing of its source: it is live. No keep-alives, no rate: it has none, it is not known."""
-    outlet = make_outlet(stream_name, session.units, edit=dict.fromkeys(("source", "keep_alive", "rate_hz")))
+    """No keep-alives, no rate: it has none, it is not known."""
+    outlet = make_outlet(stream_name, session.units, edit=dict.fromkeys(("keep_alive", "rate_hz")))
     found = lsl.read_description(outlet.get_info())
-    assert (found.source, found.keep_alive, found.rate_hz) == ("live", False, 0.0)
+    assert (found.keep_alive, found.rate_hz) == (False, 0.0)
+
+
+@pytest.mark.parametrize("key, value", [("schema", "2"), ("id_base", "1"), ("stamp", "bin_end"), ("source", None)])
+def test_what_a_description_must_say(
+    make_outlet: MakeOutlet, stream_name: str, session: Session, key: str, value: str | None
+) -> None:
+    """Ids from 1 would decode every spike as its neighbour's; a source that is not said is not live."""
+    outlet = make_outlet(stream_name, session.units, edit={key: value})
+    with pytest.raises(StreamError, match=f"declares {key} "):
+        lsl.read_description(outlet.get_info())
 
 
 def test_a_missing_stream_is_refused(lsl_session: str) -> None:
@@ -100,6 +110,13 @@ def test_two_streams_of_one_name_are_refused(make_outlet: MakeOutlet, stream_nam
 def test_several_single_streams_are_no_twins(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     outlets = [make_outlet(f"{stream_name}-{k}", session.units) for k in range(2)]
     lsl.refuse_twins({outlet.get_info().name(): "" for outlet in outlets})
+
+
+def test_many_streams_on_one_machine_are_all_found(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    """liblsl's own range of ports ends at 16 outlets a machine; the 17th would be there and not be found."""
+    outlets = [make_outlet(f"{stream_name}-{k}", session.units) for k in range(20)]
+    for outlet in outlets[-2:]:
+        assert lsl.resolve(outlet.get_info().name(), WAIT_S).uid() == outlet.get_info().uid()
 
 
 def test_text_and_numbers_are_told_apart(lsl_session: str, stream_name: str) -> None:

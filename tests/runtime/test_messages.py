@@ -16,7 +16,7 @@ from runtime.config import InputConfig, OutputConfig, RigConfig
 from runtime.messages import Messages
 from runtime.pipeline import Pipeline, Rules
 from runtime.token import NO_TIME, SPIKES, Decoded
-from runtime.trace import Latency, RunLog
+from runtime.trace import Latency
 from runtime.wire import Flag, Status
 
 MS = 1_000_000
@@ -35,10 +35,9 @@ def streams(**fields: Any) -> Any:
 def messages(tiny_checkpoint: Checkpoint) -> Messages:
     config = RigConfig("rig", "unused", InputConfig("s"), output=OutputConfig(budget_ms=20.0, valid_ms=60.0))
     engine = engines.create(tiny_checkpoint, "neds")
-    log = RunLog(100, 12, engine.layout.n_values)
-    pipeline = Pipeline(Binner(12, BIN, max_age_ns=10**10, future_ns=2 * MS), engine, Rules(), on_token=log.add)
+    pipeline = Pipeline(Binner(12, BIN, max_age_ns=10**10, future_ns=2 * MS), engine, Rules())
     pipeline.binner.start(0)
-    return Messages(config, tiny_checkpoint, engine, streams(), pipeline, log)
+    return Messages(config, tiny_checkpoint, engine, streams(), pipeline)
 
 
 def estimate(values: np.ndarray | None, flags: int = 0, newest_ns: int = 95 * MS) -> Decoded:

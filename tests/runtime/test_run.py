@@ -209,7 +209,7 @@ def test_the_decoder_knows_nothing_of_the_measured_behaviour(runs: dict[str, Log
 def replay(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rig on free ports whose streams `neds-rt play` offers, in the LSL session of replays."""
     prefix = f"play-{uuid.uuid4().hex[:8]}"
-    player = start("play", demo() / "session.npz", "--prefix", prefix, "--split", "test")
+    player = start("play", demo() / "session.npz", "--prefix", prefix, "--split", "test", "--wait", 600)
     player.until("its streams", "waiting for a consumer", player.out)
     rig = tmp_path_factory.mktemp("rig") / "rig.toml"
     rig.write_text(
@@ -243,6 +243,7 @@ def test_a_signal_ends_a_run_cleanly(pair: dict[int, Run], number: int) -> None:
         message = None
         while (message is None or message.state != "DECODING") and time.monotonic() < deadline:
             message = link.receive(100.0)
+            assert run.process.poll() is None, run.err.read_text()
         assert message is not None
         assert message.outputs["wheel_speed"].value is not None
         (player,) = run.relatives()

@@ -15,6 +15,7 @@ from neds_core.session import BehaviourSpec, Session
 from runtime import engine as engines, replayed, scoring
 from runtime.layout import Layout, layout
 from runtime.scoring import Truth, exactness, groups, held, score_class, score_points, score_trace
+from runtime.seeds import SeedScores, pool
 from runtime.trace import RunLog
 
 BIN = 20_000_000
@@ -50,21 +51,22 @@ def decoders(value: np.ndarray) -> dict[str, np.ndarray]:
     return {name: value.copy() for name in ("published", "neds", "ridge", "blend")}
 
 
-def test_a_token_without_a_value_scores_as_the_average() -> None:
+def test_a_token_without_a_value_scores_as_the_mean() -> None:
+    """The trial average would lend it the time in the trial."""
     rng = np.random.default_rng(0)
     y, trial = rng.normal(size=100), np.arange(100) // 10
-    value, average = y + rng.normal(0, 0.3, 100), np.full(100, 0.2)
+    value, average = y + rng.normal(0, 0.3, 100), np.sin(np.arange(100.0))
     said = decoders(value)
     said["published"][:30] = np.nan
     target = y.copy()
     target[50:60] = np.nan  # not measured: not scored
 
-    row = score_trace(SPEED, target, said, trial, average, BIN)
+    row = score_trace(SPEED, target, said, trial, average, 0.2, BIN)
 
     known = np.isfinite(target)
-    with_average = np.r_[np.full(30, 0.2), value[30:]]
+    with_mean = np.r_[np.full(30, 0.2), value[30:]]
     assert row["n"] == 90
-    assert row["r2"] == pytest.approx(scores.r2(y[known], with_average[known]))
+    assert row["r2"] == pytest.approx(scores.r2(y[known], with_mean[known]))
     assert row["neds_r2"] == pytest.approx(scores.r2(y[known], value[known]))
     assert row["r2_about_mean_trial"] is None  # a flat average is no reference of its own
     assert row["mean_r2"] == pytest.approx(scores.r2(y[known], average[known]))
@@ -77,20 +79,20 @@ def test_a_trial_average_is_the_stricter_reference() -> None:
     rng = np.random.default_rng(1)
     average = np.tile(np.sin(np.arange(20.0)), 10)
     y = average + rng.normal(0, 0.1, 200)
-    row = score_trace(SPEED, y, decoders(average.copy()), np.arange(200) // 20, average, BIN)
+    row = score_trace(SPEED, y, decoders(average.copy()), np.arange(200) // 20, average, 0.0, BIN)
     assert row["r2"] > 0.9
     assert row["r2_about_mean_trial"] == pytest.approx(0.0)
 
 
 def test_without_measured_behaviour_there_is_no_score() -> None:
     nothing = np.full(20, np.nan)
-    row = score_trace(SPEED, nothing, decoders(np.zeros(20)), np.zeros(20), np.zeros(20), BIN)
+    row = score_trace(SPEED, nothing, decoders(np.zeros(20)), np.zeros(20), np.zeros(20), 0.0, BIN)
     assert row == {"r2": None, "n": 0, "null_reason": "no measured behaviour was received"}
 
 
 def test_a_decoder_that_trails_has_a_lag() -> None:
     y = np.random.default_rng(0).normal(size=400)
-    row = score_trace(SPEED, y, decoders(np.roll(y, 3)), np.zeros(400), np.zeros(400), BIN)
+    row = score_trace(SPEED, y, decoders(np.roll(y, 3)), np.zeros(400), np.zeros(400), 0.0, BIN)
     assert row["peak_lag_ms"] == 60.0
 
 
@@ -118,7 +120,7 @@ def test_a_class_is_judged_against_its_prior_and_unknown_labels_are_left_out() -
     said = probs((0.5, 0.3, 0.2), (0.9, 0.05, 0.05), (0.1, 0.8, 0.1), (np.nan, np.nan, np.nan))
     row = score_class(STAGE, np.array([1, 0, -1, 2]), said, prior)
     assert (row["balanced_accuracy"], row["n"], row["chance"]) == (1.0, 2, 1 / 3)
-    assert row["logistic_balanced_accuracy"] == 0.5  # the logistic is balanced already: its largest is its choice
+    assert row["logistic_balanced_accuracy"] == 1.0  # every decoder's probabilities hold the prior alike
 
 
 def test_no_labels_no_score() -> None:
@@ -147,15 +149,16 @@ def test_a_declared_contrast_gives_two_class_rows_only() -> None:
 def test_the_error_of_a_point_is_a_distance() -> None:
     specs = tuple(BehaviourSpec(f"position_{a}", "continuous", "px", group="position") for a in "xy")
     plan = Layout(specs, {"position_x": slice(0, 1), "position_y": slice(1, 2)}, np.ones(2), np.zeros(2))
-    x = np.r_[np.zeros(5), np.arange(1.0, 6.0)]  # 50 px/s in the second half
-    said = {"published": np.stack([x + 3, np.full(10, 4.0)], 1), "ridge": np.full((10, 2), np.nan)}
-    target = Truth({"position_x": x, "position_y": np.r_[np.zeros(9), np.nan]}, {})
+    x = np.r_[np.zeros(100), np.arange(1.0, 101.0)]  # 50 px/s in the second half
+    x[20] = 1.0  # a pixel of jitter is no movement
+    said = {"published": np.stack([x + 3, np.full(200, 4.0)], 1), "ridge": np.full((200, 2), np.nan)}
+    target = Truth({"position_x": x, "position_y": np.r_[np.zeros(199), np.nan]}, {})
 
     row = score_points(plan, said, target, BIN)["position"]
 
     assert row == {
-        "unit": "px", "n_all": 9, "published_median_error_all": 5.0, "ridge_median_error_all": None,
-        "n_moving": 4, "published_median_error_moving": 5.0, "ridge_median_error_moving": None,
+        "unit": "px", "n_all": 199, "published_median_error_all": 5.0, "ridge_median_error_all": None,
+        "n_moving": 74, "published_median_error_moving": 5.0, "ridge_median_error_moving": None,
     }  # fmt: skip
     assert score_points(plan, said, Truth({"position_x": x}, {}), BIN) == {}
 
@@ -220,7 +223,7 @@ def test_every_decoder_is_held_through_the_same_misses(
     in_time[3::2] = False
     for key, name in (("neds_r2", "neds"), ("ridge_r2", "ridge"), ("blend_r2", "blend")):
         value = held(found[name][:, :1].astype(float), in_time, phase == 0)[:, 0]
-        value = np.where(np.isfinite(value), value, scoring.trial_average(tiny_checkpoint, "wheel_speed", phase))
+        value = np.where(np.isfinite(value), value, tiny_checkpoint.header.mean["wheel_speed"])
         assert outputs["wheel_speed"][key] == pytest.approx(scores.r2(y[known], value[known]), abs=1e-6)
 
 
@@ -236,10 +239,10 @@ def test_seeds_are_pooled_beside_one_ridge(
 ) -> None:
     log, rows, truth, found = run
     outputs, _ = scoring.score(tiny_checkpoint, layout(tiny_checkpoint), log, rows, found, truth)
-    seed = scoring.SeedScores(tiny_checkpoint, found, truth, log.segment[rows], outputs, 1e-6)
+    seed = SeedScores(tiny_checkpoint, found, truth, log.segment[rows], outputs, 1e-6)
     worse = replace(seed, found=found | {"neds": -found["neds"]}, exact=3e-6)
 
-    pooled = scoring.pool([seed, worse])
+    pooled = pool([seed, worse])
 
     row = pooled["traces"]["wheel_speed"]
     assert row["neds"][0] == pytest.approx(outputs["wheel_speed"]["neds_r2"])

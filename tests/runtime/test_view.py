@@ -36,7 +36,7 @@ def decode(token: int, *, flags: int = 0, source: str = "live") -> Decode:
 
 
 def status(source: str = "live") -> Status:
-    outputs = [OutputInfo(name, kind, unit, "", "", classes) for name, kind, unit, classes in (
+    outputs = [OutputInfo(name, kind, unit, "", "", 0.0, "measured", classes) for name, kind, unit, classes in (
         ("wheel_speed", "continuous", "rad/s", []), ("choice", "class", "", ["left", "right"]),
     )]  # fmt: skip
     return Status(
