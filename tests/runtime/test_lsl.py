@@ -72,7 +72,7 @@ def test_what_a_description_may_leave_out(make_outlet: MakeOutlet, stream_name: 
     assert (found.keep_alive, found.rate_hz) == (False, 0.0)
 
 
-@pytest.mark.parametrize("key, value", [("schema", "2"), ("id_base", "1"), ("stamp", "bin_end"), ("source", None)])
+@pytest.mark.parametrize(("key", "value"), [("schema", "2"), ("id_base", "1"), ("stamp", "bin_end"), ("source", None)])
 def test_what_a_description_must_say(
     make_outlet: MakeOutlet, stream_name: str, session: Session, key: str, value: str | None
 ) -> None:

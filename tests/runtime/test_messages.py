@@ -37,7 +37,9 @@ def messages(tiny_checkpoint: Checkpoint) -> Messages:
     engine = engines.create(tiny_checkpoint, "neds")
     pipeline = Pipeline(Binner(12, BIN, max_age_ns=10**10, future_ns=2 * MS), engine, Rules())
     pipeline.binner.start(0)
-    return Messages(config, tiny_checkpoint, engine, streams(), pipeline)
+    made = Messages(config, tiny_checkpoint, engine, streams(), pipeline)
+    pipeline.on_token = lambda token, values, infer_ns: made.note(token)
+    return made
 
 
 def estimate(values: np.ndarray | None, flags: int = 0, newest_ns: int = 95 * MS) -> Decoded:
@@ -73,6 +75,7 @@ def test_messages_are_numbered_without_gaps(messages: Messages) -> None:
 
 
 def test_a_status_counts_everything_and_explains_its_words(messages: Messages) -> None:
+    messages.pipeline.on_token = lambda token, values, infer_ns: messages.note(token)
     spikes = np.array([(k * BIN + 5, k % 3) for k in range(50)], SPIKES)
     for k in range(50):
         messages.pipeline.feed(spikes[k : k + 1], (k + 1) * BIN)

@@ -55,20 +55,20 @@ def test_a_token_without_a_value_scores_as_the_mean() -> None:
     """The trial average would lend it the time in the trial."""
     rng = np.random.default_rng(0)
     y, trial = rng.normal(size=100), np.arange(100) // 10
-    value, average = y + rng.normal(0, 0.3, 100), np.sin(np.arange(100.0))
+    value, average = y + rng.normal(0, 0.3, 100), np.full(100, 0.2)
     said = decoders(value)
     said["published"][:30] = np.nan
     target = y.copy()
     target[50:60] = np.nan  # not measured: not scored
 
-    row = score_trace(SPEED, target, said, trial, average, 0.2, BIN)
+    row = score_trace(SPEED, target, said, trial, average, -0.4, BIN)
 
     known = np.isfinite(target)
-    with_mean = np.r_[np.full(30, 0.2), value[30:]]
+    with_mean = np.r_[np.full(30, -0.4), value[30:]]
     assert row["n"] == 90
     assert row["r2"] == pytest.approx(scores.r2(y[known], with_mean[known]))
     assert row["neds_r2"] == pytest.approx(scores.r2(y[known], value[known]))
-    assert row["r2_about_mean_trial"] is None  # a flat average is no reference of its own
+    assert row["r2_about_mean_trial"] == pytest.approx(scores.r2(y[known], with_mean[known], average[known]))
     assert row["mean_r2"] == pytest.approx(scores.r2(y[known], average[known]))
     assert row["neds_minus_ridge"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert row["ci95"][0] <= row["r2"] <= row["ci95"][1]
@@ -199,7 +199,7 @@ def test_a_run_without_a_miss_scores_like_its_offline_twin(
     wheel, choice = outputs["wheel_speed"], outputs["choice"]
     known = np.isfinite(truth.traces["wheel_speed"]) | (truth.labels["choice"] >= 0)
     assert scored == known.sum()
-    assert wheel["r2"] == pytest.approx(wheel["neds_r2"], abs=1e-6)
+    assert wheel["r2"] == pytest.approx(wheel["neds_r2"], rel=1e-5)  # streamed and offline differ by rounding
     assert set(found) == set(engines.ENGINES)
     assert choice["n"] == (truth.labels["choice"].reshape(8, -1)[:, -1] >= 0).sum()
     exact = exactness(plan, log.values[rows], found["neds"], log.valid[rows])
