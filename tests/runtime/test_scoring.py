@@ -55,7 +55,7 @@ def test_a_token_without_a_value_scores_as_the_mean() -> None:
     """The trial average would lend it the time in the trial."""
     rng = np.random.default_rng(0)
     y, trial = rng.normal(size=100), np.arange(100) // 10
-    value, average = y + rng.normal(0, 0.3, 100), np.full(100, 0.2)
+    value, average = y + rng.normal(0, 0.3, 100), np.sin(np.arange(100.0))
     said = decoders(value)
     said["published"][:30] = np.nan
     target = y.copy()
