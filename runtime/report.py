@@ -28,6 +28,8 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
             f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
         )
+    if summary["stopped_by"] == "signal":
+        out.append("not scored: a run that a signal ends is over at once; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
         if name not in traces:
             out += _other(name, row)
