@@ -214,7 +214,7 @@ def replay(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rig = tmp_path_factory.mktemp("rig") / "rig.toml"
     rig.write_text(
         f'rig = "test"\ncheckpoint = "{demo() / "neds.safetensors"}"\n'
-        f'[input]\nspikes = "{prefix}-spikes"\nmarkers = "{prefix}-markers"\nwait_s = 1.0\n'
+        f'[input]\nspikes = "{prefix}-spikes"\nmarkers = "{prefix}-markers"\nwait_s = 30.0\n'
         "[output]\ndecode_port = 0\nlatest_port = 0\n"
     )
     return rig
@@ -223,9 +223,10 @@ def replay(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def refused(start: Start, replay: Path) -> list[Run]:
     """Runs of that rig without --allow-replay: in the session of animals, and in the session of replays."""
-    seen = replay.with_name("seen.toml")
+    hidden, seen = replay.with_name("hidden.toml"), replay.with_name("seen.toml")
+    hidden.write_text(replay.read_text().replace("wait_s = 30.0", "wait_s = 1.0"))
     seen.write_text(replay.read_text() + '[lsl]\nsession_id = "neds-rt-replay"\n')
-    return [start("run", rig, "--headless") for rig in (replay, seen)]
+    return [start("run", rig, "--headless") for rig in (hidden, seen)]
 
 
 @pytest.fixture(scope="module")

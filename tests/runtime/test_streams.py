@@ -22,7 +22,7 @@ MakeOutlet = Callable[..., pylsl.StreamOutlet]
 
 def rig(spikes: str, **fields: Any) -> RigConfig:
     """A rig on the link scope, so that a missing stream is not looked for elsewhere."""
-    inputs = InputConfig(spikes=spikes, wait_s=1.0, **fields)
+    inputs = InputConfig(spikes=spikes, wait_s=3.0, **fields)
     return RigConfig("test", "unused", inputs, lsl=LslConfig(resolve_scope="link"))
 
 
@@ -90,7 +90,7 @@ def test_a_missing_marker_stream_and_a_twin_are_refused(
     found = find_streams(rig(stream_name, spikes_source_id="two"), tiny_checkpoint, allow_replay=False)
     assert found.spikes.info.uid() == twins[1].get_info().uid()
 
-    with pytest.raises(StreamError, match=r"'no-markers' was not found in 1 s"):
+    with pytest.raises(StreamError, match=r"'no-markers' was not found in 3 s"):
         find_streams(
             rig(stream_name, spikes_source_id="two", markers="no-markers"), tiny_checkpoint, allow_replay=False
         )
