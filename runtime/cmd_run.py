@@ -45,8 +45,10 @@ class Stop:
     def held(self) -> Iterator[None]:
         """A stretch that a signal may not cut in two: it takes effect at the end."""
         self.holding = True
-        yield
-        self.holding = False
+        try:
+            yield
+        finally:
+            self.holding = False
         if self.pending:
             raise KeyboardInterrupt
 
