@@ -12,9 +12,11 @@ import typer
 if TYPE_CHECKING:
     from neds_core.checkpoint import Checkpoint
     from runtime.config import RigConfig
-    from runtime.ingest import SpikeInlet
+    from runtime.ingest import Inlet, SpikeInlet
+    from runtime.streams import Streams
 
 ALLOWANCE_SHARE = 99.9  # percent of spikes that the recommended allowance lets in
+POLL_S = 0.002  # how far apart markers and behaviours are looked at: the resolution of their delays
 
 
 def check(
@@ -31,6 +33,7 @@ def check(
     from runtime.publish import Publisher
     from runtime.streams import find_streams
 
+    rigs.check_seconds("--seconds", seconds)
     config = rigs.load(rig)
     session = lsl.REPLAY_SESSION if allow_replay else config.lsl.session_id
     lsl.configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
@@ -40,11 +43,15 @@ def check(
     with ExitStack() as stack:
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
         streams = find_streams(config, checkpoint, allow_replay)
-        stack.enter_context(streams.spikes)
+        for inlet in streams.all():
+            inlet.clock.start()
+        for inlet in streams.all():
+            stack.enter_context(inlet)
+        units_seen = _listen(streams, seconds)
         plan = _plan(config, checkpoint, engine.name)
-        plan["spikes"] = _listen(streams.spikes, seconds, config.bins.lateness_ms)
-        plan["markers"] = config.input.markers or None
-        plan["behaviours"] = sorted(streams.behaviours)
+        plan["spikes"] = _spikes(streams.spikes, units_seen, config.bins.lateness_ms)
+        plan["markers"] = _arrivals(streams.markers) if streams.markers is not None else None
+        plan["behaviours"] = {name: _arrivals(inlet) for name, inlet in streams.behaviours.items()}
     if json:
         print(msgspec.json.encode(plan).decode())
     else:
@@ -74,32 +81,50 @@ def _plan(config: RigConfig, checkpoint: Checkpoint, engine: str) -> dict[str, A
     }
 
 
-def _listen(inlet: SpikeInlet, seconds: float, lateness_ms: float) -> dict[str, Any]:
-    """Arrival minus stamp, the share late at the configured allowance, and the allowance to set."""
+def _listen(streams: Streams, seconds: float) -> int:
+    """Take in every stream for a while; returns how many units fired."""
     import numpy as np
 
     seen = np.zeros(0, np.int32)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        spikes = inlet.pull(0.1)
-        seen = np.union1d(seen, spikes["unit"])
-    delays = inlet.delays_ms[: min(inlet.n_delays, len(inlet.delays_ms))]
-    quantiles = (
-        {p: float(np.percentile(delays, v)) for p, v in (("p50", 50), ("p99", 99), ("max", 100))} if len(delays) else {}
-    )
+        seen = np.union1d(seen, streams.spikes.pull(POLL_S)["unit"])
+        if streams.markers is not None:
+            streams.markers.pull()
+        for inlet in streams.behaviours.values():
+            inlet.pull()
+    return len(seen)
+
+
+def _arrivals(inlet: Inlet) -> dict[str, Any]:
+    """Who sends a stream, and arrival minus stamp of what came (negative: sent ahead of its time)."""
+    import numpy as np
+
+    delays = inlet.delays.kept()
+    quantiles = (("p50", 50), ("p99", 99), ("max", 100)) if len(delays) else ()
     return {
         "stream": inlet.info.name(),
         "host": inlet.info.hostname(),
+        "received": inlet.delays.n,
+        "arrival_minus_stamp_ms": {name: float(np.percentile(delays, q)) for name, q in quantiles},
+        "clock_offset_ms": inlet.clock.offset_ns * 1e-6,
+    }
+
+
+def _spikes(inlet: SpikeInlet, units_seen: int, lateness_ms: float) -> dict[str, Any]:
+    """The spike stream: its arrivals, the share late at the configured allowance, and the allowance to set."""
+    import numpy as np
+
+    delays = inlet.delays.kept()
+    return _arrivals(inlet) | {
         "source": inlet.description.source,
         "keep_alive": inlet.description.keep_alive,
         "received": inlet.received,
         "lost_upstream": inlet.lost_upstream,
-        "units_seen": len(seen),
-        "arrival_minus_stamp_ms": quantiles,
+        "units_seen": units_seen,
         "share_late": float((delays > lateness_ms).mean()) if len(delays) else None,
         "lateness_ms": lateness_ms,
         "recommended_lateness_ms": float(np.ceil(np.percentile(delays, ALLOWANCE_SHARE))) if len(delays) else None,
-        "clock_offset_ms": inlet.clock.offset_ns * 1e-6,
     }
 
 
@@ -116,17 +141,25 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"{s['lost_upstream']} lost upstream, clock offset {s['clock_offset_ms']:.3f} ms",
     ]
     if s["arrival_minus_stamp_ms"]:
-        delay = s["arrival_minus_stamp_ms"]
         out.append(
-            f"arrival minus stamp p50 {delay['p50']:.2f}, p99 {delay['p99']:.2f}, max {delay['max']:.2f} ms; "
+            f"spikes {_delay(s)}; "
             f"{100 * s['share_late']:.2f} % older than the allowance of {s['lateness_ms']:g} ms on arrival; "
-            f"an allowance of {s['recommended_lateness_ms']:g} ms would take 99.9 %"
+            f"an allowance of {s['recommended_lateness_ms']:g} ms would take {ALLOWANCE_SHARE:g} %"
         )
     else:
         out.append("no spikes arrived while listening: start the sender, or listen longer with --seconds")
+    others = {"markers": plan["markers"]} if plan["markers"] else {}
+    for name, row in (others | plan["behaviours"]).items():
+        what = _delay(row) if row["received"] else "none arrived while listening"
+        out.append(f"{name} {row['stream']} on {row['host']}: {row['received']} received, {what}")
     for o in plan["outputs"]:
         out.append(
             f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; "
             f"filter: {o['filter'] or 'none stated'}; labels {o['labels']}"
         )
     return out
+
+
+def _delay(row: dict[str, Any]) -> str:
+    delay = row["arrival_minus_stamp_ms"]
+    return f"arrival minus stamp p50 {delay['p50']:.2f}, p99 {delay['p99']:.2f}, max {delay['max']:.2f} ms"

@@ -52,8 +52,10 @@ def play(
 
     from neds_core import session as sessions
     from runtime import lsl, priority
+    from runtime.config import check_seconds
     from runtime.play import Player
 
+    check_seconds("--wait", wait)
     session = sessions.load(recording)
     if split is not Split.ALL:
         session = getattr(sessions.split(session), split.value)
@@ -62,6 +64,7 @@ def play(
     player = Player(session, prefix, behaviours.value, parent)
     print(f"{session.name}: {len(session.segments)} segments on {prefix}-spikes, waiting for a consumer", flush=True)
     player.wait(wait)
+    print("a consumer has connected: the first segment starts in 1 s", flush=True)
     shift_ns = int(np.random.default_rng(seed).integers(0, session.bin_ns)) if phase is Phase.RANDOM else 0
     player.play(shift_ns)
     print(f"done, {player.sent} spikes sent", flush=True)

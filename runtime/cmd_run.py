@@ -85,6 +85,7 @@ def run(
     from runtime.locate import demo
 
     playback = Playback(split, phase, behaviours) if rig is None or play else None
+    rigs.check_seconds("--seconds", seconds)
     config = rigs.load(rig if rig is not None else demo() / "rig.toml")
     config = _with_options(config, decoder, checkpoint, markers)
     if save_log is not None and not save_log.parent.is_dir():
@@ -100,6 +101,7 @@ def run(
                 player = _start_player(config, playback)
                 stack.callback(_end, player)
         result = _decode(config, stack, stop, player, allow_replay, seconds, headless or json)
+        stop.live = None  # from here on a signal ends the process: there is no loop left to stop
         from runtime import summary
 
         if save_log is not None:

@@ -81,6 +81,12 @@ class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
     score: ScoreConfig = ScoreConfig()
 
 
+def check_seconds(option: str, seconds: float | None) -> None:
+    """Refuse a duration that is none (NaN, infinite, not above 0); None is no limit."""
+    if seconds is not None and not 0.0 < seconds < 1e9:
+        raise ConfigError(f"{option} {seconds}: is no duration; give a number of seconds above 0")
+
+
 def load(path: Path) -> RigConfig:
     """Read `rig.toml`, refuse what cannot be meant, and make its paths absolute."""
     config = reader.load(path, RigConfig)

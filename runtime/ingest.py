@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from types import TracebackType
 from typing import Annotated, Self
 
@@ -22,11 +23,31 @@ DELAYS_KEPT = 1 << 20
 SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
 
 
+class Delays:
+    """Arrival minus stamp of the newest samples of a stream, in ms."""
+
+    def __init__(self, capacity: int) -> None:
+        self.ms = np.zeros(capacity, np.float32)
+        self.n = 0
+
+    def note(self, arrival_ns: int, t_ns: np.ndarray) -> None:
+        """Samples stamped t_ns (n,) int64 came at arrival_ns."""
+        newest = t_ns[-len(self.ms) :]
+        at = (self.n + np.arange(len(newest))) % len(self.ms)
+        self.ms[at] = (arrival_ns - newest) * 1e-6
+        self.n += len(newest)
+
+    def kept(self) -> np.ndarray:
+        """(n,) float32, in no particular order."""
+        return self.ms[: self.n]
+
+
 class Inlet:
     """One LSL stream, opened with `with`; its clock may be started earlier to save time."""
 
-    def __init__(self, info: pylsl.StreamInfo, max_buflen: int = 360) -> None:
+    def __init__(self, info: pylsl.StreamInfo, max_buflen: int = 360, delays_kept: int = 1 << 16) -> None:
         self.info = info
+        self.delays = Delays(delays_kept)
         self.inlet = pylsl.StreamInlet(info, max_buflen=max_buflen, processing_flags=pylsl.proc_none)
         self.clock = lsl.ClockMap(self.inlet, info)
 
@@ -41,6 +62,13 @@ class Inlet:
     ) -> None:
         self.clock.stop()
 
+    def _note_arrival(self, stamps: list[float] | np.ndarray) -> None:
+        """Samples with these LSL stamps have just come."""
+        known = np.asarray(stamps, np.float64)
+        known = known[np.abs(known) < SANE_S]
+        if len(known):
+            self.delays.note(lsl.now_ns(), np.rint(known * 1e9).astype(np.int64) + self.clock.offset_ns)
+
 
 class SpikeInlet(Inlet):
     """Spike events of one LSL stream (layout events_unit), stamps mapped to the local clock in ns.
@@ -50,12 +78,10 @@ class SpikeInlet(Inlet):
     """
 
     def __init__(self, info: pylsl.StreamInfo, description: lsl.Description) -> None:
-        super().__init__(info, self._buffer(2.0 * description.rate_hz or UNKNOWN_RATE_HZ))
+        super().__init__(info, self._buffer(2.0 * description.rate_hz or UNKNOWN_RATE_HZ), DELAYS_KEPT)
         self.description = description
         self.units = np.zeros((MAX_PULL, 1), np.int32)
         self.spikes = np.zeros(MAX_PULL, SPIKES)
-        self.delays_ms = np.zeros(DELAYS_KEPT, np.float32)
-        self.n_delays = 0
         self.received = 0
         self.lost_upstream = 0
         self._sent_base: int | None = None
@@ -96,7 +122,7 @@ class SpikeInlet(Inlet):
         out["t_ns"] = t_ns[spike]
         out["unit"] = units[spike]
         self.received += count
-        self._note_delays(arrival_ns, t_ns[sane & spike])
+        self.delays.note(arrival_ns, t_ns[sane & spike])
         return out
 
     def _count_sent(self, modulo: int, received: int) -> None:
@@ -108,12 +134,6 @@ class SpikeInlet(Inlet):
             self._sent_base = modulo - received - self.lost_upstream
             return
         self.lost_upstream = lost
-
-    def _note_delays(self, arrival_ns: int, t_ns: np.ndarray) -> None:
-        n = min(len(t_ns), DELAYS_KEPT)
-        at = (self.n_delays + np.arange(n)) % DELAYS_KEPT
-        self.delays_ms[at] = (arrival_ns - t_ns[:n]) * 1e-6
-        self.n_delays += n
 
 
 class Marker(Struct, frozen=True):
@@ -141,6 +161,7 @@ class MarkerInlet(Inlet):
         """New segment marks; anything malformed is counted and dropped."""
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=256, as_numpy=True)  # as bytes, of any kind
         marks = []
+        self._note_arrival(stamps)
         for text, stamp in zip(np.ravel(np.asarray(samples)), np.asarray(stamps).tolist(), strict=True):
             try:
                 marker = self._decoder.decode(text)
@@ -162,31 +183,38 @@ class MarkerInlet(Inlet):
 
 
 class BehaviourInlet(Inlet):
-    """One measured behaviour, for display and scores; it never reaches the decoder."""
+    """One measured behaviour, for display and scores; it never reaches the decoder.
 
-    def __init__(self, name: str, info: pylsl.StreamInfo) -> None:
+    keep_s: the first seconds whose samples are kept for scores, as long as the run's log.
+    """
+
+    def __init__(self, name: str, info: pylsl.StreamInfo, keep_s: float = 1200.0) -> None:
         super().__init__(info)
         self.name = name
-        self.t_ns: list[int] = []
-        self.values: list[float] = []
+        self.t_ns: array[int] = array("q")
+        self.values: array[float] = array("d")
+        self._keep_ns = round(keep_s * 1e9)
+        self._newest = (NO_TIME, np.nan)
 
-    def poll(self) -> None:
+    def pull(self) -> None:
         """Take in what has arrived."""
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=1024)
+        self._note_arrival(stamps)
         for sample, stamp in zip(samples or [], stamps, strict=True):
             if abs(stamp) < SANE_S:
-                self.t_ns.append(round(stamp * 1e9) + self.clock.offset_ns)
-                self.values.append(float(sample[0]))
+                self._newest = round(stamp * 1e9) + self.clock.offset_ns, float(sample[0])
+                if not self.t_ns or self._newest[0] - self.t_ns[0] <= self._keep_ns:
+                    self.t_ns.append(self._newest[0])
+                    self.values.append(self._newest[1])
 
     def latest(self, since_ns: int) -> float | None:
         """The newest value, or None where it is not finite or its stamp lies before since_ns."""
-        if not self.values or self.t_ns[-1] < since_ns or not np.isfinite(self.values[-1]):
-            return None
-        return self.values[-1]
+        t_ns, value = self._newest
+        return value if t_ns >= since_ns and np.isfinite(value) else None
 
     def at(self, t_end_ns: np.ndarray, bin_ns: int) -> np.ndarray:
         """Last sample at or before each right edge (n,), NaN where it is older than one bin."""
-        t = np.array(self.t_ns, np.int64)
+        t = np.array(self.t_ns)
         if len(t) == 0:
             return np.full(len(t_end_ns), np.nan)
         order = np.argsort(t, kind="stable")

@@ -143,7 +143,7 @@ class LiveRun:
             if decoded is not None:
                 self._publish(decoded, moment)
             for inlet in self.streams.behaviours.values():
-                inlet.poll()
+                inlet.pull()
             if now >= status_ns:
                 self._tell_status(now)
                 status_ns += STATUS_NS

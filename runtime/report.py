@@ -84,7 +84,6 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
             gain = row[f"{decoder}_minus_ridge"]
             out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
     for name, rows in result["other"].items():
-        for row in rows:
-            out += _other(name, row)
+        out += dict.fromkeys(line for row in rows for line in _other(name, row))  # seeds often say the same
     out.append(f"streamed vs offline, largest difference  {result['streamed_vs_offline_max_abs']}")
     return out

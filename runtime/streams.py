@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import pylsl
@@ -12,6 +13,8 @@ from neds_core.errors import StreamError
 from runtime import lsl
 from runtime.config import RigConfig
 from runtime.ingest import BehaviourInlet, Inlet, MarkerInlet, SpikeInlet
+
+LOG_SLACK_S = 60.0  # a behaviour's stream may begin before the first bin is logged
 
 
 @dataclass(slots=True)
@@ -37,7 +40,11 @@ def find_streams(config: RigConfig, checkpoint: Checkpoint, allow_replay: bool) 
     try:
         info = lsl.resolve(want.spikes, want.wait_s, want.spikes_source_id)
     except StreamError as error:
-        hint = lsl.where_else(want.spikes, config.lsl.session_id) if config.lsl.resolve_scope == "machine" else ""
+        hint = ""
+        if config.lsl.resolve_scope == "machine":
+            if sys.stderr.isatty():
+                print(f"{want.spikes!r} is not here; looking elsewhere takes some seconds", file=sys.stderr)
+            hint = lsl.where_else(want.spikes, config.lsl.session_id)
         raise StreamError(f"{error}{'; ' if hint else ''}{hint}") from None
     try:
         description = lsl.read_description(pylsl.StreamInlet(info).info(5.0))
@@ -51,8 +58,9 @@ def find_streams(config: RigConfig, checkpoint: Checkpoint, allow_replay: bool) 
             f"({checkpoint.header.unit_map_sha[:12]}); calibrate a checkpoint for these units"
         )
     wait_s = min(want.wait_s, 5.0)
+    keep_s = config.score.log_s + LOG_SLACK_S
     markers = MarkerInlet(lsl.resolve_text(want.markers, wait_s)) if want.markers else None
-    behaviours = {n: BehaviourInlet(n, lsl.resolve_number(s, wait_s)) for n, s in want.behaviours.items()}
+    behaviours = {n: BehaviourInlet(n, lsl.resolve_number(s, wait_s), keep_s) for n, s in want.behaviours.items()}
     others = [*([want.markers] if want.markers else []), *want.behaviours.values()]
     lsl.refuse_twins({want.spikes: want.spikes_source_id, **dict.fromkeys(others, "")})
     return Streams(SpikeInlet(info, description), markers, behaviours)

@@ -86,7 +86,7 @@ def build(result: Result) -> dict[str, object]:
     return {
         **scores,
         **{name: result.latency[name].summary_ms() for name in result.latency},
-        "source_delay_ms": trace.percentiles(spikes.delays_ms[: min(spikes.n_delays, len(spikes.delays_ms))]),
+        "source_delay_ms": trace.percentiles(spikes.delays.kept()),
         "tokens": {**result.pipeline.tokens, "scored": scored},
         "deadline_misses": sum(result.misses.values()),
         "miss_causes": result.misses,

@@ -249,7 +249,7 @@ def render(state: State) -> RenderableType:
             edge_to_pub_now=f"{number(decode.edge_to_pub_ms if decode else None)} ms",
             infer=f"{number(decode.infer_ms if decode else None)} ms",
             newest_spike=f"{number(decode.age_ms if decode else None)} ms",
-            this_view=f"{state.refused} refused, {state.missed} missed",
+            this_view=f"{state.refused} too old, {state.missed} skipped",
         ),
     ]
     tail = counts(status.counters) if status else [Text(f"counters {NONE}", "dim")]

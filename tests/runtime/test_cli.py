@@ -249,6 +249,13 @@ def test_a_player_that_nobody_hears(fails: Fails, rig_home: Path, stream_name: s
     assert sentence == "nobody connected within 0.1 s; start `neds-rt run` first or raise --wait"
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_duration_that_is_none(fails: Fails, make_rig: MakeRig, rig_home: Path, seconds: str) -> None:
+    for command in ("run", "check"):
+        assert "is no duration; give a number of seconds above 0" in fails(command, make_rig(), "--seconds", seconds)
+    assert "--wait" in fails("play", rig_home / "session.npz", "--wait", seconds)
+
+
 # --- streams and ports ---
 
 LINK = 'resolve_scope = "link"'  # a stream missing on the link is not looked for elsewhere
@@ -306,10 +313,39 @@ def firing(make_outlet: Callable[..., pylsl.StreamOutlet], stream_name: str, ses
     sender.join()
 
 
+@pytest.fixture
+def task(lsl_session: str, stream_name: str) -> Iterator[tuple[str, str]]:
+    """Names of a marker stream, sent 0.5 s ahead, and of a wheel, stamped 30 ms before it is sent."""
+    infos = [
+        pylsl.StreamInfo(f"{stream_name}-markers", "Markers", 1, 0.0, pylsl.cf_string, f"{stream_name}-markers"),
+        pylsl.StreamInfo(f"{stream_name}-wheel", "Behaviour", 1, 100.0, pylsl.cf_float32, f"{stream_name}-wheel"),
+    ]
+    markers, wheel = (pylsl.StreamOutlet(info) for info in infos)
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.01):
+            now = pylsl.local_clock()
+            markers.push_sample(['{"event": "stim"}'], now + 0.5)
+            wheel.push_sample([1.0], now - 0.03)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield f"{stream_name}-markers", f"{stream_name}-wheel"
+    ended.set()
+    sender.join()
+
+
 def test_check_prints_the_plan(
-    call: Callable[..., int], make_rig: MakeRig, firing: str, capsys: pytest.CaptureFixture[str]
+    call: Callable[..., int],
+    make_rig: MakeRig,
+    firing: str,
+    task: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rig = make_rig(input=f'spikes = "{firing}"\nwait_s = 2')
+    markers, wheel = task
+    streams = f'spikes = "{firing}"\nmarkers = "{markers}"\nbehaviours = {{wheel_speed = "{wheel}"}}\nwait_s = 2'
+    rig = make_rig(input=streams)
 
     assert call("check", rig, "--seconds", "1", "--json") == 0
 
@@ -322,11 +358,15 @@ def test_check_prints_the_plan(
     assert plan["spikes"]["recommended_lateness_ms"] >= 1.0
     assert [o["name"] for o in plan["outputs"]] == ["wheel_speed", "choice"]
     assert plan["receptive_field_bins"] == 2 * (5 - 1) + 1
+    assert plan["markers"]["received"] > 10
+    assert -500.0 <= plan["markers"]["arrival_minus_stamp_ms"]["p50"] < 0.0  # sent ahead of their time
+    assert plan["behaviours"]["wheel_speed"]["arrival_minus_stamp_ms"]["p50"] >= 30.0
 
     assert call("check", rig, "--seconds", "0.3") == 0
     words = capsys.readouterr().out
     assert "12 in the map, 11 kept, 5 seen" in words
     assert "receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in words
+    assert f"wheel_speed {wheel} on " in words
 
 
 # --- training and evaluation ---

@@ -128,11 +128,11 @@ def test_a_short_session_over_real_lsl(lsl_session: str, stream_name: str, short
             for mark in markers.pull():
                 ahead_ns.append(mark.t_ns - lsl.now_ns())
                 starts += [mark.t_ns] if mark.event == "segment_start" else []
-            wheel.poll()
+            wheel.pull()
             if not sender.is_alive() and inlet.received == player.sent:
                 break
         sender.join()
-        wheel.poll()
+        wheel.pull()
 
     # by the markers alone, each segment's counts are back on the recording's grid
     edges = [t - INSIDE_NS for t in starts]
