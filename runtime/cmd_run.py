@@ -108,8 +108,10 @@ def run(
             result.log.save(save_log)
         found = summary.build(result)
     _show(found, json)
+    if result.refusal:
+        print(result.refusal, file=sys.stderr)
     sys.stderr.flush()
-    os._exit(0)  # all is closed and printed; liblsl takes half a second to destroy each inlet
+    os._exit(2 if result.refusal else 0)  # all is closed and printed; liblsl takes half a second to destroy each inlet
 
 
 def _with_options(config: RigConfig, decoder: str | None, checkpoint: Path | None, markers: bool) -> RigConfig:

@@ -125,6 +125,10 @@ class SpikeInlet(Inlet):
         self.delays.note(arrival_ns, t_ns[sane & spike])
         return out
 
+    def resumed(self) -> bool:
+        """Whether the sender has gone and come back since the last call: liblsl connects again by itself."""
+        return bool(self.inlet.was_clock_reset())
+
     def _count_sent(self, modulo: int, received: int) -> None:
         """Compare the sender's count with ours, from the first keep-alive on: sent = received + lost_upstream."""
         if self._sent_base is None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.errors import StreamError
 from runtime import engine as engines, lsl, priority, trace
 from runtime.binning import Binner
 from runtime.config import RigConfig
@@ -44,6 +45,7 @@ class Result:
     misses: dict[str, int]
     source: str
     stopped_by: str
+    refusal: str  # why the spike stream may no longer be decoded, or ''
     scheduling: str
 
 
@@ -80,6 +82,7 @@ class LiveRun:
         self.latency = {name: Latency() for name in ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "infer_ms", "age_ms")}
         self.misses: dict[str, int] = dict.fromkeys(CAUSES, 0)
         self.stop = threading.Event()
+        self.refusal = ""
         self.gc_ns = 0
         self._gc_began = 0
         self._state = "STARTING"
@@ -117,7 +120,7 @@ class LiveRun:
         self.pipeline.flush()
         return Result(
             self.config, self.checkpoint, self.engine, self.pipeline, self.log, self.streams, self.latency,
-            self.misses, spikes.description.source, stopped_by, scheduling,
+            self.misses, spikes.description.source, stopped_by, self.refusal, scheduling,
         )  # fmt: skip
 
     def _loop(self, spikes: SpikeInlet, markers: MarkerInlet | None, seconds: float | None) -> str:
@@ -147,6 +150,11 @@ class LiveRun:
             if now >= status_ns:
                 self._tell_status(now)
                 status_ns += STATUS_NS
+                if spikes.resumed():
+                    threading.Thread(target=self._recheck, name="recheck", daemon=True).start()
+                if self.refusal:
+                    stopped_by = "stream_changed"
+                    break
                 if not self.player_runs() and not (markers is not None and markers.ended):
                     stopped_by = "player_gone"
                     break
@@ -158,6 +166,13 @@ class LiveRun:
                 break
         self._say_end()
         return stopped_by
+
+    def _recheck(self) -> None:
+        """After the sender came back: it may send other units under the old name."""
+        try:
+            self.streams.recheck()
+        except StreamError as error:
+            self.refusal = str(error)
 
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":

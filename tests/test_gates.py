@@ -46,8 +46,9 @@ def test_full_live_run_is_exact_and_accounts_for_everything() -> None:
     assert summary["streamed_vs_offline_max_abs"] <= 1e-4
     assert spikes["received"] == sum(n for name, n in spikes.items() if name != "received")
     assert tokens["closed"] == sum(tokens[k] for k in ("published", "superseded", "invalid", "idle"))
-    # a stalled machine may lose a marker or a behaviour sample of the 60 trials of 47 bins, not many
-    assert 0.9 * 60 * 47 <= tokens["scored"] <= 60 * 47
+    # every bin of the 60 trials is scored; only where the machine stood still for longer than
+    # markers are sent ahead does a trial begin late, and then the run says so
+    assert tokens["scored"] == 60 * 47 or (summary["late_markers"] and tokens["scored"] < 60 * 47)
     assert summary["outputs"]["choice"]["balanced_accuracy"] is None  # inferred labels are never scored
 
 

@@ -9,15 +9,17 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import psutil
+import pylsl
 import pytest
 
+from neds_core.session import Session
 from runtime import report
 from runtime.client import Subscriber
 from runtime.locate import demo
@@ -321,3 +323,36 @@ def test_a_replay_that_is_allowed_is_decoded(start: Start, replay: Path) -> None
     assert run.summary["tokens"]["published"] > 0
     assert run.summary["streamed_vs_offline_max_abs"] <= 1e-4
     assert run.summary["counts_vs_recording_diff"] is None  # the rig names no recording
+
+
+def test_a_sender_that_comes_back_with_other_units_ends_the_run(
+    start: Start,
+    lsl_session: str,
+    make_outlet: Callable[..., pylsl.StreamOutlet],
+    make_rig: Callable[..., Path],
+    session: Session,
+    stream_name: str,
+) -> None:
+    """LSL connects again by name alone; decoding other units with this checkpoint would look like an estimate."""
+    others = replace(session.units, ids=session.units.ids + 100)
+    outlet = make_outlet(stream_name, session.units)
+    link = f'session_id = "{lsl_session}"\nresolve_scope = "machine"'
+    run = start("run", make_rig(input=f'spikes = "{stream_name}"\nwait_s = 30', lsl=link), "--headless", "--json")
+
+    def send(until: Callable[[], bool]) -> None:
+        sent, deadline = 0, time.monotonic() + START_S
+        while not until() and time.monotonic() < deadline:
+            outlet.push_chunk([[sent % 12], [-2 - sent]], pylsl.local_clock())  # pyright: ignore[reportArgumentType]
+            sent += 1
+            time.sleep(0.01)
+
+    with Subscriber(run.address(), max_age_ms=1e9) as link_out:
+        messages = (link_out.receive(0.0) for _ in iter(int, 1))
+        send(lambda: (found := next(messages)) is not None and found.state == "DECODING")
+    del outlet
+    outlet = make_outlet(stream_name, others)
+    send(lambda: run.process.poll() is not None)
+
+    run.ends(2)
+    assert "has another unit map" in run.err.read_text().splitlines()[-1]
+    assert run.summary["stopped_by"] == "stream_changed"
