@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -9,6 +11,13 @@ from neds_core.attention import Attention, attention
 from neds_core.model import NEDS, Batch
 
 SPANS_AT_ONCE = 32
+
+
+def spans(reset: np.ndarray) -> list[tuple[int, int]]:
+    """(start, stop) rows between cold starts; row 0 always starts one."""
+    starts = np.flatnonzero(reset)
+    edges = [0, *(int(s) for s in starts if s > 0), len(reset)]
+    return list(pairwise(edges))
 
 
 @torch.inference_mode()

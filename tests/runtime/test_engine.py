@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from neds_core import checkpoint as checkpoints, session as sessions
+from neds_core import checkpoint as checkpoints, offline, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from neds_core.model import Batch
@@ -232,8 +232,8 @@ def test_values_are_in_units_and_probabilities(tiny_ones: dict[str, Checkpoint])
 
 def test_spans_lie_between_cold_starts() -> None:
     """The first row always starts one."""
-    assert engines.spans(np.array([False, False, True, True, False])) == [(0, 2), (2, 3), (3, 5)]
-    assert engines.spans(np.array([True])) == [(0, 1)]
+    assert offline.spans(np.array([False, False, True, True, False])) == [(0, 2), (2, 3), (3, 5)]
+    assert offline.spans(np.array([True])) == [(0, 1)]
 
 
 def test_an_unknown_decoder_names_the_known(tiny_ones: dict[str, Checkpoint]) -> None:

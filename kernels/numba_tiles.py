@@ -1,0 +1,129 @@
+"""Products of a few token rows with a tall matrix on one CPU core: each weight is read once for all tokens.
+
+Numba keeps no array element in a register across a loop, so the inner tile is written as vector
+instructions: R rows of weights times T tokens, R x T accumulators of 8 lanes that never leave registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 8  # float32; every inner width is padded to this
+# not `fast`: that would also declare NaN and infinity impossible, and hide a poisoned value
+FLAGS = {"contract", "reassoc", "nsz", "arcp", "afn"}
+jit: Callable[..., Any] = numba.njit(cache=True, nogil=True, fastmath=FLAGS, error_model="numpy")
+
+
+def _tile(n_rows: int, n_tokens: int) -> Any:
+    """A function (w (N, K), row, x (T, M), token, column) -> n_rows * n_tokens sums over w's K columns.
+
+    Sum [r * n_tokens + t] is w[row + r] . x[token + t, column : column + K]; K is a multiple of LANES.
+    """
+
+    @intrinsic
+    def tile(typing: Any, w: Any, row: Any, x: Any, token: Any, column: Any) -> Any:
+        signature = types.UniTuple(types.float32, n_rows * n_tokens)(w, row, x, token, column)
+        return signature, _emit
+
+    def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        w, x = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2))
+        index, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+        width, stride = builder.extract_value(w.shape, 1), builder.extract_value(x.shape, 1)
+
+        def at(base: Any, i: int) -> Any:
+            return builder.add(base, ir.Constant(index, i))
+
+        rows = [builder.gep(w.data, [builder.mul(at(args[1], r), width)]) for r in range(n_rows)]
+        tokens = [
+            builder.gep(x.data, [builder.add(builder.mul(at(args[3], t), stride), args[4])]) for t in range(n_tokens)
+        ]
+        before, loop, end = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(index)
+        k.add_incoming(ir.Constant(index, 0), before)
+        sums = [builder.phi(vector) for _ in range(n_rows * n_tokens)]
+        for one in sums:
+            one.add_incoming(ir.Constant(vector, [0.0] * LANES), before)
+
+        def load(pointer: Any) -> Any:
+            value = builder.load(builder.bitcast(builder.gep(pointer, [k]), vector.as_pointer()))
+            value.align = 4
+            return value
+
+        kind = ir.FunctionType(vector, [vector] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+        shown = [load(pointer) for pointer in tokens]
+        grown = []
+        for r, pointer in enumerate(rows):
+            weight = load(pointer)
+            grown += [builder.call(fma, [weight, shown[t], sums[r * n_tokens + t]]) for t in range(n_tokens)]
+        following = at(k, LANES)
+        k.add_incoming(following, loop)
+        for one, value in zip(sums, grown, strict=True):
+            one.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, width), loop, end)
+        builder.position_at_end(end)
+        return context.make_tuple(builder, signature.return_type, [_across(builder, value) for value in grown])
+
+    return tile
+
+
+def _across(builder: Any, value: Any) -> Any:
+    """Sum of a vector's lanes, in halves."""
+    lane, width = ir.IntType(32), LANES
+    while width > 1:
+        width //= 2
+        low, high = (
+            builder.shuffle_vector(
+                value, value, ir.Constant(ir.VectorType(lane, width), list(range(first, first + width)))
+            )
+            for first in (0, width)
+        )
+        value = builder.fadd(low, high)
+    return builder.extract_element(value, ir.Constant(lane, 0))
+
+
+# As many accumulators as keep both multipliers busy and still fit 16 registers.
+_tile_4, _tile_3, _tile_2, _tile_1 = _tile(2, 4), _tile(4, 3), _tile(4, 2), _tile(8, 1)
+
+
+@jit
+def linear(w, row, n_rows, x, token, n_tokens, column, bias, y, out):
+    """y[token + t, out + r] = w[row + r] . x[token + t, column : column + K] + bias[row + r].
+
+    w (N, K), bias (N,), x (T, M), y (T, P): float32, C order; K and n_rows are multiples of 8.
+    """
+    end = token + n_tokens
+    while end - token >= 4:
+        for r in range(0, n_rows, 2):
+            a = _tile_4(w, row + r, x, token, column)
+            b, c, j = bias[row + r], bias[row + r + 1], out + r
+            y[token, j], y[token + 1, j], y[token + 2, j], y[token + 3, j] = a[0] + b, a[1] + b, a[2] + b, a[3] + b
+            j += 1
+            y[token, j], y[token + 1, j], y[token + 2, j], y[token + 3, j] = a[4] + c, a[5] + c, a[6] + c, a[7] + c
+        token += 4
+    if end - token == 3:
+        for r in range(0, n_rows, 4):
+            a = _tile_3(w, row + r, x, token, column)
+            for i in range(4):
+                b, j = bias[row + r + i], out + r + i
+                y[token, j], y[token + 1, j], y[token + 2, j] = a[3 * i] + b, a[3 * i + 1] + b, a[3 * i + 2] + b
+    elif end - token == 2:
+        for r in range(0, n_rows, 4):
+            a = _tile_2(w, row + r, x, token, column)
+            for i in range(4):
+                b, j = bias[row + r + i], out + r + i
+                y[token, j], y[token + 1, j] = a[2 * i] + b, a[2 * i + 1] + b
+    elif end - token == 1:
+        for r in range(0, n_rows, 8):
+            a = _tile_1(w, row + r, x, token, column)
+            for i in range(8):
+                y[token, out + r + i] = a[i] + bias[row + r + i]
