@@ -30,7 +30,7 @@ THIRD = {
 CLI = ("runtime/cli.py", "runtime/cmd_*.py")
 EXTRA = {
     "kernels/triton_*.py": {"triton"},
-    "kernels/numba_*.py": {"numba"},
+    "kernels/numba_*.py": {"numba", "llvmlite"},  # llvmlite is numba's own
     "neds_core/io/*.py": {"h5py", "pynwb", "pyxdf", "one"},
     "runtime/binning.py": {"numba"},
     "runtime/view.py": {"typer", "rich"},
