@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -18,6 +18,9 @@ from kernels.numba_tiles import LANES, jit, linear
 EPS = 1e-5  # of torch's LayerNorm
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
 ERF_END = 4.0  # beyond, erf is 1 to float32
+MAX_SLOTS = 1 << 14  # keys that one cache may hold
+
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class Layer(NamedTuple):
@@ -33,21 +36,26 @@ class Layer(NamedTuple):
     sink_v: np.ndarray  # (H, S, K)
 
 
+class Rows(NamedTuple):
+    """A product's weights for all layers: scale w . x + bias, one scale a row."""
+
+    weight: np.ndarray  # (L, N, K) float32, int8, or uint16: the bits of bfloat16
+    scale: np.ndarray  # (L, N) float32, 1 where the weights are not int8
+    bias: np.ndarray  # (L, N) float32
+
+
 class Stack(NamedTuple):
     """All layers packed in the order a step reads them; norms and the score's scale are folded in."""
 
-    qkv: np.ndarray  # (L, 3 * H * K', D')
-    qkv_bias: np.ndarray
-    out: np.ndarray  # (L, D', H * K')
-    out_bias: np.ndarray
-    up: np.ndarray  # (L, F', D')
-    up_bias: np.ndarray
-    down: np.ndarray  # (L, D', F')
-    down_bias: np.ndarray
+    qkv: Rows  # N = 3 * H * K', K = D'
+    out: Rows  # D', H * K'
+    up: Rows  # F', D'
+    down: Rows  # D', F'
     norm: np.ndarray  # (2, D'): gain and bias of the last LayerNorm
     inverse_frequency: np.ndarray  # (K / 2,) float64
     erf: np.ndarray  # coefficients, highest power first
-    none: np.ndarray  # zeros: the bias of products that have none
+    one: np.ndarray  # ones and zeros: scale and bias of the products with keys and values
+    none: np.ndarray
     heads: int
     head_width: int
     width: int
@@ -106,8 +114,31 @@ def _place(values: np.ndarray, *shape: int) -> np.ndarray:
     return out
 
 
-def pack(layers: Sequence[Layer], norm: tuple[np.ndarray, np.ndarray], heads: int, base: float = 10000.0) -> Stack:
-    """Weights for `Step`. norm: gain and bias (D,) of the last LayerNorm; base: of the rotary frequencies."""
+def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: Precision) -> Rows:
+    """Weights of all layers, rounded to a precision."""
+    w, b = np.stack(weight), np.stack(bias)
+    ones = np.ones(w.shape[:2], np.float32)
+    if precision == "float32":
+        return Rows(w, ones, b)
+    if precision == "bfloat16":  # to the nearest, ties to even
+        bits = w.view(np.uint32)
+        return Rows(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), ones, b)
+    top = np.abs(w).max(2, keepdims=True)
+    scale = np.where(top > 0, top / 127.0, 1.0).astype(np.float32)
+    return Rows(np.rint(w / scale).astype(np.int8), scale[..., 0].copy(), b)
+
+
+def pack(
+    layers: Sequence[Layer],
+    norm: tuple[np.ndarray, np.ndarray],
+    heads: int,
+    precision: Precision = "float32",
+    base: float = 10000.0,
+) -> Stack:
+    """Weights for `step`. norm: gain and bias (D,) of the last LayerNorm; base: of the rotary frequencies.
+
+    precision: how the weights are stored; sums are float32 always. int8 has one scale a row.
+    """
     width = len(norm[0])
     k, inner = width // heads, layers[0].up[0].shape[0]
     kp, dp, fp = padded(k), padded(width), padded(inner)
@@ -123,15 +154,15 @@ def pack(layers: Sequence[Layer], norm: tuple[np.ndarray, np.ndarray], heads: in
         gain, shift = (part.astype(np.float64) for part in layer.norm_mlp)
         up.append(_place(layer.up[0] * gain, fp, dp))
         up_bias.append(_place(layer.up[1] + layer.up[0] @ shift, fp))
+    down = [_place(layer.down[0], dp, fp) for layer in layers]
     return Stack(
-        np.stack(qkv), np.stack(qkv_bias),
-        np.stack(out), np.stack([_place(layer.out[1], dp) for layer in layers]),
-        np.stack(up), np.stack(up_bias),
-        np.stack([_place(layer.down[0], dp, fp) for layer in layers]),
-        np.stack([_place(layer.down[1], dp) for layer in layers]),
+        _rows(qkv, qkv_bias, precision),
+        _rows(out, [_place(layer.out[1], dp) for layer in layers], precision),
+        _rows(up, up_bias, precision),
+        _rows(down, [_place(layer.down[1], dp) for layer in layers], precision),
         np.stack([_place(part, dp) for part in norm]),
-        base ** (-np.arange(0, k, 2) / k), _erf_coefficients(), np.zeros(max(fp, 4096), np.float32),
-        heads, k, width,
+        base ** (-np.arange(0, k, 2) / k), _erf_coefficients(),
+        np.ones(MAX_SLOTS, np.float32), np.zeros(MAX_SLOTS, np.float32), heads, k, width,
     )  # fmt: skip
 
 
@@ -140,6 +171,8 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
     _, n_sinks, k = layers[0].sink_k.shape
     kp, ring = padded(k), padded(band * slots)
     n = ring + padded(n_sinks)
+    if n > MAX_SLOTS:
+        raise ValueError(f"a band of {band} bins with {slots} keys each is more than {MAX_SLOTS} keys; shorten it")
     cache = Cache(
         np.zeros((len(layers), heads, n, kp), np.float32), np.zeros((len(layers), heads, kp, n), np.float32),
         np.zeros(n, np.float32), np.full(n, FAR, np.float32), band, slots, ring,
@@ -243,6 +276,12 @@ def _rotate(plain, turned, t, column, heads, padded_width, cosine, sine):
 
 
 @jit
+def _product(rows, layer, x, token, n_tokens, y):
+    n = rows.weight.shape[1]
+    linear(rows.weight[layer], rows.scale[layer], rows.bias[layer], 0, n, x, token, n_tokens, 0, y, 0)
+
+
+@jit
 def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, position: int) -> None:
     """Run work.x (n_tokens, D') of one bin through all layers; the first n_keys tokens become keys of this bin.
 
@@ -252,7 +291,7 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
     heads, width, k = stack.heads, stack.width, stack.head_width
     kp = cache.k.shape[3]
     span, n = heads * kp, cache.k.shape[2]
-    n_layers, dp, fp = stack.out.shape[0], stack.out.shape[1], stack.up.shape[1]
+    n_layers, ring, one, none = stack.out.weight.shape[0], cache.ring, stack.one, stack.none
     for i in range(len(work.cosine)):
         angle = position * stack.inverse_frequency[i]  # float64: bin 10**7 is as exact as bin 0
         work.cosine[i], work.sine[i] = math.cos(angle), math.sin(angle)
@@ -264,9 +303,9 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
         first = n_keys if layer == n_layers - 1 else 0
         asking = n_tokens - first
         _normed(work.x, width, work.normed, 0, n_tokens)
-        qkv, bias = stack.qkv[layer], stack.qkv_bias[layer]
-        linear(qkv, 0, span, work.normed, first, asking, 0, bias, work.plain, 0)
-        linear(qkv, span, 2 * span, work.normed, 0, n_keys, 0, bias, work.plain, span)
+        qkv, scale, bias = stack.qkv.weight[layer], stack.qkv.scale[layer], stack.qkv.bias[layer]
+        linear(qkv, scale, bias, 0, span, work.normed, first, asking, 0, work.plain, 0)
+        linear(qkv, scale, bias, span, 2 * span, work.normed, 0, n_keys, 0, work.plain, span)
         for t in range(n_keys):
             _rotate(work.plain, work.turned, t, span, heads, kp, work.cosine, work.sine)
             for h in range(heads):
@@ -277,21 +316,20 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
             _rotate(work.plain, work.turned, t, 0, heads, kp, work.cosine, work.sine)
         for h in range(heads):
             keys, values = cache.k[layer, h], cache.v[layer, h]
-            linear(keys, 0, cache.ring, work.turned, first, asking, h * kp, stack.none, work.score, 0)
-            sinks = n - cache.ring
-            linear(keys, cache.ring, sinks, work.plain, first, asking, h * kp, stack.none, work.score, cache.ring)
+            linear(keys, one, none, 0, ring, work.turned, first, asking, h * kp, work.score, 0)
+            linear(keys, one, none, ring, n - ring, work.plain, first, asking, h * kp, work.score, ring)
             for t in range(first, n_tokens):
                 _softmax(work.score[t], cache.shown, cache.far, work.bits, work.power)
-            linear(values, 0, kp, work.score, first, asking, 0, stack.none, work.mixed, h * kp)
-        linear(stack.out[layer], 0, dp, work.mixed, first, asking, 0, stack.out_bias[layer], work.normed, 0)
+            linear(values, one, none, 0, kp, work.score, first, asking, 0, work.mixed, h * kp)
+        _product(stack.out, layer, work.mixed, first, asking, work.normed)
         for t in range(first, n_tokens):
             for d in range(width):
                 work.x[t, d] += work.normed[t, d]
         _normed(work.x, width, work.normed, first, n_tokens)
-        linear(stack.up[layer], 0, fp, work.normed, first, asking, 0, stack.up_bias[layer], work.inner, 0)
+        _product(stack.up, layer, work.normed, first, asking, work.inner)
         for t in range(first, n_tokens):
             _gelu(work.inner[t], stack.erf)
-        linear(stack.down[layer], 0, dp, work.inner, first, asking, 0, stack.down_bias[layer], work.normed, 0)
+        _product(stack.down, layer, work.inner, first, asking, work.normed)
         for t in range(first, n_tokens):
             for d in range(width):
                 work.x[t, d] += work.normed[t, d]
@@ -303,7 +341,8 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
 
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     """Buffers for steps of at most n_tokens tokens."""
-    span, n, dp = stack.out.shape[2], cache.k.shape[2], stack.out.shape[1]
+    n = cache.k.shape[2]
+    dp, span = stack.out.weight.shape[1:]
     bits = np.zeros(n, np.int32)
 
     def room(columns: int) -> np.ndarray:
@@ -312,7 +351,7 @@ def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     half = stack.head_width // 2
     return Work(
         room(dp), room(dp), room(3 * span), room(span), room(n), bits, bits.view(np.float32), room(span),
-        room(stack.up.shape[1]), np.zeros(half, np.float32), np.zeros(half, np.float32),
+        room(stack.up.weight.shape[1]), np.zeros(half, np.float32), np.zeros(half, np.float32),
     )  # fmt: skip
 
 

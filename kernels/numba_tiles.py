@@ -53,9 +53,16 @@ def _tile(n_rows: int, n_tokens: int) -> Any:
         for one in sums:
             one.add_incoming(ir.Constant(vector, [0.0] * LANES), before)
 
-        def load(pointer: Any) -> Any:
-            value = builder.load(builder.bitcast(builder.gep(pointer, [k]), vector.as_pointer()))
-            value.align = 4
+        def load(pointer: Any, element: Any = types.float32) -> Any:
+            """Eight numbers from a pointer on, as float32: stored so, as int8, or as the upper half of float32."""
+            bits = ir.VectorType(context.get_data_type(element), LANES)
+            value = builder.load(builder.bitcast(builder.gep(pointer, [k]), bits.as_pointer()))
+            value.align = element.bitwidth // 8
+            whole = ir.VectorType(ir.IntType(32), LANES)
+            if element == types.int8:
+                return builder.sitofp(builder.sext(value, whole), vector)
+            if element == types.uint16:
+                return builder.bitcast(builder.shl(builder.zext(value, whole), whole([16] * LANES)), vector)
             return value
 
         kind = ir.FunctionType(vector, [vector] * 3)
@@ -63,7 +70,7 @@ def _tile(n_rows: int, n_tokens: int) -> Any:
         shown = [load(pointer) for pointer in tokens]
         grown = []
         for r, pointer in enumerate(rows):
-            weight = load(pointer)
+            weight = load(pointer, signature.args[0].dtype)
             grown += [builder.call(fma, [weight, shown[t], sums[r * n_tokens + t]]) for t in range(n_tokens)]
         following = at(k, LANES)
         k.add_incoming(following, loop)
@@ -96,34 +103,36 @@ _tile_4, _tile_3, _tile_2, _tile_1 = _tile(2, 4), _tile(4, 3), _tile(4, 2), _til
 
 
 @jit
-def linear(w, row, n_rows, x, token, n_tokens, column, bias, y, out):
-    """y[token + t, out + r] = w[row + r] . x[token + t, column : column + K] + bias[row + r].
+def linear(w, scale, bias, row, n_rows, x, token, n_tokens, column, y, out):
+    """y[token + t, out + r] = scale[row + r] w[row + r] . x[token + t, column : column + K] + bias[row + r].
 
-    w (N, K), bias (N,), x (T, M), y (T, P): float32, C order; K and n_rows are multiples of 8.
+    w (N, K) float32, int8, or uint16 (bfloat16's bits); scale, bias (N,), x (T, M), y (T, P)
+    float32; all in C order; K and n_rows are multiples of 8.
     """
     end = token + n_tokens
     while end - token >= 4:
-        for r in range(0, n_rows, 2):
-            a = _tile_4(w, row + r, x, token, column)
-            b, c, j = bias[row + r], bias[row + r + 1], out + r
-            y[token, j], y[token + 1, j], y[token + 2, j], y[token + 3, j] = a[0] + b, a[1] + b, a[2] + b, a[3] + b
-            j += 1
-            y[token, j], y[token + 1, j], y[token + 2, j], y[token + 3, j] = a[4] + c, a[5] + c, a[6] + c, a[7] + c
+        for r in range(row, row + n_rows, 2):
+            a = _tile_4(w, r, x, token, column)
+            for i in range(2):
+                j, s, b = out + r - row + i, scale[r + i], bias[r + i]
+                y[token, j], y[token + 1, j] = s * a[4 * i] + b, s * a[4 * i + 1] + b
+                y[token + 2, j], y[token + 3, j] = s * a[4 * i + 2] + b, s * a[4 * i + 3] + b
         token += 4
     if end - token == 3:
-        for r in range(0, n_rows, 4):
-            a = _tile_3(w, row + r, x, token, column)
+        for r in range(row, row + n_rows, 4):
+            a = _tile_3(w, r, x, token, column)
             for i in range(4):
-                b, j = bias[row + r + i], out + r + i
-                y[token, j], y[token + 1, j], y[token + 2, j] = a[3 * i] + b, a[3 * i + 1] + b, a[3 * i + 2] + b
+                j, s, b = out + r - row + i, scale[r + i], bias[r + i]
+                y[token, j], y[token + 1, j] = s * a[3 * i] + b, s * a[3 * i + 1] + b
+                y[token + 2, j] = s * a[3 * i + 2] + b
     elif end - token == 2:
-        for r in range(0, n_rows, 4):
-            a = _tile_2(w, row + r, x, token, column)
+        for r in range(row, row + n_rows, 4):
+            a = _tile_2(w, r, x, token, column)
             for i in range(4):
-                b, j = bias[row + r + i], out + r + i
-                y[token, j], y[token + 1, j] = a[2 * i] + b, a[2 * i + 1] + b
+                j, s, b = out + r - row + i, scale[r + i], bias[r + i]
+                y[token, j], y[token + 1, j] = s * a[2 * i] + b, s * a[2 * i + 1] + b
     elif end - token == 1:
-        for r in range(0, n_rows, 8):
-            a = _tile_1(w, row + r, x, token, column)
+        for r in range(row, row + n_rows, 8):
+            a = _tile_1(w, r, x, token, column)
             for i in range(8):
-                y[token, out + r + i] = a[i] + bias[row + r + i]
+                y[token, out + r - row + i] = scale[r + i] * a[i] + bias[r + i]

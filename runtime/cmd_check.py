@@ -38,7 +38,7 @@ def check(
     session = lsl.REPLAY_SESSION if allow_replay else config.lsl.session_id
     lsl.configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
     checkpoint = checkpoints.load(Path(config.checkpoint))
-    engine = engines.create(checkpoint, config.engine.decoder)
+    engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights)
     engines.warm_up(engine, len(checkpoint.units))
     with ExitStack() as stack:
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free

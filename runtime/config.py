@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from neds_core import config as reader
-from neds_core.config import Positive
 from neds_core.errors import ConfigError
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -55,10 +54,10 @@ class LslConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What decodes. The torch engine is fastest and steadiest on one thread."""
+    """What decodes, and how the weights of NEDS are stored: fewer bits help one larger than the processor's cache."""
 
     decoder: Literal["neds", "ridge", "blend"] = "neds"
-    threads: Positive = 1
+    weights: Literal["float32", "bfloat16", "int8"] = "float32"
 
 
 class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kernels.numba_step import Precision
 from neds_core import linear
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
@@ -90,8 +91,8 @@ class BlendEngine:
 
     name = "blend"
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.parts = (StreamEngine(checkpoint), LinearEngine(checkpoint))
+    def __init__(self, checkpoint: Checkpoint, weights: Precision = "float32") -> None:
+        self.parts = (StreamEngine(checkpoint, weights), LinearEngine(checkpoint))
         self.layout = self.parts[0].layout
         self.share = np.zeros(self.layout.n_values, np.float32)
         for name, column in self.layout.columns.items():
@@ -116,18 +117,18 @@ class BlendEngine:
         return self.share * ours + (1.0 - self.share) * theirs
 
 
-ENGINES: dict[str, type[StreamEngine] | type[LinearEngine] | type[BlendEngine]] = {
-    "neds": StreamEngine,
-    "ridge": LinearEngine,
-    "blend": BlendEngine,
-}
+ENGINES = ("neds", "ridge", "blend")
 
 
-def create(checkpoint: Checkpoint, decoder: str) -> StreamEngine | LinearEngine | BlendEngine:
-    """The engine of a decoder name: neds, ridge or blend."""
+def create(
+    checkpoint: Checkpoint, decoder: str, weights: Precision = "float32"
+) -> StreamEngine | LinearEngine | BlendEngine:
+    """The engine of a decoder name. weights: how those of NEDS are stored (see `StreamEngine`)."""
+    if decoder == "ridge":
+        return LinearEngine(checkpoint)
     if decoder not in ENGINES:
         raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(ENGINES)}")
-    return ENGINES[decoder](checkpoint)
+    return (StreamEngine if decoder == "neds" else BlendEngine)(checkpoint, weights)
 
 
 def warm_up(engine: Engine, n_units: int, steps: int = 50) -> None:

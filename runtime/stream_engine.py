@@ -40,8 +40,8 @@ def spike_rows(model: NEDS) -> tuple[torch.Tensor, torch.Tensor]:
         return rows, tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows + model.modality[0]
 
 
-def packed(model: NEDS) -> tuple[kernel.Stack, list[kernel.Layer]]:
-    """The model's layers for the kernel."""
+def packed(model: NEDS, weights: kernel.Precision) -> tuple[kernel.Stack, list[kernel.Layer]]:
+    """The model's layers for the kernel, packed and as they are."""
 
     def layer(block: Block, sink: tuple[torch.Tensor, torch.Tensor]) -> kernel.Layer:
         return kernel.Layer(
@@ -50,7 +50,7 @@ def packed(model: NEDS) -> tuple[kernel.Stack, list[kernel.Layer]]:
         )  # fmt: skip
 
     layers = [layer(block, sink) for block, sink in zip(model.layers, sinks(model), strict=True)]
-    return kernel.pack(layers, _arrays(model.norm), model.config.heads), layers
+    return kernel.pack(layers, _arrays(model.norm), model.config.heads, weights), layers
 
 
 def decoded(
@@ -65,13 +65,13 @@ def decoded(
 class StreamEngine:
     """One cached spike token a bin and one query for each output; a step allocates nothing."""
 
-    name = "stream-numba-cpu"
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: kernel.Precision = "float32") -> None:
+        """weights: how they are stored; fewer bits pay where the model does not fit the processor's cache."""
+        self.name = "stream-numba-cpu" if weights == "float32" else f"stream-numba-cpu-{weights}"
         self.checkpoint, self.layout = checkpoint, layout(checkpoint)
         model = self.model = checkpoint.model
         specs = model.specs
-        self.stack, layers = packed(model)
+        self.stack, layers = packed(model, weights)
         self.cache = kernel.make_cache(layers, model.config.heads, model.config.band, slots=1)
         self.work = kernel.make_work(self.stack, self.cache, 1 + len(specs))
         self.width = model.config.width

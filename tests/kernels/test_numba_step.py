@@ -107,13 +107,13 @@ def test_linear_is_the_matrix_product(n_tokens: int, n_rows: int, n_in: int) -> 
     """From any row, column and token, and nothing beside the asked block is touched."""
     rng = np.random.default_rng(n_tokens * n_in)
     w = rng.standard_normal((n_rows + 8, n_in)).astype(np.float32)
-    bias = rng.standard_normal(n_rows + 8).astype(np.float32)
+    scale, bias = rng.standard_normal((2, n_rows + 8)).astype(np.float32)
     x = rng.standard_normal((n_tokens + 2, n_in + 5)).astype(np.float32)
     y = np.full((n_tokens + 2, n_rows + 3), np.nan, np.float32)
 
-    linear(w, 8, n_rows, x, 1, n_tokens, 5, bias, y, 2)
+    linear(w, scale, bias, 8, n_rows, x, 1, n_tokens, 5, y, 2)
 
-    expected = x[1:-1, 5:].astype(np.float64) @ w[8:].T.astype(np.float64) + bias[8:]
+    expected = x[1:-1, 5:].astype(np.float64) @ (scale[8:, None] * w[8:]).T.astype(np.float64) + bias[8:]
     # 1e-5: a float32 sum of up to 136 products of about 1
     np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=1e-5, rtol=1e-5)
     assert np.isnan(y).sum() == y.size - n_tokens * n_rows
@@ -211,3 +211,29 @@ def test_a_step_allocates_nothing() -> None:
     assert min(grown) < 10
     assert len(kernel.step.signatures) == compiled
     assert math.isfinite(float(work.x.sum()))
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 2.0**-8), ("int8", 1.0 / 254.0)])
+def test_compact_weights_are_the_rounded_ones(precision: kernel.Precision, bound: float) -> None:
+    """In fewer bits a weight is off by half a unit at most, and the step computes with exactly what is stored."""
+    layers = kernel_layers(random_blocks(2, 2, 8, 5, 2, seed=0), torch.zeros(2, 16))
+    norm = np.ones(16, np.float32), np.zeros(16, np.float32)
+    exact, compact = kernel.pack(layers, norm, 2), kernel.pack(layers, norm, 2, precision)
+    parts = {}
+    for name in ("qkv", "out", "up", "down"):
+        rows, whole = getattr(compact, name), getattr(exact, name).weight
+        stored = (rows.weight.astype(np.uint32) << 16).view(np.float32) if precision == "bfloat16" else rows.weight
+        stored = (stored * rows.scale[..., None]).astype(np.float32)
+        largest = np.abs(whole) if precision == "bfloat16" else np.abs(whole).max(2, keepdims=True)
+        assert np.all(np.abs(stored - whole) <= bound * largest * 1.0001)
+        parts[name] = kernel.Rows(stored, np.ones_like(rows.scale), rows.bias)
+    x = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
+    found = []
+    for stack in (compact, exact._replace(**parts)):
+        cache = kernel.make_cache(layers, 2, 5, 1)
+        work = kernel.make_work(stack, cache, 3)
+        for position in range(8):
+            work.x[:] = x + position
+            kernel.step(stack, cache, work, 1, 3, position)
+        found.append(work.x.copy())
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)  # float32 products in another order
