@@ -1,0 +1,305 @@
+"""Cost of one decoding step: ours against the published way and the floor, in one run on one pinned thread.
+
+`neds-rt bench kernels [--quick] [--json]`. Correctness first; then the contenders take turns, so that
+a busy machine slows them alike and their ratios hold. Random weights: cost does not depend on them.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import machine
+from kernels import numba_step as kernel
+from kernels.numba_step import Precision
+from neds_core.checkpoint import FORMAT, Checkpoint, Header, Record
+from neds_core.config import ModelConfig, TrainConfig
+from neds_core.model import NEDS, Block
+from neds_core.scalers import Scalers
+from neds_core.session import BehaviourSpec, UnitTable
+from runtime.stream_engine import StreamEngine
+from runtime.token import Token
+from runtime.torch_engine import TorchStreamEngine
+
+BIN_NS = 20_000_000
+SPECS = (
+    BehaviourSpec("wheel_speed", "continuous"),
+    BehaviourSpec("whisker_motion_energy", "continuous"),
+    BehaviourSpec("choice", "class", classes=("left", "right")),
+)
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+PAPER = {"tokens": 500, "width": 256, "heads": 8, "mlp_ratio": 4}  # Zhang et al. 2025, App. A: 100 bins x 5 modalities
+GATE_FLOAT32 = 1e-4  # z-scores and probabilities, through up to 22 layers of random weights
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Units, layers, width and band of a streaming step."""
+
+    units: int = 449
+    layers: int = 5
+    width: int = 256
+    band: int = 100
+
+
+@dataclass(slots=True)
+class Row:
+    """One contender: what it is and how long each call took, ms."""
+
+    name: str
+    size: dict[str, int]
+    call: Call
+    per_turn: int
+    took: list[float] = field(default_factory=list)
+    note: str = ""
+
+    def json(self) -> dict[str, Any]:
+        times = {n: round(float(np.percentile(self.took, p)), 4) for n, p in PERCENTILES.items()} if self.took else {}
+        return {"name": self.name, **self.size, "n": len(self.took), "ms": times, "note": self.note}
+
+
+def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
+    """A checkpoint of this size with weights of ordinary scale."""
+    torch.manual_seed(seed)
+    config = ModelConfig(width=size.width, layers=size.layers, heads=8, band=size.band)
+    model = NEDS(config, (size.units,), SPECS).eval().requires_grad_(False)
+    units = UnitTable(np.arange(size.units), np.full(size.units, "?"), np.zeros(size.units, np.float32))
+    names = [s.name for s in SPECS]
+    header = Header(
+        FORMAT, "random", BIN_NS, TrainConfig("none", tuple(names), model=config), SPECS, units.sha256,
+        dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0), {}, {}, {},
+        Record("", "", "", seed, 0, 0, 0, 0.0, 0.0, {}),
+    )  # fmt: skip
+    nothing = np.zeros(size.units, np.float32)
+    return Checkpoint(header, model, units, Scalers(np.ones(size.units, bool), nothing, nothing, {}, {}, {}, {}), {})
+
+
+def tokens(size: Size, n: int, rate: float = 0.1, seed: int = 0) -> list[Token]:
+    """Bins of Poisson counts, 5 Hz a unit: most are 0."""
+    counts = np.random.default_rng(seed).poisson(rate, (n, size.units)).astype(np.uint16)
+    return [Token(i, 0, c, valid=True) for i, c in enumerate(counts)]
+
+
+class FullForward(nn.Module):
+    """The published way: all 500 tokens of a window through every layer, anew for every bin."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        size = ModelConfig(
+            width=PAPER["width"], layers=layers, heads=PAPER["heads"], mlp_ratio=PAPER["mlp_ratio"], dropout=0.0
+        )
+        self.blocks = nn.ModuleList(Block(size) for _ in range(layers))
+        self.norm = nn.LayerNorm(PAPER["width"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (1, N, D) tokens to (1, N, D); bidirectional attention without a mask."""
+        for block in self.blocks:
+            q, k, v = block.heads_of(x)  # pyright: ignore[reportCallIssue]
+            x = block.finish(x, nn.functional.scaled_dot_product_attention(q, k, v))  # pyright: ignore[reportCallIssue]
+        return self.norm(x)
+
+
+def full_forwards(layers: int, compiled: bool) -> list[Row]:
+    """The full forward in eager torch, ONNX Runtime where it is installed, and torch.compile where asked."""
+    torch.manual_seed(0)
+    model = FullForward(layers).eval().requires_grad_(False)
+    x = torch.randn(1, PAPER["tokens"], PAPER["width"])
+    size = {"layers": layers, "width": PAPER["width"], "tokens": PAPER["tokens"]}
+    per_turn = 4 if layers <= 5 else 1
+    found = [Row("full forward, torch eager", size, lambda: model(x), per_turn)]
+    expected = model(x)
+    if compiled:
+        fast = torch.compile(copy.deepcopy(model))
+        _gate("torch.compile", float((fast(x) - expected).abs().max()), GATE_FLOAT32)
+        found.append(Row("full forward, torch.compile", size, lambda: fast(x), per_turn))
+    onnx = _onnx(model, x, expected)
+    found.append(Row("full forward, ONNX Runtime", size, onnx[0], per_turn) if callable(onnx[0]) else onnx[1])
+    return found
+
+
+def _onnx(model: nn.Module, x: Tensor, expected: Tensor) -> tuple[Call | None, Row]:
+    """A call of the exported model on one thread, or a row that says why there is none."""
+    empty = Row("full forward, ONNX Runtime", {}, lambda: None, 0)
+    try:
+        import onnxruntime
+    except ImportError:
+        empty.note = "not installed: pip install 'neds-rt[peers]'"
+        return None, empty
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, of its own future
+        path = Path(folder) / "full.onnx"
+        torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: x.numpy()}
+    _gate("ONNX Runtime", float(np.abs(session.run(None, feed)[0] - expected.numpy()).max()), GATE_FLOAT32)
+    return (lambda: session.run(None, feed)), empty
+
+
+def _gate(name: str, error: float, bound: float) -> None:
+    """Nothing that is wrong gets a time."""
+    if not error <= bound:
+        raise RuntimeError(f"{name} is off by {error:.2e}, more than {bound:g}: it is wrong, so it is not timed")
+
+
+def steps(size: Size, precisions: tuple[Precision, ...], torch_step: bool) -> tuple[list[Row], dict[str, float]]:
+    """Streaming engines on one checkpoint, each first held to the offline forward; returns rows and their errors."""
+    checkpoint = random_checkpoint(size)
+    told = tokens(size, 2 * size.band + 7)
+    counts = np.stack([t.counts for t in told])
+    engines: list[StreamEngine | TorchStreamEngine] = [StreamEngine(checkpoint, p) for p in precisions]
+    engines += [TorchStreamEngine(checkpoint)] if torch_step else []
+    n = len(told)
+    truth = engines[0].offline(counts, np.ones(n, bool), np.full(n, -1), np.arange(n) == 0)
+    rows, errors = [], {}
+    for engine in engines:
+        engine.reset()
+        error = float(np.abs(np.stack([engine.step(t).copy() for t in told]) - truth).max())
+        exact = not engine.name.endswith(("bfloat16", "int8"))
+        _gate(engine.name, error, GATE_FLOAT32 if exact else 0.1)
+        errors[engine.name] = error
+        rows.append(Row(engine.name, vars_of(size), _turns(engine, told), 40 if size.layers <= 5 else 10))
+    return rows, errors
+
+
+def vars_of(size: Size) -> dict[str, int]:
+    return {"units": size.units, "layers": size.layers, "width": size.width, "band": size.band}
+
+
+def _turns(engine: StreamEngine | TorchStreamEngine, told: list[Token]) -> Call:
+    at = 0
+
+    def call() -> None:
+        nonlocal at
+        engine.step(told[at])
+        at = (at + 1) % len(told)
+
+    return call
+
+
+@kernel.jit
+def _read(memory):
+    total = np.float32(0.0)
+    for i in range(len(memory)):
+        total += memory[i]
+    return total
+
+
+def floor(size: Size, precision: Precision) -> Row:
+    """One warm, vectorised read of as many bytes as a step's weights and cache."""
+    engine = StreamEngine(random_checkpoint(size), precision)
+    stack, cache = engine.stack, engine.cache
+    weights = sum(rows.weight.nbytes for rows in (stack.qkv, stack.out, stack.up, stack.down))
+    n_bytes = weights + cache.k.nbytes + cache.v.nbytes
+    memory = np.ones(n_bytes // 4, np.float32)
+    row = Row(f"floor: read {n_bytes / 1e6:.1f} MB", vars_of(size), lambda: _read(memory), 40)
+    row.note = f"weights {precision}"
+    return row
+
+
+def take_turns(rows: list[Row], seconds: float) -> None:
+    """Warm up, then time every row a little at a time, in turn, until the time is over."""
+    for row in rows:
+        for _ in range(3 if row.per_turn else 0):
+            row.call()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for row in rows:
+            for _ in range(row.per_turn):
+                begin = time.perf_counter_ns()
+                row.call()
+                row.took.append((time.perf_counter_ns() - begin) * 1e-6)
+
+
+def paced(row: Row, n: int) -> Row:
+    """The same call once every 20 ms, as on the rig: caches and clocks have cooled down between."""
+    out = Row(f"{row.name}, paced at 50 Hz", row.size, row.call, 1)
+    due = time.perf_counter_ns()
+    for _ in range(n):
+        due += BIN_NS
+        time.sleep(max(0.0, (due - time.perf_counter_ns()) * 1e-9))
+        begin = time.perf_counter_ns()
+        row.call()
+        out.took.append((time.perf_counter_ns() - begin) * 1e-6)
+    return out
+
+
+def headline(rows: list[Row]) -> dict[str, float]:
+    """Ratios of medians within this run, at 5 layers, width 256, 449 units, 3 queries, band 100."""
+    median = {row.name: float(np.median(row.took)) for row in rows if row.took}
+    ours = next(row for row in rows if row.name == "stream-numba-cpu")
+    best = min(v for k, v in median.items() if k.startswith("full forward"))
+    read = next(v for k, v in median.items() if k.startswith("floor"))
+    return {
+        "p50_ms": round(median[ours.name], 4),
+        "p99_ms": round(float(np.percentile(ours.took, 99)), 4),
+        "speedup_vs_best_full_forward": round(best / median[ours.name], 2),
+        "speedup_vs_torch_kv": round(median["stream-torch-cpu"] / median[ours.name], 2),
+        "ratio_to_floor": round(median[ours.name] / read, 2),
+    }
+
+
+def pin() -> str:
+    """This thread on one core, torch on one thread; says which."""
+    torch.set_num_threads(1)
+    if not hasattr(os, "sched_setaffinity"):
+        return "not pinned: this system cannot"
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return f"core {core}"
+
+
+@torch.inference_mode()
+def run(quick: bool) -> dict[str, Any]:
+    """All rows and the headline."""
+    pinned = pin()
+    size = Size()
+    ours, errors = steps(size, ("float32", "bfloat16", "int8"), torch_step=True)
+    rows = [*ours, floor(size, "float32"), *full_forwards(5, compiled=not quick)]
+    take_turns(rows, 12.0 if quick else 60.0)
+    top = headline(rows)
+    rows.append(paced(ours[0], 200 if quick else 1000))
+    if not quick:
+        deep = Size(layers=22)
+        more, deeper = steps(deep, ("float32", "bfloat16", "int8"), torch_step=True)
+        errors |= {f"{name}, 22 layers": error for name, error in deeper.items()}
+        group = [*more, floor(deep, "float32"), floor(deep, "int8"), *full_forwards(22, compiled=False)]
+        take_turns(group, 60.0)
+        rows += [*group, *(paced(row, 500) for row in more[:3])]
+        rows += sweep()
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["neds-rt", *sys.argv[1:]]),
+        "machine": machine.describe(),
+        "pinned": pinned,
+        "quick": quick,
+        "max_abs_vs_offline": {name: float(f"{error:.2e}") for name, error in errors.items()},
+        "headline": top,
+        "rows": [row.json() for row in rows],
+    }
+
+
+def sweep() -> list[Row]:
+    """One size at a time around the headline."""
+    sizes = [Size(units=u) for u in (100, 1500)] + [Size(layers=n) for n in (2, 16)]
+    sizes += [Size(width=d) for d in (64, 128, 512)] + [Size(band=w) for w in (50, 250)]
+    rows = [row for size in sizes for row in steps(size, ("float32",), torch_step=False)[0]]
+    take_turns(rows, 30.0)
+    return rows
