@@ -13,6 +13,7 @@ from runtime.cmd_evaluate import evaluate
 from runtime.cmd_play import play
 from runtime.cmd_run import run
 from runtime.cmd_train import train
+from runtime.cmd_verify import verify
 from runtime.ownership import refuse_foreign_packages
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, play, check, train, evaluate):
+for command in (run, play, check, train, evaluate, verify):
     app.command()(command)
 
 

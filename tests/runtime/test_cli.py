@@ -431,6 +431,26 @@ def test_evaluate_says_the_same_in_words(
 # --- the installed command ---
 
 
+def test_verify_holds_every_engine_to_the_offline_forward(
+    call: Callable[..., int], fails: Fails, rig_home: Path, unbroken: Session, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert call("verify", rig_home / "tiny.safetensors", rig_home / "session.npz", "--json") == 0
+
+    found = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert set(found["engines"]) == {
+        "stream-numba-cpu", "stream-numba-cpu-bfloat16", "stream-numba-cpu-int8", "stream-torch-cpu",
+        "linear-numpy-cpu", "blend",
+    }  # fmt: skip
+    for row in found["engines"].values():
+        assert 0.0 <= row["max_abs"] <= row["bound"]
+        assert 0.0 < row["p50_ms"] <= row["p99_ms"]
+    assert found["engines"]["stream-numba-cpu-int8"]["max_abs"] > found["engines"]["stream-numba-cpu"]["max_abs"]
+
+    sessions.save(unbroken, tmp_path / "other.npz")
+    assert "was trained on other units" in fails("verify", rig_home / "tiny.safetensors", tmp_path / "other.npz")
+
+
 def test_the_installed_command_ends_with_2_and_one_sentence(tmp_path: Path) -> None:
     """As a user sees it: no stack, no text on stdout."""
     command = [Path(sys.executable).with_name("neds-rt"), "run", tmp_path / "gone.toml"]
