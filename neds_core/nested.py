@@ -28,7 +28,7 @@ def ridge_classes(
     n = np.bincount(label, minlength=n_classes)
     weight = (len(label) / ((n > 0).sum() * np.maximum(n, 1)))[label]
     target = np.where(label[:, None] == np.arange(n_classes), 1.0, -1.0)
-    z_mean, y_mean = (np.average(v, axis=0, weights=weight) for v in (z, target))
+    z_mean, y_mean = (weight @ v / weight.sum() for v in (z, target))
     root = np.sqrt(weight)[:, None]
     a, b = (z - z_mean) * root, (target - y_mean) * root
     value, vector = np.linalg.eigh(a.T @ a)

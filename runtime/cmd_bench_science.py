@@ -29,6 +29,7 @@ def regions(
     recordings: Annotated[list[Path], typer.Argument(help="Session.npz; several: one is left out at a time")],
     model: Annotated[list[str] | None, typer.Option(help="NAME=CHECKPOINT, one for each seed and recording")] = None,
     permutations: Annotated[int, typer.Option(min=0, help="shuffles of the labels within each session")] = 100,
+    repeats: Annotated[int, typer.Option(min=1, help="draws of the folds of one recording")] = 5,
     min_animals: Annotated[int, typer.Option(min=1, help="animals that must have shown a region")] = 3,
     figures: Annotated[Path | None, typer.Option(help="folder for the maps and confusion matrices")] = None,
     projection: Annotated[str, typer.Option(help="pca, or umap (pip install 'neds-rt[map]')")] = "pca",
@@ -43,7 +44,7 @@ def regions(
     if projection not in ("pca", "umap"):
         raise ConfigError(f"--projection {projection}: not known; choose pca or umap")
     models = bench.parse_models(model or [])
-    result, plan, shown = bench.bench(recordings, models, permutations, min_animals=min_animals)
+    result, plan, shown = bench.bench(recordings, models, permutations, repeats, min_animals)
     if figures:
         for path in region_figures.draw(figures, plan.places, shown, result["confusion"], projection):
             print(f"wrote {path}")

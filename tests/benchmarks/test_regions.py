@@ -61,12 +61,14 @@ def test_one_recording(
     """A telling model far above its permuted labels, a blank one at chance; figures are drawn; the note is carried."""
     one = recording(session, "ibl-dy016-like", 0)
     sessions.save(one, tmp_path / "one.npz")
+    made = make_checkpoint()
     for name, tells in (("telling", True), ("blank", False)):
-        checkpoints.save(with_rows(make_checkpoint(), one, tells), tmp_path / f"{name}.safetensors")
+        checkpoints.save(with_rows(made, one, tells), tmp_path / f"{name}.safetensors")
 
     result = call(
         capsys, tmp_path / "one.npz", "--model", f"telling={tmp_path / 'telling.safetensors'}",
-        "--model", f"blank={tmp_path / 'blank.safetensors'}", "--permutations", "9", "--figures", tmp_path / "maps",
+        "--model", f"blank={tmp_path / 'blank.safetensors'}", "--permutations", "9", "--repeats", "1",
+        "--figures", tmp_path / "maps",
     )  # fmt: skip
 
     rows = result["rows"]
