@@ -16,7 +16,6 @@ import numpy as np
 
 from benchmarks import machine
 from neds_core import checkpoint as checkpoints, nested, regions, session as sessions
-from neds_core.checkpoint import Checkpoint
 from neds_core.errors import CheckpointError, DataError
 from neds_core.io import bundles
 from neds_core.regions import Places
@@ -35,6 +34,15 @@ class Recording:
     session: Session
     animal: str
     kept: np.ndarray  # (U,) bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A model's embedding of one session: identity of its unit table, kept (U,) bool, name -> rows (U, F)."""
+
+    units_sha: str
+    kept: np.ndarray
+    rows: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +88,27 @@ def read(path: Path) -> Recording:
     return Recording(parts.development, animal or whole.name, kept)
 
 
-def fit_to(recordings: list[Recording], files: list[Path]) -> list[list[Checkpoint]]:
-    """Checkpoints by training seed, in each one for every recording; matched by the unit table."""
-    by_recording: list[list[Checkpoint]] = [[] for _ in recordings]
+def embedded(path: Path) -> list[Embedded]:
+    """Every session of a checkpoint, as a map sees it."""
+    made = checkpoints.load(path)
+    return [Embedded(made.units.sha256, made.scalers.kept, regions.embedding(made.model))]
+
+
+def fit_to(recordings: list[Recording], files: list[Path]) -> list[list[Embedded]]:
+    """Embeddings by training seed, in each one for every recording; matched by the unit table."""
+    by_recording: list[list[Embedded]] = [[] for _ in recordings]
+    shas = [one.session.units.sha256 for one in recordings]
     for path in files:
-        made = checkpoints.load(path)
-        fits = [r for r, one in enumerate(recordings) if one.session.units.sha256 == made.units.sha256]
-        if len(fits) != 1:
-            raise CheckpointError(f"{path} fits {len(fits)} of the recordings by its units; give the one it is of")
-        by_recording[fits[0]].append(made)
-    n_seeds = {len(found) for found in by_recording}
-    if len(n_seeds) > 1 or n_seeds == {0}:
-        raise CheckpointError("a model needs one checkpoint per seed for every recording; give the missing ones")
+        found = [one for one in embedded(path) if shas.count(one.units_sha) == 1]
+        if not found:
+            raise CheckpointError(
+                f"{path} is of none of the recordings, or of two that are alike; give the one it is of"
+            )
+        for one in found:
+            by_recording[shas.index(one.units_sha)].append(one)
+    n_seeds = {len(one) for one in by_recording}
+    if len(n_seeds) > 1:
+        raise CheckpointError("a model needs as many checkpoints for every recording; give the missing ones")
     return [list(seed) for seed in zip(*by_recording, strict=True)]
 
 
@@ -139,8 +156,8 @@ def bench(
     kept = [one.kept.copy() for one in recordings]
     for seeds in made.values():
         for seed in seeds:
-            for s, checkpoint in enumerate(seed):
-                kept[s] &= checkpoint.scalers.kept
+            for s, one in enumerate(seed):
+                kept[s] &= one.kept
     found = regions.places(
         [one.session.units.region for one in recordings], kept, [one.animal for one in recordings],
         min_animals if several else 1,
@@ -155,8 +172,7 @@ def bench(
     comparisons, shown = {}, {}
     everything = plan.rows([table["plain"] for table in plain])
     for model, seeds in made.items():
-        tables = [[regions.embedding(c.model) for c in seed] for seed in seeds]
-        features = {f: [plan.rows([t[f] for t in seed]) for seed in tables] for f in regions.FEATURES}
+        features = {f: [plan.rows([one.rows[f] for one in seed]) for seed in seeds] for f in regions.FEATURES}
         features["both+plain"] = [np.concatenate([x, everything], 1) for x in features["both"]]
         shown[model] = features["both"][0]
         for name, x in features.items():
