@@ -78,15 +78,16 @@ def update(
     fixed (..., U), loading (U, K). The evidence is Laplace's, without the counts' factorials.
     """
     precision = np.linalg.inv(cov)
+    pairs = (loading[:, :, None] * loading[:, None]).reshape(len(loading), -1)  # (U, K * K)
     x = mean
     for _ in range(NEWTON_STEPS):
         rate = np.exp(fixed + x @ loading.T)
         gradient = (counts - rate) @ loading - np.einsum("...kl,...l->...k", precision, x - mean)
-        curvature = precision + np.einsum("uk,...u,ul->...kl", loading, rate, loading, optimize=True)
+        curvature = precision + (rate @ pairs).reshape(precision.shape)
         x = x + np.linalg.solve(curvature, gradient[..., None])[..., 0]
     eta = fixed + x @ loading.T
     rate = np.exp(eta)
-    curvature = precision + np.einsum("uk,...u,ul->...kl", loading, rate, loading, optimize=True)
+    curvature = precision + (rate @ pairs).reshape(precision.shape)
     gap = x - mean
     evidence = (
         (counts * eta - rate).sum(-1)
