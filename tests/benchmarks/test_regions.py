@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import regions as bench
+from benchmarks import region_figures, regions as bench
 from neds_core import checkpoint as checkpoints, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import CheckpointError, ConfigError, DataError
@@ -135,3 +136,13 @@ def test_a_published_bundle_names_its_mouse() -> None:
     assert (one.animal, one.session.name) == ("Hench", "session09_Hench_2017-06-16")
     assert len(one.session.segments) == 298  # 80 % of 372
     assert one.kept.shape == (788,)
+
+
+def test_umap_is_an_extra() -> None:
+    """Two dimensions where it is installed; else one sentence with the remedy."""
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    if find_spec("umap") is None:
+        with pytest.raises(ConfigError, match="neds-rt\\[map\\]"):
+            region_figures.plane(x, "umap")
+    else:
+        assert region_figures.plane(x, "umap")[0].shape == (40, 2)
