@@ -8,6 +8,7 @@ import sys
 import typer
 
 from neds_core.errors import NedsError
+from runtime.cmd_bench_science import degraded, regions
 from runtime.cmd_check import check
 from runtime.cmd_evaluate import evaluate
 from runtime.cmd_play import play
@@ -24,6 +25,11 @@ app = typer.Typer(
 )
 for command in (run, play, check, train, evaluate, verify):
     app.command()(command)
+
+bench = typer.Typer(help="Measure, and print one JSON object with --json.", no_args_is_help=True)
+for command in (degraded, regions):
+    bench.command()(command)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:
