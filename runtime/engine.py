@@ -11,7 +11,7 @@ import torch
 from kernels import ring
 from kernels.ring import Ring
 from neds_core import linear, offline
-from neds_core.attention import rotary, rotate
+from neds_core.attention import attention, rotary, rotate
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from neds_core.linear import BankState
@@ -81,7 +81,7 @@ class StreamEngine:
         for block in self.model.layers:
             _, k, v = block.heads_of(x)
             found.append((k[0].contiguous(), v[0].contiguous()))
-            x = block(x, position, none, self.model.n_sinks, offline.attention)
+            x = block(x, position, none, self.model.n_sinks, attention)
         return found
 
     def reset(self, position: int = 0) -> None:
