@@ -22,9 +22,9 @@ Rate = Annotated[float, Meta(gt=0.0)]
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Sizes of one NEDS. `band` is W, the bins one layer looks back over, its own bin included.
 
-    attention "full" is the published pattern: windows of at most `window_bins` from a segment's
-    start, both directions, learned absolute positions; `band`, `registers` and `clock_bins` are
-    causal only. tokenizer "stitcher" brings the published tokenizers and read-outs with it.
+    attention "full" is the published pattern: whole segments of at most `window_bins`, both
+    directions, learned absolute positions; `band`, `registers`, `clock_bins` and the training's
+    own window_bins are for "causal" alone. tokenizer "stitcher" brings the published tokenizers and read-outs with it.
     """
 
     attention: Literal["causal", "full"] = "causal"
@@ -35,6 +35,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     heads: Positive = 4
     mlp_ratio: Positive = 2
     mlp_width: Count = 0  # 0: mlp_ratio * width
+    stitcher_width: Count = 0  # 0: twice the units
     band: Positive = 100
     window_bins: Positive = 100
     registers: Count = 2
@@ -131,8 +132,6 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
         if not (self.masks.ratio or self.masks.encoding or self.masks.decoding):
             raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides a whole modality")
-        if self.model.attention == "full" and self.fit.window_bins > self.model.window_bins:
-            raise ValueError(f"fit.window_bins: {self.fit.window_bins} is above model.window_bins of full attention")
 
 
 Tree = TypeVar("Tree", bound=Struct)

@@ -42,10 +42,10 @@ class UnitStitcher(nn.Module):
     mean: Tensor
     gain: Tensor
 
-    def __init__(self, n_units: int, width: int) -> None:
+    def __init__(self, n_units: int, inner: int, width: int) -> None:
         super().__init__()
-        self.spread = nn.Linear(n_units, 2 * n_units)
-        self.project = nn.Linear(2 * n_units, width)
+        self.spread = nn.Linear(n_units, inner)
+        self.project = nn.Linear(inner, width)
         self.register_buffer("mean", torch.zeros(n_units))
         self.register_buffer("gain", torch.ones(n_units))
 
@@ -107,8 +107,9 @@ class WindowReadout(nn.Module):
 
 def spike_tokenizer(config: ModelConfig, n_units: int) -> UnitTokenizer | UnitStitcher:
     """The spike tokenizer of one session."""
-    kind = UnitStitcher if config.tokenizer == "stitcher" else UnitTokenizer
-    return kind(n_units, config.width)
+    if config.tokenizer == "stitcher":
+        return UnitStitcher(n_units, config.stitcher_width or 2 * n_units, config.width)
+    return UnitTokenizer(n_units, config.width)
 
 
 def behaviour_tokenizer(config: ModelConfig, spec: BehaviourSpec, n_sessions: int) -> nn.Module:

@@ -10,6 +10,8 @@ import typer
 from neds_core.errors import NedsError
 from runtime.cmd_check import check
 from runtime.cmd_evaluate import evaluate
+from runtime.cmd_import_official import import_official
+from runtime.cmd_parity import parity
 from runtime.cmd_play import play
 from runtime.cmd_run import run
 from runtime.cmd_train import train
@@ -21,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, play, check, train, evaluate):
+for command in (run, play, check, train, evaluate, parity, import_official):
     app.command()(command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from kernels.ring import Ring
 from neds_core import linear, offline
 from neds_core.attention import attention, rotary, rotate
 from neds_core.checkpoint import Checkpoint
+from neds_core.embed import UnitTokenizer
 from neds_core.errors import ConfigError
 from neds_core.linear import BankState
 from neds_core.model import NEDS, Block
@@ -64,7 +65,7 @@ class StreamEngine:
         self.values = np.zeros(self.layout.n_values, np.float32)
         self.position = 0
         with torch.inference_mode():
-            tokenizer = self.model.tokenizer()
+            tokenizer = cast(UnitTokenizer, self.model.tokenizer())  # the stitcher is for full attention alone
             self.rows = tokenizer.rows * tokenizer.gain[:, None]
             self.constant = tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows + self.model.modality[0]
             ask = [self.model.mask_token + self.model.modality[m] for m in range(1, 1 + len(self.model.specs))]
@@ -239,6 +240,15 @@ def create(checkpoint: Checkpoint, decoder: str) -> StreamEngine | LinearEngine 
     """The engine of a decoder name: neds, ridge or blend."""
     if decoder not in ENGINES:
         raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(ENGINES)}")
+    if decoder != "neds" and not checkpoint.linear:
+        raise ConfigError(
+            f"checkpoint {checkpoint.header.name!r} holds no linear decoder; train one with neds-rt train"
+        )
+    if decoder != "ridge" and checkpoint.header.config.model.attention == "full":
+        raise ConfigError(
+            f"checkpoint {checkpoint.header.name!r} reads whole windows in both directions (attention 'full') and "
+            "cannot be streamed; choose --decoder ridge, or train with attention = 'causal'"
+        )
     return ENGINES[decoder](checkpoint)
 
 
