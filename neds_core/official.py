@@ -7,6 +7,8 @@ carries them.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -53,6 +55,18 @@ def read_sizes(path: Path) -> Sizes:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); put the JSON of sizes there") from None
     except (msgspec.DecodeError, ValueError) as error:
         raise CheckpointError(f"{path}: is no JSON of sizes ({error}); correct it") from None
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns what weights that are incomplete or do not fit each other raise into one sentence."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"published weights lack {error}; give a multimodal model with stitchers") from None
+    except (IndexError, RuntimeError, ValueError) as error:
+        reason = str(error).rpartition("\n")[2].strip()
+        raise CheckpointError(f"published weights do not fit each other ({reason}); check the JSON of sizes") from None
 
 
 class Names:
@@ -124,17 +138,12 @@ def build(weights: dict[str, Tensor], sizes: Sizes, specs: tuple[BehaviourSpec, 
     not fit each other.
     """
     left = dict(weights)
-    try:
+    with refusing():
         specs = specs or specs_of(weights, sizes)
         config = config_of(weights, sizes)
         n_units = tuple(weights[f"{Names(SPIKES).spread(s)}.weight"].shape[1] for s in sizes.sessions)
         model = NEDS(config, n_units, specs)
         model.load_state_dict(_state(left, sizes, specs, config.layers, n_units))
-    except KeyError as error:
-        raise CheckpointError(f"published weights lack {error}; give a multimodal model with stitchers") from None
-    except (IndexError, RuntimeError, ValueError) as error:
-        reason = str(error).rpartition("\n")[2].strip()
-        raise CheckpointError(f"published weights do not fit each other ({reason}); check the JSON of sizes") from None
     if left:
         raise CheckpointError(f"published weights hold {min(left)}, which is not known; check the JSON of sizes")
     return model.eval().requires_grad_(False)

@@ -124,7 +124,9 @@ def convert(path: Path, supplied: Supplied) -> Checkpoint:
     if sizes is None:
         sizes, assumed = sizes_of(made, supplied.heads)
     sizes, weights = _choose(sizes, weights, supplied.session)
-    padded = weights[f"{Names(SPIKES).spread(sizes.sessions[0])}.weight"].shape[1]
+    with official.refusing():
+        padded = weights[f"{Names(SPIKES).spread(sizes.sessions[0])}.weight"].shape[1]
+        published = official.specs_of(weights, sizes)
     if supplied.units is not None:
         if len(sizes.sessions) > 1:
             raise CheckpointError(
@@ -134,7 +136,7 @@ def convert(path: Path, supplied: Supplied) -> Checkpoint:
     else:
         assumed += (f"all {padded} spike columns are units, none is padding; their ids and regions are not known",)
     units = supplied.units or UnitTable(np.arange(padded), np.full(padded, "unknown"), np.full(padded, np.nan, "f4"))
-    specs = tuple(_spec(s, supplied.ranges) for s in official.specs_of(weights, sizes))
+    specs = tuple(_spec(s, supplied.ranges) for s in published)
     for name in set(supplied.ranges) - {s.name for s in specs if s.kind == "continuous"}:
         raise CheckpointError(f"--range {name}: not a continuous behaviour of this model; leave it out")
     model = official.build(weights, sizes, specs)
