@@ -32,6 +32,14 @@ class UnitTokenizer(nn.Module):
         return (z if keep is None else z * keep) @ self.rows + self.bias
 
 
+def projection(inner: int, width: int) -> nn.Linear:
+    """Second layer of a stitcher: starts three times as large as torch would, so that a token's
+    content is not drowned by the embeddings that are added to it."""
+    layer = nn.Linear(inner, width)
+    nn.init.normal_(layer.weight, std=3.0 * (3 * inner) ** -0.5)
+    return layer
+
+
 class UnitStitcher(nn.Module):
     """The published spike tokenizer: Linear(U, 2U), Softsign, Linear(2U, D) of counts as they are.
 
@@ -45,7 +53,7 @@ class UnitStitcher(nn.Module):
     def __init__(self, n_units: int, inner: int, width: int) -> None:
         super().__init__()
         self.spread = nn.Linear(n_units, inner)
-        self.project = nn.Linear(inner, width)
+        self.project = projection(inner, width)
         self.register_buffer("mean", torch.zeros(n_units))
         self.register_buffer("gain", torch.ones(n_units))
 
@@ -61,7 +69,7 @@ class TraceStitcher(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.spread = nn.Linear(1, 2)
-        self.project = nn.Linear(2, width)
+        self.project = projection(2, width)
 
     def forward(self, values: Tensor) -> Tensor:
         """values (B, T, 1) to tokens (B, T, D)."""
@@ -77,7 +85,7 @@ class ClassStitcher(nn.Module):
     def __init__(self, window_bins: int, width: int) -> None:
         super().__init__()
         self.spread = nn.Linear(1, 2 * window_bins)
-        self.project = nn.Linear(2, width)
+        self.project = projection(2, width)
 
     def forward(self, labels: Tensor) -> Tensor:
         """labels (B, T) int64, bin 0 the window's first, to tokens (B, T, D)."""

@@ -96,8 +96,8 @@ class NEDS(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.modality = nn.Parameter(torch.randn(n_modalities, width) * 0.3)
         if is_full:  # every modality has its own table of positions and of sessions
-            self.session = nn.Parameter(torch.randn(n_sessions, n_modalities, width) * 0.3)
-            self.position = nn.Parameter(torch.randn(config.window_bins, n_modalities, width) * 0.3)
+            self.session = nn.Parameter(torch.randn(n_sessions, n_modalities, width) * 0.1)
+            self.position = nn.Parameter(torch.randn(config.window_bins, n_modalities, width) * 0.1)
         else:
             self.session = nn.Parameter(torch.randn(n_sessions, width) * 0.3)
             self.registers = nn.Parameter(torch.randn(config.registers, width) * 0.3)

@@ -125,14 +125,15 @@ def convert(path: Path, supplied: Supplied) -> Checkpoint:
         sizes, assumed = sizes_of(made, supplied.heads)
     sizes, weights = _choose(sizes, weights, supplied.session)
     with official.refusing():
-        padded = weights[f"{Names(SPIKES).spread(sizes.sessions[0])}.weight"].shape[1]
+        first = sizes.sessions[0]
+        padded = weights[f"{Names(SPIKES).spread(first)}.weight"].shape[1]
         published = official.specs_of(weights, sizes)
     if supplied.units is not None:
         if len(sizes.sessions) > 1:
             raise CheckpointError(
                 f"--units are those of one session; add --session, one of {', '.join(sizes.sessions)}"
             )
-        _drop_padding(weights, sizes.sessions[0], len(supplied.units))
+        _drop_padding(weights, first, len(supplied.units))
     else:
         assumed += (f"all {padded} spike columns are units, none is padding; their ids and regions are not known",)
     units = supplied.units or UnitTable(np.arange(padded), np.full(padded, "unknown"), np.full(padded, np.nan, "f4"))

@@ -233,15 +233,18 @@ outputs = ["wheel_speed", "choice"]
 [model]
 attention = "full"
 tokenizer = "{tokenizer}"
-width = 16
+width = 32
 layers = 2
 heads = 2
 window_bins = 25
 unit_dropout = 0.1
+dropout = 0.1
+embed_dropout = 0.1
 [fit]
-steps = 80
+steps = 100
 batch = 16
 learning_rate = 1e-2
+refit = false
 check_every = 20
 threads = 1
 [linear]
