@@ -41,6 +41,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     registers: Count = 2
     clock_bins: Count = 0  # 0: phase-free; else an embedding of bins since the segment's marker
     dropout: Ratio = 0.3
+    attention_dropout: Ratio = 0.0  # full attention only; on a CPU it makes attention ten times slower
     embed_dropout: Ratio = 0.2
     unit_dropout: Ratio = 0.3
 

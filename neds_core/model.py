@@ -157,7 +157,7 @@ class NEDS(nn.Module):
         """The attention of the configuration in plain torch."""
         if self.config.attention == "causal":
             return attention
-        return partial(full, dropout=self.config.dropout if self.training else 0.0)
+        return partial(full, dropout=self.config.attention_dropout if self.training else 0.0)
 
     def when(self, batch: Batch) -> Tensor | float:
         """What a token says of time and session beside its content; broadcasts to (B, T, M, D)."""

@@ -125,6 +125,7 @@ def config_of(weights: dict[str, Tensor], sizes: Sizes) -> ModelConfig:
         stitcher_width=0 if len(spread) == 2 * spread.shape[1] else len(spread),
         window_bins=weights[Names(SPIKES).position].shape[0],
         dropout=0.4,
+        attention_dropout=0.4,
         embed_dropout=0.2,
         unit_dropout=0.0,
     )
