@@ -12,7 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint as checkpoints, config as configs, release, scalers, scores, session as sessions, train
+from neds_core import (
+    attention,
+    checkpoint as checkpoints,
+    config as configs,
+    release,
+    scalers,
+    scores,
+    session as sessions,
+    train,
+)
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS, Batch
@@ -138,15 +147,17 @@ def test_padding_changes_nothing(model: NEDS) -> None:
         torch.testing.assert_close(padded[name][:, :6], alone[name], atol=1e-5, rtol=1e-5)
 
 
-def test_a_window_without_a_valid_bin_gives_numbers(model: NEDS) -> None:
-    """Beside one that has: softmax over no key would be NaN, and its gradient would spoil the whole batch."""
-    batch = a_batch()
-    valid = batch.valid.clone()
-    valid[1] = False
+def test_a_window_without_a_key_attends_to_all_of_it() -> None:
+    """Beside one that has keys: softmax over nothing would be NaN, and its gradient would spoil the whole batch."""
+    q, k, v = torch.randn(3, 2, 2, T, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    hidden = torch.zeros(2, T, dtype=torch.bool)
+    hidden[0, 2:], hidden[1] = True, True
 
-    out = model(replace(batch, valid=valid), some_hidden())
+    out = attention.full(q, k, v, position=torch.arange(T), hidden=hidden)
 
-    assert all(out[name].isfinite().all() for name in MODALITIES)
+    everything = attention.full(q, k, v, position=torch.arange(T), hidden=torch.zeros_like(hidden))
+    torch.testing.assert_close(out[1], everything[1])
+    assert (out[0] != everything[0]).any()
 
 
 def test_a_class_is_read_from_the_window_or_from_each_bin(make_neds: MakeNeds) -> None:
