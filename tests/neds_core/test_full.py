@@ -256,7 +256,7 @@ steps = 100
 batch = 16
 learning_rate = 1e-2
 refit = false
-check_every = 20
+check_every = 25
 threads = 1
 [linear]
 lags = [3]
