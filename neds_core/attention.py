@@ -1,4 +1,4 @@
-"""Banded block-causal attention with sinks in plain torch: the specification every kernel is held to."""
+"""Attention in plain torch, banded block-causal with sinks or full: the specification every kernel is held to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Attention(Protocol):
@@ -68,3 +69,30 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tens
         weight = torch.cat([sink_score[:, :, rows], score], dim=-1).softmax(-1)
         outputs.append(weight[..., :n_sinks] @ sink_v + weight[..., n_sinks:] @ v[:, :, keys])
     return torch.cat(outputs, dim=2)
+
+
+def full(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    position: Tensor,
+    hidden: Tensor,
+    band: int = 0,
+    n_sinks: int = 0,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attend to every key of the window, before and after: the published pattern.
+
+    Arguments as in `attention`; band is ignored, n_sinks has to be 0, dropout is the share of
+    attention weights dropped. A window without any key attends to all of it: its outputs mean
+    nothing, but they are numbers. Returns (B, H, N, K).
+    """
+    if n_sinks:
+        raise ValueError("full attention has no sinks")
+    table = rotary(position, q.shape[-1])
+    key = ~hidden
+    key = key | ~key.any(1, keepdim=True)
+    return functional.scaled_dot_product_attention(
+        rotate(q, table), rotate(k, table), v, attn_mask=key[:, None, None], dropout_p=dropout
+    )

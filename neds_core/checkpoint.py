@@ -46,6 +46,21 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     test_scores: dict[str, dict[str, float]] = {}
 
 
+class Imported(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where weights that were not trained here come from.
+
+    sessions: the source's names of the model's sessions; session_rows: their rows in the source's
+    session table; assumed: one sentence for each thing that neither the file nor the user said.
+    """
+
+    source: str
+    source_sha: str
+    epoch: int
+    sessions: tuple[str, ...]
+    session_rows: tuple[int, ...]
+    assumed: tuple[str, ...]
+
+
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     name: str
@@ -59,6 +74,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     linear: dict[str, LinearHeader]
     blend: dict[str, float]  # share of NEDS in the blend, chosen on validation
     record: Record
+    imported: Imported | None = None  # then there is no linear decoder and no blend
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +158,11 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Chec
     )
     if units.sha256 != header.unit_map_sha:
         raise CheckpointError(f"{path}: its unit table does not match its own SHA-256; copy or train it again")
-    model = NEDS(header.config.model, (len(units),), header.specs)
+    n_units = (len(units),)
+    if header.imported is not None:
+        sessions = range(len(header.imported.sessions))
+        n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in sessions)
+    model = NEDS(header.config.model, n_units, header.specs)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     model.eval().requires_grad_(False)
     tokenizer = model.tokenizer()
@@ -165,6 +185,10 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Chec
     }
     for spec in header.specs:
         scale = (header.mean, header.sd) if spec.kind == "continuous" else ()
+        if header.imported is not None:
+            if not np.isfinite([table[spec.name] for table in scale]).all():
+                raise ValueError(f"the scale of {spec.name} is incomplete")
+            continue
         kept = [table[spec.name] for table in (header.blend, *scale)]
         wanted = linear[spec.name].bank.n_features(len(units))
         if not np.isfinite(kept).all() or linear[spec.name].weight.shape[0] != wanted:

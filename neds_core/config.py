@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,27 +20,53 @@ Rate = Annotated[float, Meta(gt=0.0)]
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of one NEDS. `band` is W, the bins one layer looks back over, its own bin included."""
+    """Sizes of one NEDS. `band` is W, the bins one layer looks back over, its own bin included.
 
+    attention "full" is the published pattern: whole segments of at most `window_bins`, both
+    directions, learned absolute positions; `band`, `registers`, `clock_bins` and the training's
+    own window_bins are for "causal" alone. tokenizer "stitcher" brings the published tokenizers and read-outs with it.
+    """
+
+    attention: Literal["causal", "full"] = "causal"
+    tokenizer: Literal["rows", "stitcher"] = "rows"
+    without: tuple[Literal["modality", "temporal", "session"], ...] = ()  # embeddings switched off: zero and frozen
     width: Positive = 64
     layers: Positive = 2
     heads: Positive = 4
     mlp_ratio: Positive = 2
+    mlp_width: Count = 0  # 0: mlp_ratio * width
+    stitcher_width: Count = 0  # 0: twice the units
     band: Positive = 100
+    window_bins: Positive = 100
     registers: Count = 2
     clock_bins: Count = 0  # 0: phase-free; else an embedding of bins since the segment's marker
     dropout: Ratio = 0.3
+    attention_dropout: Ratio = 0.0  # full attention only; on a CPU it makes attention ten times slower
     embed_dropout: Ratio = 0.2
     unit_dropout: Ratio = 0.3
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is not an even multiple of {self.heads} heads")
+        if self.tokenizer == "stitcher" and self.attention == "causal":
+            raise ValueError("tokenizer 'stitcher' reads classes from the whole window, so it needs attention 'full'")
+        if self.clock_bins and self.attention == "full":
+            raise ValueError("clock_bins is for attention 'causal'; 'full' has a position of each bin of the window")
 
     @property
     def receptive_field(self) -> int:
-        """Bins that can reach one output: L(W-1)+1."""
-        return self.layers * (self.band - 1) + 1
+        """Bins that can reach one output: L(W-1)+1, or the whole window in both directions."""
+        return self.window_bins if self.attention == "full" else self.layers * (self.band - 1) + 1
+
+    @property
+    def mlp(self) -> int:
+        """Hidden units of a block's MLP."""
+        return self.mlp_width or self.mlp_ratio * self.width
+
+    @property
+    def aligned(self) -> bool:
+        """Whether windows start where segments start, because the model knows the time in them."""
+        return self.attention == "full" or self.clock_bins > 0
 
 
 class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):

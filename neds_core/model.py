@@ -1,19 +1,25 @@
 """NEDS: one masked transformer over spikes and behaviour, read in both directions.
 
-Zhang et al., Neural Encoding and Decoding at Scale (ICML 2025), made causal for streaming:
-hidden tokens are queries and never keys, positions are rotary only, sinks replace cold starts.
+Zhang et al., Neural Encoding and Decoding at Scale (ICML 2025). attention "full" is their pattern:
+a window from a segment's start, both directions, learned positions, and hidden tokens are keys too.
+attention "causal" is made for streaming: hidden tokens are queries and never keys, positions are
+rotary only, sinks replace cold starts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from neds_core.attention import Attention, attention
+from neds_core import embed
+from neds_core.attention import Attention, attention, full
 from neds_core.config import ModelConfig
+from neds_core.embed import UnitStitcher, UnitTokenizer, WindowReadout
+from neds_core.errors import DataError
 from neds_core.session import BehaviourSpec
 
 
@@ -35,31 +41,11 @@ class Batch:
     session: int = 0
 
 
-class UnitTokenizer(nn.Module):
-    """Spike counts of a bin to one token: a sum of one learned row per unit.
-
-    Counts enter as (sqrt(count) - mean) / sd with the training part's mean and sd; a filtered
-    unit has gain 0, so its row adds nothing.
-    """
-
-    mean: Tensor
-    gain: Tensor
-
-    def __init__(self, n_units: int, width: int) -> None:
-        super().__init__()
-        self.rows = nn.Parameter(torch.randn(n_units, width) * (2.0 / max(n_units, 1)) ** 0.5)
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.register_buffer("mean", torch.zeros(n_units))
-        self.register_buffer("gain", torch.ones(n_units))
-
-    def forward(self, counts: Tensor, keep: Tensor | None = None) -> Tensor:
-        """counts (..., U) to tokens (..., D); keep broadcasts over units (unit dropout)."""
-        z = (counts.sqrt() - self.mean) * self.gain
-        return (z if keep is None else z * keep) @ self.rows + self.bias
-
-
 class Block(nn.Module):
-    """Pre-LayerNorm transformer block (Zhang et al. 2025, App. A)."""
+    """Pre-LayerNorm transformer block (Zhang et al. 2025, App. A).
+
+    Of the mixed values, the published pattern drops before the projection, the causal one after it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -70,9 +56,12 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.up = nn.Linear(width, config.mlp_ratio * width)
-        self.down = nn.Linear(config.mlp_ratio * width, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.up = nn.Linear(width, config.mlp)
+        self.down = nn.Linear(config.mlp, width)
+        is_full = config.attention == "full"
+        self.drop_mixed = nn.Dropout(config.dropout if is_full else 0.0)
+        self.drop_out = nn.Dropout(0.0 if is_full else config.dropout)
+        self.drop_mlp = nn.Dropout(config.dropout)
 
     def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, D) to q, k, v, each (B, H, N, K)."""
@@ -82,8 +71,8 @@ class Block(nn.Module):
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Residual stream x (B, N, D) after attention output mixed (B, H, N, K)."""
-        x = x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.down(nn.functional.gelu(self.up(self.norm_mlp(x)))))
+        x = x + self.drop_out(self.out(self.drop_mixed(mixed.transpose(1, 2).flatten(2))))
+        return x + self.drop_mlp(self.down(nn.functional.gelu(self.up(self.norm_mlp(x)))))
 
     def forward(self, x: Tensor, position: Tensor, hidden: Tensor, n_sinks: int, attend: Attention) -> Tensor:
         q, k, v = self.heads_of(x)
@@ -99,25 +88,24 @@ class NEDS(nn.Module):
         super().__init__()
         width = config.width
         self.config, self.specs = config, specs
-        self.units = nn.ModuleList(UnitTokenizer(n, width) for n in n_units)
+        is_full, n_sessions, n_modalities = config.attention == "full", len(n_units), 1 + len(specs)
+        self.units = nn.ModuleList(embed.spike_tokenizer(config, n) for n in n_units)
         self.rates = nn.ModuleList(nn.Linear(width, n) for n in n_units)
-        self.behaviour = nn.ModuleDict(
-            {
-                s.name: nn.Linear(1, width) if s.kind == "continuous" else nn.Embedding(len(s.classes), width)
-                for s in specs
-            }
-        )
-        self.heads = nn.ModuleDict(
-            {s.name: nn.Linear(width, 1 if s.kind == "continuous" else len(s.classes)) for s in specs}
-        )
+        self.behaviour = nn.ModuleDict({s.name: embed.behaviour_tokenizer(config, s, n_sessions) for s in specs})
+        self.heads = nn.ModuleDict({s.name: embed.read_out(config, s, n_sessions) for s in specs})
         self.mask_token = nn.Parameter(torch.zeros(width))
-        self.modality = nn.Parameter(torch.randn(1 + len(specs), width) * 0.3)
-        self.session = nn.Parameter(torch.randn(len(n_units), width) * 0.3)
-        self.registers = nn.Parameter(torch.randn(config.registers, width) * 0.3)
+        self.modality = nn.Parameter(torch.randn(n_modalities, width) * 0.3)
+        if is_full:  # every modality has its own table of positions and of sessions
+            self.session = nn.Parameter(torch.randn(n_sessions, n_modalities, width) * 0.1)
+            self.position = nn.Parameter(torch.randn(config.window_bins, n_modalities, width) * 0.1)
+        else:
+            self.session = nn.Parameter(torch.randn(n_sessions, width) * 0.3)
+            self.registers = nn.Parameter(torch.randn(config.registers, width) * 0.3)
         self.clock = nn.Embedding(config.clock_bins + 1, width) if config.clock_bins else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
-        self.drop_token = nn.Dropout(config.embed_dropout)
+        self.drop_value = nn.Dropout(config.embed_dropout if is_full else 0.0)
+        self.drop_token = nn.Dropout(0.0 if is_full else config.embed_dropout)
         self._init(config)
 
     def _init(self, config: ModelConfig) -> None:
@@ -126,19 +114,24 @@ class NEDS(nn.Module):
             for layer in (block.out, block.down):
                 nn.init.normal_(layer.weight, std=(2 * config.layers * layer.in_features) ** -0.5)
                 nn.init.zeros_(layer.bias)
-        for head in [cast(nn.Linear, h) for h in (*self.heads.values(), *self.rates)]:
+        for head in [h for h in (*self.heads.modules(), *self.rates) if isinstance(h, nn.Linear)]:
             nn.init.normal_(head.weight, std=0.1 * config.width**-0.5)
             nn.init.zeros_(head.bias)
         if self.clock is not None:
             nn.init.normal_(self.clock.weight, std=0.3)
+        time = self.position if config.attention == "full" else self.clock.weight if self.clock is not None else None
+        for name, table in (("modality", self.modality), ("session", self.session), ("temporal", time)):
+            if name in config.without and table is not None:
+                nn.init.zeros_(table).requires_grad_(False)
 
-    def tokenizer(self, session: int = 0) -> UnitTokenizer:
+    def tokenizer(self, session: int = 0) -> UnitTokenizer | UnitStitcher:
         """The spike tokenizer of a session."""
-        return cast(UnitTokenizer, self.units[session])
+        return cast(UnitTokenizer | UnitStitcher, self.units[session])
 
-    def head(self, name: str) -> nn.Linear:
+    def head(self, name: str, session: int = 0) -> nn.Linear:
         """The read-out of a behaviour."""
-        return cast(nn.Linear, self.heads[name])
+        head = embed.of_session(self.heads, name, session)
+        return head.linear if isinstance(head, WindowReadout) else cast(nn.Linear, head)
 
     def rate_head(self, session: int = 0) -> nn.Linear:
         """The log-rate read-out of a session's units."""
@@ -151,65 +144,76 @@ class NEDS(nn.Module):
 
     @property
     def n_sinks(self) -> int:
-        """Session embedding + registers."""
-        return 1 + self.config.registers
+        """Session embedding + registers; none in full attention."""
+        return 0 if self.config.attention == "full" else 1 + self.config.registers
 
     def sinks(self, session: int) -> Tensor:
         """Sink tokens (S, D): constants of a session, always visible, attending only to themselves."""
+        if self.config.attention == "full":
+            return self.mask_token.new_zeros((0, self.config.width))
         return torch.cat([self.session[session : session + 1], self.registers])
 
-    def clock_code(self, clock: Tensor) -> Tensor | float:
-        """Event embedding (..., D) of bins since the segment's marker; row 0 = not known."""
+    def pattern(self) -> Attention:
+        """The attention of the configuration in plain torch."""
+        if self.config.attention == "causal":
+            return attention
+        return partial(full, dropout=self.config.attention_dropout if self.training else 0.0)
+
+    def when(self, batch: Batch) -> Tensor | float:
+        """What a token says of time and session beside its content; broadcasts to (B, T, M, D)."""
+        if self.config.attention == "full":
+            return self.position[: batch.valid.shape[1]] + self.session[batch.session]
         if self.clock is None:
             return 0.0
-        return self.clock((clock + 1).clamp(0, self.config.clock_bins))
-
-    def spike_token(self, counts: Tensor, clock: Tensor, session: int = 0, keep: Tensor | None = None) -> Tensor:
-        """Visible spike tokens (..., D) of counts (..., U)."""
-        return self.tokenizer(session)(counts, keep) + self.modality[0] + self.clock_code(clock)
-
-    def query_token(self, modality: int, clock: Tensor) -> Tensor:
-        """Hidden token (..., D) of a modality (0 = spikes); the same whatever it hides."""
-        asked = (self.mask_token + self.modality[modality]).expand(*clock.shape, -1)
-        return asked + self.clock_code(clock)
+        return self.clock((batch.clock + 1).clamp(0, self.config.clock_bins))[:, :, None]
 
     def tokens(self, batch: Batch, hidden: Tensor, keep: Tensor | None) -> Tensor:
-        """All tokens (B, T, M, D); hidden (B, T, M)."""
-        shown = [self.spike_token(batch.counts, batch.clock, batch.session, keep)]
-        code = self.clock_code(batch.clock)
-        for m, spec in enumerate(self.specs, start=1):
-            embed = self.behaviour[spec.name]
+        """All tokens (B, T, M, D); hidden (B, T, M). A hidden token is the same whatever it hides."""
+        shown = [self.tokenizer(batch.session)(batch.counts, keep)]
+        for spec in self.specs:
+            tokenize = embed.of_session(self.behaviour, spec.name, batch.session)
             if spec.kind == "continuous":
-                value = embed(batch.traces[spec.name].nan_to_num()[..., None])
+                shown.append(tokenize(batch.traces[spec.name].nan_to_num()[..., None]))
             else:
-                value = embed(batch.classes[spec.name].clamp(min=0))
-            shown.append(value + self.modality[m] + code)
-        asked = [self.query_token(m, batch.clock) for m in range(len(shown))]
-        return torch.where(hidden[..., None], torch.stack(asked, 2), torch.stack(shown, 2))
+                shown.append(tokenize(batch.classes[spec.name].clamp(min=0)))
+        content = torch.where(hidden[..., None], self.mask_token, self.drop_value(torch.stack(shown, 2)))
+        return content + self.modality + self.when(batch)
 
     def forward(
-        self, batch: Batch, hidden: Tensor, keep: Tensor | None = None, attend: Attention = attention
+        self, batch: Batch, hidden: Tensor, keep: Tensor | None = None, attend: Attention | None = None
     ) -> dict[str, Tensor]:
         """Encode windows and read every head at every bin.
 
         hidden (B, T, M) bool, True = the encoder may not see that token. keep (B, 1, U):
-        unit dropout. Returns "spikes" log-rates (B, T, U), continuous (B, T), logits (B, T, C).
+        unit dropout. attend: None = `pattern`. Returns "spikes" log-rates (B, T, U), continuous
+        (B, T), logits (B, T, C); the published read-out gives every bin the window's logits.
+
+        Causal: a hidden token is no key. Full: it is one, as published, so that a token's place
+        among the hidden ones can be read. Tokens of bins that are not valid are never keys.
         """
         n_batch, n_bins, n_modalities = hidden.shape
+        if self.config.attention == "full" and n_bins > self.config.window_bins:
+            raise DataError(
+                f"a window of {n_bins} bins is longer than the {self.config.window_bins} of this model; "
+                "raise model.window_bins, or train with attention = 'causal'"
+            )
         sinks = self.sinks(batch.session).expand(n_batch, -1, -1)
         tokens = self.tokens(batch, hidden, keep).flatten(1, 2)
         x = self.drop_token(torch.cat([sinks, tokens], dim=1))
         device = hidden.device
         bins = torch.arange(n_bins, device=device).repeat_interleave(n_modalities)
         position = torch.cat([bins.new_zeros(self.n_sinks), bins])
-        keyless = torch.cat(
-            [hidden.new_zeros((n_batch, self.n_sinks)), (hidden | ~batch.valid[..., None]).flatten(1)], dim=1
-        )
+        keyless = (~batch.valid[..., None]).expand_as(hidden)
+        if self.config.attention == "causal":
+            keyless = keyless | hidden
+        keyless = torch.cat([hidden.new_zeros((n_batch, self.n_sinks)), keyless.flatten(1)], dim=1)
+        attend = attend or self.pattern()
         for block in self.layers:
             x = block(x, position, keyless, self.n_sinks, attend)
         x = self.norm(x[:, self.n_sinks :]).unflatten(1, (n_bins, n_modalities))
         out = {"spikes": self.rates[batch.session](x[:, :, 0])}
         for m, spec in enumerate(self.specs, start=1):
-            y = self.heads[spec.name](x[:, :, m])
+            head = embed.of_session(self.heads, spec.name, batch.session)
+            y = head(x[:, :, m], batch.valid) if isinstance(head, WindowReadout) else head(x[:, :, m])
             out[spec.name] = y[..., 0] if spec.kind == "continuous" else y
         return out

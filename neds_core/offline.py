@@ -1,4 +1,4 @@
-"""Offline causal decoding: the twin that every streaming engine is compared with."""
+"""Offline decoding: of a causal model, the twin that every streaming engine is compared with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from neds_core.attention import Attention, attention
+from neds_core.attention import Attention
 from neds_core.model import NEDS, Batch
 
 SPANS_AT_ONCE = 32
@@ -27,12 +27,13 @@ def decode(
     valid: np.ndarray,
     clock: np.ndarray,
     spans: list[tuple[int, int]],
-    attend: Attention = attention,
+    attend: Attention | None = None,
 ) -> dict[str, np.ndarray]:
     """Decode behaviour from spikes alone, each span from a cold start.
 
     counts (T, U); valid (T,) bool, False = hidden spike token, no key; clock (T,) int64 bins
-    since the segment's marker (used by a clocked model only); spans: (start, stop) bins.
+    since the segment's marker (used by a clocked model only); spans: (start, stop) bins, for
+    full attention whole segments. attend: None = the model's own, in plain torch.
     Returns name -> (n,) z-scores or (n, C) probabilities, rows in the order of the spans.
     """
     model.eval()

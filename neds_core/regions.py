@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neds_core.embed import UnitTokenizer
 from neds_core.errors import DataError
 from neds_core.model import NEDS
 from neds_core.session import Session
@@ -65,8 +66,13 @@ def places(
 
 
 def embedding(model: NEDS, session: int = 0) -> dict[str, np.ndarray]:
-    """A session's unit embeddings: tokenizer rows and rate read-out rows (U, D), and both side by side (U, 2D)."""
-    tokenizer = model.tokenizer(session).rows.detach().cpu().double().numpy()
+    """A session's unit embeddings: tokenizer rows and rate read-out rows (U, D), and both side by side (U, 2D).
+
+    The published tokenizer has no row a unit; its slope at zero counts stands for one.
+    """
+    units = model.tokenizer(session)
+    rows = units.rows if isinstance(units, UnitTokenizer) else (units.project.weight @ units.spread.weight).T
+    tokenizer = rows.detach().cpu().double().numpy()
     readout = model.rate_head(session).weight.detach().cpu().double().numpy()
     return {"tokenizer": tokenizer, "readout": readout, "both": np.concatenate([tokenizer, readout], 1)}
 

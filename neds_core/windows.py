@@ -1,12 +1,14 @@
-"""Training windows: random cold starts for a phase-free model, segment starts for a clocked one."""
+"""Training windows: random cold starts for a phase-free model, segment starts for one that knows the time in them."""
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import torch
 
 from neds_core import masks
 from neds_core.config import FitConfig, MaskConfig, ModelConfig
+from neds_core.errors import DataError
 from neds_core.model import Batch
 from neds_core.scalers import Scalers
 from neds_core.session import BehaviourSpec, Session
@@ -31,8 +33,8 @@ class Windows:
     def spans(self, rng: np.random.Generator, config: FitConfig, clocked: bool) -> list[tuple[int, int]]:
         """Random spans: a segment in proportion to its length, then a random cold start in it.
 
-        A clocked model keeps the cold starts of the segment; a phase-free one must not learn
-        to count bins, so it starts anywhere.
+        A clocked model and one with full attention keep the starts of the segments; a phase-free
+        one must not learn to count bins, so it starts anywhere.
         """
         start, stop = self.session.segments[:, 0], self.session.segments[:, 1]
         length = stop - start
@@ -81,8 +83,15 @@ class Windows:
         self, rng: np.random.Generator, fit: FitConfig, model: ModelConfig, mask: MaskConfig
     ) -> tuple[Batch, torch.Tensor, torch.Tensor, torch.Tensor]:
         """One training batch: batch, hidden (B, T, M), asked (B, T, M), kept units (B, 1, U)."""
-        clocked = model.clock_bins > 0
-        batch, defined = self.cut(self.spans(rng, fit, clocked), clocked)
+        longest = int(np.diff(self.session.segments).max())
+        if model.attention == "full":  # whole segments: no bin's position stays untrained
+            fit = msgspec.structs.replace(fit, window_bins=longest)
+        if model.attention == "full" and longest > model.window_bins:
+            raise DataError(
+                f"recording {self.session.name!r} has a segment of {longest} bins, longer than the window of full "
+                f"attention ({model.window_bins}); raise model.window_bins, or set attention = 'causal'"
+            )
+        batch, defined = self.cut(self.spans(rng, fit, model.aligned), model.clock_bins > 0)
         constant = self.constant(batch)
         drawn = [masks.draw(rng, mask, d, c) for d, c in zip(defined, constant, strict=True)]
         hidden = torch.from_numpy(np.stack([h for h, _ in drawn]))

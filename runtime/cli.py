@@ -11,6 +11,8 @@ from neds_core.errors import NedsError
 from runtime.cmd_bench_science import degraded, regions
 from runtime.cmd_check import check
 from runtime.cmd_evaluate import evaluate
+from runtime.cmd_import_official import import_official
+from runtime.cmd_parity import parity
 from runtime.cmd_play import play
 from runtime.cmd_run import run
 from runtime.cmd_train import train
@@ -23,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, play, check, train, evaluate, verify):
+for command in (run, play, check, train, evaluate, verify, parity, import_official):
     app.command()(command)
 
 bench = typer.Typer(help="Measure, and print one JSON object with --json.", no_args_is_help=True)

@@ -124,10 +124,18 @@ def create(
     checkpoint: Checkpoint, decoder: str, weights: Precision = "float32"
 ) -> StreamEngine | LinearEngine | BlendEngine:
     """The engine of a decoder name. weights: how those of NEDS are stored (see `StreamEngine`)."""
-    if decoder == "ridge":
-        return LinearEngine(checkpoint)
     if decoder not in ENGINES:
         raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(ENGINES)}")
+    name = checkpoint.header.name
+    if decoder != "neds" and not checkpoint.linear:
+        raise ConfigError(f"checkpoint {name!r} holds no linear decoder; train one with neds-rt train")
+    if decoder != "ridge" and checkpoint.header.config.model.attention == "full":
+        raise ConfigError(
+            f"checkpoint {name!r} reads whole windows in both directions (attention 'full') and cannot be streamed; "
+            "choose --decoder ridge, or train with attention = 'causal'"
+        )
+    if decoder == "ridge":
+        return LinearEngine(checkpoint)
     return (StreamEngine if decoder == "neds" else BlendEngine)(checkpoint, weights)
 
 

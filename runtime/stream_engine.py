@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
 
 from kernels import numba_step as kernel
 from neds_core import offline
+from neds_core.attention import attention
 from neds_core.checkpoint import Checkpoint
+from neds_core.embed import UnitTokenizer
 from neds_core.model import NEDS, Block
 from runtime.layout import Layout, layout
 from runtime.token import Token
@@ -28,14 +32,14 @@ def sinks(model: NEDS) -> list[tuple[torch.Tensor, torch.Tensor]]:
         for block in model.layers:
             _, k, v = block.heads_of(x)
             found.append((k[0].contiguous(), v[0].contiguous()))
-            x = block(x, position, none, model.n_sinks, offline.attention)
+            x = block(x, position, none, model.n_sinks, attention)
     return found
 
 
 def spike_rows(model: NEDS) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (U, D) and constant (D,): a bin's spike token is constant + sum of sqrt(count) row."""
     with torch.inference_mode():
-        tokenizer = model.tokenizer()
+        tokenizer = cast(UnitTokenizer, model.tokenizer())  # the stitcher is for full attention alone
         rows = tokenizer.rows * tokenizer.gain[:, None]
         return rows, tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows + model.modality[0]
 

@@ -116,7 +116,9 @@ def random_neds(
     config: ModelConfig, n_units: tuple[int, ...] = (6,), specs: tuple[BehaviourSpec, ...] = SPECS, seed: int = 0
 ) -> NEDS:
     """A NEDS in eval mode with weights far from their small start: attention is sharp and outputs vary by about 1."""
-    model = NEDS(config, n_units, specs)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # biases keep what torch gave them: which test came before must not matter
+        model = NEDS(config, n_units, specs)
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

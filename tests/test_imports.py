@@ -36,6 +36,7 @@ EXTRA = {
     "runtime/view.py": {"typer", "rich"},
     **{pattern: {"typer", "rich"} for pattern in CLI},
     "benchmarks/figures.py": {"matplotlib"},
+    "benchmarks/kernels.py": {"onnxruntime"},
     "benchmarks/region_figures.py": {"matplotlib", "umap"},
 }
 LAZY_IN_CLI = {"calibration", "benchmarks"}

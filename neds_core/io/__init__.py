@@ -1,1 +1,1 @@
-"""Converters from published file layouts to the native `Session`."""
+"""Converters from published file layouts to the native `Session` and checkpoint."""
