@@ -131,6 +131,15 @@ class NEDS(nn.Module):
             nn.init.zeros_(head.bias)
         if self.clock is not None:
             nn.init.normal_(self.clock.weight, std=0.3)
+        self._switch_off(config)
+
+    def _switch_off(self, config: ModelConfig) -> None:
+        """Embeddings left out of the configuration are zero and do not learn; every other draw stays as it is."""
+        clock = [] if self.clock is None else [self.clock.weight]
+        tables = {"modality": [self.modality], "temporal": clock, "session": [self.session]}
+        for table in [t for name, found in tables.items() if name not in config.embeddings for t in found]:
+            nn.init.zeros_(table)
+            table.requires_grad_(False)
 
     def tokenizer(self, session: int = 0) -> UnitTokenizer:
         """The spike tokenizer of a session."""
