@@ -14,7 +14,7 @@ class DelayCurve(NamedTuple):
 
     delay_bins: np.ndarray  # positive: the decoder is read that much later than the behaviour it is held to
     r2: np.ndarray
-    n: np.ndarray  # bins scored: those whose delayed partner lies in the same trial
+    n: int  # bins scored, the same at every delay
 
     def best(self) -> int:
         """Delay in bins with the largest R2. Choose it on training data and score it elsewhere."""
@@ -22,24 +22,34 @@ class DelayCurve(NamedTuple):
 
 
 def at_delay(target: np.ndarray, value: np.ndarray, trial: np.ndarray, delay: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets at bin t and values at bin t + delay, both (m,), where both lie in one trial and are known.
+    """(n,) values at bin t + delay, and whether bin t is known and has such a partner in its trial.
 
     target and value (n,), NaN = unknown; trial (n,), bins in order.
     """
-    n = max(len(target) - abs(delay), 0)
-    first, second = slice(max(-delay, 0), max(-delay, 0) + n), slice(max(delay, 0), max(delay, 0) + n)
-    kept = (trial[first] == trial[second]) & np.isfinite(target[first]) & np.isfinite(value[second])
-    return target[first][kept], value[second][kept]
+    at = np.arange(len(target)) + delay
+    inside = (at >= 0) & (at < len(target))
+    at = np.where(inside, at, 0)
+    later = value[at]
+    return later, inside & (trial[at] == trial) & np.isfinite(target) & np.isfinite(later)
 
 
 def delay_curve(
     target: np.ndarray, value: np.ndarray, trial: np.ndarray, shortest: int = -5, longest: int = 25
 ) -> DelayCurve:
-    """R2 at every delay from `shortest` to `longest` bins (-100 to 500 ms at 20 ms)."""
+    """R2 at every delay from `shortest` to `longest` bins (-100 to 500 ms at 20 ms).
+
+    Every delay is held to the same bins, those that have a partner at all of them: another
+    part of the trial would have another variance. Delays are fewer where that would leave
+    less than a quarter of a trial.
+    """
+    n_bins = int(np.unique(trial, return_counts=True)[1].max())
+    shortest = max(shortest, -(n_bins // 4))
+    longest = min(longest, shortest + 3 * n_bins // 4)
     delays = np.arange(shortest, longest + 1)
-    pairs = [at_delay(target, value, trial, int(d)) for d in delays]
-    r2 = [scores.r2(y, v) if len(y) > 1 else np.nan for y, v in pairs]
-    return DelayCurve(delays, np.array(r2), np.array([len(y) for y, _ in pairs]))
+    found = [at_delay(target, value, trial, int(d)) for d in delays]
+    common = np.all([known for _, known in found], axis=0)
+    r2 = [scores.r2(target[common], later[common]) if common.sum() > 1 else np.nan for later, _ in found]
+    return DelayCurve(delays, np.array(r2), int(common.sum()))
 
 
 def r2_by_position(target: np.ndarray, value: np.ndarray, position: np.ndarray, n_positions: int) -> np.ndarray:

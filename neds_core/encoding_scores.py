@@ -6,6 +6,8 @@ and units. counts, rates and nulls are (n, U) or broadcast to it, rates in spike
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 LOWEST_RATE = 1e-6  # spikes a bin; a rate of 0 would make one spike infinitely surprising
@@ -40,3 +42,25 @@ def bits_of_sums(sums: np.ndarray) -> np.ndarray:
     """Bits/spike of rows as `bits_sums` makes them, added up (..., 2); NaN without spikes."""
     bits, spikes = np.moveaxis(sums, -1, 0)
     return np.where(spikes > 0, bits / np.maximum(spikes, 1.0), np.nan)
+
+
+class Tuning(NamedTuple):
+    """Mean counts of units against a behaviour: K ranges of its values, U units."""
+
+    centre: np.ndarray  # (K,) mean value in each range
+    empirical: np.ndarray  # (K, U) spikes a bin
+    predicted: np.ndarray  # (K, U) spikes a bin
+
+
+def tuning(value: np.ndarray, counts: np.ndarray, rates: np.ndarray, n_ranges: int = 10) -> Tuning:
+    """Empirical and predicted tuning to value (n,), NaN = unknown; a class's values are its labels.
+
+    Ranges hold equal numbers of bins, so that each mean rests on as many; equal values stay in one range.
+    """
+    known = np.isfinite(value)
+    y = value[known]
+    edges = np.unique(np.quantile(y, np.linspace(0.0, 1.0, n_ranges + 1)[1:-1]))
+    _, row = np.unique(np.searchsorted(edges, y, side="right"), return_inverse=True)
+    member = np.eye(int(row.max()) + 1)[row]  # (n, K)
+    share = member / member.sum(0)
+    return Tuning(share.T @ y, share.T @ counts[known], share.T @ rates[known])

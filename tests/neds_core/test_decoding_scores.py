@@ -28,20 +28,32 @@ def test_the_best_delay_is_that_of_the_decoder(delay: int) -> None:
     assert curve.best() == delay
     assert curve.r2[curve.delay_bins == delay] == 1.0
     assert (curve.r2[curve.delay_bins != delay] < 0).all()
-    assert curve.n[curve.delay_bins == 7] == 20 * 43
+    assert curve.n == 20 * (50 - 5 - 25)
+
+
+@pytest.mark.parametrize(("n_bins", "delays"), [(1, (0, 0)), (4, (-1, 2)), (20, (-5, 10)), (41, (-5, 25))])
+def test_a_short_trial_has_fewer_delays(n_bins: int, delays: tuple[int, int]) -> None:
+    """Zero is always among them, and a quarter of the trial is left to score."""
+    curve = decoding_scores.delay_curve(*[trials(30, n_bins)[0]] * 2, trials(30, n_bins)[1])
+
+    assert (curve.delay_bins[0], curve.delay_bins[-1]) == delays
+    assert curve.n == 30 * (n_bins - len(curve.delay_bins) + 1)
+    assert curve.best() == 0
 
 
 def test_delays_never_join_trials_nor_meet_the_unknown() -> None:
     """At delay 2 of trials of 3 bins only their first bin has a partner; what is NaN on either side has none."""
     target, trial = np.array([1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0, 9.0]), np.repeat([0, 1, 2], 3)
     value = np.arange(9.0) * 10
+    value[3] = np.nan
 
-    y, v = decoding_scores.at_delay(target, value, trial, 2)
-    early_y, early_v = decoding_scores.at_delay(target, value, trial, -1)
+    def pairs(delay: int) -> list[tuple[float, float]]:
+        later, known = decoding_scores.at_delay(target, value, trial, delay)
+        return list(zip(target[known].tolist(), later[known].tolist(), strict=True))
 
-    assert (y.tolist(), v.tolist()) == ([1.0, 7.0], [20.0, 80.0])
-    assert (early_y.tolist(), early_v.tolist()) == ([2.0, 3.0, 5.0, 6.0, 8.0, 9.0], [0.0, 10.0, 30.0, 40.0, 60.0, 70.0])
-    assert len(decoding_scores.at_delay(target, value, trial, 20)[0]) == 0
+    assert pairs(2) == [(1.0, 20.0), (7.0, 80.0)]
+    assert pairs(-1) == [(2.0, 0.0), (3.0, 10.0), (6.0, 40.0), (8.0, 60.0), (9.0, 70.0)]
+    assert pairs(20) == []
 
 
 def test_r2_by_position_is_scikit_learns_in_every_column() -> None:
