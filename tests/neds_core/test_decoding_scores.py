@@ -34,7 +34,8 @@ def test_the_best_delay_is_that_of_the_decoder(delay: int) -> None:
 @pytest.mark.parametrize(("n_bins", "delays"), [(1, (0, 0)), (4, (-1, 2)), (20, (-5, 10)), (41, (-5, 25))])
 def test_a_short_trial_has_fewer_delays(n_bins: int, delays: tuple[int, int]) -> None:
     """Zero is always among them, and a quarter of the trial is left to score."""
-    curve = decoding_scores.delay_curve(*[trials(30, n_bins)[0]] * 2, trials(30, n_bins)[1])
+    target, trial = trials(30, n_bins)
+    curve = decoding_scores.delay_curve(target, target, trial)
 
     assert (curve.delay_bins[0], curve.delay_bins[-1]) == delays
     assert curve.n == 30 * (n_bins - len(curve.delay_bins) + 1)

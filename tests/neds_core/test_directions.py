@@ -77,11 +77,13 @@ def test_encoding_sees_only_what_is_shown(model: NEDS, few: Session) -> None:
     """The other behaviour does not matter, and with none shown nothing does."""
     other = with_values(few, "choice", slice(None))
 
-    assert np.array_equal(*[directions.encode(model, *read(s), ("wheel_speed",)) for s in (few, other)])
-    assert changed(*[directions.encode(model, *read(s), ("choice",)) for s in (few, other)]).any()
-    nothing = directions.encode(model, *read(few), ())
-    every = directions.encode(model, *read(with_values(other, "wheel_speed", slice(None))), ())
-    assert np.array_equal(nothing, every)
+    def rates(session: Session, *shown: str) -> np.ndarray:
+        return directions.encode(model, *read(session), shown)
+
+    assert np.array_equal(rates(few, "wheel_speed"), rates(other, "wheel_speed"))
+    assert changed(rates(few, "choice"), rates(other, "choice")).any()
+    nothing = rates(few)
+    assert np.array_equal(nothing, rates(with_values(other, "wheel_speed", slice(None))))
 
 
 def test_encoding_is_the_forward_pass(model: NEDS, few: Session) -> None:
