@@ -29,6 +29,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
 SERIES = {"neds": RED, "ridge": BLUE, "blend": GREEN}
 TRIALS = 20
 UNITS = 12
+LOWEST = -1.0  # an R2 below it says no more than that the target hardly varies there
 
 
 @contextmanager
@@ -74,6 +75,9 @@ def curve(
             axes.plot(x, y, color=SERIES.get(name, colour), lw=1.5, label=name.replace("_", " "))
         axes.axhline(level, color="0.7", lw=0.8)
         axes.axvline(0.0, color="0.85", lw=0.8, zorder=0)
+        if axes.get_ylim()[0] < LOWEST:
+            axes.set_ylim(LOWEST, 1.0)
+            y_label = f"{y_label} (below {LOWEST:g} not shown)"
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.legend(frameon=False)
@@ -175,7 +179,14 @@ def _decisions(row: dict[str, Any], name: str, folder: Path) -> None:
         for event, scored in events.items():
             series = {n: scored[n] for n in ("accuracy", "balanced_accuracy", "auc")}
             label = f"time {event.replace('_', ' ')} (ms)"
-            curve(scored["offset_ms"], series, label, "share of trials", folder / f"{question}-{event}.png", 0.5)
+            curve(
+                scored["offset_ms"],
+                series,
+                label,
+                "share of trials, or area under ROC",
+                folder / f"{question}-{event}.png",
+                0.5,
+            )
     if row["calibration"] is not None:
         reliability(row["calibration"], name, folder / f"{name}-reliability.png")
 

@@ -22,6 +22,7 @@ from neds_core.windows import Windows
 BLOCK_S = 10.0  # what a bootstrap draws of a continuous recording
 UNIT_FOLDS = 5
 CROSS_FOLDS = 3  # about the 30 % that cross-modal training hides
+WITHIN_BINS = 100  # longer segments are cut into such pieces: the next bin costs a pass for each bin of a piece
 MIN_TRIALS = 5
 
 

@@ -117,8 +117,7 @@ def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | N
     if task == "cross":
         return evaluation.cross(checkpoints, evaluation.held_out(session))
     if task == "within":
-        longest = max(made.header.config.fit.window_bins for made in checkpoints)
-        return evaluation.within(checkpoints, evaluation.held_out(session, longest))
+        return evaluation.within(checkpoints, evaluation.held_out(session, evaluation.WITHIN_BINS))
     held = evaluation.held_out(session)
     rates = evaluation.encode_rates(checkpoints, held)
     result = evaluation.encode(checkpoints, held, rates)

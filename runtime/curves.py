@@ -94,8 +94,10 @@ def _class(decoded: SeedScores, spec: BehaviourSpec, probs: np.ndarray) -> Row:
     for name, pair in pairs.items():
         sides = [[spec.classes.index(c) for c in side] for side in pair]
         evidence = np.full(shape, np.nan)
-        ratio = [probs[:, s].sum(1) / prior[s].sum() for s in sides]
-        evidence[trial, position] = ratio[1] - ratio[0]
+        first, second = (
+            np.log(np.maximum(probs[:, s].sum(1), calibration_scores.LOWEST) / prior[s].sum()) for s in sides
+        )
+        evidence[trial, position] = second - first
         side = np.where(np.isin(label, sides[1]), 1, np.where(np.isin(label, sides[0]), 0, -1))
         rows[name] = {
             event: _curve(side, evidence, at, decoded.checkpoint.header.bin_ns) for event, at in events.items()
