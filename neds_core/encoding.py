@@ -93,13 +93,15 @@ def target(train: Session, part: Session, bins: np.ndarray, trial: np.ndarray) -
 def score(goal: Target, rates: np.ndarray) -> Row:
     """Bits/spike of rates (n, U'): pooled against the training mean (headline), and the other ways to say it."""
     headline = bootstrap.interval(goal.sums(rates), bits.bits_of_sums)
-    each = bits.unit_bits_per_spike(goal.counts, rates, goal.mean)
+    own = goal.counts.mean(0)
+    each, against_own = (bits.unit_bits_per_spike(goal.counts, rates, null) for null in (goal.mean, own))
     above = bits.bits_sums(goal.counts, rates, goal.average, goal.trial)
     return {
         "bits_per_spike": headline.value,
         "ci95": [headline.low, headline.high],
         "mean_over_units": float(np.nanmean(each)),
-        "against_test_mean": bits.bits_per_spike(goal.counts, rates, goal.counts.mean(0)),
+        "against_test_mean": bits.bits_per_spike(goal.counts, rates, own),
+        "mean_over_units_against_test_mean": float(np.nanmean(against_own)),
         "above_trial_average": as_row(bootstrap.interval(above, bits.bits_of_sums)),
     }
 

@@ -108,6 +108,8 @@ def test_scores_of_rates_that_are_known() -> None:
 
     assert (constant["bits_per_spike"], constant["ci95"]) == (0.0, [0.0, 0.0])
     assert constant["against_test_mean"] < 0
+    units = np.log2(goal.mean / goal.counts.mean(0)) + (1 - goal.mean / goal.counts.mean(0)) / np.log(2)
+    assert constant["mean_over_units_against_test_mean"] == pytest.approx(units.mean())
     assert average["above_trial_average"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert best["ci95"][0] < best["bits_per_spike"] < best["ci95"][1]
     assert best["above_trial_average"]["low"] > 0
