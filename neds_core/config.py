@@ -29,7 +29,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     attention: Literal["causal", "full"] = "causal"
     tokenizer: Literal["rows", "stitcher"] = "rows"
-    without: tuple[Literal["modality", "temporal", "session"], ...] = ()  # embeddings switched off: zero and frozen
+    without: tuple[Literal["modality", "temporal", "session"], ...] = ()  # embeddings left out: zero and frozen
     width: Positive = 64
     layers: Positive = 2
     heads: Positive = 4
@@ -70,7 +70,11 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """How often each mask family is drawn (relative weights), and the share hidden by the random ones."""
+    """How often each mask family is drawn (relative weights, 0 = never), and how much the random ones hide.
+
+    `ratio` is the share of bins, `span_bins` the shortest and longest stretch of `spans`.
+    `modality_dropout` hides whole modalities on top of any family, each with this probability.
+    """
 
     encoding: Annotated[float, Meta(ge=0.0)] = 1.0
     decoding: Annotated[float, Meta(ge=0.0)] = 1.0
@@ -78,10 +82,23 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     within_behaviour: Annotated[float, Meta(ge=0.0)] = 1.0
     cross_modal: Annotated[float, Meta(ge=0.0)] = 1.0
     ratio: Ratio = 0.3
+    single_behaviour: Annotated[float, Meta(ge=0.0)] = 0.0
+    causal_suffix: Annotated[float, Meta(ge=0.0)] = 0.0
+    spans: Annotated[float, Meta(ge=0.0)] = 0.0
+    span_bins: tuple[Positive, Positive] = (5, 25)
+    modality_dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.encoding or self.decoding or self.within_spikes or self.within_behaviour or self.cross_modal):
+        by_bin = self.within_spikes or self.within_behaviour or self.cross_modal or self.spans
+        if not (by_bin or self.hides_without_ratio):
             raise ValueError("every family has weight 0")
+        if self.span_bins[0] > self.span_bins[1]:
+            raise ValueError(f"span_bins: the shortest, {self.span_bins[0]}, is above the longest, {self.span_bins[1]}")
+
+    @property
+    def hides_without_ratio(self) -> bool:
+        """Whether a family is left that hides tokens even at ratio 0."""
+        return bool(self.encoding or self.decoding or self.single_behaviour or self.causal_suffix)
 
 
 class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,8 +148,8 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
         ):
             for name in set(names) - set(known):
                 raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
-        if not (self.masks.ratio or self.masks.encoding or self.masks.decoding):
-            raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides a whole modality")
+        if not (self.masks.ratio or self.masks.hides_without_ratio):
+            raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides tokens without it")
 
 
 Tree = TypeVar("Tree", bound=Struct)

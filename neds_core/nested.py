@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neds_core.scores import N_BOOTSTRAP
+from neds_core.bootstrap import N_BOOTSTRAP
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 

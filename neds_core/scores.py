@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-N_BOOTSTRAP = 2000
+from neds_core import bootstrap
 
 
 def r2(target: np.ndarray, value: np.ndarray, reference: np.ndarray | None = None) -> float:
@@ -14,24 +14,23 @@ def r2(target: np.ndarray, value: np.ndarray, reference: np.ndarray | None = Non
     return 1.0 - float(((target - value) ** 2).sum()) / spread if spread > 0 else float("nan")
 
 
-def _by_trial(target: np.ndarray, value: np.ndarray, trial: np.ndarray) -> np.ndarray:
+def r2_sums(target: np.ndarray, value: np.ndarray, trial: np.ndarray) -> np.ndarray:
     """Rows of (n, sum y, sum y^2, SSE) for each trial: enough for the R2 of any resample."""
     _, index = np.unique(trial, return_inverse=True)
     columns = (np.ones_like(target), target, target**2, (target - value) ** 2)
     return np.stack([np.bincount(index, c) for c in columns], axis=1)
 
 
-def _r2_of_sums(sums: np.ndarray) -> np.ndarray:
+def r2_of_sums(sums: np.ndarray) -> np.ndarray:
+    """R2 about the target's own mean, of rows as `r2_sums` makes them, added up (..., 4)."""
     n, total, square, error = np.moveaxis(sums, -1, 0)
     return 1.0 - error / np.maximum(square - total**2 / n, 1e-12)
 
 
 def r2_interval(target: np.ndarray, value: np.ndarray, trial: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of R2, resampling whole trials (or blocks)."""
-    rows = _by_trial(target, value, trial)
-    draw = np.random.default_rng(seed).integers(0, len(rows), (N_BOOTSTRAP, len(rows)))
-    low, high = np.percentile(_r2_of_sums(rows[draw].sum(1)), [2.5, 97.5])
-    return float(low), float(high)
+    found = bootstrap.interval(r2_sums(target, value, trial), r2_of_sums, seed)
+    return found.low, found.high
 
 
 def paired_interval(
@@ -41,16 +40,8 @@ def paired_interval(
 
     Trials and seeds are resampled together, the same trials for both decoders.
     """
-    ours = np.stack([_by_trial(target, f, trial) for f in first])
-    theirs = _by_trial(target, second, trial)
-    rng = np.random.default_rng(seed)
-    draw = rng.integers(0, len(theirs), (N_BOOTSTRAP, len(theirs)))
-    seeds = rng.integers(0, len(ours), (N_BOOTSTRAP, len(ours)))
-    each = np.stack([_r2_of_sums(o[draw].sum(1)) for o in ours])
-    gain = np.take_along_axis(each, seeds.T, axis=0).mean(0) - _r2_of_sums(theirs[draw].sum(1))
-    point = np.mean([_r2_of_sums(o.sum(0)) for o in ours]) - _r2_of_sums(theirs.sum(0))
-    low, high = np.percentile(gain, [2.5, 97.5])
-    return float(point), float(low), float(high)
+    ours = [r2_sums(target, f, trial) for f in first]
+    return bootstrap.paired(ours, r2_sums(target, second, trial), r2_of_sums, seed)
 
 
 def peak_lag(target: np.ndarray, value: np.ndarray, trial: np.ndarray, max_lag: int = 25) -> int:
@@ -72,13 +63,22 @@ def balanced_accuracy(label: np.ndarray, choice: np.ndarray, n_classes: int) -> 
     return float(np.mean([(choice[label == c] == c).mean() for c in range(n_classes) if (label == c).any()]))
 
 
+def recall_sums(label: np.ndarray, choice: np.ndarray, n_classes: int) -> np.ndarray:
+    """Rows of (is class c, is class c and guessed so) for each trial (n, 2C)."""
+    occurs = label[:, None] == np.arange(n_classes)
+    return np.concatenate([occurs, occurs & (choice == label)[:, None]], axis=1).astype(np.float64)
+
+
+def balanced_accuracy_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes that occur, of rows as `recall_sums` makes them, added up (..., 2C)."""
+    occurs, right = np.split(sums, 2, axis=-1)
+    return (right / np.maximum(occurs, 1.0)).sum(-1) / (occurs > 0).sum(-1)
+
+
 def accuracy_interval(label: np.ndarray, choice: np.ndarray, n_classes: int, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of balanced accuracy, one trial a row."""
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, len(label), len(label)) for _ in range(N_BOOTSTRAP))
-    values = [balanced_accuracy(label[d], choice[d], n_classes) for d in draws]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    found = bootstrap.interval(recall_sums(label, choice, n_classes), balanced_accuracy_of_sums, seed)
+    return found.low, found.high
 
 
 def contrast(

@@ -1,4 +1,4 @@
-"""`neds-rt evaluate`: the real pipeline over a recording's held-out part, one row for each decoder."""
+"""`neds-rt evaluate`: a recording's held-out part, decoded by the real pipeline, or predicted another way."""
 
 from __future__ import annotations
 
@@ -7,56 +7,123 @@ from typing import Annotated, Any
 
 import typer
 
+TASKS = ("decode", "encode", "within", "cross")
+
 
 def evaluate(
     recording: Annotated[Path, typer.Argument(help="a Session.npz")],
     checkpoints: Annotated[list[Path], typer.Argument(help="one checkpoint for each training seed")],
+    task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode",
+    figures: Annotated[Path | None, typer.Option(help="folder for figures (tasks decode and encode)")] = None,
     record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
-    """Score neds, ridge and blend on the held-out part over training seeds, with intervals paired by trial."""
+    """Score checkpoints on the held-out part over training seeds, with intervals paired by trial.
+
+    decode: behaviour from spikes, streamed, beside ridge and blend. encode: spikes from all
+    behaviours, each, and none. within: held-out units, and the next bin. cross: any from any.
+    """
     import msgspec
     import torch
 
     from neds_core import checkpoint as files, session as sessions
-    from runtime import report, seeds
+    from neds_core.errors import ConfigError
+    from runtime import report
 
+    if task not in TASKS:
+        raise ConfigError(f"--task {task!r} is not known; choose {', '.join(TASKS[:-1])} or {TASKS[-1]}")
+    if figures is not None and task not in ("decode", "encode"):
+        raise ConfigError(f"--figures: task {task!r} has none; give it with --task decode or encode")
+    if record and task != "decode":
+        raise ConfigError(f"--record: only scores of decoding are written into a checkpoint, not of {task}")
     torch.set_num_threads(1)
     session = sessions.load(recording)
-    part = sessions.split(session).test
-    rows = [_one(files.load(path), part) for path in checkpoints]
-    result: dict[str, Any] = {
-        "recording": session.name, "checkpoints": [p.name for p in checkpoints], **seeds.pool(rows)
-    }  # fmt: skip
-    if record:
-        for path, row in zip(checkpoints, rows, strict=True):
-            made = files.load(path)
-            taken = made.header.record
-            new = msgspec.structs.replace(taken, test_looks=taken.test_looks + 1, test_scores=row.scalars())
-            header = msgspec.structs.replace(made.header, record=new)
-            files.save(files.Checkpoint(header, made.model, made.units, made.scalers, made.linear), path)
+    made = [files.load(path) for path in checkpoints]
+    result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
+    if task == "decode":
+        rows = _decoded(made, session)
+        result |= _pooled(rows, session, figures)
+        if record:
+            for path, row in zip(checkpoints, rows, strict=True):
+                _look(path, row.scalars())
+    else:
+        result |= _predicted(task, made, session, figures)
     if json:
         print(msgspec.json.encode(result).decode())
     else:
-        print("\n".join(report.pooled_lines(result)))
+        print("\n".join(report.pooled_lines(result) if task == "decode" else report.task_lines(result)))
 
 
-def _one(checkpoint: Any, part: Any) -> Any:
-    """One checkpoint, streamed."""
+def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
+    """One more look at the test part, and what it showed, in a checkpoint's header."""
+    import msgspec
+
+    from neds_core import checkpoint as files
+
+    made = files.load(path)
+    taken = made.header.record
+    new = msgspec.structs.replace(taken, test_looks=taken.test_looks + 1, test_scores=scalars)
+    header = msgspec.structs.replace(made.header, record=new)
+    files.save(files.Checkpoint(header, made.model, made.units, made.scalers, made.linear), path)
+
+
+def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:
+    """Every checkpoint, streamed over the held-out part."""
     import numpy as np
 
-    from neds_core.errors import DataError
+    from neds_core import evaluation, session as sessions
     from runtime import replayed, scoring, seeds
     from runtime.layout import layout
 
-    if checkpoint.header.unit_map_sha != part.units.sha256:
-        raise DataError(
-            f"checkpoint {checkpoint.header.name!r} was trained on other units than this recording; give its own"
-        )
-    log = replayed.stream(checkpoint, part, "neds")
-    rows = np.flatnonzero(~log.idle[: log.n])
-    found = scoring.all_decoders(checkpoint, log, rows)
-    truth = replayed.truth(part, log, rows)
-    outputs, _ = scoring.score(checkpoint, layout(checkpoint), log, rows, found, truth)
-    exact = scoring.exactness(layout(checkpoint), log.values[rows], found["neds"], log.valid[rows])
-    return seeds.SeedScores(checkpoint, found, truth, log.segment[rows], outputs, exact)
+    part = sessions.split(session).test
+    rows = []
+    for made in checkpoints:
+        evaluation.refuse_other_units(made, session)
+        log = replayed.stream(made, part, "neds")
+        at = np.flatnonzero(~log.idle[: log.n])
+        found = scoring.all_decoders(made, log, at)
+        truth = replayed.truth(part, log, at)
+        outputs, _ = scoring.score(made, layout(made), log, at, found, truth)
+        exact = scoring.exactness(layout(made), log.values[at], found["neds"], log.valid[at])
+        rows.append(seeds.SeedScores(made, found, truth, log.segment[at], outputs, exact))
+    return rows
+
+
+def _pooled(rows: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
+    """Scores over seeds, and curves of the first checkpoint."""
+    from neds_core import session as sessions
+    from runtime import curves, seeds
+    from runtime.layout import layout
+
+    result = seeds.pool(rows)
+    first = rows[0]
+    result["curves"] = curves.curves(first, sessions.split(session).validation)
+    if folder is not None:
+        from benchmarks import figures
+
+        columns = layout(first.checkpoint).columns
+        values = {name: first.found["neds"][:, column.start] for name, column in columns.items()}
+        specs, bin_ns = layout(first.checkpoint).specs, session.bin_ns
+        figures.decoding(result["curves"], values, first.truth.traces, first.segment, specs, bin_ns, folder)
+    return result
+
+
+def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
+    """Scores of a task that no pipeline streams."""
+    from neds_core import evaluation
+
+    for made in checkpoints:
+        evaluation.refuse_other_units(made, session)
+    if task == "cross":
+        return evaluation.cross(checkpoints, evaluation.held_out(session))
+    if task == "within":
+        return evaluation.within(checkpoints, evaluation.held_out(session, evaluation.WITHIN_BINS))
+    held = evaluation.held_out(session)
+    rates = evaluation.encode_rates(checkpoints, held)
+    result = evaluation.encode(checkpoints, held, rates)
+    if folder is not None:
+        from benchmarks import figures
+
+        specs = tuple(evaluation.shown_specs(checkpoints[0]))
+        figures.encoding(held, rates["all"][0], result["scores"], specs, folder)
+    return result

@@ -87,3 +87,32 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
         out += dict.fromkeys(line for row in rows for line in _other(name, row))  # seeds often say the same
     out.append(f"streamed vs offline, largest difference  {result['streamed_vs_offline_max_abs']}")
     return out
+
+
+def task_lines(result: dict[str, Any]) -> list[str]:
+    """Lines of `neds-rt evaluate --task encode`, `within` or `cross` (`neds_core.evaluation`)."""
+    out = [
+        f"{result['recording']}, held-out part, {result['task']}, {len(result['checkpoints'])} checkpoint(s)",
+        f"{result['units']} units above 2 Hz in training, {result['spikes']} spikes, {result['trials']} trials",
+        "",
+        f"{'bits/spike':28} {'pooled':>7} {'95 % interval':>16} {'unit mean':>10} {'vs test mean':>13}",
+    ]
+    rows = {"training mean": [result["training_mean"]], "trial average": [result["trial_average"]]}
+    rows |= {name: each for name, each in result["scores"].items() if "bits_per_spike" in each[0]}
+    for name, each in rows.items():
+        out += [
+            f"{name:28} {row['bits_per_spike']:7.3f} {_range(row['ci95']):>16} {row['mean_over_units']:10.3f} "
+            f"{row['against_test_mean']:13.3f}"
+            for row in each
+        ]
+    for name, each in result["scores"].items():
+        for row in each:
+            if "r2" in row:
+                out.append(f"{name:28} R2 {row['r2']:.3f} {_range(row['ci95'])}")
+            elif "balanced_accuracy" in row:
+                out.append(f"{name:28} balanced accuracy {_number(row['balanced_accuracy'])}, n {row['n']}")
+    for name, gain in result["gains"].items():
+        out.append(f"{name.replace('_', ' ')}  {gain['value']:+.3f} {_range((gain['low'], gain['high']))} bits/spike")
+    if result.get("left_out_because_inferred"):
+        out.append(f"not shown: {', '.join(result['left_out_because_inferred'])} (labels inferred from spikes)")
+    return out

@@ -49,7 +49,8 @@ def test_a_misspelt_key_names_the_nearest(text: str, message: str) -> None:
 def test_a_key_like_no_other_names_them_all() -> None:
     """There is no nearest key to guess."""
     assert refusal(GOOD + "[masks]\nxyz = 1") == (
-        "masks.xyz: unknown key, known keys: encoding, decoding, within_spikes, within_behaviour, cross_modal, ratio"
+        "masks.xyz: unknown key, known keys: encoding, decoding, within_spikes, within_behaviour, cross_modal, ratio, "
+        "single_behaviour, causal_suffix, spans, span_bins, modality_dropout"
     )
 
 
@@ -69,6 +70,8 @@ def test_a_key_like_no_other_names_them_all() -> None:
         ("outputs = ['a']", "recording: required key is missing; add it"),
         ("recording =", "not valid TOML ("),
         # values that fit their own type and not each other
+        (GOOD + "[masks]\nspan_bins = [9, 3]", "masks: span_bins: the shortest, 9, is above the longest, 3"),
+        (GOOD + "[model]\nwithout = ['clock']", "model.without: invalid enum value 'clock'"),
         (GOOD + "[model]\nheads = 3", "model: width 64 is not an even multiple of 3 heads"),
         ("recording = 'r'\noutputs = []", "outputs: "),
         ("recording = 'r'\noutputs = ['a', 'a']", "outputs: "),

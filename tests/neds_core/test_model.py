@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -208,3 +209,25 @@ def test_spans_are_decoded_as_if_alone(model: NEDS) -> None:
         alone = np.concatenate([offline.decode(model, counts, valid, clock, [span])[name] for span in spans])
         # 1e-5: float32 products of other shapes
         np.testing.assert_allclose(got, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "table"), [("modality", "modality"), ("temporal", "clock.weight"), ("session", "session")]
+)
+def test_an_embedding_can_be_left_out(left_out: str, table: str) -> None:
+    """Its table is zero before and after a step of training; every other table starts as it does beside it."""
+    whole = msgspec.structs.replace(SIZE, clock_bins=5)
+    ablated = msgspec.structs.replace(whole, without=(left_out,))
+    torch.manual_seed(0)
+    reference = NEDS(whole, (U,), SPECS).state_dict()
+    torch.manual_seed(0)
+    model = NEDS(ablated, (U,), SPECS)
+    differs = [name for name, value in model.state_dict().items() if not torch.equal(value, reference[name])]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    torch.stack([y.sum() for y in model(a_batch(), nowhere()).values()]).sum().backward()
+    optimiser.step()
+
+    assert differs == [table]
+    assert not model.state_dict()[table].any()
+    assert model.units[0].get_parameter("rows").grad is not None

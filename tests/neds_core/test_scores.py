@@ -147,3 +147,17 @@ def test_a_contrast_weighs_evidence_against_the_prior() -> None:
 
     assert sides.tolist() == [1, 0, 1, 0]
     assert go.tolist() == [0, 0, 1, 0]
+
+
+@given(
+    label=st.lists(st.integers(0, 2), min_size=1, max_size=20),
+    seed=st.integers(0, 2**31),
+)
+def test_balanced_accuracy_of_sums_is_that_of_trials(label: list[int], seed: int) -> None:
+    """What the bootstrap adds up is what the score says, also where a class does not occur."""
+    y = np.array(label)
+    guess = np.random.default_rng(seed).integers(0, 3, len(y))
+
+    found = scores.balanced_accuracy_of_sums(scores.recall_sums(y, guess, 3).sum(0))
+
+    assert found == pytest.approx(scores.balanced_accuracy(y, guess, 3))
