@@ -8,6 +8,7 @@ import sys
 import typer
 
 from neds_core.errors import NedsError
+from runtime.cmd_bench_train import bench_train
 from runtime.cmd_check import check
 from runtime.cmd_evaluate import evaluate
 from runtime.cmd_play import play
@@ -23,6 +24,9 @@ app = typer.Typer(
 )
 for command in (run, play, check, train, evaluate):
     app.command()(command)
+bench = typer.Typer(help="Measure, and print tables or JSON.", no_args_is_help=True)
+bench.command("train")(bench_train)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:
