@@ -14,6 +14,7 @@ from runtime.cmd_evaluate import evaluate
 from runtime.cmd_play import play
 from runtime.cmd_run import run
 from runtime.cmd_train import train
+from runtime.cmd_tune import tune
 from runtime.ownership import refuse_foreign_packages
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, play, check, train, evaluate):
+for command in (run, play, check, train, tune, evaluate):
     app.command()(command)
 bench = typer.Typer(help="Measure, and print tables or JSON.", no_args_is_help=True)
 bench.command("train")(bench_train)

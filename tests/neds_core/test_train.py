@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import losses, release, scalers, scores, session as sessions, train
+from neds_core import losses, release, scalers, scores, session as sessions, sources, train
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.errors import DataError
 from neds_core.model import NEDS
 from neds_core.scalers import Scalers
 from neds_core.session import Session, Splits
+from neds_core.sources import Source
 from neds_core.train import Fit, Progress
 from neds_core.windows import Windows
 
@@ -117,6 +118,19 @@ def test_the_best_weights_are_kept(fitted: Fit, parts: Splits, scale: Scalers, t
     assert train.skill(fitted.model, parts.validation, scale, tiny.outputs) == fitted.best_skill
     assert not fitted.interrupted
     assert not fitted.model.training
+
+
+def test_a_training_shorter_than_a_check_is_validated_at_its_end(
+    tiny: TrainConfig, parts: Splits, scale: Scalers
+) -> None:
+    """It used to give back the model it began with."""
+    short = msgspec.structs.replace(tiny, fit=msgspec.structs.replace(tiny.fit, steps=3))
+
+    found = train.fit(short, parts.train, parts.validation, scale, 0)
+
+    assert [p.skill for p in found.history] == [None, None, found.best_skill]
+    assert found.best_step == 3
+    assert not same_bits(found.model, sources.build(short, (Source(parts.train, None, scale),), 0))
 
 
 def test_selected_outputs_alone_stop_training(tiny: TrainConfig, parts: Splits, scale: Scalers, fitted: Fit) -> None:
