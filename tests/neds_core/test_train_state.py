@@ -72,7 +72,7 @@ def test_two_processes_give_the_losses_of_one(folder: Callable[..., Path]) -> No
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
     done = subprocess.run(
-        [*torchrun, "-m", "neds_core.train", config, "--out", two], capture_output=True, text=True, timeout=300
+        [*torchrun, "-m", "neds_core.train", config, "--out", two], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     pretrain.run(config, one)
