@@ -64,10 +64,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tens
         keys = slice(first, last)
         age = bins[rows, None] - bins[None, keys]
         masked = (age < 0) | (age >= band) | hidden[:, None, None, keys]
-        score = q_r[:, :, rows] @ k_r[:, :, keys].transpose(-1, -2)
-        score = score.masked_fill(masked, float("-inf"))
+        # added in place, not filled: training then keeps one copy of the scores instead of three
+        bias = q.new_zeros(masked.shape).masked_fill_(masked, float("-inf"))
+        score = (q_r[:, :, rows] @ k_r[:, :, keys].transpose(-1, -2)).add_(bias)
         weight = torch.cat([sink_score[:, :, rows], score], dim=-1).softmax(-1)
-        outputs.append(weight[..., :n_sinks] @ sink_v + weight[..., n_sinks:] @ v[:, :, keys])
+        outputs.append(weight @ torch.cat([sink_v, v[:, :, keys]], dim=2))
     return torch.cat(outputs, dim=2)
 
 

@@ -102,7 +102,16 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Optimisation. `refit` repeats the chosen number of steps on training + validation."""
+    """Optimisation. `refit` (of a single recording) repeats the chosen number of steps on training + validation.
+
+    `batch` is the global batch: samples that one step of the optimiser learns from, whatever the number
+    of processes and of forward passes. `sessions_per_step` splits it into groups of one session each;
+    `micro_batch` bounds the samples of one forward pass (0: no bound), and gradients accumulate over the
+    passes. `learning_rate` is the peak of a one-cycle schedule and belongs to the global batch: neither
+    changes with the number of processes. For another batch, scale it with the square root of the batch's
+    ratio (the rule for Adam: Malladi et al. 2022, On the SDEs and Scaling Rules for Adaptive Gradient
+    Algorithms). `save_every` is the steps between two training states, where such are written.
+    """
 
     steps: Positive = 400
     batch: Positive = 32
@@ -116,6 +125,45 @@ class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
     refit: bool = True
     loss_weights: dict[str, Annotated[float, Meta(ge=0.0)]] = {}  # "spikes" or an output; 1 where not named
     threads: Positive = 2
+    sessions_per_step: Positive = 1
+    micro_batch: Count = 0
+    save_every: Positive = 200
+    device: Literal["cpu", "cuda"] = "cpu"
+    bf16: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sessions_per_step > self.batch:
+            raise ValueError(f"{self.sessions_per_step} sessions do not fit into a batch of {self.batch}")
+        if self.device == "cpu" and (self.bf16 or self.compile):
+            raise ValueError("bf16 and compile need device 'cuda'")
+
+
+class StageConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One stage of training: a one-cycle schedule of its own, and what it trains.
+
+    units: unit rows and rate read-outs of the session; session: its embedding; heads: behaviour
+    read-outs; trunk: everything else.
+    """
+
+    steps: Positive
+    learning_rate: Rate
+    trains: tuple[Literal["units", "session", "heads", "trunk"], ...] = ("units", "session", "heads", "trunk")
+
+    def __post_init__(self) -> None:
+        if not self.trains:
+            raise ValueError("trains: it has to name at least one of units, session, heads and trunk")
+
+
+class FinetuneConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Start from the trunk of a multi-session training (a path from the configuration's folder).
+
+    Without stages of your own: a fifth of `fit.steps` for the new unit rows and session embedding
+    with the trunk frozen, then everything at a quarter of `fit.learning_rate`.
+    """
+
+    trunk: str = ""
+    stages: tuple[StageConfig, ...] = ()
 
 
 class LinearConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,18 +186,66 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     masks: MaskConfig = MaskConfig()
     fit: FitConfig = FitConfig()
     linear: LinearConfig = LinearConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
 
     def __post_init__(self) -> None:
-        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
-            raise ValueError("outputs: it has to name at least one behaviour, and each once")
-        for key, names, known in (
-            ("select", self.select, self.outputs),
-            ("fit.loss_weights", self.fit.loss_weights, (*self.outputs, "spikes")),
-        ):
-            for name in set(names) - set(known):
-                raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
-        if not (self.masks.ratio or self.masks.hides_without_ratio):
-            raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides tokens without it")
+        _check_recipe(self)
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        """What is trained when: the fine-tuning stages where there is a trunk, else everything at once."""
+        fit = self.fit
+        if not self.finetune.trunk:
+            return (StageConfig(fit.steps, fit.learning_rate),)
+        if self.finetune.stages:
+            return self.finetune.stages
+        first = max(1, fit.steps // 5)
+        new = StageConfig(first, fit.learning_rate, ("units", "session"))
+        return new, StageConfig(max(1, fit.steps - first), fit.learning_rate / 4)
+
+
+class PretrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`python -m neds_core.train CONFIG.toml`: one NEDS for many recordings.
+
+    Paths start from the configuration's folder. `store` is the folder of the recordings' memory-mapped
+    copies, written once. The first 70 % of each recording train, the next 10 % stop; the rest is not read.
+    """
+
+    recordings: tuple[str, ...]
+    outputs: tuple[str, ...]
+    select: tuple[str, ...] = ()
+    min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.5
+    seed: Count = 0
+    store: str = "store"
+    model: ModelConfig = ModelConfig()
+    masks: MaskConfig = MaskConfig()
+    fit: FitConfig = FitConfig()
+
+    def __post_init__(self) -> None:
+        if not self.recordings or len(set(self.recordings)) < len(self.recordings):
+            raise ValueError("recordings: it has to name at least one file, and each once")
+        if self.model.tokenizer != "rows":
+            raise ValueError("model.tokenizer: many recordings share behaviour tokenizers and heads; set it to 'rows'")
+        _check_recipe(self)
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        """Everything at once."""
+        return (StageConfig(self.fit.steps, self.fit.learning_rate),)
+
+
+def _check_recipe(config: TrainConfig | PretrainConfig) -> None:
+    """Faults between the parts of a training configuration."""
+    if not config.outputs or len(set(config.outputs)) < len(config.outputs):
+        raise ValueError("outputs: it has to name at least one behaviour, and each once")
+    for key, names, known in (
+        ("select", config.select, config.outputs),
+        ("fit.loss_weights", config.fit.loss_weights, (*config.outputs, "spikes")),
+    ):
+        for name in set(names) - set(known):
+            raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
+    if not (config.masks.ratio or config.masks.hides_without_ratio):
+        raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides tokens without it")
 
 
 Tree = TypeVar("Tree", bound=Struct)

@@ -9,6 +9,7 @@ import torch
 
 from neds_core.attention import Attention
 from neds_core.model import NEDS, Batch
+from neds_core.windows import onto
 
 SPANS_AT_ONCE = 32
 
@@ -28,30 +29,38 @@ def decode(
     clock: np.ndarray,
     spans: list[tuple[int, int]],
     attend: Attention | None = None,
+    session: int = 0,
 ) -> dict[str, np.ndarray]:
     """Decode behaviour from spikes alone, each span from a cold start.
 
     counts (T, U); valid (T,) bool, False = hidden spike token, no key; clock (T,) int64 bins
     since the segment's marker (used by a clocked model only); spans: (start, stop) bins, for
-    full attention whole segments. attend: None = the model's own, in plain torch.
+    full attention whole segments. attend: None = the model's own, in plain torch; session: row in
+    the model's session table.
     Returns name -> (n,) z-scores or (n, C) probabilities, rows in the order of the spans.
     """
     model.eval()
+    device = model.mask_token.device
     parts: dict[str, list[np.ndarray]] = {s.name: [] for s in model.specs}
     for begin in range(0, len(spans), SPANS_AT_ONCE):
         group = spans[begin : begin + SPANS_AT_ONCE]
-        batch = _batch(model, counts, valid, clock, group)
-        hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool)
+        batch = onto(_batch(model, counts, valid, clock, group, session), device)
+        hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=device)
         hidden[..., 0] = ~batch.valid
         out = model(batch, hidden, attend=attend)
         for spec in model.specs:
             y = out[spec.name] if spec.kind == "continuous" else out[spec.name].softmax(-1)
-            parts[spec.name] += [y[b, : stop - start].numpy() for b, (start, stop) in enumerate(group)]
+            parts[spec.name] += [y[b, : stop - start].cpu().numpy() for b, (start, stop) in enumerate(group)]
     return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
 def _batch(
-    model: NEDS, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, spans: list[tuple[int, int]]
+    model: NEDS,
+    counts: np.ndarray,
+    valid: np.ndarray,
+    clock: np.ndarray,
+    spans: list[tuple[int, int]],
+    session: int,
 ) -> Batch:
     """Spans padded at the end with invalid bins; behaviour undefined everywhere."""
     shape = (len(spans), max(stop - start for start, stop in spans))
@@ -68,4 +77,5 @@ def _batch(
         {s.name: torch.full(shape, torch.nan) for s in model.specs if s.kind == "continuous"},
         {s.name: torch.full(shape, -1) for s in model.specs if s.kind == "class"},
         torch.from_numpy(phase),
+        session,
     )

@@ -21,8 +21,10 @@ from neds_core import baseline, checkpoint, scalers, scores, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import TrainConfig
 from neds_core.linear import Linear
+from neds_core.pretrain import Pretrained, graft
 from neds_core.scalers import Scalers
 from neds_core.session import Session, Splits
+from neds_core.sources import Source
 from neds_core.train import Fit, OnStep
 
 BLEND_STEPS = 21
@@ -85,10 +87,12 @@ def release(
     linears: Linears | None = None,
     on_step: OnStep | None = None,
     on_stage: Callable[[str], None] | None = None,
+    trunk: Pretrained | None = None,
 ) -> tuple[Checkpoint, Fit, Linears]:
     """Train one checkpoint of a recording. `linears` may be passed on: they do not depend on the seed.
 
-    An interrupt keeps the best weights so far; the checkpoint is then written from them.
+    An interrupt keeps the best weights so far; the checkpoint is then written from them. trunk: a
+    multi-session NEDS to fine-tune in `config.stages`, else NEDS starts afresh.
     """
     began = time.monotonic()
     say = on_stage or (lambda _: None)
@@ -101,12 +105,15 @@ def release(
         say("linear decoders")
         linears = fit_linears(config, parts, scale)
     say("NEDS, stopped on validation")
-    fit = train.fit(config, parts.train, parts.validation, scale, seed, on_step=on_step)
+    start = graft(trunk, config, Source(parts.train, parts.validation, scale), seed) if trunk else None
+    fit = train.fit(config, parts.train, parts.validation, scale, seed, on_step=on_step, start=start)
     shares = blend_shares(fit, linears.train, parts.validation, scale)
     model = fit.model
     if config.fit.refit and not fit.interrupted and fit.best_step:
         say("NEDS again on training + validation, for as many steps")
-        again = train.fit(config, parts.development, None, scale, seed, steps=fit.best_step, on_step=on_step)
+        both = parts.development
+        start = graft(trunk, config, Source(both, None, scale), seed) if trunk else None
+        again = train.fit(config, both, None, scale, seed, fit.best_step, on_step, start)
         model, fit.interrupted = again.model, again.interrupted
         if again.interrupted:
             model = fit.model

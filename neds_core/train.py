@@ -1,22 +1,36 @@
-"""Training of one NEDS: seeded, stopped on validation, interrupt-safe."""
+"""Training of one NEDS on one session or many: seeded, stopped on validation, interrupt-safe, resumable.
+
+The same loop runs in one process and in many (`torchrun --nproc-per-node 2 -m neds_core.train CONFIG.toml`).
+Every process draws its slice of the same keyed global batch, sums of losses are divided by the number of
+targets of all processes, and gradients are summed: without dropout, many agree with one to rounding.
+Dropout is keyed by (seed, step, process).
+"""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from neds_core import losses, offline, scalers as scaling, scores
-from neds_core.config import TrainConfig
+from neds_core import losses, offline, scalers as scaling, scores, train_state
+from neds_core.config import PretrainConfig, TrainConfig
+from neds_core.distributed import World
+from neds_core.errors import DataError
 from neds_core.model import NEDS
+from neds_core.optim import Learner
 from neds_core.scalers import Scalers
-from neds_core.session import BehaviourSpec, Session
-from neds_core.windows import Windows
+from neds_core.session import Session
+from neds_core.sources import Source, build, shared_specs
+from neds_core.windows import DROPOUT, Piece, Sampler, Windows, keyed, onto
+
+ATTEMPTS = 1000  # batches that ask nothing before the masks are given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ OnStep = Callable[[Progress], None]
 
 @dataclass(slots=True)
 class Fit:
-    """A trained model and the record of how it came about."""
+    """A trained model and the record of how it came about. `history` holds the steps of this process."""
 
     model: NEDS
     best_step: int
@@ -44,58 +58,39 @@ class Fit:
     history: list[Progress] = field(default_factory=list)
 
 
-def build(config: TrainConfig, session: Session, specs: tuple[BehaviourSpec, ...], scale: Scalers, seed: int) -> NEDS:
-    """A fresh seeded model with the scalers of its training part and rates that start at the mean."""
-    torch.manual_seed(seed)
-    model = NEDS(config.model, (len(session.units),), specs)
-    tokenizer = model.tokenizer()
-    tokenizer.mean.copy_(torch.from_numpy(scale.spike_mean))
-    tokenizer.gain.copy_(torch.from_numpy(scale.spike_gain))
-    mean_count = session.counts[scaling.inside(session)].mean(0).astype(np.float32)
-    with torch.no_grad():
-        model.rate_head().bias.copy_(torch.from_numpy(np.log(np.maximum(mean_count, 1e-4))))
-        for spec in specs:
-            if spec.kind == "class":
-                model.head(spec.name).bias.copy_(torch.from_numpy(np.log(scale.prior[spec.name])))
-    return model
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a training keeps its states, and what asks it to save one and stop."""
+
+    path: Path
+    asked_to_stop: Callable[[], bool] = lambda: False
 
 
-def decode(model: NEDS, session: Session) -> dict[str, np.ndarray]:
+def decode(model: NEDS, session: Session, row: int = 0) -> dict[str, np.ndarray]:
     """Causal decoding of every segment from its cold start; rows follow the segments' bins in order."""
     spans = [(int(a), int(b)) for a, b in session.segments]
-    return offline.decode(model, session.counts, session.valid, session.clock(), spans)
+    return offline.decode(model, session.counts, session.valid, session.clock(), spans, session=row)
 
 
-def skill(model: NEDS, session: Session, windows: Windows, select: tuple[str, ...]) -> float:
+def skill(model: NEDS, session: Session, scale: Scalers, select: tuple[str, ...], row: int = 0) -> float:
     """Mean validation skill of the selected outputs: R2, or 1 - cross-entropy / entropy of the prior."""
     bins = np.concatenate([np.arange(a, b) for a, b in session.segments])
-    decoded = decode(model, session)
+    decoded = decode(model, session, row)
     values = []
     for spec in model.specs:
         if spec.name not in select:
             continue
+        target = session.values[spec.name][bins]
         if spec.kind == "continuous":
-            y = windows.traces[spec.name][bins]
+            y = ((target - scale.mean[spec.name]) / scale.sd[spec.name]).astype(np.float32)
             known = np.isfinite(y) & session.valid[bins]
             values.append(scores.r2(y[known], decoded[spec.name][known]))
         else:
-            label = session.values[spec.name][bins]
-            known = label >= 0
-            prior = windows.scalers.prior[spec.name]
-            got = -np.log(decoded[spec.name][known, label[known]] + 1e-9).mean()
-            values.append(1.0 - got / -np.log(prior[label[known]]).mean())
+            known = target >= 0
+            prior = scale.prior[spec.name]
+            got = -np.log(decoded[spec.name][known, target[known]] + 1e-9).mean()
+            values.append(1.0 - got / -np.log(prior[target[known]]).mean())
     return float(np.mean(values))
-
-
-def _step(
-    model: NEDS, windows: Windows, rng: np.random.Generator, config: TrainConfig, kept: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, float]]:
-    batch, hidden, asked, keep = windows.sample(rng, config.fit, config.model, config.masks)
-    while not asked.any():  # a small batch may draw a mask that asks nothing
-        batch, hidden, asked, keep = windows.sample(rng, config.fit, config.model, config.masks)
-    out = model(batch, hidden, keep)
-    terms = losses.loss(out, batch, asked, model.specs, kept)
-    return losses.total(terms, config.fit.loss_weights), {k: float(v.detach()) for k, v in terms.items()}
 
 
 def fit(
@@ -106,59 +101,179 @@ def fit(
     seed: int,
     steps: int | None = None,
     on_step: OnStep | None = None,
+    start: NEDS | None = None,
 ) -> Fit:
-    """Train on `train`; with `validation`, stop early and keep the best EMA weights.
+    """Train on one session (see `fit_many`)."""
+    return fit_many(config, (Source(train, validation, scale),), seed, steps, on_step, start)
 
-    Without `validation`, run exactly `steps` of the same schedule (the refit on training +
-    validation). KeyboardInterrupt keeps the best so far and says so in the result.
+
+def fit_many(
+    config: TrainConfig | PretrainConfig,
+    sources: tuple[Source, ...],
+    seed: int,
+    steps: int | None = None,
+    on_step: OnStep | None = None,
+    start: NEDS | None = None,
+    world: World | None = None,
+    resume: Resume | None = None,
+) -> Fit:
+    """Train on the sources' training parts; with validation parts, stop early and keep the best EMA weights.
+
+    Without them, run exactly `steps` of the same schedule (the refit on training + validation). Skill is
+    the mean over sessions, measured every `check_every` steps and at the last. start: the model to go on
+    from, which is not changed; else a fresh one. `on_step` is called in the first process alone.
+    KeyboardInterrupt keeps the best so far and says so in the result. With `resume`, a state is written
+    every `save_every` steps and when asked to stop, and a training that finds one goes on from it.
     """
-    specs = tuple(train.spec(name) for name in config.outputs)
-    select = config.select or config.outputs
-    for spec in specs:
-        for part in (train, validation or train):
-            scaling.known(part, spec)
-    windows = Windows(train, specs, scale)
-    held = Windows(validation, specs, scale) if validation is not None else None
-    rng = np.random.default_rng(seed)
-    model = build(config, train, specs, scale, seed)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema_decay))
-    smooth = cast(NEDS, average.module)
-    decay = [p for p in model.parameters() if p.ndim >= 2]
-    rest = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": config.fit.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=config.fit.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.fit.learning_rate, total_steps=config.fit.steps, pct_start=0.15, div_factor=10
-    )
-    kept = torch.from_numpy(scale.kept)
-    best = Fit(copy.deepcopy(model), 0, -np.inf)
-    waited = 0
-    try:
-        for step in range(1, (steps or config.fit.steps) + 1):
-            model.train()
-            value, terms = _step(model, windows, rng, config, kept)
-            optimiser.zero_grad()
+    return Training(config, sources, seed, steps, start, world, resume).run(on_step)
+
+
+class Training:
+    """One training, ready to run (see `fit_many`)."""
+
+    def __init__(
+        self,
+        config: TrainConfig | PretrainConfig,
+        sources: tuple[Source, ...],
+        seed: int,
+        steps: int | None = None,
+        start: NEDS | None = None,
+        world: World | None = None,
+        resume: Resume | None = None,
+    ) -> None:
+        world = world or World()
+        self.config, self.sources, self.seed, self.world, self.resume = config, sources, seed, world, resume
+        self.specs = shared_specs(sources, config.outputs)
+        for source in sources:
+            for spec in self.specs:
+                for part in (source.train, source.validation or source.train):
+                    scaling.known(part, spec)
+        windows = [Windows(source.train, self.specs, source.scale) for source in sources]
+        self.sampler = Sampler(windows, config, seed)
+        model = copy.deepcopy(start) if start is not None else build(config, sources, seed)
+        model.to(world.device)
+        world.copy_from_first(model)
+        self.learner = Learner(model, config.fit, config.stages)
+        self.steps = min(steps or self.learner.steps, self.learner.steps)
+        self.kept = [torch.from_numpy(source.scale.kept) for source in sources]
+        self.checked = all(source.validation is not None for source in sources)
+        self.best = Fit(copy.deepcopy(model), 0, -np.inf)
+        self.waited = 0
+        parts = (config, seed, self.steps, [(s.train.name, s.train.units.sha256) for s in sources])
+        self.identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+        if resume is not None:
+            self._restore(train_state.load(resume.path, self.identity))
+
+    def run(self, on_step: OnStep | None) -> Fit:
+        """Train to the end, an interrupt, or the request to stop."""
+        best, learner = self.best, self.learner
+        try:
+            while learner.step < self.steps and self.waited < self.config.fit.patience:
+                progress = self._step()
+                if progress is None:
+                    best.interrupted = True
+                    self._save()
+                    break
+                best.history.append(progress)
+                if on_step is not None and self.world.rank == 0:
+                    on_step(progress)
+                if learner.step % self.config.fit.save_every == 0 and learner.step < self.steps:
+                    self._save()
+        except KeyboardInterrupt:
+            best.interrupted = True
+        if not self.checked:
+            best.model, best.best_step = copy.deepcopy(learner.smooth), learner.step
+        best.model.to("cpu").requires_grad_(True).eval()
+        return best
+
+    def _draw(self) -> tuple[list[Piece], set[int], dict[str, float]] | None:
+        """This process's pieces of the next global batch, all its sessions, and the number of all its targets.
+
+        None where a process was asked to stop.
+        """
+        step, world = self.learner.step, self.world
+        stop = self.resume is not None and self.resume.asked_to_stop()
+        names = ("spikes", *(spec.name for spec in self.specs))
+        for attempt in range(ATTEMPTS):
+            pieces = self.sampler.pieces(step, attempt, world.rank, world.size)
+            each = [losses.targets(p.asked, self.specs, self.kept[p.session]) for p in pieces]
+            *n, stops = world.sum([*(float(sum(e[name] for e in each)) for name in names), float(stop)])
+            if stops:
+                return None
+            if any(n):  # a small batch may draw a mask that asks nothing
+                return pieces, set(self.sampler.sessions(step, attempt).tolist()), dict(zip(names, n, strict=True))
+        raise DataError("the masks never ask for anything that is defined; correct [masks] or the recording")
+
+    def _step(self) -> Progress | None:
+        """One step on the global batch; None where a process was asked to stop."""
+        drawn = self._draw()
+        if drawn is None:
+            return None
+        pieces, sessions, n = drawn
+        learner, device = self.learner, self.world.device
+        key = keyed(self.seed, learner.step, 0, self.world.rank, DROPOUT)
+        torch.manual_seed(int(key.integers(2**63)))
+        learner.model.train()
+        learner.begin()
+        sums = dict.fromkeys(n, torch.zeros((), device=device))
+        for piece in pieces:
+            for name, term in self._backward(piece, n).items():
+                sums[name] = sums[name] + term
+        total = self.world.sum_gradients(learner.parameters(sessions), torch.stack(list(sums.values())))
+        learner.update()
+        terms = {name: value / n[name] for name, value in zip(n, total.tolist(), strict=True) if n[name]}
+        loss = sum(self.config.fit.loss_weights.get(name, 1.0) * value for name, value in terms.items())
+        return Progress(learner.step, self.steps, loss, terms, self._check())
+
+    def _backward(self, piece: Piece, n: dict[str, float]) -> dict[str, torch.Tensor]:
+        """Add a piece's gradient; its sums of losses, detached."""
+        if not piece.asked.any():
+            return {}
+        model, device, bf16 = self.learner.model, self.world.device, self.config.fit.bf16
+        batch, asked = onto(piece.batch, device), piece.asked.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            out = model(batch, piece.hidden.to(device), piece.keep.to(device))
+        out = {name: value.float() for name, value in out.items()}
+        terms = losses.sums(out, batch, asked, self.specs, self.kept[piece.session].to(device))
+        value = losses.total({name: term / n[name] for name, term in terms.items()}, self.config.fit.loss_weights)
+        if value.requires_grad:  # what a stage trains may have no part in what a piece asks
             value.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.fit.clip_norm)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(model)
-            measured = None
-            if validation is not None and held is not None and step % config.fit.check_every == 0:
-                measured = skill(smooth, validation, held, select)
-                waited += 1
-                if measured > best.best_skill:
-                    waited = 0
-                    best.model, best.best_step, best.best_skill = copy.deepcopy(smooth), step, measured
-            progress = Progress(step, steps or config.fit.steps, float(value.detach()), terms, measured)
-            best.history.append(progress)
-            if on_step is not None:
-                on_step(progress)
-            if waited >= config.fit.patience:
-                break
-    except KeyboardInterrupt:
-        best.interrupted = True
-    if validation is None:
-        best.model, best.best_step = copy.deepcopy(smooth), len(best.history)
-    best.model.eval()
-    return best
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _check(self) -> float | None:
+        """Skill where it is measured at this step; keeps the best weights."""
+        learner, best = self.learner, self.best
+        last = learner.step == self.steps
+        if not self.checked or (learner.step % self.config.fit.check_every and not last):
+            return None
+        select = self.config.select or self.config.outputs
+        mine = range(self.world.rank, len(self.sources), self.world.size)
+        values = [
+            skill(learner.smooth, validation, self.sources[s].scale, select, s)
+            for s in mine
+            if (validation := self.sources[s].validation) is not None
+        ]
+        measured = self.world.sum([sum(values)])[0] / len(self.sources)
+        self.waited += learner.in_last_stage
+        if measured > best.best_skill:
+            self.waited = 0
+            best.model, best.best_step, best.best_skill = copy.deepcopy(learner.smooth), learner.step, measured
+        return measured
+
+    def _save(self) -> None:
+        if self.resume is not None and self.world.rank == 0:
+            best = {"best": self.best.model.state_dict(), "skill": self.best.best_skill, "at": self.best.best_step}
+            state = {"waited": self.waited, **best, "learner": self.learner.state()}
+            train_state.save(state, self.identity, self.resume.path)
+
+    def _restore(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self.learner.restore(state["learner"])
+            self.best.model.load_state_dict(state["best"])
+            self.waited, self.best.best_skill, self.best.best_step = state["waited"], state["skill"], state["at"]
+
+
+if __name__ == "__main__":
+    from neds_core.pretrain import main
+
+    main()

@@ -9,6 +9,7 @@ import typer
 
 from neds_core.errors import NedsError
 from runtime.cmd_bench_science import degraded, regions
+from runtime.cmd_bench_train import bench_train
 from runtime.cmd_check import check
 from runtime.cmd_evaluate import evaluate
 from runtime.cmd_import_official import import_official
@@ -16,6 +17,7 @@ from runtime.cmd_parity import parity
 from runtime.cmd_play import play
 from runtime.cmd_run import run
 from runtime.cmd_train import train
+from runtime.cmd_tune import tune
 from runtime.cmd_verify import verify
 from runtime.ownership import refuse_foreign_packages
 
@@ -25,10 +27,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, play, check, train, evaluate, verify, parity, import_official):
+for command in (run, play, check, train, tune, evaluate, verify, parity, import_official):
     app.command()(command)
 
 bench = typer.Typer(help="Measure, and print one JSON object with --json.", no_args_is_help=True)
+bench.command("train")(bench_train)
 for command in (degraded, regions):
     bench.command()(command)
 app.add_typer(bench, name="bench")

@@ -62,7 +62,7 @@ def train(
     seed: Annotated[list[int] | None, typer.Option(help="training seed; repeat for several checkpoints")] = None,
 ) -> None:
     """Train, stop on validation, refit, and write a checkpoint. Ctrl-C keeps the best so far."""
-    from neds_core import checkpoint as checkpoints, config as configs, release
+    from neds_core import checkpoint as checkpoints, config as configs, pretrain, release
     from neds_core.errors import ConfigError
 
     settings = configs.load(config, configs.TrainConfig)
@@ -71,12 +71,13 @@ def train(
     if not base.parent.is_dir():
         raise ConfigError(f"--out {base}: its folder does not exist; make it first")
     seeds = seed or [0]
+    trunk = pretrain.load(config.parent / settings.finetune.trunk) if settings.finetune.trunk else None
     linears = None
     for number in seeds:
         path = base if len(seeds) == 1 else base.with_stem(f"{base.stem}-seed{number}")
         with Log(path.with_suffix(".csv")) as log:
             made, fit, linears = release.release(
-                settings, recording, number, path.stem, linears, on_step=log.step, on_stage=log.stage
+                settings, recording, number, path.stem, linears, log.step, log.stage, trunk
             )
         if fit.best_step == 0:
             print(f"stopped before the first validation, nothing written to {path}")

@@ -107,7 +107,7 @@ def tiny() -> TrainConfig:
         recording="session.npz",
         outputs=("wheel_speed", "choice"),
         model=ModelConfig(width=16, layers=2, heads=2, band=5, registers=1, unit_dropout=0.1),
-        fit=FitConfig(steps=60, batch=16, window_bins=20, learning_rate=1e-2, check_every=10, threads=1),
+        fit=FitConfig(steps=80, batch=16, window_bins=20, learning_rate=1e-2, check_every=10, threads=1),
         linear=LinearConfig(lags=(3,), filter_taus_ms=((40.0, 200.0),), penalties=(10.0, 1e3), folds=3),
     )
 

@@ -38,6 +38,7 @@ EXTRA = {
     "benchmarks/figures.py": {"matplotlib"},
     "benchmarks/kernels.py": {"onnxruntime"},
     "benchmarks/region_figures.py": {"matplotlib", "umap"},
+    "benchmarks/tune.py": {"optuna"},
 }
 LAZY_IN_CLI = {"calibration", "benchmarks"}
 # What a client copies: these and nothing else beside the standard library.

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import losses, release, scalers, scores, session as sessions, train
+from neds_core import losses, release, scalers, scores, session as sessions, sources, train
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.errors import DataError
 from neds_core.model import NEDS
 from neds_core.scalers import Scalers
 from neds_core.session import Session, Splits
+from neds_core.sources import Source
 from neds_core.train import Fit, Progress
 from neds_core.windows import Windows
 
@@ -111,20 +112,30 @@ def test_a_shuffled_relation_is_not_learnt(tiny: TrainConfig, session: Session) 
 def test_the_best_weights_are_kept(fitted: Fit, parts: Splits, scale: Scalers, tiny: TrainConfig) -> None:
     """Best on validation, at a step where it was measured; what is returned has that skill."""
     measured = {p.step: p.skill for p in fitted.history if p.skill is not None}
-    held = Windows(parts.validation, parts.validation.specs, scale)
 
-    assert list(measured) == [10, 20, 30, 40, 50, 60]
+    assert list(measured) == [10, 20, 30, 40, 50, 60, 70, 80]
     assert fitted.best_skill == max(measured.values()) == measured[fitted.best_step]
-    assert train.skill(fitted.model, parts.validation, held, tiny.outputs) == fitted.best_skill
+    assert train.skill(fitted.model, parts.validation, scale, tiny.outputs) == fitted.best_skill
     assert not fitted.interrupted
     assert not fitted.model.training
 
 
+def test_a_training_shorter_than_a_check_is_validated_at_its_end(
+    tiny: TrainConfig, parts: Splits, scale: Scalers
+) -> None:
+    """It used to give back the model it began with."""
+    short = msgspec.structs.replace(tiny, fit=msgspec.structs.replace(tiny.fit, steps=3))
+
+    found = train.fit(short, parts.train, parts.validation, scale, 0)
+
+    assert [p.skill for p in found.history] == [None, None, found.best_skill]
+    assert found.best_step == 3
+    assert not same_bits(found.model, sources.build(short, (Source(parts.train, None, scale),), 0))
+
+
 def test_selected_outputs_alone_stop_training(tiny: TrainConfig, parts: Splits, scale: Scalers, fitted: Fit) -> None:
     """Skill is the mean of each output's own."""
-    held = Windows(parts.validation, parts.validation.specs, scale)
-
-    each = [train.skill(fitted.model, parts.validation, held, (name,)) for name in tiny.outputs]
+    each = [train.skill(fitted.model, parts.validation, scale, (name,)) for name in tiny.outputs]
 
     assert np.mean(each) == pytest.approx(fitted.best_skill)
     assert each[0] != each[1]
@@ -146,9 +157,8 @@ def test_an_interrupt_keeps_the_best_so_far(
     assert found.history == fitted.history[:at]
     assert found.best_step == best
     if best:
-        held = Windows(parts.validation, parts.validation.specs, scale)
         assert found.best_skill == fitted.history[best - 1].skill
-        assert train.skill(found.model, parts.validation, held, tiny.outputs) == found.best_skill
+        assert train.skill(found.model, parts.validation, scale, tiny.outputs) == found.best_skill
 
 
 def test_a_refit_runs_as_many_steps_as_it_is_told(run: Run) -> None:

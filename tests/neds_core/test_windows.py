@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from neds_core import scalers, session as sessions
-from neds_core.config import FitConfig, MaskConfig, ModelConfig, TrainConfig
+from neds_core.config import MaskConfig, ModelConfig, PretrainConfig, TrainConfig
 from neds_core.scalers import Scalers
 from neds_core.session import Session
-from neds_core.windows import MIN_BINS, Windows
+from neds_core.sources import Source
+from neds_core.windows import MIN_BINS, Sampler, Windows
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +77,8 @@ def test_a_continuous_recording_has_no_trial_mean(unbroken: Session) -> None:
 
 def drawn_spans(train: Session, scale: Scalers, window_bins: int, clocked: bool) -> list[tuple[int, int]]:
     """Twenty thousand spans: a bin that could be drawn is."""
-    config = FitConfig(batch=20_000, window_bins=window_bins)
-    return Windows(train, train.specs, scale).spans(np.random.default_rng(0), config, clocked)
+    windows, rng = Windows(train, train.specs, scale), np.random.default_rng(0)
+    return [windows.span(rng, window_bins, clocked) for _ in range(20_000)]
 
 
 @pytest.mark.parametrize("window_bins", [1, 5, 12, 100])
@@ -159,7 +160,7 @@ def test_a_sample_asks_only_what_is_defined(train: Session, scale: Scalers, tiny
     model = msgspec.structs.replace(tiny.model, unit_dropout=0.25)
     kept = []
     for _ in range(50):
-        batch, hidden, asked, keep = windows.sample(rng, tiny.fit, model, MaskConfig())
+        batch, hidden, asked, keep = windows.sample(rng.spawn(16), tiny.fit, model, MaskConfig())
         assert not (asked & ~hidden).any()
         assert batch.valid[asked.any(-1)].all()
         assert batch.traces["wheel_speed"][asked[..., 1]].isfinite().all()
@@ -176,5 +177,46 @@ def test_no_unit_is_dropped_at_share_zero(train: Session, scale: Scalers, tiny: 
     """And all at share one."""
     for share in (0.0, 1.0):
         model = ModelConfig(unit_dropout=share)
-        keep = Windows(train, train.specs, scale).sample(np.random.default_rng(0), tiny.fit, model, MaskConfig())[3]
+        keep = Windows(train, train.specs, scale).sample([np.random.default_rng(0)], tiny.fit, model, MaskConfig())[3]
         assert (keep == 1.0 - share).all()
+
+
+def test_every_process_draws_its_slice_of_the_same_batch(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+    """However many they are and however small their passes: the samples, masks and dropped units of one process."""
+    windows = [Windows(source.train, source.train.specs, source.scale) for source in sources]
+
+    def drawn(size: int, micro_batch: int = 0) -> list[tuple[object, ...]]:
+        fit = msgspec.structs.replace(many.fit, sessions_per_step=4, micro_batch=micro_batch)
+        sampler = Sampler(windows, msgspec.structs.replace(many, fit=fit), seed=3)
+        found = []
+        for piece in (p for rank in range(size) for p in sampler.pieces(7, 0, rank, size)):
+            assert len(piece.hidden) <= (micro_batch or fit.batch)
+            for b, valid in enumerate(piece.batch.valid):
+                n = int(valid.nonzero().max()) + 1  # how far a batch is padded may differ
+                tensors = (piece.batch.counts[b, :n], piece.hidden[b, :n], piece.asked[b, :n], piece.keep[b])
+                found.append((piece.session, piece.batch.session, *(t.numpy().tobytes() for t in tensors)))
+                assert piece.hidden[b, n:].all()
+                assert not piece.asked[b, n:].any()
+        return found
+
+    whole = drawn(1)
+    assert len(whole) == many.fit.batch
+    assert len({sample[0] for sample in whole}) > 1
+    for size, micro_batch in ((2, 0), (3, 0), (5, 0), (16, 0), (20, 0), (1, 3), (2, 5)):
+        assert drawn(size, micro_batch) == whole
+
+
+def test_sessions_are_drawn_in_proportion_to_their_bins(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+    """42, 42 and 21 trials; the groups of a batch are as even as they can be, and another step is another draw."""
+    fit = msgspec.structs.replace(many.fit, batch=16, sessions_per_step=16)
+    windows = [Windows(source.train, source.train.specs, source.scale) for source in sources]
+    sampler = Sampler(windows, msgspec.structs.replace(many, fit=fit), seed=0)
+    two = Sampler(windows, many, seed=0)
+
+    drawn = np.concatenate([sampler.sessions(step) for step in range(500)])
+
+    # five standard errors of 8000 draws
+    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), [0.4, 0.4, 0.2], atol=0.028)
+    for step in range(20):
+        assert set(np.bincount(two.sessions(step)).tolist()) <= {0, 8, 16}
+    assert len({tuple(two.sessions(step)) for step in range(20)}) > 1

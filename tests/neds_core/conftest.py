@@ -1,0 +1,45 @@
+"""Three sessions and a configuration that trains one NEDS on all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from neds_core import scalers, session as sessions
+from neds_core.config import PretrainConfig, TrainConfig
+from neds_core.session import Session
+from neds_core.sources import Source
+
+SESSIONS = 3
+
+
+@pytest.fixture(scope="module")
+def recordings(session: Session) -> tuple[Session, ...]:
+    """Three sessions of other sizes: units 12, 9 and 12, trials 60, 60 and 30."""
+    rng = np.random.default_rng(7)
+    units = replace(session.units, **{k: getattr(session.units, k)[:9] for k in ("ids", "region", "depth_um")})
+    few = replace(session, name="few units", units=units, counts=session.counts[:, :9])
+    order = rng.permutation(12)
+    short = replace(session, name="short", counts=session.counts[:, order])
+    return session, few, sessions.part(short, 0.5, 1.0)
+
+
+@pytest.fixture(scope="module")
+def sources(recordings: tuple[Session, ...]) -> tuple[Source, ...]:
+    """Training and validation parts with their scalers."""
+    found = []
+    for one in recordings:
+        parts = sessions.split(one)
+        found.append(Source(parts.train, parts.validation, scalers.fit(parts.train, one.specs, 0.5)))
+    return tuple(found)
+
+
+@pytest.fixture(scope="module")
+def many(tiny: TrainConfig) -> PretrainConfig:
+    """Dropout, two sessions a step, a state every 8 steps."""
+    fit = msgspec.structs.replace(tiny.fit, steps=20, sessions_per_step=2, save_every=8, ema_decay=0.9)
+    names = tuple(f"{n}.npz" for n in range(SESSIONS))
+    return PretrainConfig(names, tiny.outputs, model=tiny.model, fit=fit, seed=5)

@@ -1,0 +1,154 @@
+"""Many processes, and interrupts: the same training as one process that runs through."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from neds_core import pretrain, session as sessions, train
+from neds_core.config import PretrainConfig
+from neds_core.distributed import World
+from neds_core.errors import CheckpointError
+from neds_core.model import NEDS
+from neds_core.session import Session
+from neds_core.sources import Source
+from neds_core.train import Progress, Resume
+
+SESSIONS = 3
+
+
+class StoppedError(Exception):
+    """The machine went away."""
+
+
+def same_bits(a: NEDS, b: NEDS) -> bool:
+    """Whether two models hold the same tensors."""
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    recordings: tuple[Session, ...], many: PretrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Writes a configuration with other values of [fit] and [model] into a folder with the three recordings."""
+    root = tmp_path_factory.mktemp("many")
+    for n, one in enumerate(recordings):
+        sessions.save(one, root / f"{n}.npz")
+
+    def write(name: str, fit: dict[str, float], model: dict[str, float] | None = None) -> Path:
+        tree = {**msgspec.to_builtins(many)}
+        tree["fit"] = {**tree["fit"], **fit}
+        tree["model"] = {**tree["model"], **(model or {})}
+        lines = [f"{k} = {json.dumps(v)}" for k, v in tree.items() if not isinstance(v, dict)]
+        for table in ("model", "fit"):
+            lines += [f"[{table}]", *(f"{k} = {json.dumps(v)}" for k, v in tree[table].items() if v != {})]
+        path = root / f"{name}.toml"
+        path.write_text("\n".join(lines))
+        return path
+
+    return write
+
+
+def losses_of(path: Path) -> list[float]:
+    """Losses in a `.jsonl` log."""
+    return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(folder: Callable[..., Path]) -> None:
+    """`torchrun` with gloo, without dropout; the second process's slice holds other sessions than the first's."""
+    config = folder("two", {"steps": 50, "batch": 14}, {"dropout": 0.0, "embed_dropout": 0.0})
+    one, two = config.with_name("one.safetensors"), config.with_name("two.safetensors")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    done = subprocess.run(
+        [*torchrun, "-m", "neds_core.train", config, "--out", two], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    pretrain.run(config, one)
+
+    ours, theirs = losses_of(one.with_suffix(".jsonl")), losses_of(two.with_suffix(".jsonl"))
+    # 1e-4: float32 sums in another order, fed back through 50 steps; 1e-6 is usual
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
+    assert len(ours) == 50
+    assert np.ptp(ours) > 0.1
+
+
+def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable[..., Path]) -> None:
+    """kill -TERM in the middle saves and exits with 0; the same command then gives the same bits, with dropout."""
+    config = folder("killed", {"steps": 30, "check_every": 3})
+    killed, whole = config.with_name("killed.safetensors"), config.with_name("whole.safetensors")
+    command = [sys.executable, "-m", "neds_core.train", config, "--out", killed]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("step 3/30")
+        process.send_signal(signal.SIGTERM)
+        said = process.stdout.read()
+    assert process.returncode == 0
+    assert "the same command goes on" in said
+    assert killed.with_suffix(".state").exists()
+    assert not killed.exists()
+    resumed, through = pretrain.run(config, killed), pretrain.run(config, whole)
+
+    assert 0 < len(resumed.history) < 30
+    assert resumed.history == through.history[-len(resumed.history) :]
+    assert losses_of(killed.with_suffix(".jsonl")) == losses_of(whole.with_suffix(".jsonl"))
+    assert same_bits(pretrain.load(killed).model, pretrain.load(whole).model)
+    assert not killed.with_suffix(".state").exists()
+
+
+def test_a_crash_loses_no_more_than_the_steps_since_the_last_state(
+    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
+) -> None:
+    """Stopped without warning at step 13, it goes on at 9; the best weights and the patience so far come back too."""
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 13:
+            raise StoppedError
+
+    resume = Resume(tmp_path / "a.state")
+    with pytest.raises(StoppedError):
+        train.fit_many(many, sources, 1, on_step=stop, resume=resume)
+    resumed = train.fit_many(many, sources, 1, resume=resume)
+    through = train.fit_many(many, sources, 1)
+
+    assert [p.step for p in resumed.history] == list(range(9, 21))
+    assert resumed.history == through.history[8:]
+    assert (resumed.best_step, resumed.best_skill) == (through.best_step, through.best_skill)
+    assert same_bits(resumed.model, through.model)
+
+
+def test_a_state_of_another_training_is_refused(
+    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
+) -> None:
+    """Another seed, another learning rate, a damaged file, and a file that would run code."""
+    resume = Resume(tmp_path / "a.state", lambda: True)
+    assert train.fit_many(many, sources, 1, resume=resume).interrupted
+    other = msgspec.structs.replace(many, fit=msgspec.structs.replace(many.fit, learning_rate=2e-2))
+
+    with pytest.raises(CheckpointError, match="another training"):
+        train.fit_many(many, sources, 2, resume=resume)
+    with pytest.raises(CheckpointError, match="another training"):
+        train.fit_many(other, sources, 1, resume=resume)
+    torch.save({"format": 1, "identity": "", "learner": StoppedError()}, resume.path)
+    with pytest.raises(CheckpointError, match="not a training state"):
+        train.fit_many(many, sources, 1, resume=resume)
+    resume.path.write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match="not a training state"):
+        train.fit_many(many, sources, 1, resume=resume)
+
+
+def test_one_process_of_none_sums_to_itself() -> None:
+    """Without `torchrun` nothing is sent."""
+    assert World().sum([1.0, 2.5]) == [1.0, 2.5]
