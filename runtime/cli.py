@@ -8,6 +8,7 @@ import sys
 import typer
 
 from neds_core.errors import NedsError
+from runtime.cmd_bench import bench
 from runtime.cmd_check import check
 from runtime.cmd_evaluate import evaluate
 from runtime.cmd_play import play
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 for command in (run, play, check, train, evaluate):
     app.command()(command)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:
