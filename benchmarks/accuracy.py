@@ -118,13 +118,16 @@ def read(path: Path) -> dict[tuple[Any, ...], Row]:
     return found
 
 
-def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block, ...] = BLOCKS) -> list[Row]:
+def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block, ...] | None = None) -> list[Row]:
     """Compute the rows that `out` lacks, append each as it is done, and return all in the table's order."""
     torch.set_num_threads(1)
     done = read(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_file() and not out.read_bytes().endswith(b"\n"):
+        with out.open("a", encoding="utf-8") as file:
+            file.write("\n")  # a row that a stop cut short must not swallow the next
     rows = []
-    for block in blocks:
+    for block in BLOCKS if blocks is None else blocks:
         task: Task | None = None
         reference: list[Row] = []
         for peer in block.peers:
@@ -135,9 +138,10 @@ def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block,
                     task = task or block.make(quick)
                     setting = setting or _setting(done, block, peer, quick, task)
                     say(f"{block.recording} {block.task} {block.split}: {peer.name}, seed {seed}")
-                    done[name] = _row(block, task, peer, seed, setting, reference)
+                    line = json.dumps(_row(block, task, peer, seed, setting, reference))
                     with out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(done[name]) + "\n")
+                        file.write(line + "\n")
+                    done[name] = json.loads(line)
                 rows.append(done[name])
                 if peer is block.peers[0]:
                     reference.append(done[name])

@@ -26,7 +26,7 @@ def accuracy(
 
     from benchmarks import accuracy as table, accuracy_table
 
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     path = out or Path("runs") / ("accuracy-quick.jsonl" if quick else "accuracy.jsonl")
     rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True))
     pooled = accuracy_table.pooled(rows)
@@ -36,6 +36,7 @@ def accuracy(
         result = {
             "quick": quick,
             "minutes_of_this_call": (time.perf_counter() - began) / 60,
+            "cpu_minutes_of_this_call": (time.process_time() - began_cpu) / 60,
             "minutes_of_training_in_rows": spent / 60,
             "machine": table.machine(),
             "table": pooled,
