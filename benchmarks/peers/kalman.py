@@ -103,7 +103,7 @@ def fit_on(task: Task, setting: Setting, before: Session) -> Model:
     x = history(before, (targets(task, before) - mean) / sd, setting["order"], setting["lead_bins"])
     z = observations(task, before, setting["tau_ms"])
     bins = bins_of(before)
-    known = ~np.isnan(x).any(axis=1)
+    known = np.asarray(np.isfinite(x).all(1))
     segment = baseline.segment_of(before, bins)
     joined = np.concatenate([[False], (segment[1:] == segment[:-1]) & known[:-1]])
     return fit(x[known], z[known], joined[known], setting["shrinkage"])
