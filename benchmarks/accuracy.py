@@ -135,9 +135,9 @@ def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block,
             for seed in range(peer.seeds if peer.loaded or not quick else 1):
                 name = key(block, peer, seed, quick)
                 if name not in done:
+                    say(f"{block.recording} {block.task} {block.split}: {peer.name}, seed {seed}")
                     task = task or block.make(quick)
                     setting = setting or _setting(done, block, peer, quick, task)
-                    say(f"{block.recording} {block.task} {block.split}: {peer.name}, seed {seed}")
                     line = json.dumps(_row(block, task, peer, seed, setting, reference))
                     with out.open("a", encoding="utf-8") as file:
                         file.write(line + "\n")

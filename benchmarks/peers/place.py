@@ -159,10 +159,10 @@ def predict(task: Task, setting: Setting, model: Model, session: Session) -> np.
 def grid(quick: bool) -> list[Setting]:
     """Width of fields, of the random walk (cells a bin), turns, jumps, and the read-out."""
     keys = ("field_cells", "step_cells", "turn", "jump", "read", "rest")
-    fields, steps, turns, jumps = ((1.5, 3.0), (0.5, 1.0, 2.0), (0.003, 0.03), (1e-4,))
+    fields, steps, turns, jumps = (1.5, 2.5), (0.7, 1.0), (0.003, 0.01), (1e-6, 1e-8)
     if not quick:
-        fields, steps = (1.0, 1.5, 2.0, 3.0), (0.4, 0.7, 1.0, 1.5, 2.5)
-        turns, jumps = (0.001, 0.003, 0.01, 0.03), (1e-5, 1e-3)
+        fields, steps = (1.0, 1.5, 2.0, 3.0), (0.5, 0.7, 1.0, 1.4)
+        turns, jumps = (0.001, 0.003, 0.01, 0.03), (1e-4, 1e-6, 1e-8, 0.0)
     return [dict(zip(keys, row, strict=True)) for row in product(fields, steps, turns, jumps, ("median",), (25.0,))]
 
 
