@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import intervals
-from benchmarks.peers import encoders, kalman, ndt2, neds, place, recurrent, reduced_rank, regression
+from benchmarks.peers import encoders, kalman, ndt2, neds, place, poyo, recurrent, reduced_rank, regression
 from benchmarks.peers.task import Fitted, Peer, Setting, Task, at_random, bins_of, chronological, targets
 from neds_core import release
 from runtime import scoring
@@ -66,6 +66,7 @@ BLOCKS = (
         kalman.KALMAN,
         recurrent.GRU,
         ndt2.NDT2,
+        poyo.POYO,
         neds.UNIMODAL,
         neds.MULTI,
         neds.MULTI_CLOCKED,
@@ -73,7 +74,6 @@ BLOCKS = (
         neds.BLEND_CLOCKED,
     ),
     _encode("chronological", chronological, neds.ENCODING_SHIPPED),
-    _encode("random", at_random, neds.ENCODING_MULTI),
     _decode(
         "rat-linear-track",
         regression.CAUSAL_RIDGE,
@@ -84,6 +84,7 @@ BLOCKS = (
         neds.MULTI_ONE_SEED,
         neds.BLEND_ONE_SEED,
     ),
+    _encode("random", at_random, neds.ENCODING_MULTI),
 )
 
 
@@ -131,6 +132,9 @@ def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block,
         task: Task | None = None
         reference: list[Row] = []
         for peer in block.peers:
+            if peer is poyo.POYO and not poyo.installed() and key(block, peer, 0, quick) not in done:
+                say(f"{peer.name}: left out, because torch-brain is not installed; pip install 'neds-rt[peers]'")
+                continue
             setting: tuple[Setting, str, float] | None = None
             for seed in range(peer.seeds if peer.loaded or not quick else 1):
                 name = key(block, peer, seed, quick)

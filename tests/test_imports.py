@@ -36,6 +36,7 @@ EXTRA = {
     "runtime/view.py": {"typer", "rich"},
     **{pattern: {"typer", "rich"} for pattern in CLI},
     "benchmarks/figures.py": {"matplotlib"},
+    "benchmarks/peers/poyo.py": {"torch_brain"},
 }
 LAZY_IN_CLI = {"calibration", "benchmarks"}
 # What a client copies: these and nothing else beside the standard library.
