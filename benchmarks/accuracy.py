@@ -191,6 +191,7 @@ def _row(
         "quick": task.quick,
         "budget": "quick" if task.quick and not peer.loaded else "full",
         "uses": peer.uses,
+        "loaded": fitted.seconds is not None,
         "scores": {output: float(statistic(np.array(s).sum(0))) for output, s in sums.items()} | points,
         "reference": block.peers[0].name,
         "minus_reference": against,

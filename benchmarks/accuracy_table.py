@@ -33,6 +33,7 @@ def pooled(rows: list[Row]) -> list[Row]:
                     "split": split,
                     "uses": first["uses"],
                     "budget": first["budget"],
+                    "loaded": first["loaded"],
                     "seeds": len(seeds),
                     "reference": first["reference"],
                     "scores": scores,
