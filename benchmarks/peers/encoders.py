@@ -124,7 +124,7 @@ def glm_on(task: Task, setting: Setting, before: Session) -> tuple[np.ndarray, P
 
 def glm_grid(quick: bool) -> list[Setting]:
     """Window, shapes of behaviour, penalties of behaviour and of time."""
-    lags, roots, penalties, clocks = (10, 25, 47), (False, True), (100.0, 400.0, 1500.0, 5000.0), (1.0, 3.0)
+    lags, roots, penalties, clocks = (10, 25, 47), (False, True), (100.0, 400.0, 1500.0, 5000.0), (3.0,)
     if quick:
         lags, roots, penalties, clocks = (47,), (True,), (400.0, 1500.0), (3.0,)
     keys = ("lags", "root", "penalty", "clock_scale")

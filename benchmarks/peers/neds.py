@@ -74,30 +74,27 @@ def train_steps(task: Task, config: TrainConfig, before: Session, steps: int, se
 
 
 def unimodal_search(task: Task) -> tuple[Setting, str]:
-    """Unit dropout and weight decay on the rolling origins, each stopped at its best check; quick: as shipped."""
+    """Unit dropout on the rolling origins, each stopped at its best check; quick: as shipped."""
     config = but(task.config, masks=DECODING)
     if task.quick:
-        return {"unit_dropout": config.model.unit_dropout, "weight_decay": 0.1, "stop": QUICK_STEPS}, "nothing (quick)"
+        return {"unit_dropout": config.model.unit_dropout, "stop": QUICK_STEPS}, "nothing (quick)"
     found = []
     for unit_dropout in (0.3, 0.5):
-        for weight_decay in (0.1, 0.5):
-            trial = _with(config, unit_dropout, weight_decay)
-            fits = [train.fit(trial, before, after, task.scale, 0) for before, after in task.folds]
-            stop = round(np.mean([f.best_step for f in fits]))
-            found.append((np.mean([f.best_skill for f in fits]), unit_dropout, weight_decay, stop))
+        fits = [train.fit(_with(config, unit_dropout), before, after, task.scale, 0) for before, after in task.folds]
+        stop = round(np.mean([f.best_step for f in fits]))
+        found.append((np.mean([f.best_skill for f in fits]), unit_dropout, stop))
     best = max(found)
-    setting = {"unit_dropout": best[1], "weight_decay": best[2], "stop": max(1, best[3])}
+    setting = {"unit_dropout": best[1], "stop": max(1, best[2])}
     return setting, f"{len(found)} settings on rolling origins, the shipped configuration among them"
 
 
-def _with(config: TrainConfig, unit_dropout: float, weight_decay: float) -> TrainConfig:
-    model, fit = but(config.model, unit_dropout=unit_dropout), but(config.fit, weight_decay=weight_decay)
-    return but(config, model=model, fit=fit)
+def _with(config: TrainConfig, unit_dropout: float) -> TrainConfig:
+    return but(config, model=but(config.model, unit_dropout=unit_dropout))
 
 
 def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     """Decoding masks alone, trained on training + validation."""
-    config = _with(but(task.config, masks=DECODING), setting["unit_dropout"], setting["weight_decay"])
+    config = _with(but(task.config, masks=DECODING), setting["unit_dropout"])
     if task.quick:
         model = train_steps(task, config, task.parts.development, setting["stop"], seed)
     else:
@@ -144,7 +141,7 @@ def encoding_peer(name: str, masks: MaskConfig | None, clocked: bool) -> Peer:
         if task.quick:
             return {"steps": QUICK_STEPS}, "nothing (quick)"
         found = {}
-        for steps in (200, 450, 900):
+        for steps in (200, 450):
             model = train_steps(task, config_of(task), task.parts.train, steps, 0)
             rates = encoder(task, model)(task.parts.validation)
             found[steps] = skill(task.parts.train, task.parts.validation, rates)

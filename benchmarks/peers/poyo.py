@@ -103,7 +103,7 @@ def grid(task: Task) -> list[Setting]:
 def search(task: Task) -> tuple[Setting, str]:
     """The rate of learning on the rolling origins; quick: none, and a short training."""
     if task.quick:
-        return {**grid(task)[1], "steps": 60, "stop": 60}, "nothing (quick)"
+        return {**grid(task)[1], "steps": 160, "stop": 160}, "nothing (quick)"
 
     def build_of(setting: Setting, before: Session, seed: int) -> sequence.Build:
         return lambda: Network(task, setting)
