@@ -47,6 +47,10 @@ GATE_FLOAT32 = 1e-4  # z-scores and probabilities, through up to 22 layers of ra
 Call = Callable[[], object]
 
 
+class WrongError(Exception):
+    """A contender does not compute what it should."""
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """Units, layers, width and band of a streaming step."""
@@ -156,7 +160,7 @@ def _onnx(model: nn.Module, x: Tensor, expected: Tensor) -> tuple[Call | None, R
 def _gate(name: str, error: float, bound: float) -> None:
     """Nothing that is wrong gets a time."""
     if not error <= bound:
-        raise RuntimeError(f"{name} is off by {error:.2e}, more than {bound:g}: it is wrong, so it is not timed")
+        raise WrongError(f"{name} is off by {error:.2e}, more than {bound:g}: it is wrong, so it is not timed")
 
 
 def steps(size: Size, precisions: tuple[Precision, ...], torch_step: bool) -> tuple[list[Row], dict[str, float]]:
@@ -303,3 +307,21 @@ def sweep() -> list[Row]:
     rows = [row for size in sizes for row in steps(size, ("float32",), torch_step=False)[0]]
     take_turns(rows, 30.0)
     return rows
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The rows in words."""
+    out = [f"{'ms':44} {'layers':>6} {'p50':>9} {'p99':>9} {'p99.9':>9} {'max':>9}"]
+    for row in result["rows"]:
+        if row["ms"]:
+            times = " ".join(f"{row['ms'][p]:9.3f}" for p in ("p50", "p99", "p99.9", "max"))
+            size = "" if "units" not in row else f" U {row['units']} D {row['width']} W {row['band']}"
+            out.append(f"{row['name'] + size:44} {row['layers']:6} {times}")
+        else:
+            out.append(f"{row['name']}: {row['note']}")
+    top = result["headline"]
+    return [
+        *out,
+        f"headline: {top['p50_ms']} ms; {top['speedup_vs_best_full_forward']}x the best full forward, "
+        f"{top['speedup_vs_torch_kv']}x the torch step, {top['ratio_to_floor']}x the floor",
+    ]

@@ -8,8 +8,7 @@ import sys
 import typer
 
 from neds_core.errors import NedsError
-from runtime.cmd_bench_science import degraded, regions
-from runtime.cmd_bench_train import bench_train
+from runtime.cmd_bench import bench
 from runtime.cmd_check import check
 from runtime.cmd_evaluate import evaluate
 from runtime.cmd_import_official import import_official
@@ -29,11 +28,6 @@ app = typer.Typer(
 )
 for command in (run, play, check, train, tune, evaluate, verify, parity, import_official):
     app.command()(command)
-
-bench = typer.Typer(help="Measure, and print one JSON object with --json.", no_args_is_help=True)
-bench.command("train")(bench_train)
-for command in (degraded, regions):
-    bench.command()(command)
 app.add_typer(bench, name="bench")
 
 

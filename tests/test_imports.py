@@ -39,6 +39,7 @@ EXTRA = {
     "benchmarks/kernels.py": {"onnxruntime"},
     "benchmarks/region_figures.py": {"matplotlib", "umap"},
     "benchmarks/tune.py": {"optuna"},
+    "benchmarks/peers/poyo.py": {"torch_brain"},
 }
 LAZY_IN_CLI = {"calibration", "benchmarks"}
 # What a client copies: these and nothing else beside the standard library.

@@ -1,0 +1,242 @@
+"""`neds-rt bench accuracy`: every peer on the same splits and the same information, one resumable row at a time.
+
+Each finished row is one line of a JSON-lines file; a row that is there is not computed again. The
+test part is read once for each row, after everything about it was chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import intervals, machine
+from benchmarks.peers import encoders, kalman, ndt2, neds, place, poyo, recurrent, reduced_rank, regression
+from benchmarks.peers.task import Fitted, Peer, Setting, Task, at_random, bins_of, chronological, targets
+from neds_core import encoding_scores
+from runtime import scoring
+from runtime.layout import Layout
+
+Row = dict[str, Any]
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TIMED_STEPS = 200
+STATISTICS: dict[str, intervals.Statistic] = {"decode": intervals.r2, "encode": encoding_scores.bits_of_sums}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Peers on one split of one recording; the first of them is what the others are compared with."""
+
+    recording: str
+    task: str  # decode | encode
+    split: str
+    make: Callable[[bool], Task]
+    peers: tuple[Peer, ...]
+
+
+def _decode(recording: str, *peers: Peer) -> Block:
+    make = lambda quick: chronological(EXAMPLES / recording, "train.toml", quick)  # noqa: E731
+    return Block(recording, "decode", "chronological", make, peers)
+
+
+def _encode(split: str, cut: Callable[[Path, str, bool], Task], multi: Peer) -> Block:
+    peers = (encoders.GLM, encoders.AVERAGE, neds.ENCODING_ONLY, multi)
+    return Block(
+        "ibl-dy016", "encode", split, lambda quick: cut(EXAMPLES / "ibl-dy016", "train-clocked.toml", quick), peers
+    )
+
+
+BLOCKS = (
+    _decode(
+        "ibl-dy016",
+        regression.CAUSAL_RIDGE,
+        regression.CONSTANT,
+        regression.TRIAL_AVERAGE,
+        regression.CLOCKED_RIDGE,
+        regression.ACAUSAL_RIDGE,
+        reduced_rank.REDUCED_RANK,
+        kalman.KALMAN,
+        recurrent.GRU,
+        ndt2.NDT2,
+        poyo.POYO,
+        neds.UNIMODAL,
+        neds.MULTI,
+        neds.MULTI_CLOCKED,
+        neds.BLEND,
+        neds.BLEND_CLOCKED,
+    ),
+    _encode("chronological", chronological, neds.ENCODING_SHIPPED),
+    _decode(
+        "rat-linear-track",
+        regression.CAUSAL_RIDGE,
+        regression.CONSTANT,
+        kalman.KALMAN,
+        recurrent.GRU,
+        place.BAYES,
+        neds.MULTI_ONE_SEED,
+        neds.BLEND_ONE_SEED,
+    ),
+    _encode("random", at_random, neds.ENCODING_MULTI),
+)
+
+
+def conditions() -> dict[str, Any]:
+    """What the seconds were measured on."""
+    return machine.describe() | {"threads": torch.get_num_threads(), "load_1_min": round(os.getloadavg()[0], 2)}
+
+
+def key(block: Block, peer: Peer, seed: int, quick: bool) -> tuple[Any, ...]:
+    """What makes a row the same row."""
+    return (block.recording, block.task, block.split, peer.name, seed, quick)
+
+
+def read(path: Path) -> dict[tuple[Any, ...], Row]:
+    """Finished rows of a JSON-lines file by their keys; a line cut short by a stop is left out."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[tuple(row[k] for k in ("recording", "task", "split", "peer", "seed", "quick"))] = row
+    return found
+
+
+def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block, ...] | None = None) -> list[Row]:
+    """Compute the rows that `out` lacks, append each as it is done, and return all in the table's order."""
+    torch.set_num_threads(1)
+    done = read(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_file() and not out.read_bytes().endswith(b"\n"):
+        with out.open("a", encoding="utf-8") as file:
+            file.write("\n")  # a row that a stop cut short must not swallow the next
+    rows = []
+    for block in BLOCKS if blocks is None else blocks:
+        task: Task | None = None
+        reference: list[Row] = []
+        for peer in block.peers:
+            if peer is poyo.POYO and not poyo.installed() and key(block, peer, 0, quick) not in done:
+                say(f"{peer.name}: left out, because torch-brain is not installed; pip install 'neds-rt[peers]'")
+                continue
+            setting: tuple[Setting, str, float] | None = None
+            for seed in range(peer.seeds if peer.loaded or not quick else 1):
+                name = key(block, peer, seed, quick)
+                if name not in done:
+                    say(f"{block.recording} {block.task} {block.split}: {peer.name}, seed {seed}")
+                    task = task or block.make(quick)
+                    setting = setting or _setting(done, block, peer, quick, task)
+                    line = json.dumps(_row(block, task, peer, seed, setting, reference))
+                    with out.open("a", encoding="utf-8") as file:
+                        file.write(line + "\n")
+                    done[name] = json.loads(line)
+                rows.append(done[name])
+                if peer is block.peers[0]:
+                    reference.append(done[name])
+    return rows
+
+
+def _setting(
+    done: dict[tuple[Any, ...], Row], block: Block, peer: Peer, quick: bool, task: Task
+) -> tuple[Setting, str, float]:
+    """What an earlier seed's row chose, or a search; the words for it and its seconds."""
+    for seed in range(peer.seeds):
+        row = done.get(key(block, peer, seed, quick))
+        if row is not None:
+            return row["setting"], row["searched"], row["seconds_search"]
+    began = time.perf_counter()
+    setting, words = peer.search(task)
+    return json.loads(json.dumps(setting)), words, time.perf_counter() - began
+
+
+def _row(
+    block: Block, task: Task, peer: Peer, seed: int, chosen: tuple[Setting, str, float], reference: list[Row]
+) -> Row:
+    """Fit on training + validation, score the test part once."""
+    setting, words, seconds_search = chosen
+    began = time.perf_counter()
+    fitted = peer.fit(task, setting, seed)
+    seconds = time.perf_counter() - began
+    test = task.parts.test
+    predicted = fitted.predict(test)
+    sums, points = (_decoded if block.task == "decode" else _encoded)(task, predicted)
+    statistic = STATISTICS[block.task]
+    against = {
+        output: intervals.paired([np.array(s)], [np.array(r["sums"][output]) for r in reference], statistic)
+        for output, s in sums.items()
+        if reference
+    }
+    return {
+        "peer": peer.name,
+        "recording": block.recording,
+        "task": block.task,
+        "split": block.split,
+        "seed": seed,
+        "quick": task.quick,
+        "budget": "quick" if task.quick and not peer.loaded else "full",
+        "uses": peer.uses,
+        "loaded": fitted.seconds is not None,
+        "scores": {output: float(statistic(np.array(s).sum(0))) for output, s in sums.items()} | points,
+        "reference": block.peers[0].name,
+        "minus_reference": against,
+        "parameters": fitted.parameters,
+        "step_ms": step_ms(task, fitted),
+        "seconds_train": seconds if fitted.seconds is None else fitted.seconds,
+        "seconds_search": seconds_search,
+        "searched": words,
+        "setting": setting,
+        "machine": conditions(),
+        "sums": sums,
+    }
+
+
+def _decoded(task: Task, predicted: np.ndarray) -> tuple[dict[str, Any], dict[str, float]]:
+    """Sums over trials (or blocks of a continuous recording) of each output; median distance where it is a point."""
+    test = task.parts.test
+    bins = bins_of(test)
+    segment = np.searchsorted(test.segments[:, 0], bins, side="right")
+    trial, y = scoring.groups(segment, test.bin_ns), targets(task, test)
+    sums = {}
+    for v, spec in enumerate(task.specs):
+        known = np.isfinite(y[:, v])
+        sums[spec.name] = intervals.r2_sums(y[known, v], predicted[known, v], trial[known]).tolist()
+    flat = np.ones(len(task.specs), np.float32)
+    plan = Layout(task.specs, {s.name: slice(v, v + 1) for v, s in enumerate(task.specs)}, flat, 0 * flat)
+    truth = scoring.Truth({s.name: y[:, v] for v, s in enumerate(task.specs)}, {})
+    points = {}
+    for group, row in scoring.score_points(plan, {"peer": predicted}, truth, test.bin_ns).items():
+        for which in ("all", "moving"):
+            points[f"{group} median error {which}, {row['unit']}"] = row[f"peer_median_error_{which}"]
+    return sums, points
+
+
+def _encoded(task: Task, rates: np.ndarray) -> tuple[dict[str, Any], dict[str, float]]:
+    """Bits and spikes of each test trial, units at 2 Hz and above in training, against their training mean."""
+    test, (units, null) = task.parts.test, encoders.scored_units(task.parts.development)
+    bins = bins_of(test)
+    trial = np.searchsorted(test.segments[:, 0], bins, side="right")
+    seen = test.valid[bins]
+    counts = test.counts[bins][seen][:, units].astype(np.float64)
+    return {
+        "bits/spike": encoding_scores.bits_sums(counts, rates[seen][:, units], null[units], trial[seen]).tolist()
+    }, {}
+
+
+def step_ms(task: Task, fitted: Fitted) -> float | None:
+    """Median milliseconds of one live bin on one thread, None for a peer that cannot run bin by bin."""
+    if fitted.step is None:
+        return None
+    bins = bins_of(task.parts.validation)[:TIMED_STEPS]
+    clock, took = task.session.clock(), []
+    for t in bins:
+        counts = task.session.counts[t].astype(np.uint16)
+        began = time.perf_counter()
+        fitted.step(counts, int(clock[t]))
+        took.append(time.perf_counter() - began)
+    return float(np.median(took)) * 1e3

@@ -1,0 +1,95 @@
+"""The table of `neds-rt bench accuracy`: seeds pooled, each peer beside the one it is compared with."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from benchmarks import intervals
+from benchmarks.accuracy import STATISTICS, Row
+
+
+def pooled(rows: list[Row]) -> list[Row]:
+    """One row for each peer, recording, task and split: seeds pooled, intervals over trials and seeds."""
+    found: list[Row] = []
+    reference: list[Row] = []
+
+    def block_of(row: Row) -> tuple[str, str, str]:
+        return row["recording"], row["task"], row["split"]
+
+    for (recording, task, split), in_block in groupby(rows, block_of):
+        for peer, group in groupby(in_block, lambda r: r["peer"]):
+            seeds = list(group)
+            first = seeds[0]
+            reference = seeds if peer == first["reference"] else reference
+            scores = {name: _score(seeds, reference, name, task) for name in first["scores"]}
+            found.append(
+                {
+                    "peer": peer,
+                    "recording": recording,
+                    "task": task,
+                    "split": split,
+                    "uses": first["uses"],
+                    "budget": first["budget"],
+                    "loaded": first["loaded"],
+                    "seeds": len(seeds),
+                    "reference": first["reference"],
+                    "scores": scores,
+                    "parameters": first["parameters"],
+                    "step_ms": first["step_ms"],
+                    "seconds_train": float(np.mean([r["seconds_train"] for r in seeds])),
+                    "seconds_search": first["seconds_search"],
+                    "searched": first["searched"],
+                    "setting": first["setting"],
+                }
+            )
+    return found
+
+
+def _score(seeds: list[Row], reference: list[Row], name: str, task: str) -> dict[str, Any]:
+    """Mean over seeds, its interval, and its difference from the reference's with a paired interval."""
+    values = [r["scores"][name] for r in seeds]
+    if name not in seeds[0]["sums"]:
+        return {"value": float(np.mean(values)), "each_seed": values}
+    statistic = STATISTICS[task]
+    ours = [np.array(r["sums"][name]) for r in seeds]
+    value, low, high = intervals.interval(ours, statistic)
+    row: dict[str, Any] = {"value": value, "ci95": [low, high], "each_seed": values}
+    if seeds[0]["peer"] != seeds[0]["reference"]:
+        theirs = [np.array(r["sums"][name]) for r in reference]
+        gain, low, high = intervals.paired(ours, theirs, statistic)
+        row["minus_reference"] = {"value": gain, "low": low, "high": high}
+    return row
+
+
+def lines(table: list[Row]) -> list[str]:
+    """The table for people: losing rows like winning ones."""
+    out = []
+    for (recording, task, split), group in groupby(table, lambda r: (r["recording"], r["task"], r["split"])):
+        rows = list(group)
+        unit = "R2" if task == "decode" else "bits/spike"
+        out += ["", f"{recording}, {task}, {split} split: {unit} on the test part, and minus {rows[0]['reference']}"]
+        names = list(rows[0]["scores"])
+        head = f"{'peer':34}{'uses':8}" + "".join(f"{n:>40}" if "median" not in n else f"{n:>38}" for n in names)
+        out.append(head + f"{'parameters':>12}{'ms/step':>9}{'train s':>9}{'seeds':>6}")
+        for row in rows:
+            mark = "*" if row["budget"] == "quick" else ""
+            cells = "".join(_cell(row["scores"][n], 40 if "median" not in n else 38) for n in names)
+            step = "-" if row["step_ms"] is None else f"{row['step_ms']:.3f}"
+            out.append(
+                f"{row['peer'] + mark:34}{row['uses']:8}{cells}{row['parameters']:12,d}{step:>9}"
+                f"{row['seconds_train']:9.1f}{row['seeds']:6d}"
+            )
+    if any(r["budget"] == "quick" for r in table):
+        out += ["", "* small grid, short training, one seed: what --quick pays for; it ranks nothing"]
+    return out
+
+
+def _cell(score: dict[str, Any], width: int) -> str:
+    text = f"{score['value']:.1f}" if "ci95" not in score else f"{score['value']:.3f}"
+    gain = score.get("minus_reference")
+    if gain is not None:
+        text += f"  {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"{text:>{width}}"

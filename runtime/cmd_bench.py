@@ -1,0 +1,135 @@
+"""`neds-rt bench ...`: measurements of accuracy and of cost, one command each; the work is done in `benchmarks`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+bench = typer.Typer(help="Measure: tables on real recordings, with JSON.", no_args_is_help=True)
+
+
+@bench.command()
+def accuracy(
+    quick: Annotated[bool, typer.Option(help="the same rows with small grids, short training and one seed")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON-lines file of finished rows; a later call goes on there")
+    ] = None,
+) -> None:
+    """Score NEDS and its peers on the example recordings: skill, paired intervals and cost side by side."""
+    import sys
+    import time
+
+    import msgspec
+
+    from benchmarks import accuracy as table, accuracy_table
+
+    began, began_cpu = time.perf_counter(), time.process_time()
+    path = out or Path("runs") / ("accuracy-quick.jsonl" if quick else "accuracy.jsonl")
+    rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True))
+    pooled = accuracy_table.pooled(rows)
+    print("\n".join(accuracy_table.lines(pooled)))
+    if json:
+        made_here = [r for r in pooled if not r["loaded"]]
+        spent = sum(r["seconds_search"] + r["seeds"] * r["seconds_train"] for r in made_here)
+        result = {
+            "quick": quick,
+            "minutes_of_this_call": (time.perf_counter() - began) / 60,
+            "cpu_minutes_of_this_call": (time.process_time() - began_cpu) / 60,
+            "minutes_of_all_rows": spent / 60,
+            "machine": table.conditions(),
+            "table": pooled,
+        }
+        print(msgspec.json.encode(result).decode())
+
+
+@bench.command()
+def kernels(
+    quick: Annotated[bool, typer.Option(help="the headline size only, in under 45 s")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Cost of a decoding step against the published way and the floor, on one pinned thread. Exit 3: it is wrong."""
+    import msgspec
+
+    from benchmarks import kernels as work
+
+    try:
+        result = work.run(quick)
+    except work.WrongError as error:
+        print(error)
+        raise typer.Exit(3) from None
+    print("\n".join(work.lines(result)))
+    if json:
+        print(msgspec.json.encode(result).decode())
+
+
+@bench.command()
+def train(
+    quick: Annotated[bool, typer.Option(help="batch 2 and 2 steps a row instead of 16 and 5")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 1,
+    gpu: Annotated[bool, typer.Option(help="on the GPU instead of the CPU")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Samples a second and memory of a training step at the published sizes. Exit 3: its outputs are wrong."""
+    import msgspec
+    import torch
+
+    from benchmarks import train_throughput
+    from neds_core.errors import ConfigError
+
+    if gpu and not torch.cuda.is_available():
+        raise ConfigError("--gpu was given, but torch finds no GPU here; leave it out")
+    result = train_throughput.run(quick, "cuda" if gpu else "cpu", threads)
+    print("\n".join(train_throughput.lines(result.rows)))
+    if json:
+        print(msgspec.json.encode(result).decode())
+    if not result.gate:
+        print(f"outputs differ from the dense evaluation by {result.gate_error:.1e}; nothing was timed")
+        raise typer.Exit(3)
+
+
+@bench.command()
+def degraded(
+    recording: Annotated[Path, typer.Argument(help="a Session.npz")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="one checkpoint for each training seed")],
+    draws: Annotated[int, typer.Option(min=1, help="random draws of each condition")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Score neds, ridge and blend on held-out spikes that were deleted, merged, lost or left unsorted."""
+    import msgspec
+    import torch
+
+    from benchmarks import degraded as work
+
+    torch.set_num_threads(1)
+    result = work.bench(recording, checkpoints, draws)
+    print(msgspec.json.encode(result).decode() if json else "\n".join(work.lines(result)))
+
+
+@bench.command()
+def regions(
+    recordings: Annotated[list[Path], typer.Argument(help="Session.npz; several: one is left out at a time")],
+    model: Annotated[list[str] | None, typer.Option(help="NAME=CHECKPOINT, one for each seed and recording")] = None,
+    permutations: Annotated[int, typer.Option(min=0, help="shuffles of the labels within each session")] = 100,
+    repeats: Annotated[int, typer.Option(min=1, help="draws of the folds of one recording")] = 5,
+    min_animals: Annotated[int, typer.Option(min=1, help="animals that must have shown a region")] = 3,
+    figures: Annotated[Path | None, typer.Option(help="folder for the maps and confusion matrices")] = None,
+    projection: Annotated[str, typer.Option(help="pca, or umap (pip install 'neds-rt[map]')")] = "pca",
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Tell a unit's brain region from its embedding, beside what tells it without a model."""
+    import msgspec
+
+    from benchmarks import region_figures, regions as work
+    from neds_core.errors import ConfigError
+
+    if projection not in ("pca", "umap"):
+        raise ConfigError(f"--projection {projection}: not known; choose pca or umap")
+    models = work.parse_models(model or [])
+    result, plan, shown = work.bench(recordings, models, permutations, repeats, min_animals)
+    if figures:
+        for path in region_figures.draw(figures, plan.places, shown, result["confusion"], projection):
+            print(f"wrote {path}")
+    print(msgspec.json.encode(result).decode() if json else "\n".join(work.lines(result)))

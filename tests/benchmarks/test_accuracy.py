@@ -1,0 +1,143 @@
+"""The runner of `neds-rt bench accuracy`: rows that resume, intervals from what a row keeps, a table of all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import accuracy, accuracy_table, intervals
+from benchmarks.accuracy import Block
+from benchmarks.peers import regression
+from benchmarks.peers.task import Fitted, Peer, Task
+from neds_core import encoding_scores, scores
+from neds_core.encoding_scores import bits_per_spike
+from runtime import cli
+
+
+def counted(peer: Peer, calls: list[str]) -> Peer:
+    """The same peer, which notes each fit."""
+
+    def fit(task: Task, setting: dict[str, Any], seed: int) -> Fitted:
+        calls.append(f"{peer.name} {seed}")
+        return peer.fit(task, setting, seed)
+
+    return Peer(peer.name, peer.search, fit, peer.uses, peer.seeds, peer.loaded)
+
+
+def block(task: Task, calls: list[str]) -> Block:
+    """Ridge, constant and trial average on the planted recording; the last as if it had three seeds."""
+    average = Peer("trial average", regression.nothing_to_search, regression.trial_average, "time", 3, loaded=True)
+    peers = (regression.CAUSAL_RIDGE, regression.CONSTANT, average)
+    return Block("planted", "decode", "chronological", lambda _: task, tuple(counted(p, calls) for p in peers))
+
+
+def test_rows_resume(task: Task, tmp_path: Path) -> None:
+    """A finished row is not computed again; one that a stop cut short is; the result is the same."""
+    calls: list[str] = []
+    blocks, out = (block(task, calls),), tmp_path / "rows.jsonl"
+
+    first = accuracy.run(out, True, lambda _: None, blocks)
+    again = accuracy.run(out, True, lambda _: None, blocks)
+    all_calls = list(calls)
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[:-1]) + lines[-1][:40])
+    calls.clear()
+    third = accuracy.run(out, True, lambda _: None, blocks)
+
+    assert all_calls == ["causal ridge 0", "constant 0", "trial average 0", "trial average 1", "trial average 2"]
+    assert again == first == [json.loads(line) for line in lines]
+    assert calls == ["trial average 2"]
+    assert [r["scores"] for r in third] == [r["scores"] for r in first]
+
+
+def test_the_next_call_reads_past_a_row_cut_short(task: Task, tmp_path: Path) -> None:
+    """The row after a broken line starts on a line of its own."""
+    blocks, out = (block(task, []),), tmp_path / "rows.jsonl"
+    accuracy.run(out, True, lambda _: None, blocks)
+    out.write_text(out.read_text()[:-30])
+    accuracy.run(out, True, lambda _: None, blocks)
+    calls: list[str] = []
+
+    accuracy.run(out, True, lambda _: None, (block(task, calls),))
+
+    assert calls == []
+
+
+def test_a_row_carries_skill_and_cost(task: Task, tmp_path: Path) -> None:
+    """R2 of the test part, the paired difference from ridge, parameters, step, seconds and what was searched."""
+    rows = accuracy.run(tmp_path / "rows.jsonl", True, lambda _: None, (block(task, []),))
+    ridge, constant = rows[:2]
+    made = regression.CAUSAL_RIDGE.fit(task, ridge["setting"], 0)
+    test = task.parts.test
+    y, value = regression.targets(task, test)[:, 0], made.predict(test)[:, 0]
+    known = np.isfinite(y)
+
+    assert ridge["scores"]["wheel_speed"] == pytest.approx(scores.r2(y[known], value[known]))
+    assert ridge["minus_reference"] == {}
+    gain, low, high = constant["minus_reference"]["wheel_speed"]
+    assert gain == pytest.approx(constant["scores"]["wheel_speed"] - ridge["scores"]["wheel_speed"])
+    assert low < gain < high < 0
+    assert constant["parameters"] == 1
+    assert ridge["step_ms"] > 0
+    assert ridge["seconds_train"] > 0
+    assert "banks" in ridge["searched"]
+    assert ridge["machine"]["versions"]["torch"]
+
+
+def test_the_table_holds_every_peer_and_pools_seeds(task: Task, tmp_path: Path) -> None:
+    """Losing rows like winning ones."""
+    rows = accuracy.run(tmp_path / "rows.jsonl", True, lambda _: None, (block(task, []),))
+
+    table = accuracy_table.pooled(rows)
+    text = accuracy_table.lines(table)
+
+    assert [r["peer"] for r in table] == ["causal ridge", "constant", "trial average"]
+    assert [r["seeds"] for r in table] == [1, 1, 3]
+    assert [r["budget"] for r in table] == ["quick", "quick", "full"]
+    assert "minus_reference" not in table[0]["scores"]["wheel_speed"]
+    assert table[1]["scores"]["wheel_speed"]["minus_reference"]["high"] < 0
+    for row in table:
+        assert any(line.startswith(row["peer"]) for line in text)
+
+
+def test_the_command_prints_one_json_object_last(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`neds-rt bench accuracy --quick --json --out FILE`."""
+    monkeypatch.setattr(accuracy, "BLOCKS", (block(task, []),))
+
+    done = CliRunner().invoke(cli.app, ["bench", "accuracy", "--quick", "--json", "--out", str(tmp_path / "a.jsonl")])
+
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["quick"] is True
+    assert len(result["table"]) == 3
+    assert result["machine"]["cores"] >= 1
+
+
+def test_sums_over_trials_are_the_scores() -> None:
+    """R2 and bits/spike, and their paired differences, from what a row keeps."""
+    rng = np.random.default_rng(0)
+    trial = np.arange(600) // 20
+    y = rng.normal(size=600) + 3.0
+    good, bad = y + 0.5 * rng.normal(size=600), y + rng.normal(size=600)
+    rates = np.exp(rng.normal(-1, 0.5, (600, 4)))
+    counts = rng.poisson(rates).astype(np.float64)
+    null = counts.mean(0)
+
+    ours, theirs = intervals.r2_sums(y, good, trial), intervals.r2_sums(y, bad, trial)
+    gained = encoding_scores.bits_sums(counts, rates, null, trial)
+
+    assert intervals.r2(ours.sum(0)) == pytest.approx(scores.r2(y, good))
+    assert encoding_scores.bits_of_sums(gained.sum(0)) == pytest.approx(bits_per_spike(counts, rates, null))
+    value, low, high = intervals.paired([ours], [theirs], intervals.r2)
+    assert value == pytest.approx(scores.r2(y, good) - scores.r2(y, bad))
+    assert 0 < low < value < high
+    assert intervals.paired([ours], [ours], intervals.r2) == (0.0, 0.0, 0.0)
+    expected = scores.paired_interval(y, [good], bad, trial)
+    np.testing.assert_allclose((low, high), expected[1:], atol=0.01)  # two bootstraps of 2000
+    low_value, high_value = intervals.interval([ours], intervals.r2)[1:]
+    np.testing.assert_allclose((low_value, high_value), scores.r2_interval(y, good, trial), atol=0.01)
