@@ -147,9 +147,8 @@ def test_masks_are_drawn_for_each_trial_and_modality(session: Session) -> None:
     windows = Windows(part, SPECS, scalers.fit(part, SPECS, 0.5))
     only = MaskConfig(**(dict.fromkeys(FAMILIES, 0.0) | {"cross_modal": 1.0}))
     for ratio in (0.1, 0.6):
-        batch, hidden, _, _ = windows.sample(
-            np.random.default_rng(0), FitConfig(batch=64), PUBLISHED, msgspec.structs.replace(only, ratio=ratio)
-        )
+        each = [np.random.default_rng(i) for i in range(64)]
+        batch, hidden, _, _ = windows.sample(each, FitConfig(), PUBLISHED, msgspec.structs.replace(only, ratio=ratio))
         assert len({tuple(row.tolist()) for row in hidden[..., 0]}) > 56
         assert (hidden[..., 0] != hidden[..., 1]).any(1).sum() > 56
         # published: the configured ratio never reaches the training; 0.07: five standard errors
