@@ -47,6 +47,7 @@ class Result:
     stopped_by: str
     refusal: str  # why the spike stream may no longer be decoded, or ''
     scheduling: str
+    stolen_ms: float  # by a hypervisor, while it ran
 
 
 class LiveRun:
@@ -106,6 +107,7 @@ class LiveRun:
         gc.freeze()
         gc.disable()
         gc.callbacks.append(self._on_gc)
+        stolen_ms = trace.stolen_ms()
         scheduling = priority.raise_priority()  # before the inlets open: their threads inherit it
         with ExitStack() as stack:
             try:
@@ -120,7 +122,7 @@ class LiveRun:
         self.pipeline.flush()
         return Result(
             self.config, self.checkpoint, self.engine, self.pipeline, self.log, self.streams, self.latency,
-            self.misses, spikes.description.source, stopped_by, self.refusal, scheduling,
+            self.misses, spikes.description.source, stopped_by, self.refusal, scheduling, trace.stolen_ms() - stolen_ms,
         )  # fmt: skip
 
     def _loop(self, spikes: SpikeInlet, markers: MarkerInlet | None, seconds: float | None) -> str:

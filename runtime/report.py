@@ -44,7 +44,8 @@ def lines(summary: dict[str, Any]) -> list[str]:
         "spikes           " + "  ".join(f"{k} {v}" for k, v in spikes.items()),
         f"streamed vs offline, largest difference  {summary['streamed_vs_offline_max_abs']}",
         f"counts vs recording, summed difference   {summary['counts_vs_recording_diff']}",
-        f"ended by         {summary['stopped_by']}; scheduling {summary['scheduling']}",
+        f"ended by         {summary['stopped_by']}; scheduling {summary['scheduling']}; "
+        f"taken from this machine by its host: {summary['stolen_ms']:.0f} ms of CPU",
     ]
     return out
 

@@ -97,6 +97,7 @@ def build(result: Result) -> dict[str, object]:
         "source": result.source,
         "device": "cpu",
         "scheduling": result.scheduling,
+        "stolen_ms": result.stolen_ms,
         "engine": result.engine.name,
         "decoder": result.config.engine.decoder,
         "model": result.checkpoint.header.name,

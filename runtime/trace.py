@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -72,6 +73,13 @@ class Moment:
 def page_faults() -> int:
     """Major page faults of this process so far; 0 where the system does not count them."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt if sys.platform != "win32" else 0
+
+
+def stolen_ms() -> float:
+    """CPU time so far, over all cores, that a hypervisor gave to others; 0 where the system does not count it."""
+    stat = Path("/proc/stat")
+    fields = stat.read_text().split(maxsplit=9) if stat.is_file() else []
+    return 1e3 * int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
 
 
 def miss_cause(
