@@ -13,12 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from kernels.numba_tiles import LANES, jit, linear
+from kernels.numba_tiles import LANES, across, jit, linear, top
 
 EPS = 1e-5  # of torch's LayerNorm
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
 ERF_END = 4.0  # beyond, erf is 1 to float32
-MAX_SLOTS = 1 << 14  # keys that one cache may hold
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -54,8 +53,6 @@ class Stack(NamedTuple):
     norm: np.ndarray  # (2, D'): gain and bias of the last LayerNorm
     inverse_frequency: np.ndarray  # (K / 2,) float64
     erf: np.ndarray  # coefficients, highest power first
-    one: np.ndarray  # ones and zeros: scale and bias of the products with keys and values
-    none: np.ndarray
     heads: int
     head_width: int
     width: int
@@ -64,7 +61,7 @@ class Stack(NamedTuple):
 class Cache(NamedTuple):
     """Keys and values of the last W bins, `slots` a bin, and the sinks behind them.
 
-    k (L, H, N, K') rotated, v (L, H, K', N) float32; shown (N,) 1 where a slot holds a key, else 0;
+    k (L, H, K', N) rotated, v (L, H, N, K') float32; shown (N,) 1 where a slot holds a key, else 0;
     far (N,) what is added to its score. `ring` slots are overwritten, the rest are sinks.
     """
 
@@ -93,9 +90,9 @@ class Work(NamedTuple):
     sine: np.ndarray
 
 
-def padded(n: int) -> int:
-    """n, up to the next multiple of LANES."""
-    return -(-n // LANES) * LANES
+def padded(n: int, step: int = LANES) -> int:
+    """n, up to the next multiple of a step."""
+    return -(-n // step) * step
 
 
 def _erf_coefficients() -> np.ndarray:
@@ -141,7 +138,7 @@ def pack(
     """
     width = len(norm[0])
     k, inner = width // heads, layers[0].up[0].shape[0]
-    kp, dp, fp = padded(k), padded(width), padded(inner)
+    kp, dp, fp = padded(k, 2 * LANES), padded(width), padded(inner)
     qkv, qkv_bias, out, up, up_bias = [], [], [], [], []
     for layer in layers:
         gain, shift = (part.astype(np.float64) for part in layer.norm_attention)
@@ -162,24 +159,22 @@ def pack(
         _rows(down, [_place(layer.down[1], dp) for layer in layers], precision),
         np.stack([_place(part, dp) for part in norm]),
         base ** (-np.arange(0, k, 2) / k), _erf_coefficients(),
-        np.ones(MAX_SLOTS, np.float32), np.zeros(MAX_SLOTS, np.float32), heads, k, width,
+        heads, k, width,
     )  # fmt: skip
 
 
 def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Cache:
     """An empty cache of `band` bins with room for `slots` keys each, and the sinks of the layers."""
     _, n_sinks, k = layers[0].sink_k.shape
-    kp, ring = padded(k), padded(band * slots)
-    n = ring + padded(n_sinks)
-    if n > MAX_SLOTS:
-        raise ValueError(f"a band of {band} bins with {slots} keys each is more than {MAX_SLOTS} keys; shorten it")
+    kp, ring = padded(k, 2 * LANES), padded(band * slots, 2 * LANES)
+    n = ring + padded(n_sinks, 2 * LANES)
     cache = Cache(
-        np.zeros((len(layers), heads, n, kp), np.float32), np.zeros((len(layers), heads, kp, n), np.float32),
+        np.zeros((len(layers), heads, kp, n), np.float32), np.zeros((len(layers), heads, n, kp), np.float32),
         np.zeros(n, np.float32), np.full(n, FAR, np.float32), band, slots, ring,
     )  # fmt: skip
     for i, layer in enumerate(layers):
-        cache.k[i, :, ring : ring + n_sinks, :k] = layer.sink_k
-        cache.v[i, :, :k, ring : ring + n_sinks] = layer.sink_v.transpose(0, 2, 1)
+        cache.k[i, :, :k, ring : ring + n_sinks] = layer.sink_k.transpose(0, 2, 1)
+        cache.v[i, :, ring : ring + n_sinks, :k] = layer.sink_v
     cache.shown[ring : ring + n_sinks], cache.far[ring : ring + n_sinks] = 1.0, 0.0
     return cache
 
@@ -189,8 +184,8 @@ def forget(cache: Cache) -> None:
     """A cold start. Also wipes what was stored, so that nothing poisoned lingers behind a weight of 0."""
     cache.shown[: cache.ring] = 0.0
     cache.far[: cache.ring] = FAR
-    cache.k[:, :, : cache.ring] = 0.0
-    cache.v[:, :, :, : cache.ring] = 0.0
+    cache.k[:, :, :, : cache.ring] = 0.0
+    cache.v[:, :, : cache.ring] = 0.0
 
 
 @jit
@@ -234,15 +229,15 @@ def _gelu(x, erf):
 
 
 @jit
-def _softmax(score, shown, far, bits, power):
-    """score (N,) in place to weights that sum to 1 over the shown slots."""
-    top = FAR
+def _softmax(scores, t, shown, far, bits, power):
+    """Row t of scores (T, N) in place to weights that sum to 1 over the shown slots."""
+    score = scores[t]
     for i in range(len(score)):
         score[i] += far[i]
-        top = max(top, score[i])
+    highest = top(scores, t)
     per_octave, octave = np.float32(1.0 / math.log(2.0)), np.float32(math.log(2.0))
     for i in range(len(score)):  # exp(z) = 2^n exp(r), |r| <= log(2) / 2: eight terms of its series
-        z = max(score[i] - top, np.float32(-87.0))
+        z = max(score[i] - highest, np.float32(-87.0))
         n = np.floor(z * per_octave + np.float32(0.5))
         r = z - n * octave
         e = np.float32(1.0 / 5040.0)
@@ -289,9 +284,9 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
     computed for the key tokens that nobody reads.
     """
     heads, width, k = stack.heads, stack.width, stack.head_width
-    kp = cache.k.shape[3]
-    span, n = heads * kp, cache.k.shape[2]
-    n_layers, ring, one, none = stack.out.weight.shape[0], cache.ring, stack.one, stack.none
+    n, kp = cache.v.shape[2:]
+    span = heads * kp
+    n_layers, ring = stack.out.weight.shape[0], cache.ring
     for i in range(len(work.cosine)):
         angle = position * stack.inverse_frequency[i]  # float64: bin 10**7 is as exact as bin 0
         work.cosine[i], work.sine[i] = math.cos(angle), math.sin(angle)
@@ -310,17 +305,17 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
             _rotate(work.plain, work.turned, t, span, heads, kp, work.cosine, work.sine)
             for h in range(heads):
                 for i in range(k):
-                    cache.k[layer, h, begin + t, i] = work.turned[t, h * kp + i]
-                    cache.v[layer, h, i, begin + t] = work.plain[t, 2 * span + h * kp + i]
+                    cache.k[layer, h, i, begin + t] = work.turned[t, h * kp + i]
+                    cache.v[layer, h, begin + t, i] = work.plain[t, 2 * span + h * kp + i]
         for t in range(first, n_tokens):
             _rotate(work.plain, work.turned, t, 0, heads, kp, work.cosine, work.sine)
         for h in range(heads):
             keys, values = cache.k[layer, h], cache.v[layer, h]
-            linear(keys, one, none, 0, ring, work.turned, first, asking, h * kp, work.score, 0)
-            linear(keys, one, none, ring, n - ring, work.plain, first, asking, h * kp, work.score, ring)
+            across(keys, kp, 0, ring, work.turned, first, asking, h * kp, work.score, 0)
+            across(keys, kp, ring, n - ring, work.plain, first, asking, h * kp, work.score, ring)
             for t in range(first, n_tokens):
-                _softmax(work.score[t], cache.shown, cache.far, work.bits, work.power)
-            linear(values, one, none, 0, kp, work.score, first, asking, 0, work.mixed, h * kp)
+                _softmax(work.score, t, cache.shown, cache.far, work.bits, work.power)
+            across(values, n, 0, kp, work.score, first, asking, 0, work.mixed, h * kp)
         _product(stack.out, layer, work.mixed, first, asking, work.normed)
         for t in range(first, n_tokens):
             for d in range(width):
@@ -341,7 +336,7 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
 
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     """Buffers for steps of at most n_tokens tokens."""
-    n = cache.k.shape[2]
+    n = cache.v.shape[2]
     dp, span = stack.out.weight.shape[1:]
     bits = np.zeros(n, np.int32)
 

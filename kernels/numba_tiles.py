@@ -65,8 +65,7 @@ def _tile(n_rows: int, n_tokens: int) -> Any:
                 return builder.bitcast(builder.shl(builder.zext(value, whole), whole([16] * LANES)), vector)
             return value
 
-        kind = ir.FunctionType(vector, [vector] * 3)
-        fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+        fma = _fma(builder, vector)
         shown = [load(pointer) for pointer in tokens]
         grown = []
         for r, pointer in enumerate(rows):
@@ -83,8 +82,112 @@ def _tile(n_rows: int, n_tokens: int) -> Any:
     return tile
 
 
-def _across(builder: Any, value: Any) -> Any:
-    """Sum of a vector's lanes, in halves."""
+def _outer(n_tokens: int) -> Any:
+    """A function (w (N, P), n, first, x (T, M), token, column, y (T, Q), out) that writes two vectors a token.
+
+    y[token + t, out : out + 2 LANES] = sum over the first n rows of x[token + t, column + row] w[row, first : ...].
+    """
+
+    @intrinsic
+    def outer(typing: Any, w: Any, n: Any, first: Any, x: Any, token: Any, column: Any, y: Any, out: Any) -> Any:
+        return types.void(w, n, first, x, token, column, y, out), _emit
+
+    def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        w, x, y = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 3, 6))
+        _, n, first, _, token, column, _, out = args
+        index, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+        width, x_width, y_width = (builder.extract_value(a.shape, 1) for a in (w, x, y))
+
+        def at(base: Any, i: int) -> Any:
+            return builder.add(base, ir.Constant(index, i))
+
+        def place(array: Any, row: Any, stride: Any, first: Any) -> Any:
+            return builder.gep(array.data, [builder.add(builder.mul(row, stride), first)])
+
+        tokens = [place(x, at(token, t), x_width, column) for t in range(n_tokens)]
+        before, loop, end = builder.block, builder.append_basic_block("outer"), builder.append_basic_block("outer.end")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(index)
+        k.add_incoming(ir.Constant(index, 0), before)
+        sums = [builder.phi(vector) for _ in range(2 * n_tokens)]
+        for one in sums:
+            one.add_incoming(ir.Constant(vector, [0.0] * LANES), before)
+        fma = _fma(builder, vector)
+        shown = [_spread(builder, builder.load(builder.gep(pointer, [k])), vector) for pointer in tokens]
+        grown = []
+        for half in range(2):
+            weight = _eight(builder, place(w, k, width, at(first, half * LANES)), vector)
+            grown += [builder.call(fma, [weight, shown[t], sums[half * n_tokens + t]]) for t in range(n_tokens)]
+        following = at(k, 1)
+        k.add_incoming(following, loop)
+        for one, value in zip(sums, grown, strict=True):
+            one.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, n), loop, end)
+        builder.position_at_end(end)
+        for half in range(2):
+            for t in range(n_tokens):
+                target = place(y, at(token, t), y_width, at(out, half * LANES))
+                store = builder.store(grown[half * n_tokens + t], builder.bitcast(target, vector.as_pointer()))
+                store.align = 4
+        return context.get_dummy_value()
+
+    return outer
+
+
+@intrinsic
+def _top(typing: Any, x: Any, row: Any) -> Any:
+    """The largest number of x[row] (width a multiple of LANES), or -inf; a NaN is passed over."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        index, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+        width = builder.extract_value(array.shape, 1)
+        begin = builder.gep(array.data, [builder.mul(args[1], width)])
+        before, loop, end = builder.block, builder.append_basic_block("top"), builder.append_basic_block("top.end")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k, best = builder.phi(index), builder.phi(vector)
+        k.add_incoming(ir.Constant(index, 0), before)
+        best.add_incoming(ir.Constant(vector, [float("-inf")] * LANES), before)
+        value = _eight(builder, builder.gep(begin, [k]), vector)
+        better = builder.select(builder.fcmp_ordered(">", value, best), value, best)
+        following = builder.add(k, ir.Constant(index, LANES))
+        k.add_incoming(following, loop)
+        best.add_incoming(better, loop)
+        builder.cbranch(builder.icmp_signed("<", following, width), loop, end)
+        builder.position_at_end(end)
+        return _across(
+            builder, better, lambda low, high: builder.select(builder.fcmp_ordered(">", low, high), low, high)
+        )
+
+    return types.float32(x, row), emit
+
+
+top: Callable[..., Any] = _top
+
+
+def _eight(builder: Any, pointer: Any, vector: Any) -> Any:
+    """LANES numbers from a pointer on."""
+    value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    value.align = 4
+    return value
+
+
+def _spread(builder: Any, number: Any, vector: Any) -> Any:
+    """One number in every lane."""
+    lane = ir.IntType(32)
+    single = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(lane, 0))
+    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES))
+
+
+def _fma(builder: Any, vector: Any) -> Any:
+    kind = ir.FunctionType(vector, [vector] * 3)
+    return cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+
+
+def _across(builder: Any, value: Any, join: Callable[[Any, Any], Any] | None = None) -> Any:
+    """A vector's lanes joined in halves; None = added."""
     lane, width = ir.IntType(32), LANES
     while width > 1:
         width //= 2
@@ -94,12 +197,13 @@ def _across(builder: Any, value: Any) -> Any:
             )
             for first in (0, width)
         )
-        value = builder.fadd(low, high)
+        value = (join or builder.fadd)(low, high)
     return builder.extract_element(value, ir.Constant(lane, 0))
 
 
 # As many accumulators as keep both multipliers busy and still fit 16 registers.
 _tile_4, _tile_3, _tile_2, _tile_1 = _tile(2, 4), _tile(4, 3), _tile(4, 2), _tile(8, 1)
+_outer_4, _outer_3, _outer_2, _outer_1 = _outer(4), _outer(3), _outer(2), _outer(1)
 
 
 @jit
@@ -136,3 +240,23 @@ def linear(w, scale, bias, row, n_rows, x, token, n_tokens, column, y, out):
             a = _tile_1(w, r, x, token, column)
             for i in range(8):
                 y[token, out + r - row + i] = scale[r + i] * a[i] + bias[r + i]
+
+
+@jit
+def across(w, n, first, n_columns, x, token, n_tokens, column, y, out):
+    """y[token + t, out + c] = sum over the first n rows of x[token + t, column + row] w[row, first + c].
+
+    w (N, P), x (T, M), y (T, Q): float32, C order; n_columns is a multiple of 16.
+    """
+    end = token + n_tokens
+    while end - token >= 4:
+        for c in range(0, n_columns, 2 * LANES):
+            _outer_4(w, n, first + c, x, token, column, y, out + c)
+        token += 4
+    for c in range(0, n_columns, 2 * LANES):
+        if end - token == 3:
+            _outer_3(w, n, first + c, x, token, column, y, out + c)
+        elif end - token == 2:
+            _outer_2(w, n, first + c, x, token, column, y, out + c)
+        elif end - token == 1:
+            _outer_1(w, n, first + c, x, token, column, y, out + c)

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from kernels import numba_step as kernel
-from kernels.numba_tiles import linear
+from kernels.numba_tiles import across, linear
 from neds_core.attention import attention
 from neds_core.config import ModelConfig
 from neds_core.model import Block
@@ -119,6 +119,22 @@ def test_linear_is_the_matrix_product(n_tokens: int, n_rows: int, n_in: int) -> 
     assert np.isnan(y).sum() == y.size - n_tokens * n_rows
 
 
+@pytest.mark.parametrize("n_tokens", range(1, 10))
+@pytest.mark.parametrize(("n", "n_columns"), [(1, 16), (5, 32), (24, 48)])
+def test_across_is_the_product_with_the_rows(n_tokens: int, n: int, n_columns: int) -> None:
+    """From any column and token, with fewer rows than there are, and nothing beside the asked block is touched."""
+    rng = np.random.default_rng(n_tokens * n)
+    w = rng.standard_normal((n + 3, n_columns + 16)).astype(np.float32)
+    x = rng.standard_normal((n_tokens + 2, n + 5)).astype(np.float32)
+    y = np.full((n_tokens + 2, n_columns + 3), np.nan, np.float32)
+
+    across(w, n, 16, n_columns, x, 1, n_tokens, 5, y, 2)
+
+    expected = x[1:-1, 5 : 5 + n].astype(np.float64) @ w[:n, 16:].astype(np.float64)
+    np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=1e-5, rtol=1e-5)
+    assert np.isnan(y).sum() == y.size - n_tokens * n_columns
+
+
 def test_gelu_is_the_exact_one() -> None:
     x = np.concatenate([np.linspace(-12.0, 12.0, 4001), [0.0, -0.0, 1e-30, 1e30, -1e30]]).astype(np.float32)
     expected = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
@@ -136,9 +152,8 @@ def test_softmax_over_what_is_shown() -> None:
         shown = (rng.random(64) < 0.5).astype(np.float32)
         bits = np.zeros(64, np.int32)
         expected = np.where(shown > 0, np.exp(score.astype(np.float64) - score[shown > 0].max()), 0.0)
-        kernel._softmax(
-            score, shown, np.where(shown > 0, 0.0, kernel.FAR).astype(np.float32), bits, bits.view(np.float32)
-        )
+        far = np.where(shown > 0, 0.0, kernel.FAR).astype(np.float32)
+        kernel._softmax(score[None], 0, shown, far, bits, bits.view(np.float32))
         np.testing.assert_allclose(score, expected / expected.sum(), atol=1e-6)
         assert not score[shown == 0].any()
 
