@@ -20,14 +20,14 @@ import torch
 from benchmarks import intervals, machine
 from benchmarks.peers import encoders, kalman, ndt2, neds, place, poyo, recurrent, reduced_rank, regression
 from benchmarks.peers.task import Fitted, Peer, Setting, Task, at_random, bins_of, chronological, targets
-from neds_core import encoding_scores
+from neds_core import encoding_scores, scores
 from runtime import scoring
 from runtime.layout import Layout
 
 Row = dict[str, Any]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TIMED_STEPS = 200
-STATISTICS: dict[str, intervals.Statistic] = {"decode": intervals.r2, "encode": encoding_scores.bits_of_sums}
+STATISTICS: dict[str, intervals.Statistic] = {"decode": scores.r2_of_sums, "encode": encoding_scores.bits_of_sums}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def _decoded(task: Task, predicted: np.ndarray) -> tuple[dict[str, Any], dict[st
     sums = {}
     for v, spec in enumerate(task.specs):
         known = np.isfinite(y[:, v])
-        sums[spec.name] = intervals.r2_sums(y[known, v], predicted[known, v], trial[known]).tolist()
+        sums[spec.name] = scores.r2_sums(y[known, v], predicted[known, v], trial[known]).tolist()
     flat = np.ones(len(task.specs), np.float32)
     plan = Layout(task.specs, {s.name: slice(v, v + 1) for v, s in enumerate(task.specs)}, flat, 0 * flat)
     truth = scoring.Truth({s.name: y[:, v] for v, s in enumerate(task.specs)}, {})

@@ -11,19 +11,6 @@ from neds_core.bootstrap import N_BOOTSTRAP
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
-def r2_sums(target: np.ndarray, value: np.ndarray, trial: np.ndarray) -> np.ndarray:
-    """(trials, 4): n, sum y, sum y^2, squared error; enough for the R2 of any resample of trials."""
-    _, index = np.unique(trial, return_inverse=True)
-    columns = (np.ones_like(target), target, target**2, (target - value) ** 2)
-    return np.stack([np.bincount(index, c) for c in columns], axis=1)
-
-
-def r2(sums: np.ndarray) -> np.ndarray:
-    """Pooled R2 of sums (..., 4)."""
-    n, total, square, error = np.moveaxis(sums, -1, 0)
-    return 1.0 - error / np.maximum(square - total**2 / n, 1e-12)
-
-
 def interval(sums: list[np.ndarray], statistic: Statistic, seed: int = 0) -> tuple[float, float, float]:
     """Mean over training seeds and its 95 % percentile interval over trials and seeds."""
     return paired(sums, None, statistic, seed)

@@ -54,10 +54,11 @@ def kernels(
     import msgspec
 
     from benchmarks import kernels as work
+    from benchmarks.full_forward import WrongError
 
     try:
         result = work.run(quick)
-    except work.WrongError as error:
+    except WrongError as error:
         print(error)
         raise typer.Exit(3) from None
     print("\n".join(work.lines(result)))

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kernels.numba_step import Precision
+from kernels.numba_pack import Precision
 from neds_core import linear
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kernels import numba_step as kernel
+from kernels import numba_pack, numba_step as kernel
 from neds_core import offline
 from neds_core.attention import attention
 from neds_core.checkpoint import Checkpoint
@@ -44,17 +44,17 @@ def spike_rows(model: NEDS) -> tuple[torch.Tensor, torch.Tensor]:
         return rows, tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows + model.modality[0]
 
 
-def packed(model: NEDS, weights: kernel.Precision) -> tuple[kernel.Stack, list[kernel.Layer]]:
+def packed(model: NEDS, weights: numba_pack.Precision) -> tuple[numba_pack.Stack, list[numba_pack.Layer]]:
     """The model's layers for the kernel, packed and as they are."""
 
-    def layer(block: Block, sink: tuple[torch.Tensor, torch.Tensor]) -> kernel.Layer:
-        return kernel.Layer(
+    def layer(block: Block, sink: tuple[torch.Tensor, torch.Tensor]) -> numba_pack.Layer:
+        return numba_pack.Layer(
             _arrays(block.norm_attention), _arrays(block.qkv), _arrays(block.out),
             _arrays(block.norm_mlp), _arrays(block.up), _arrays(block.down), sink[0].numpy(), sink[1].numpy(),
         )  # fmt: skip
 
     layers = [layer(block, sink) for block, sink in zip(model.layers, sinks(model), strict=True)]
-    return kernel.pack(layers, _arrays(model.norm), model.config.heads, weights), layers
+    return numba_pack.pack(layers, _arrays(model.norm), model.config.heads, weights), layers
 
 
 def decoded(
@@ -69,15 +69,15 @@ def decoded(
 class StreamEngine:
     """One cached spike token a bin and one query for each output; a step allocates nothing."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: kernel.Precision = "float32") -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: numba_pack.Precision = "float32") -> None:
         """weights: how they are stored; fewer bits pay where the model does not fit the processor's cache."""
         self.name = "stream-numba-cpu" if weights == "float32" else f"stream-numba-cpu-{weights}"
         self.checkpoint, self.layout = checkpoint, layout(checkpoint)
         model = self.model = checkpoint.model
         specs = model.specs
         self.stack, layers = packed(model, weights)
-        self.cache = kernel.make_cache(layers, model.config.heads, model.config.band, slots=1)
-        self.work = kernel.make_work(self.stack, self.cache, 1 + len(specs))
+        self.cache = numba_pack.make_cache(layers, model.config.heads, model.config.band, slots=1)
+        self.work = numba_pack.make_work(self.stack, self.cache, 1 + len(specs))
         self.width = model.config.width
         with torch.inference_mode():
             rows, constant = spike_rows(model)

@@ -36,7 +36,7 @@ EXTRA = {
     "runtime/view.py": {"typer", "rich"},
     **{pattern: {"typer", "rich"} for pattern in CLI},
     "benchmarks/figures.py": {"matplotlib"},
-    "benchmarks/kernels.py": {"onnxruntime"},
+    "benchmarks/full_forward.py": {"onnxruntime"},
     "benchmarks/region_figures.py": {"matplotlib", "umap"},
     "benchmarks/tune.py": {"optuna"},
     "benchmarks/peers/poyo.py": {"torch_brain"},

@@ -128,16 +128,16 @@ def test_sums_over_trials_are_the_scores() -> None:
     counts = rng.poisson(rates).astype(np.float64)
     null = counts.mean(0)
 
-    ours, theirs = intervals.r2_sums(y, good, trial), intervals.r2_sums(y, bad, trial)
+    ours, theirs = scores.r2_sums(y, good, trial), scores.r2_sums(y, bad, trial)
     gained = encoding_scores.bits_sums(counts, rates, null, trial)
 
-    assert intervals.r2(ours.sum(0)) == pytest.approx(scores.r2(y, good))
+    assert scores.r2_of_sums(ours.sum(0)) == pytest.approx(scores.r2(y, good))
     assert encoding_scores.bits_of_sums(gained.sum(0)) == pytest.approx(bits_per_spike(counts, rates, null))
-    value, low, high = intervals.paired([ours], [theirs], intervals.r2)
+    value, low, high = intervals.paired([ours], [theirs], scores.r2_of_sums)
     assert value == pytest.approx(scores.r2(y, good) - scores.r2(y, bad))
     assert 0 < low < value < high
-    assert intervals.paired([ours], [ours], intervals.r2) == (0.0, 0.0, 0.0)
+    assert intervals.paired([ours], [ours], scores.r2_of_sums) == (0.0, 0.0, 0.0)
     expected = scores.paired_interval(y, [good], bad, trial)
     np.testing.assert_allclose((low, high), expected[1:], atol=0.01)  # two bootstraps of 2000
-    low_value, high_value = intervals.interval([ours], intervals.r2)[1:]
+    low_value, high_value = intervals.interval([ours], scores.r2_of_sums)[1:]
     np.testing.assert_allclose((low_value, high_value), scores.r2_interval(y, good, trial), atol=0.01)

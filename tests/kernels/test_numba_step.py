@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from kernels import numba_step as kernel
+from kernels import numba_pack, numba_step as kernel
 from kernels.numba_tiles import across, linear
 from neds_core.attention import attention
 from neds_core.config import ModelConfig
@@ -37,14 +37,14 @@ def arrays(module: nn.Linear | nn.LayerNorm) -> tuple[np.ndarray, np.ndarray]:
     return module.weight.detach().numpy(), module.bias.detach().numpy()
 
 
-def kernel_layers(blocks: list[Block], sinks: torch.Tensor) -> list[kernel.Layer]:
+def kernel_layers(blocks: list[Block], sinks: torch.Tensor) -> list[numba_pack.Layer]:
     """The blocks' weights, and the sinks' keys and values as they pass through them."""
     found, x = [], sinks[None]
     n = x.shape[1]
     for block in blocks:
         _, k, v = block.heads_of(x)
         parts = [arrays(m) for m in (block.norm_attention, block.qkv, block.out, block.norm_mlp, block.up, block.down)]
-        found.append(kernel.Layer(*parts, k[0].numpy(), v[0].numpy()))  # pyright: ignore[reportCallIssue]
+        found.append(numba_pack.Layer(*parts, k[0].numpy(), v[0].numpy()))  # pyright: ignore[reportCallIssue]
         x = block(x, torch.zeros(n, dtype=torch.int64), torch.zeros((1, n), dtype=torch.bool), n, attention)
     return found
 
@@ -87,9 +87,9 @@ def test_step_is_the_offline_forward(case: dict[str, int], live: list[int]) -> N
     expected = norm(x)[0, n_sinks:][hidden].numpy()
 
     layers = kernel_layers(blocks, sinks)
-    stack = kernel.pack(layers, arrays(norm), heads)
-    cache = kernel.make_cache(layers, heads, case["band"], case["slots"])
-    work = kernel.make_work(stack, cache, MAX_TOKENS)
+    stack = numba_pack.pack(layers, arrays(norm), heads)
+    cache = numba_pack.make_cache(layers, heads, case["band"], case["slots"])
+    work = numba_pack.make_work(stack, cache, MAX_TOKENS)
     got = []
     for t, (n, shown) in enumerate(zip(n_keys, tokens, strict=True)):
         work.x[: len(shown), :width] = shown.numpy()
@@ -139,7 +139,7 @@ def test_gelu_is_the_exact_one() -> None:
     x = np.concatenate([np.linspace(-12.0, 12.0, 4001), [0.0, -0.0, 1e-30, 1e30, -1e30]]).astype(np.float32)
     expected = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
     got = x.copy()
-    kernel._gelu(got, kernel._erf_coefficients())
+    kernel._gelu(got, numba_pack._erf_coefficients())
     # 2e-7 of x: float32's own rounding of a value near 1, twice
     assert np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected))) < 4e-7
 
@@ -152,7 +152,7 @@ def test_softmax_over_what_is_shown() -> None:
         shown = (rng.random(64) < 0.5).astype(np.float32)
         bits = np.zeros(64, np.int32)
         expected = np.where(shown > 0, np.exp(score.astype(np.float64) - score[shown > 0].max()), 0.0)
-        far = np.where(shown > 0, 0.0, kernel.FAR).astype(np.float32)
+        far = np.where(shown > 0, 0.0, numba_pack.FAR).astype(np.float32)
         kernel._softmax(score[None], 0, shown, far, bits, bits.view(np.float32))
         np.testing.assert_allclose(score, expected / expected.sum(), atol=1e-6)
         assert not score[shown == 0].any()
@@ -163,12 +163,12 @@ def test_a_poisoned_token_shows(poison: float) -> None:
     """It is not turned into a plausible number, and a cold start removes every trace of it."""
     blocks = random_blocks(2, 2, 8, 5, 2, seed=0)
     layers = kernel_layers(blocks, torch.randn(2, 16))
-    stack = kernel.pack(layers, (np.ones(16, np.float32), np.zeros(16, np.float32)), 2)
-    cache, fresh = (kernel.make_cache(layers, 2, 5, 1) for _ in range(2))
+    stack = numba_pack.pack(layers, (np.ones(16, np.float32), np.zeros(16, np.float32)), 2)
+    cache, fresh = (numba_pack.make_cache(layers, 2, 5, 1) for _ in range(2))
     x = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
 
-    def run(cache: kernel.Cache, token: np.ndarray, position: int) -> np.ndarray:
-        work = kernel.make_work(stack, cache, 2)
+    def run(cache: numba_pack.Cache, token: np.ndarray, position: int) -> np.ndarray:
+        work = numba_pack.make_work(stack, cache, 2)
         work.x[:] = token
         kernel.step(stack, cache, work, 1, 2, position)
         return work.x[1].copy()
@@ -205,9 +205,9 @@ def test_a_step_allocates_nothing() -> None:
     """10,000 steps leave no Python object behind and compile nothing."""
     blocks = random_blocks(2, 2, 8, 5, 2, seed=0)
     layers = kernel_layers(blocks, torch.zeros(2, 16))
-    stack = kernel.pack(layers, (np.ones(16, np.float32), np.zeros(16, np.float32)), 2)
-    cache = kernel.make_cache(layers, 2, 5, 1)
-    work = kernel.make_work(stack, cache, 3)
+    stack = numba_pack.pack(layers, (np.ones(16, np.float32), np.zeros(16, np.float32)), 2)
+    cache = numba_pack.make_cache(layers, 2, 5, 1)
+    work = numba_pack.make_work(stack, cache, 3)
 
     def run(n_steps: int) -> None:
         for position in range(n_steps):
@@ -229,11 +229,11 @@ def test_a_step_allocates_nothing() -> None:
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 2.0**-8), ("int8", 1.0 / 254.0)])
-def test_compact_weights_are_the_rounded_ones(precision: kernel.Precision, bound: float) -> None:
+def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, bound: float) -> None:
     """In fewer bits a weight is off by half a unit at most, and the step computes with exactly what is stored."""
     layers = kernel_layers(random_blocks(2, 2, 8, 5, 2, seed=0), torch.zeros(2, 16))
     norm = np.ones(16, np.float32), np.zeros(16, np.float32)
-    exact, compact = kernel.pack(layers, norm, 2), kernel.pack(layers, norm, 2, precision)
+    exact, compact = numba_pack.pack(layers, norm, 2), numba_pack.pack(layers, norm, 2, precision)
     parts = {}
     for name in ("qkv", "out", "up", "down"):
         rows, whole = getattr(compact, name), getattr(exact, name).weight
@@ -241,12 +241,12 @@ def test_compact_weights_are_the_rounded_ones(precision: kernel.Precision, bound
         stored = (stored * rows.scale[..., None]).astype(np.float32)
         largest = np.abs(whole) if precision == "bfloat16" else np.abs(whole).max(2, keepdims=True)
         assert np.all(np.abs(stored - whole) <= bound * largest * 1.0001)
-        parts[name] = kernel.Rows(stored, np.ones_like(rows.scale), rows.bias)
+        parts[name] = numba_pack.Rows(stored, np.ones_like(rows.scale), rows.bias)
     x = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
     found = []
     for stack in (compact, exact._replace(**parts)):
-        cache = kernel.make_cache(layers, 2, 5, 1)
-        work = kernel.make_work(stack, cache, 3)
+        cache = numba_pack.make_cache(layers, 2, 5, 1)
+        work = numba_pack.make_work(stack, cache, 3)
         for position in range(8):
             work.x[:] = x + position
             kernel.step(stack, cache, work, 1, 3, position)

@@ -1,0 +1,193 @@
+"""What a streaming step works on: packed weights, the cache of keys and values, and its buffers.
+
+Everything is allocated here, once. Widths are padded to eight lanes with zeros, which change no sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from kernels.numba_tiles import LANES
+
+FAR = np.float32(-1e30)  # added to the score of a slot without a key
+ERF_END = 4.0  # beyond, erf is 1 to float32
+
+Precision = Literal["float32", "bfloat16", "int8"]
+
+
+class Layer(NamedTuple):
+    """One pre-LayerNorm block, weights (out, in) as torch has them, all float32 arrays."""
+
+    norm_attention: tuple[np.ndarray, np.ndarray]  # gain, bias
+    qkv: tuple[np.ndarray, np.ndarray]  # weight, bias
+    out: tuple[np.ndarray, np.ndarray]
+    norm_mlp: tuple[np.ndarray, np.ndarray]
+    up: tuple[np.ndarray, np.ndarray]
+    down: tuple[np.ndarray, np.ndarray]
+    sink_k: np.ndarray  # (H, S, K), not rotated
+    sink_v: np.ndarray  # (H, S, K)
+
+
+class Rows(NamedTuple):
+    """A product's weights for all layers: scale w . x + bias, one scale a row."""
+
+    weight: np.ndarray  # (L, N, K) float32, int8, or uint16: the bits of bfloat16
+    scale: np.ndarray  # (L, N) float32, 1 where the weights are not int8
+    bias: np.ndarray  # (L, N) float32
+
+
+class Stack(NamedTuple):
+    """All layers packed in the order a step reads them; norms and the score's scale are folded in."""
+
+    qkv: Rows  # N = 3 * H * K', K = D'
+    out: Rows  # D', H * K'
+    up: Rows  # F', D'
+    down: Rows  # D', F'
+    norm: np.ndarray  # (2, D'): gain and bias of the last LayerNorm
+    inverse_frequency: np.ndarray  # (K / 2,) float64
+    erf: np.ndarray  # coefficients, highest power first
+    heads: int
+    head_width: int
+    width: int
+
+
+class Cache(NamedTuple):
+    """Keys and values of the last W bins, `slots` a bin, and the sinks behind them.
+
+    k (L, H, K', N) rotated, v (L, H, N, K') float32; shown (N,) 1 where a slot holds a key, else 0;
+    far (N,) what is added to its score. `ring` slots are overwritten, the rest are sinks.
+    """
+
+    k: np.ndarray
+    v: np.ndarray
+    shown: np.ndarray
+    far: np.ndarray
+    band: int
+    slots: int
+    ring: int
+
+
+class Work(NamedTuple):
+    """Buffers of one step for at most T tokens."""
+
+    x: np.ndarray  # (T, D') residual stream
+    normed: np.ndarray  # (T, D')
+    plain: np.ndarray  # (T, 3 * H * K') queries, keys, values before rotation
+    turned: np.ndarray  # (T, H * K') rotated queries
+    score: np.ndarray  # (T, N)
+    bits: np.ndarray  # (N,) int32, and the same memory as float32:
+    power: np.ndarray
+    mixed: np.ndarray  # (T, H * K')
+    inner: np.ndarray  # (T, F')
+    cosine: np.ndarray  # (K / 2,)
+    sine: np.ndarray
+
+
+def padded(n: int, step: int = LANES) -> int:
+    """n, up to the next multiple of a step."""
+    return -(-n // step) * step
+
+
+def _erf_coefficients() -> np.ndarray:
+    """erf(x) / x for |x| <= ERF_END as a polynomial of degree 16 in t = 2 x^2 / ERF_END^2 - 1; error below 2e-7."""
+
+    t = chebyshev.chebpts1(17)
+    x = np.sqrt((t + 1) * ERF_END**2 / 2)
+    ratio = np.array([math.erf(one) / one for one in x])
+    return chebyshev.cheb2poly(chebyshev.chebfit(t, ratio, 16))[::-1].astype(np.float32)
+
+
+def _place(values: np.ndarray, *shape: int) -> np.ndarray:
+    """Values in the corner of zeros of a shape, as contiguous float32."""
+    out = np.zeros(shape, np.float32)
+    out[tuple(slice(0, n) for n in values.shape)] = values
+    return out
+
+
+def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: Precision) -> Rows:
+    """Weights of all layers, rounded to a precision."""
+    w, b = np.stack(weight), np.stack(bias)
+    ones = np.ones(w.shape[:2], np.float32)
+    if precision == "float32":
+        return Rows(w, ones, b)
+    if precision == "bfloat16":  # to the nearest, ties to even
+        bits = w.view(np.uint32)
+        return Rows(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), ones, b)
+    top = np.abs(w).max(2, keepdims=True)
+    scale = np.where(top > 0, top / 127.0, 1.0).astype(np.float32)
+    return Rows(np.rint(w / scale).astype(np.int8), scale[..., 0].copy(), b)
+
+
+def pack(
+    layers: Sequence[Layer],
+    norm: tuple[np.ndarray, np.ndarray],
+    heads: int,
+    precision: Precision = "float32",
+    base: float = 10000.0,
+) -> Stack:
+    """Weights for `step`. norm: gain and bias (D,) of the last LayerNorm; base: of the rotary frequencies.
+
+    precision: how the weights are stored; sums are float32 always. int8 has one scale a row.
+    """
+    width = len(norm[0])
+    k, inner = width // heads, layers[0].up[0].shape[0]
+    kp, dp, fp = padded(k, 2 * LANES), padded(width), padded(inner)
+    qkv, qkv_bias, out, up, up_bias = [], [], [], [], []
+    for layer in layers:
+        gain, shift = (part.astype(np.float64) for part in layer.norm_attention)
+        weight, bias = layer.qkv[0] * gain, layer.qkv[1] + layer.qkv[0] @ shift
+        weight, bias = weight.reshape(3, heads, k, width), bias.reshape(3, heads, k)
+        scale = np.array([k**-0.5, 1.0, 1.0])  # of the scores, taken into the queries
+        qkv.append(_place(weight * scale[:, None, None, None], 3, heads, kp, dp).reshape(-1, dp))
+        qkv_bias.append(_place(bias * scale[:, None, None], 3, heads, kp).reshape(-1))
+        out.append(_place(layer.out[0].reshape(width, heads, k), dp, heads, kp).reshape(dp, -1))
+        gain, shift = (part.astype(np.float64) for part in layer.norm_mlp)
+        up.append(_place(layer.up[0] * gain, fp, dp))
+        up_bias.append(_place(layer.up[1] + layer.up[0] @ shift, fp))
+    down = [_place(layer.down[0], dp, fp) for layer in layers]
+    return Stack(
+        _rows(qkv, qkv_bias, precision),
+        _rows(out, [_place(layer.out[1], dp) for layer in layers], precision),
+        _rows(up, up_bias, precision),
+        _rows(down, [_place(layer.down[1], dp) for layer in layers], precision),
+        np.stack([_place(part, dp) for part in norm]),
+        base ** (-np.arange(0, k, 2) / k), _erf_coefficients(),
+        heads, k, width,
+    )  # fmt: skip
+
+
+def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Cache:
+    """An empty cache of `band` bins with room for `slots` keys each, and the sinks of the layers."""
+    _, n_sinks, k = layers[0].sink_k.shape
+    kp, ring = padded(k, 2 * LANES), padded(band * slots, 2 * LANES)
+    n = ring + padded(n_sinks, 2 * LANES)
+    cache = Cache(
+        np.zeros((len(layers), heads, kp, n), np.float32), np.zeros((len(layers), heads, n, kp), np.float32),
+        np.zeros(n, np.float32), np.full(n, FAR, np.float32), band, slots, ring,
+    )  # fmt: skip
+    for i, layer in enumerate(layers):
+        cache.k[i, :, :k, ring : ring + n_sinks] = layer.sink_k.transpose(0, 2, 1)
+        cache.v[i, :, ring : ring + n_sinks, :k] = layer.sink_v
+    cache.shown[ring : ring + n_sinks], cache.far[ring : ring + n_sinks] = 1.0, 0.0
+    return cache
+
+
+def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
+    """Buffers for steps of at most n_tokens tokens."""
+    n = cache.v.shape[2]
+    dp, span = stack.out.weight.shape[1:]
+    bits = np.zeros(n, np.int32)
+
+    def room(columns: int) -> np.ndarray:
+        return np.zeros((n_tokens, columns), np.float32)
+
+    half = stack.head_width // 2
+    return Work(
+        room(dp), room(dp), room(3 * span), room(span), room(n), bits, bits.view(np.float32), room(span),
+        room(stack.up.weight.shape[1]), np.zeros(half, np.float32), np.zeros(half, np.float32),
+    )  # fmt: skip
