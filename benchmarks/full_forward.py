@@ -96,7 +96,7 @@ def _onnx(model: nn.Module, x: Tensor, expected: Tensor) -> tuple[Call | None, R
         warnings.simplefilter("ignore")  # the exporter's own, of its own future
         path = Path(folder) / "full.onnx"
         torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: x.numpy()}
     gate("ONNX Runtime", float(np.abs(session.run(None, feed)[0] - expected.numpy()).max()), GATE_FLOAT32)
     return (lambda: session.run(None, feed)), empty
