@@ -6,19 +6,47 @@ instructions: R rows of weights times T tokens, R x T accumulators of 8 lanes th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
+settings: Any = config  # numba fills this module as it is imported
+
 LANES = 8  # float32; every inner width is padded to this
+AHEAD = 4096  # bytes: from memory, half the time of a step without it; 1 kB and 8 kB were slower
 # not `fast`: that would also declare NaN and infinity impossible, and hide a poisoned value
 FLAGS = {"contract", "reassoc", "nsz", "arcp", "afn"}
-jit: Callable[..., Any] = numba.njit(cache=True, nogil=True, fastmath=FLAGS, error_model="numpy")
+
+
+def _cache_folder() -> str:
+    """Where compiled steps are kept: one folder for each state of these sources.
+
+    Numba only asks whether the file of a function is older than its compiled form, but a step holds
+    code of several files: after an update it could run on with old products in it.
+    """
+    here = Path(__file__).parent
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(here.glob("numba_*.py"))))
+    base = Path(settings.CACHE_DIR) if settings.CACHE_DIR else here / "__pycache__"
+    return str(base / f"numba-{state.hexdigest()[:16]}")
+
+
+CACHE = _cache_folder()
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compiled on first use and kept on disk; holds no lock."""
+    before, settings.CACHE_DIR = settings.CACHE_DIR, CACHE
+    try:
+        return numba.njit(cache=True, nogil=True, fastmath=FLAGS, error_model="numpy")(function)
+    finally:
+        settings.CACHE_DIR = before
 
 
 def _tile(n_rows: int, n_tokens: int) -> Any:
@@ -69,6 +97,8 @@ def _tile(n_rows: int, n_tokens: int) -> Any:
         shown = [load(pointer) for pointer in tokens]
         grown = []
         for r, pointer in enumerate(rows):
+            if n_tokens > 1:  # a single token is bound by its loads, and a hint is one more
+                _fetch(builder, builder.gep(pointer, [k]))
             weight = load(pointer, signature.args[0].dtype)
             grown += [builder.call(fma, [weight, shown[t], sums[r * n_tokens + t]]) for t in range(n_tokens)]
         following = at(k, LANES)
@@ -179,6 +209,15 @@ def _spread(builder: Any, number: Any, vector: Any) -> Any:
     lane = ir.IntType(32)
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(lane, 0))
     return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES))
+
+
+def _fetch(builder: Any, pointer: Any) -> None:
+    """Ask for the weights that lie AHEAD: between two steps, 20 ms apart, others have used the cache."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    ahead = builder.gep(builder.bitcast(pointer, byte), [ir.Constant(ir.IntType(64), AHEAD)])
+    builder.call(hint, [ahead, *(ir.Constant(word, value) for value in (0, 3, 1))])  # to read, in all caches, as data
 
 
 def _fma(builder: Any, vector: Any) -> Any:
