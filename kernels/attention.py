@@ -99,7 +99,8 @@ def attention(
         return reference.attention(q, k, v, position=position, hidden=hidden, band=band, n_sinks=n_sinks, rows=rows)
     from kernels.triton_gradient import WindowAttention
 
-    return WindowAttention.apply(q, k, v, position, hidden, band, n_sinks, rows)
+    with torch.cuda.device(q.device):
+        return WindowAttention.apply(q, k, v, position, hidden, band, n_sinks, rows)
 
 
 def stream_attention(
@@ -139,5 +140,6 @@ def stream_attention(
         return reference.stream_attention(q, k, v, cache, position=position, shown=shown, out=out)
     from kernels.triton_stream import step_call
 
-    step_call(q, k, v, cache, position=position, shown=shown, out=out).launch()
+    with torch.cuda.device(q.device):
+        step_call(q, k, v, cache, position=position, shown=shown, out=out).launch()
     return out

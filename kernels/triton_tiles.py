@@ -28,7 +28,7 @@ class Call(NamedTuple):
     options: dict[str, int]
 
     def launch(self) -> None:
-        """Run it on the device of its tensors."""
+        """Run it on the current device, which must be that of its tensors."""
         self.kernel[self.grid](**self.arguments, **self.options)
 
 
@@ -69,8 +69,8 @@ class Tiles(NamedTuple):
         return {"num_warps": self.warps, "num_stages": 1}
 
 
-# By kernel, then half head; float32 first, whose products have no tensor cores, then half precision. The largest tiles
-# that `triton_report` finds without spills: tuning on the device would compile while decoding.
+# By kernel, then half head; float32 first, whose products have no tensor cores, then half precision. Tiles that
+# `triton_report` finds without spills: tuning on the device would compile while decoding.
 TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
     "forward": {
         16: (Tiles(32, 32, 4), Tiles(64, 32, 4)),
@@ -78,13 +78,13 @@ TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
         64: (Tiles(32, 32, 8), Tiles(16, 32, 8)),
     },
     "query_gradient": {
-        16: (Tiles(32, 32, 4), Tiles(32, 32, 8)),
+        16: (Tiles(32, 32, 4), Tiles(32, 16, 8)),
         32: (Tiles(32, 32, 8), Tiles(16, 16, 4)),
         64: (Tiles(32, 32, 8), Tiles(16, 32, 8)),
     },
     "key_gradient": {
-        16: (Tiles(32, 32, 4), Tiles(32, 32, 8)),
-        32: (Tiles(32, 32, 8), Tiles(32, 16, 4)),
+        16: (Tiles(32, 32, 4), Tiles(16, 32, 4)),
+        32: (Tiles(32, 32, 8), Tiles(32, 16, 8)),
         64: (Tiles(32, 16, 8), Tiles(32, 16, 8)),
     },
     "stream": {  # its rows are the bin's tokens, whatever stands here

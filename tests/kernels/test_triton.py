@@ -8,21 +8,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="triton is not installed; there is none for this platform")
 
-from kernels import triton_gradient, triton_stream, triton_window
-from kernels.reference import make_cache
-from kernels.triton_report import Resources, resources
+from kernels.triton_report import CAPABILITIES, Resources, launches, resources
 
 HERE = Path(__file__).parent
-HEADS, N, N_SINKS, BAND = 8, 302, 2, 100  # two seconds of three tokens, as the shipped models have
+BAND = 100  # 2 s, as the shipped models have
 
 
 def test_kernels_are_their_specification() -> None:
@@ -40,26 +36,6 @@ def test_kernels_are_their_specification() -> None:
     assert done.returncode == 0, done.stdout[-8000:]
 
 
-def calls(head_width: int, dtype: torch.dtype, band: int | None, some: bool) -> Iterator[tuple[str, Any]]:
-    """Every launch of a model with 8 heads, by name."""
-
-    def room(n: int) -> torch.Tensor:
-        return torch.empty(1, n, HEADS, head_width, dtype=dtype).transpose(1, 2)
-
-    n_rows = 7 if some else N
-    q, k, v, lse = room(n_rows), room(N), room(N), torch.empty(1, HEADS, n_rows)
-    position, hidden = torch.zeros(N, dtype=torch.int64), torch.zeros(1, N, dtype=torch.bool)
-    rows = torch.zeros(n_rows, dtype=torch.int64) if some else None
-    shared = triton_window.common(q, k, v, position, hidden, band, N_SINKS, rows)
-    yield "forward", triton_window.forward_call(shared, q, lse)
-    yield from zip(
-        ("query gradient", "key gradient"), triton_gradient.gradient_calls(shared, q, lse, lse, q, k, v), strict=True
-    )
-    x, sinks = room(3)[0], room(N_SINKS)[0].contiguous()
-    cache = make_cache(sinks, sinks, BAND, 3)
-    yield "stream", triton_stream.step_call(x, x, x, cache, position=position[:1], shown=hidden[0, :3], out=x)
-
-
 def assert_fits(name: str, used: Resources) -> None:
     """Nothing is spilled, and two blocks share a multiprocessor."""
     assert (used.stack, used.local) == (0, 0), f"{name} spills: {used}"
@@ -67,19 +43,19 @@ def assert_fits(name: str, used: Resources) -> None:
     assert 0 < used.shared <= 80 * 1024, name  # of the 164 KiB that compute capability 8.0 has
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", CAPABILITIES)
 def test_shipped_sizes_do_not_spill(capability: int) -> None:
     """Heads of 32 in float32 with a band of 2 s, compiled for A100 and H100."""
-    for name, call in calls(32, torch.float32, BAND, some=False):
+    for name, call in launches(32, torch.float32, BAND, some=False):
         assert_fits(name, resources(call, capability))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("head_width", [16, 32, 64, 128])
 @pytest.mark.parametrize(("band", "some"), [(BAND, False), (None, False), (None, True)])
 def test_no_size_spills(head_width: int, dtype: torch.dtype, band: int | None, some: bool, capability: int) -> None:
     """All heads, dtypes, and both attention patterns, compiled."""
-    for name, call in calls(head_width, dtype, band, some):
+    for name, call in launches(head_width, dtype, band, some):
         assert_fits(name, resources(call, capability))
