@@ -83,8 +83,8 @@ TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
         64: (Tiles(32, 32, 8), Tiles(16, 32, 8)),
     },
     "key_gradient": {
-        16: (Tiles(32, 32, 4), Tiles(16, 32, 4)),
-        32: (Tiles(32, 32, 8), Tiles(32, 16, 8)),
+        16: (Tiles(32, 32, 8), Tiles(16, 32, 4)),
+        32: (Tiles(32, 16, 8), Tiles(32, 16, 8)),
         64: (Tiles(32, 16, 8), Tiles(32, 16, 8)),
     },
     "stream": {  # its rows are the bin's tokens, whatever stands here

@@ -50,6 +50,13 @@ def test_shipped_sizes_do_not_spill(capability: int) -> None:
         assert_fits(name, resources(call, capability))
 
 
+@pytest.mark.parametrize("some", [False, True])
+def test_launches_name_every_argument_once(some: bool) -> None:
+    """The interpreter ignores an argument that a kernel does not know; a launch on a GPU does not."""
+    for name, call in launches(32, torch.float32, None, some):
+        assert set(call.arguments) == {parameter.name for parameter in call.kernel.params}, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
