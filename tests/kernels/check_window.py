@@ -90,11 +90,10 @@ def check_gradients(a: dict[str, Any], band: int | None) -> None:
     ("shape", "n_sinks", "band"),
     [
         ((1, 1, 1, 16), 1, 1),  # a sink alone
-        ((1, 1, 67, 32), 2, 4),  # one over two tiles
+        ((1, 1, 35, 32), 2, 4),  # one key over a tile
         ((2, 1, 37, 16), 1, 50),  # a band longer than the window
         ((1, 1, 34, 48), 0, 3),  # no sinks, a head that is no power of two
-        ((1, 1, 33, 32), 0, None),  # every bin
-        ((1, 1, 40, 16), 35, None),  # more sinks than a tile
+        ((1, 1, 40, 16), 35, None),  # every bin, and more sinks than a tile
         ((1, 1, 37, 128), 2, 6),
     ],
 )
@@ -109,7 +108,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
     check_gradients(case((1, 1, 20, 32), 2, dtype=dtype), 5)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 2**31),
     n=st.integers(1, 40),
