@@ -1,0 +1,124 @@
+"""Window and stream attention in plain torch: the specification that the Triton kernels are held to.
+
+Half precision is computed in float32, float64 stays float64. Rotary embedding: Su et al. 2021
+(RoFormer), half-split layout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+QUERY_BLOCK = 128  # rows; bounds the score matrix however many tokens there are
+
+
+class StreamCache(NamedTuple):
+    """Keys and values of one layer: the last W bins with one slot for each of a bin's T tokens, and the sinks.
+
+    k (H, W * T, K) rotated, v (H, W * T, K), visible (W * T,) bool; token t of bin p has slot
+    p % W * T + t, so a bin evicts the one W before it. sink_k, sink_v (H, S, K), not rotated.
+    """
+
+    k: Tensor
+    v: Tensor
+    visible: Tensor
+    sink_k: Tensor
+    sink_v: Tensor
+
+    def forget(self) -> None:
+        """A cold start: only the sinks remain."""
+        self.visible.zero_()
+
+
+def make_cache(sink_k: Tensor, sink_v: Tensor, band: int, n_tokens: int) -> StreamCache:
+    """An empty cache of `band` bins with n_tokens tokens each, beside sinks (H, S, K), on their device."""
+    heads, _, head_width = sink_k.shape
+    shape = (heads, band * n_tokens, head_width)
+    visible = torch.zeros(shape[1], dtype=torch.bool, device=sink_k.device)
+    return StreamCache(sink_k.new_zeros(shape), sink_k.new_zeros(shape), visible, sink_k, sink_v)
+
+
+def frequencies(head_width: int, base: float = 10000.0) -> Tensor:
+    """Rotary frequencies (K / 2,) float64 in turns per bin, on the CPU."""
+    half = torch.arange(0, head_width, 2, dtype=torch.float64)
+    return base ** (-half / head_width) / (2 * torch.pi)
+
+
+def rotate(x: Tensor, position: Tensor) -> Tensor:
+    """Rotate x (..., N, K) to positions (N,) int64; angles are taken in float64, so bin 10**7 is as exact as bin 0."""
+    turns = position.to(torch.float64)[:, None] * frequencies(x.shape[-1]).to(x.device)
+    angle = (turns - turns.round()) * (2 * torch.pi)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def softmax(score: Tensor, met: Tensor) -> Tensor:
+    """Softmax over the met keys of score (..., N); zeros where a row meets none."""
+    empty = ~met.any(-1, keepdim=True)
+    return score.masked_fill(~(met | empty), float("-inf")).softmax(-1).masked_fill(empty, 0.0)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    position: Tensor,
+    hidden: Tensor,
+    band: int | None,
+    n_sinks: int,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """Attend within a band of bins, or everywhere, and always to the sinks.
+
+    q (B, H, R, K), k and v (B, H, N, K), not yet rotated; the first n_sinks tokens are sinks.
+    position (N,) int64 bin of each token (a sink's is ignored). hidden (B, N) bool, True =
+    never a key, not even to itself (a sink's is ignored). band: a token meets keys of its own
+    bin and of the band - 1 bins before it; None: of every bin. Sinks attend only to sinks, and
+    every query meets a sink un-rotated. rows (R,) int64: the tokens that q holds; None: all N.
+    Returns (B, H, R, K); a row that meets no key (only possible without sinks) is 0.
+    """
+    kind, n = q.dtype, k.shape[2]
+    exact = torch.float64 if kind == torch.float64 else torch.float32
+    q, k, v = q.to(exact) * q.shape[-1] ** -0.5, k.to(exact), v.to(exact)
+    asked = torch.arange(n, device=q.device) if rows is None else rows
+    sink = torch.arange(n, device=q.device) < n_sinks
+    turned_k = rotate(k, position)
+    v = v.masked_fill((hidden & ~sink)[:, None, :, None], 0.0)
+    out: list[Tensor] = []
+    for begin in range(0, len(asked), QUERY_BLOCK):
+        some, mine = asked[begin : begin + QUERY_BLOCK], q[:, :, begin : begin + QUERY_BLOCK]
+        near = torch.ones(len(some), n, dtype=torch.bool, device=q.device)
+        if band is not None:
+            age = position[some, None] - position[None, :]
+            near = (age >= 0) & (age < band)
+        met = sink | (near & ~sink[some, None] & ~hidden[:, None])  # (B, R', N)
+        turned = rotate(mine, position[some]) @ turned_k.mT
+        score = torch.where(sink, mine @ k.mT, turned)
+        out.append(softmax(score, met[:, None]) @ v)
+    return torch.cat(out, dim=2).to(kind)
+
+
+def stream_attention(
+    q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, *, position: Tensor, shown: Tensor, out: Tensor
+) -> Tensor:
+    """One bin: its tokens enter the cache, then each attends to the visible slots and to the sinks.
+
+    q, k, v, out (H, T, K), not yet rotated; position (1,) int64 bin; shown (T,) bool, True = a
+    key from now on. Writes the cache and `out`, which it returns.
+    """
+    n_tokens, kind = q.shape[1], torch.float32
+    band = cache.k.shape[1] // n_tokens
+    slots = position % band * n_tokens + torch.arange(n_tokens, device=q.device)
+    at = position.expand(n_tokens)
+    q = q.to(kind) * q.shape[-1] ** -0.5
+    cache.k[:, slots] = rotate(k.to(kind), at).to(cache.k.dtype)
+    cache.v[:, slots] = v
+    cache.visible[slots] = shown
+    seen = cache.v.to(kind).masked_fill(~cache.visible[:, None], 0.0)
+    score = torch.cat([q @ cache.sink_k.to(kind).mT, rotate(q, at) @ cache.k.to(kind).mT], dim=-1)
+    met = torch.cat([cache.visible.new_ones(cache.sink_k.shape[1]), cache.visible])
+    return out.copy_(softmax(score, met) @ torch.cat([cache.sink_v.to(kind), seen], dim=1))

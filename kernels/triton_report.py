@@ -1,0 +1,118 @@
+"""What the compiled kernels take of a GPU, without one: machine code from `triton.compile`, read by its own cuobjdump.
+
+`python -m kernels.triton_report` prints the table for the sizes that the shipped models have.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kernels.reference import make_cache
+from kernels.triton_gradient import gradient_calls
+from kernels.triton_stream import step_call
+from kernels.triton_tiles import Call
+from kernels.triton_window import common, forward_call
+
+TYPES = {
+    torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16",
+    torch.int64: "i64", torch.bool: "i1",
+}  # fmt: skip
+CAPABILITIES = (80, 90)  # A100, H100
+CUOBJDUMP = Path(str(triton.__file__)).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+class Resources(NamedTuple):
+    """Of one kernel: registers a thread; bytes of shared memory a block; bytes of stack and local memory a thread.
+
+    Registers that do not fit are spilled to the stack, so 0 there means that nothing is spilled.
+    """
+
+    registers: int
+    shared: int
+    stack: int
+    local: int
+
+
+def source(call: Call) -> ASTSource:
+    """A launch as the compiler is given it: types, constants, and which arguments are multiples of 16."""
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    aligned: dict[tuple[int, ...], Any] = {}
+    for i, parameter in enumerate(call.kernel.params):
+        value = call.arguments[parameter.name]
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+            continue
+        if isinstance(value, torch.Tensor):
+            signature[parameter.name] = f"*{TYPES[value.dtype]}"
+        else:
+            signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+        wide = isinstance(value, int) and not parameter.do_not_specialize and value % 16 == 0
+        if isinstance(value, torch.Tensor) or wide:
+            aligned[i,] = [["tt.divisibility", 16]]
+    return ASTSource(fn=call.kernel, signature=signature, constexprs=constants, attrs=aligned)
+
+
+def resources(call: Call, capability: int) -> Resources:
+    """Compile a launch for a compute capability (80, 90) and read the machine code's use of resources."""
+    compiled = triton.compile(source(call), target=GPUTarget("cuda", capability, 32), options=call.options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        text = subprocess.run(
+            [CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout  # fmt: skip
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return Resources(found["REG"], compiled.metadata.shared, found["STACK"], found["LOCAL"])
+
+
+def launches(head_width: int, dtype: torch.dtype, band: int | None, some: bool) -> Iterator[tuple[str, Call]]:
+    """Every launch of a layer with 8 heads and 2 s of three tokens a bin, by name.
+
+    band None = every bin; some: the window computes 7 of its rows.
+    """
+    heads, n, n_sinks, n_tokens = 8, 302, 2, 3
+
+    def room(rows: int) -> torch.Tensor:
+        return torch.empty(1, rows, heads, head_width, dtype=dtype).transpose(1, 2)
+
+    n_rows = 7 if some else n
+    q, k, v, sums = room(n_rows), room(n), room(n), torch.empty(1, heads, n_rows)
+    position, hidden = torch.zeros(n, dtype=torch.int64), torch.zeros(1, n, dtype=torch.bool)
+    rows = torch.zeros(n_rows, dtype=torch.int64) if some else None
+    shared = common(q, k, v, position, hidden, band, n_sinks, rows)
+    yield "window forward", forward_call(shared, q, sums)
+    to_queries, to_keys = gradient_calls(shared, q, sums, sums, q, k, v)
+    yield "window query gradient", to_queries
+    yield "window key gradient", to_keys
+    x, sinks = room(n_tokens)[0], room(n_sinks)[0].contiguous()
+    cache = make_cache(sinks, sinks, 100, n_tokens)
+    yield "stream step", step_call(x, x, x, cache, position=position[:1], shown=hidden[0, :n_tokens], out=x)
+
+
+def table() -> Iterator[str]:
+    """Lines of the report for heads of 32 and a band of 2 s."""
+    yield f"{'kernel':24}{'dtype':>10}{'sm':>5}{'registers':>11}{'shared B':>10}{'stack B':>9}{'local B':>9}"
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for name, call in launches(32, dtype, 100, some=False):
+            for capability in CAPABILITIES:
+                used = resources(call, capability)
+                yield (
+                    f"{name:24}{TYPES[dtype]:>10}{capability:>5}"
+                    f"{used.registers:>11}{used.shared:>10}{used.stack:>9}{used.local:>9}"
+                )
+
+
+if __name__ == "__main__":
+    for line in table():
+        print(line)
