@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.full_forward import GATE_FLOAT32, Call, Row, full_forwards, gate
-from kernels import numba_step as kernel
+from kernels.numba_jit import jit
 from kernels.numba_pack import Precision
 from neds_core.checkpoint import FORMAT, Checkpoint, Header, Record
 from neds_core.config import ModelConfig, TrainConfig
@@ -104,7 +104,7 @@ def _turns(engine: StreamEngine | TorchStreamEngine, told: list[Token]) -> Call:
     return call
 
 
-@kernel.jit
+@jit
 def _read(memory):
     total = np.float32(0.0)
     for i in range(len(memory)):

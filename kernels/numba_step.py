@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 
+from kernels.numba_jit import jit
 from kernels.numba_pack import ERF_END, FAR, Cache, Stack, Work
-from kernels.numba_tiles import across, jit, linear, top
+from kernels.numba_tiles import across, linear, top
 
 EPS = 1e-5  # of torch's LayerNorm
 

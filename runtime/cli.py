@@ -25,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would take [map] in a help text for a style
 )
 for command in (run, play, check, train, tune, evaluate, verify, parity, import_official):
     app.command()(command)
