@@ -286,4 +286,4 @@ def test_it_is_trained_released_and_decoded_like_any_other(tokenizer: str, sessi
     assert (again["choice"].argmax(1) == label)[label >= 0].mean() > 0.75
     assert {t for p in fit.history for t in p.terms} == {"spikes", *config.outputs}
     assert read.header.imported is None
-    assert not read.clocked
+    assert read.clocked
