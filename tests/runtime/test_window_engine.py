@@ -198,6 +198,17 @@ def test_without_markers_it_is_refused(full: Checkpoint, session: Session) -> No
     engines.refuse_endless(engines.create(full, "ridge"))
 
 
+def test_check_refuses_a_rig_without_markers(home: Path, make_rig: Callable[..., Path], lsl_session: str) -> None:
+    """Before it looks for a stream; the ridge of the same checkpoint gets as far as looking."""
+    said = {}
+    for decoder in ("neds", "ridge"):
+        rig = make_rig(checkpoint=home / "full.safetensors", engine=f'decoder = "{decoder}"')
+        said[decoder] = str(CliRunner().invoke(cli.app, ["check", str(rig)]).exception)
+
+    assert "window-torch-cpu decodes 25 bins from the start of a segment and needs markers" in said["neds"]
+    assert "'nowhere'" in said["ridge"]
+
+
 def test_compact_weights_are_refused(full: Checkpoint) -> None:
     """They are of the kernels' step; the ridge has none."""
     with pytest.raises(ConfigError, match=r"engine\.weights 'int8' is for causal checkpoints"):
