@@ -75,8 +75,8 @@ def decode_prefixes(
     model.eval()
     parts: dict[str, list[np.ndarray]] = {s.name: [] for s in model.specs}
     for start, stop in spans:
-        lead = max(int(clock[start]), 0)
-        n_bins = min(stop - start, max(0, model.config.window_bins - lead))
+        lead = min(max(int(clock[start]), 0), model.config.window_bins)
+        n_bins = min(stop - start, model.config.window_bins - lead)
         found = _prefixes(model, counts[start : start + n_bins], valid[start : start + n_bins], lead, session)
         for spec in model.specs:
             beyond = np.full((stop - start - n_bins, *found[spec.name].shape[1:]), np.nan, np.float32)
@@ -117,16 +117,18 @@ def unseen_behaviour(model: NEDS, counts: torch.Tensor, valid: np.ndarray, sessi
 
 def behaviour_at(model: NEDS, batch: Batch, bins: np.ndarray) -> dict[str, np.ndarray]:
     """Name -> z-scores (B,) or probabilities (B, C) at one bin of each window, from the spikes of its valid bins."""
-    hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool)
+    device = model.mask_token.device
+    batch = onto(batch, device)
+    hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=device)
     hidden[..., 0] = ~batch.valid
     out = model(batch, hidden)
-    rows, at = torch.arange(len(bins)), torch.from_numpy(bins)
+    rows, at = torch.arange(len(bins), device=device), torch.from_numpy(bins).to(device)
     blind = ~batch.valid.any(1)
     found = {}
     for spec in model.specs:
         y = out[spec.name][rows, at]
         y = y.masked_fill(blind, 0.0) if spec.kind == "continuous" else y.masked_fill(blind[:, None], 0.0).softmax(-1)
-        found[spec.name] = y.numpy()
+        found[spec.name] = y.cpu().numpy()
     return found
 
 

@@ -77,6 +77,9 @@ def decode_live(model: NEDS, session: Session, row: int = 0) -> dict[str, np.nda
     """As `decode`, but no bin after the one that is read is seen, whatever the attention."""
     if model.config.attention == "causal":
         return decode(model, session, row)
+    longest, most = int(np.diff(session.segments).max()), model.config.window_bins
+    if longest > most:
+        raise DataError(f"a segment of {longest} bins is longer than the {most} of this model; raise model.window_bins")
     spans = [(int(a), int(b)) for a, b in session.segments]
     return offline.decode_prefixes(model, session.counts, session.valid, session.clock(), spans, row)
 

@@ -27,6 +27,7 @@ def check(
 ) -> None:
     """Check a rig: streams, units, clocks, allowance, engine, outputs, budget."""
     import msgspec
+    import torch
 
     from neds_core import checkpoint as checkpoints
     from runtime import config as rigs, engine as engines, lsl
@@ -41,6 +42,7 @@ def check(
     engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights)
     if not (config.bins.use_markers and config.input.markers):
         engines.refuse_endless(engine)
+    torch.set_num_threads(1)  # as in a run: its pace is measured
     step_ms = engines.warm_up(engine, len(checkpoint.units))
     with ExitStack() as stack:
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free

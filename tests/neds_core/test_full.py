@@ -303,5 +303,8 @@ def test_decoded_live_it_sees_no_later_bin(session: Session, make_neds: MakeNeds
     # 1e-5: float32 sums over windows of other shapes
     np.testing.assert_allclose(live[last], whole[last], atol=1e-5, rtol=1e-5)
     assert np.abs(live[~last] - whole[~last]).mean() > 0.05
+    short = make_neds(ModelConfig(attention="full", width=16, heads=2, window_bins=24), (12,), session.specs)
+    with pytest.raises(DataError, match=r"25 bins is longer than the 24 of this model; raise model\.window_bins"):
+        train.decode_live(short, test)
     seen = train.decode(causal, test), train.decode_live(causal, test)
     np.testing.assert_array_equal(seen[0]["wheel_speed"], seen[1]["wheel_speed"])
