@@ -95,8 +95,8 @@ class Checkpoint:
 
     @property
     def clocked(self) -> bool:
-        """Whether the decoder is told the time in the segment."""
-        return self.header.config.model.clock_bins > 0
+        """Whether the decoder knows the time in the segment."""
+        return self.header.config.model.aligned
 
 
 def _text(values: np.ndarray) -> torch.Tensor:

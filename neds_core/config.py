@@ -74,6 +74,8 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     `ratio` is the share of bins, `span_bins` the shortest and longest stretch of `spans`.
     `modality_dropout` hides whole modalities on top of any family, each with this probability.
+    `prefix` is the share of windows that end at a random bin, as a stream sees them (full attention only); any above
+    0 has validation judge each bin from the bins before it.
     """
 
     encoding: Annotated[float, Meta(ge=0.0)] = 1.0
@@ -87,6 +89,7 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     spans: Annotated[float, Meta(ge=0.0)] = 0.0
     span_bins: tuple[Positive, Positive] = (5, 25)
     modality_dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    prefix: Ratio = 0.0
 
     def __post_init__(self) -> None:
         by_bin = self.within_spikes or self.within_behaviour or self.cross_modal or self.spans

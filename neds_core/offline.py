@@ -1,7 +1,8 @@
-"""Offline decoding: of a causal model, the twin that every streaming engine is compared with."""
+"""Offline decoding: the twins that every streaming engine is compared with."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from neds_core.model import NEDS, Batch
 from neds_core.windows import onto
 
 SPANS_AT_ONCE = 32
+TOKENS_AT_ONCE = 16384  # of the prefixes that go through the model together
 
 
 def spans(reset: np.ndarray) -> list[tuple[int, int]]:
@@ -54,6 +56,82 @@ def decode(
     return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
+@torch.inference_mode()
+def decode_prefixes(
+    model: NEDS,
+    counts: np.ndarray,
+    valid: np.ndarray,
+    clock: np.ndarray,
+    spans: list[tuple[int, int]],
+    session: int = 0,
+) -> dict[str, np.ndarray]:
+    """Decode behaviour at each bin from the spikes up to it: a model of full attention as a stream uses it.
+
+    Arguments and result as in `decode`. A span's first bin stands at its clock in the segment (at
+    0 where that is not known), and what lies before it is absent. So is every bin after the one
+    that is read: no key, and no row of a class's read-out. Where nothing valid was seen yet the
+    answer is the mean (z-score 0) and even odds; beyond the model's window it is NaN.
+    """
+    model.eval()
+    parts: dict[str, list[np.ndarray]] = {s.name: [] for s in model.specs}
+    for start, stop in spans:
+        lead = min(max(int(clock[start]), 0), model.config.window_bins)
+        n_bins = min(stop - start, model.config.window_bins - lead)
+        found = _prefixes(model, counts[start : start + n_bins], valid[start : start + n_bins], lead, session)
+        for spec in model.specs:
+            beyond = np.full((stop - start - n_bins, *found[spec.name].shape[1:]), np.nan, np.float32)
+            parts[spec.name].append(np.concatenate([found[spec.name], beyond]))
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def _prefixes(model: NEDS, counts: np.ndarray, valid: np.ndarray, lead: int, session: int) -> dict[str, np.ndarray]:
+    """Each bin of one span (T, U), `lead` absent bins before it, read from the window that ends there."""
+    n_bins = len(counts)
+    total = lead + n_bins
+    shown = np.concatenate([np.zeros((lead, counts.shape[1]), np.float32), counts.astype(np.float32)])
+    live = np.concatenate([np.zeros(lead, bool), valid])
+    shape = {s.name: () if s.kind == "continuous" else (len(s.classes),) for s in model.specs}
+    out = {s.name: np.empty((n_bins, *shape[s.name]), np.float32) for s in model.specs}
+    at_once = max(1, TOKENS_AT_ONCE // max(1, total * (1 + len(model.specs))))
+    for begin in range(0, n_bins, at_once):
+        newest = lead + np.arange(begin, min(begin + at_once, n_bins))
+        seen = live & (np.arange(total) <= newest[:, None])
+        batch = unseen_behaviour(model, torch.from_numpy(shown).expand(len(newest), -1, -1), seen, session)
+        for name, values in behaviour_at(model, batch, newest).items():
+            out[name][newest - lead] = values
+    return out
+
+
+def unseen_behaviour(model: NEDS, counts: torch.Tensor, valid: np.ndarray, session: int) -> Batch:
+    """Windows of spikes alone: counts (B, T, U) float32, valid (B, T); no behaviour, no clock."""
+    shape = valid.shape
+    return Batch(
+        counts,
+        torch.from_numpy(valid),
+        {s.name: torch.full(shape, torch.nan) for s in model.specs if s.kind == "continuous"},
+        {s.name: torch.full(shape, -1) for s in model.specs if s.kind == "class"},
+        torch.full(shape, -1),
+        session,
+    )
+
+
+def behaviour_at(model: NEDS, batch: Batch, bins: np.ndarray) -> dict[str, np.ndarray]:
+    """Name -> z-scores (B,) or probabilities (B, C) at one bin of each window, from the spikes of its valid bins."""
+    device = model.mask_token.device
+    batch = onto(batch, device)
+    hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=device)
+    hidden[..., 0] = ~batch.valid
+    out = model(batch, hidden)
+    rows, at = torch.arange(len(bins), device=device), torch.from_numpy(bins).to(device)
+    blind = ~batch.valid.any(1)
+    found = {}
+    for spec in model.specs:
+        y = out[spec.name][rows, at]
+        y = y.masked_fill(blind, 0.0) if spec.kind == "continuous" else y.masked_fill(blind[:, None], 0.0).softmax(-1)
+        found[spec.name] = y.cpu().numpy()
+    return found
+
+
 def _batch(
     model: NEDS,
     counts: np.ndarray,
@@ -71,11 +149,4 @@ def _batch(
         padded[b, : stop - start] = counts[start:stop]
         live[b, : stop - start] = valid[start:stop]
         phase[b, : stop - start] = clock[start:stop]
-    return Batch(
-        torch.from_numpy(padded),
-        torch.from_numpy(live),
-        {s.name: torch.full(shape, torch.nan) for s in model.specs if s.kind == "continuous"},
-        {s.name: torch.full(shape, -1) for s in model.specs if s.kind == "class"},
-        torch.from_numpy(phase),
-        session,
-    )
+    return replace(unseen_behaviour(model, torch.from_numpy(padded), live, session), clock=torch.from_numpy(phase))

@@ -52,7 +52,9 @@ class Linears:
 def fit_linears(config: TrainConfig, parts: Splits, scale: Scalers) -> Linears:
     """Search inside training, then refit the same banks and penalties on training + validation."""
     specs = tuple(parts.train.spec(name) for name in config.outputs)
-    found = baseline.fit(parts.train, specs, scale, config.linear, config.model.clock_bins)
+    model = config.model
+    told = model.window_bins if model.attention == "full" else model.clock_bins  # both know the time in the segment
+    found = baseline.fit(parts.train, specs, scale, config.linear, told)
     both = parts.development
     final = {s.name: baseline.refit(both, s, scale, found[s.name].bank, found[s.name].penalty) for s in specs}
     return Linears(found, final)
@@ -60,7 +62,7 @@ def fit_linears(config: TrainConfig, parts: Splits, scale: Scalers) -> Linears:
 
 def blend_shares(fit: Fit, linear: dict[str, Linear], validation: Session, scale: Scalers) -> dict[str, float]:
     """Share of NEDS in the blend of each output: best R2 (or log-likelihood) on validation."""
-    ours = train.decode(fit.model, validation)
+    ours = train.decode_live(fit.model, validation)
     bins = np.concatenate([np.arange(a, b) for a, b in validation.segments])
     shares = {}
     for spec in fit.model.specs:

@@ -45,6 +45,7 @@ class Progress:
 
 
 OnStep = Callable[[Progress], None]
+Decode = Callable[[NEDS, Session, int], dict[str, np.ndarray]]
 
 
 @dataclass(slots=True)
@@ -67,12 +68,25 @@ class Resume:
 
 
 def decode(model: NEDS, session: Session, row: int = 0) -> dict[str, np.ndarray]:
-    """Causal decoding of every segment from its cold start; rows follow the segments' bins in order."""
+    """Decoding of every segment from its cold start, whole where attention is full; rows follow the segments' bins."""
     spans = [(int(a), int(b)) for a, b in session.segments]
     return offline.decode(model, session.counts, session.valid, session.clock(), spans, session=row)
 
 
-def skill(model: NEDS, session: Session, scale: Scalers, select: tuple[str, ...], row: int = 0) -> float:
+def decode_live(model: NEDS, session: Session, row: int = 0) -> dict[str, np.ndarray]:
+    """As `decode`, but no bin after the one that is read is seen, whatever the attention."""
+    if model.config.attention == "causal":
+        return decode(model, session, row)
+    longest, most = int(np.diff(session.segments).max()), model.config.window_bins
+    if longest > most:
+        raise DataError(f"a segment of {longest} bins is longer than the {most} of this model; raise model.window_bins")
+    spans = [(int(a), int(b)) for a, b in session.segments]
+    return offline.decode_prefixes(model, session.counts, session.valid, session.clock(), spans, row)
+
+
+def skill(
+    model: NEDS, session: Session, scale: Scalers, select: tuple[str, ...], row: int = 0, decode: Decode = decode
+) -> float:
     """Mean validation skill of the selected outputs: R2, or 1 - cross-entropy / entropy of the prior."""
     bins = np.concatenate([np.arange(a, b) for a, b in session.segments])
     decoded = decode(model, session, row)
@@ -247,9 +261,10 @@ class Training:
         if not self.checked or (learner.step % self.config.fit.check_every and not last):
             return None
         select = self.config.select or self.config.outputs
+        judge = decode_live if self.config.masks.prefix else decode
         mine = range(self.world.rank, len(self.sources), self.world.size)
         values = [
-            skill(learner.smooth, validation, self.sources[s].scale, select, s)
+            skill(learner.smooth, validation, self.sources[s].scale, select, s, judge)
             for s in mine
             if (validation := self.sources[s].validation) is not None
         ]

@@ -28,6 +28,12 @@ def keyed(seed: int, step: int, attempt: int, index: int, purpose: int) -> np.ra
     return np.random.default_rng([seed, step, attempt, index, purpose])
 
 
+def prefix(rng: np.random.Generator, span: tuple[int, int], share: float) -> tuple[int, int]:
+    """With probability `share`, the span up to a random bin: all that a stream knows at that bin."""
+    start, stop = span
+    return (start, int(rng.integers(start + 1, stop + 1))) if rng.random() < share else span
+
+
 class Windows:
     """Cuts batches out of the segments of one session part; reads no more than the bins it cuts."""
 
@@ -117,6 +123,8 @@ class Windows:
         """One sample a generator: batch, hidden (B, T, M), asked (B, T, M), kept units (B, 1, U)."""
         window_bins = self.longest(model) if model.attention == "full" else fit.window_bins
         spans = [self.span(rng, window_bins, model.aligned) for rng in rngs]
+        if mask.prefix and model.attention == "full":
+            spans = [prefix(rng, span, mask.prefix) for rng, span in zip(rngs, spans, strict=True)]
         batch, defined = self.cut(spans, model.clock_bins > 0)
         hidden, asked = np.ones_like(defined), np.zeros_like(defined)
         constant = self.constant(batch)

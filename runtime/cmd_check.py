@@ -27,6 +27,7 @@ def check(
 ) -> None:
     """Check a rig: streams, units, clocks, allowance, engine, outputs, budget."""
     import msgspec
+    import torch
 
     from neds_core import checkpoint as checkpoints
     from runtime import config as rigs, engine as engines, lsl
@@ -39,7 +40,10 @@ def check(
     lsl.configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
     checkpoint = checkpoints.load(Path(config.checkpoint))
     engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights)
-    engines.warm_up(engine, len(checkpoint.units))
+    if not (config.bins.use_markers and config.input.markers):
+        engines.refuse_endless(engine)
+    torch.set_num_threads(1)  # as in a run: its pace is measured
+    step_ms = engines.warm_up(engine, len(checkpoint.units))
     with ExitStack() as stack:
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
         streams = find_streams(config, checkpoint, allow_replay)
@@ -49,6 +53,7 @@ def check(
             stack.enter_context(inlet)
         units_seen = _listen(streams, seconds)
         plan = _plan(config, checkpoint, engine.name)
+        plan["step_ms"], plan["too_slow"] = step_ms, engines.too_slow(engine, step_ms, checkpoint.header.bin_ns)
         plan["spikes"] = _spikes(streams.spikes, units_seen, config.bins.lateness_ms)
         plan["markers"] = _arrivals(streams.markers) if streams.markers is not None else None
         plan["behaviours"] = {name: _arrivals(inlet) for name, inlet in streams.behaviours.items()}
@@ -140,6 +145,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"spikes {s['stream']} on {s['host']} ({s['source']}): {s['received']} received, "
         f"{s['lost_upstream']} lost upstream, clock offset {s['clock_offset_ms']:.3f} ms",
     ]
+    if plan["too_slow"]:
+        out.insert(1, plan["too_slow"])
     if s["arrival_minus_stamp_ms"]:
         out.append(
             f"spikes {_delay(s)}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from neds_core.linear import BankState
 from runtime.layout import Layout, layout
 from runtime.stream_engine import StreamEngine
 from runtime.token import Token
+from runtime.window_engine import WindowEngine
 
 
 class Engine(Protocol):
@@ -21,6 +23,7 @@ class Engine(Protocol):
 
     name: str
     layout: Layout
+    window_bins: int  # it decodes so many bins from a cold start, and knows each by its place there; 0 = no end
 
     def reset(self, position: int = 0) -> None:
         """Start cold at a position."""
@@ -43,6 +46,7 @@ class LinearEngine:
     """The causal ridge (and logistic for classes) stored with a checkpoint."""
 
     name = "linear-numpy-cpu"
+    window_bins = 0
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint, self.layout = checkpoint, layout(checkpoint)
@@ -92,8 +96,8 @@ class BlendEngine:
     name = "blend"
 
     def __init__(self, checkpoint: Checkpoint, weights: Precision = "float32") -> None:
-        self.parts = (StreamEngine(checkpoint, weights), LinearEngine(checkpoint))
-        self.layout = self.parts[0].layout
+        self.parts = (network(checkpoint, weights), LinearEngine(checkpoint))
+        self.layout, self.window_bins = self.parts[0].layout, self.parts[0].window_bins
         self.share = np.zeros(self.layout.n_values, np.float32)
         for name, column in self.layout.columns.items():
             self.share[column] = checkpoint.header.blend[name]
@@ -120,29 +124,63 @@ class BlendEngine:
 ENGINES = ("neds", "ridge", "blend")
 
 
+def network(checkpoint: Checkpoint, weights: Precision = "float32") -> StreamEngine | WindowEngine:
+    """The engine of NEDS: by the window where attention is full, else by the stream."""
+    if checkpoint.header.config.model.attention == "causal":
+        return StreamEngine(checkpoint, weights)
+    if weights != "float32":
+        raise ConfigError(
+            f"engine.weights {weights!r} is for causal checkpoints, and {checkpoint.header.name!r} has full attention; "
+            "leave engine.weights at 'float32'"
+        )
+    return WindowEngine(checkpoint)
+
+
 def create(
     checkpoint: Checkpoint, decoder: str, weights: Precision = "float32"
-) -> StreamEngine | LinearEngine | BlendEngine:
+) -> StreamEngine | WindowEngine | LinearEngine | BlendEngine:
     """The engine of a decoder name. weights: how those of NEDS are stored (see `StreamEngine`)."""
     if decoder not in ENGINES:
         raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(ENGINES)}")
     name = checkpoint.header.name
     if decoder != "neds" and not checkpoint.linear:
         raise ConfigError(f"checkpoint {name!r} holds no linear decoder; train one with neds-rt train")
-    if decoder != "ridge" and checkpoint.header.config.model.attention == "full":
-        raise ConfigError(
-            f"checkpoint {name!r} reads whole windows in both directions (attention 'full') and cannot be streamed; "
-            "choose --decoder ridge, or train with attention = 'causal'"
-        )
     if decoder == "ridge":
         return LinearEngine(checkpoint)
-    return (StreamEngine if decoder == "neds" else BlendEngine)(checkpoint, weights)
+    return network(checkpoint, weights) if decoder == "neds" else BlendEngine(checkpoint, weights)
 
 
-def warm_up(engine: Engine, n_units: int, steps: int = 50) -> None:
-    """Run dense and empty bins through every path, then start cold: nothing is first on the rig."""
+def refuse_endless(engine: Engine) -> None:
+    """Nothing tells such a run where a segment starts, which an engine with a window has to know."""
+    if engine.window_bins:
+        raise ConfigError(
+            f"engine {engine.name} decodes {engine.window_bins} bins from the start of a segment and needs markers; "
+            "name a marker stream and leave bins.use_markers on, or choose a causal checkpoint or --decoder ridge"
+        )
+
+
+def warm_up(engine: Engine, n_units: int, steps: int = 50) -> float:
+    """Run dense and empty bins through every path, then start cold: nothing is first on the rig.
+
+    Returns the median ms of the last quarter of the steps; an engine with a window steps until it is full.
+    """
+    steps = engine.window_bins or steps
+    took = np.zeros(steps)
     for i in range(steps):
-        counts = np.full(n_units, i % 3, np.uint16)
-        engine.step(Token(i, 0, counts, valid=i % 5 != 0, clock=i))
+        token = Token(i, 0, np.full(n_units, i % 3, np.uint16), valid=i % 5 != 0, clock=i)
+        begin = time.perf_counter_ns()
+        engine.step(token)
+        took[i] = (time.perf_counter_ns() - begin) * 1e-6
     engine.skip(3)
     engine.reset()
+    return float(np.median(took[-max(1, steps // 4) :]))
+
+
+def too_slow(engine: Engine, step_ms: float, bin_ns: int) -> str:
+    """One sentence where a step takes longer than the bin that it decodes, else ''."""
+    if step_ms <= bin_ns * 1e-6:
+        return ""
+    return (
+        f"engine {engine.name} takes {step_ms:.1f} ms a step, longer than its bin of {bin_ns * 1e-6:g} ms, and falls "
+        "behind; choose a causal checkpoint or --decoder ridge"
+    )

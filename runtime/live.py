@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -77,6 +78,8 @@ class LiveRun:
             silence_ns=0 if streams.spikes.description.keep_alive else int(bins.silence_ms * 1e6),
             markers=bins.use_markers and streams.markers is not None,
         )
+        if not rules.markers:
+            engines.refuse_endless(self.engine)
         capacity = int(config.score.log_s * 1e9 / checkpoint.header.bin_ns)
         self.log = RunLog(capacity, len(checkpoint.units), self.engine.layout.n_values)
         self.pipeline = Pipeline(binner, self.engine, rules, on_token=self._on_token)
@@ -102,7 +105,9 @@ class LiveRun:
         inlets = self.streams.all()
         for inlet in inlets:
             inlet.clock.start()
-        engines.warm_up(self.engine, len(self.checkpoint.units))
+        step_ms = engines.warm_up(self.engine, len(self.checkpoint.units))
+        if slow := engines.too_slow(self.engine, step_ms, self.checkpoint.header.bin_ns):
+            print(slow, file=sys.stderr, flush=True)
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -21,6 +21,8 @@ def stream(
     """Feed every segment of `session` through binner, engine and token law; returns what was logged."""
     bin_ns = session.bin_ns
     engine = engines.create(checkpoint, decoder)
+    if not markers:
+        engines.refuse_endless(engine)
     binner = Binner(len(session.units), bin_ns, max_age_ns=10**10, future_ns=2_000_000)
     plan = timeline(session, shift_ns)
     n_tokens = sum(s.n_bins + GAP_BINS for s in plan) + GAP_BINS

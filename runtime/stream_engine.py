@@ -69,6 +69,8 @@ def decoded(
 class StreamEngine:
     """One cached spike token a bin and one query for each output; a step allocates nothing."""
 
+    window_bins = 0
+
     def __init__(self, checkpoint: Checkpoint, weights: numba_pack.Precision = "float32") -> None:
         """weights: how they are stored; fewer bits pay where the model does not fit the processor's cache."""
         self.name = "stream-numba-cpu" if weights == "float32" else f"stream-numba-cpu-{weights}"

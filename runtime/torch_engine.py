@@ -19,6 +19,7 @@ class TorchStreamEngine:
     """One cached spike token a bin and one query for each output, in plain torch."""
 
     name = "stream-torch-cpu"
+    window_bins = 0
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint, self.layout = checkpoint, layout(checkpoint)

@@ -50,7 +50,7 @@ def test_a_key_like_no_other_names_them_all() -> None:
     """There is no nearest key to guess."""
     assert refusal(GOOD + "[masks]\nxyz = 1") == (
         "masks.xyz: unknown key, known keys: encoding, decoding, within_spikes, within_behaviour, cross_modal, ratio, "
-        "single_behaviour, causal_suffix, spans, span_bins, modality_dropout"
+        "single_behaviour, causal_suffix, spans, span_bins, modality_dropout, prefix"
     )
 
 

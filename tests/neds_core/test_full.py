@@ -286,4 +286,25 @@ def test_it_is_trained_released_and_decoded_like_any_other(tokenizer: str, sessi
     assert (again["choice"].argmax(1) == label)[label >= 0].mean() > 0.75
     assert {t for p in fit.history for t in p.terms} == {"spikes", *config.outputs}
     assert read.header.imported is None
-    assert not read.clocked
+    assert read.clocked
+    assert {m.bank.clock_bins for m in read.linear.values()} == {read.header.config.model.window_bins}
+
+
+def test_decoded_live_it_sees_no_later_bin(session: Session, make_neds: MakeNeds) -> None:
+    """At the last bin that is the whole segment, before it that is less; a causal model sees the same anyway."""
+    test = sessions.split(session).test
+    full = make_neds(ModelConfig(attention="full", width=16, heads=2, window_bins=25), (12,), session.specs)
+    causal = make_neds(ModelConfig(width=16, heads=2, band=5), (12,), session.specs)
+    bins = np.concatenate([np.arange(a, b) for a, b in test.segments])
+    last = np.isin(bins, test.segments[:, 1] - 1)
+
+    whole, live = train.decode(full, test)["wheel_speed"], train.decode_live(full, test)["wheel_speed"]
+
+    # 1e-5: float32 sums over windows of other shapes
+    np.testing.assert_allclose(live[last], whole[last], atol=1e-5, rtol=1e-5)
+    assert np.abs(live[~last] - whole[~last]).mean() > 0.05
+    short = make_neds(ModelConfig(attention="full", width=16, heads=2, window_bins=24), (12,), session.specs)
+    with pytest.raises(DataError, match=r"25 bins is longer than the 24 of this model; raise model\.window_bins"):
+        train.decode_live(short, test)
+    seen = train.decode(causal, test), train.decode_live(causal, test)
+    np.testing.assert_array_equal(seen[0]["wheel_speed"], seen[1]["wheel_speed"])

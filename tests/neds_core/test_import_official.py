@@ -148,8 +148,8 @@ def test_padding_is_folded_into_the_bias(content: dict[str, Any], path: Path) ->
         torch.testing.assert_close(ours[OURS.get(name, name)], wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_it_decodes_offline_and_is_not_streamed(path: Path) -> None:
-    """Whole segments of at most the window, through the same function as any other; engines refuse it."""
+def test_it_decodes_offline_and_by_the_window_engine(path: Path) -> None:
+    """Whole segments of at most the window, through the same function as any other; no linear decoder beside it."""
     read = through_file(converter.convert(path, Supplied(sizes=SIZES)), path)
     counts, valid = np.random.default_rng(0).integers(0, 3, (50, 10)), np.ones(50, bool)
 
@@ -162,8 +162,7 @@ def test_it_decodes_offline_and_is_not_streamed(path: Path) -> None:
         "whisker_motion_energy": (50,),
     }
     assert all(np.isfinite(v).all() for v in decoded.values())
-    with pytest.raises(ConfigError, match="cannot be streamed"):
-        engines.create(read, "neds")
+    assert engines.create(read, "neds").name == "window-torch-cpu"
     with pytest.raises(ConfigError, match="no linear decoder"):
         engines.create(read, "ridge")
 

@@ -173,6 +173,26 @@ def test_a_sample_asks_only_what_is_defined(train: Session, scale: Scalers, tiny
     assert abs(share.mean() - 0.75) < 0.025  # five standard errors of 50 * 16 * 12 draws
 
 
+def test_prefixes_end_at_every_bin_of_a_segment(train: Session, scale: Scalers, tiny: TrainConfig) -> None:
+    """Of full attention alone, all of them or the share that is asked; the start stays the segment's."""
+    windows, masks = Windows(train, train.specs, scale), MaskConfig(prefix=1.0)
+    size = ModelConfig(attention="full", window_bins=25)
+
+    def lengths(masks: MaskConfig, model: ModelConfig) -> np.ndarray:
+        rngs = np.random.default_rng(0).spawn(400)
+        batch = windows.sample(rngs, tiny.fit, model, masks)[0]
+        assert (batch.counts[:, 0].sum(1) > 0).float().mean() > 0.9  # bin 0 is never padding
+        filled = torch.where(batch.traces["wheel_speed"].isfinite(), torch.arange(batch.valid.shape[1]), 0)
+        return filled.max(1).values.numpy() + 1
+
+    assert set(lengths(masks, size)) == set(range(1, 26))
+    half = lengths(msgspec.structs.replace(masks, prefix=0.5), size)
+    assert 0.4 < (half == 25).mean() < 0.65
+    assert (lengths(MaskConfig(), size) == 25).all()
+    causal = ModelConfig(clock_bins=25)
+    np.testing.assert_array_equal(lengths(masks, causal), lengths(MaskConfig(), causal))
+
+
 def test_no_unit_is_dropped_at_share_zero(train: Session, scale: Scalers, tiny: TrainConfig) -> None:
     """And all at share one."""
     for share in (0.0, 1.0):
