@@ -147,6 +147,9 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
         ours, theirs = getattr(config.model, key), getattr(old.config, key)
         if ours != theirs:
             raise ConfigError(f"model.{key} is {ours}, but the trunk's is {theirs}; set it to {theirs}")
+    ours, theirs = sorted(config.model.without), sorted(old.config.without)
+    if ours != theirs:
+        raise ConfigError(f"model.without is {ours}, but the trunk's is {theirs}; set it to {theirs}")
     if source.train.bin_ns != trunk.header.bin_ns:
         raise ConfigError(f"recording {source.train.name!r} has other bins than the trunk; use one of its bin width")
     place = {spec.name: (m, spec) for m, spec in enumerate(old.specs, start=1)}
