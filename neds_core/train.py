@@ -162,7 +162,8 @@ class Training:
         parts = (config, seed, self.steps, [(s.train.name, s.train.units.sha256) for s in sources])
         self.identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
         if resume is not None:
-            self._restore(train_state.load(resume.path, self.identity))
+            # the first process alone saves, and the others may be on machines with other folders
+            self._restore(world.from_first(lambda: train_state.load(resume.path, self.identity)))
 
     def run(self, on_step: OnStep | None) -> Fit:
         """Train to the end, an interrupt, or the request to stop."""

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from neds_core import pretrain, session as sessions, train
-from neds_core.config import PretrainConfig
+from neds_core.config import PretrainConfig, load
 from neds_core.distributed import World
 from neds_core.errors import CheckpointError
 from neds_core.model import NEDS
@@ -147,6 +147,56 @@ def test_a_state_of_another_training_is_refused(
     resume.path.write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="not a training state"):
         train.fit_many(many, sources, 1, resume=resume)
+
+
+ON_TWO_MACHINES = """
+import sys
+from pathlib import Path
+from torch import distributed as dist
+from neds_core import config, distributed, pretrain, train
+from neds_core.errors import CheckpointError
+
+path, seed = Path(sys.argv[1]), int(sys.argv[2])
+with distributed.world("cpu") as world:
+    settings = config.load(path, config.PretrainConfig)
+    sources = pretrain.read_sources(settings, path.parent, world)
+    resume = train.Resume(path.parent / f"of-rank-{world.rank}.state")
+    try:
+        found = train.Training(settings, sources, seed, world=world, resume=resume).run(None)
+    except CheckpointError as error:
+        print("refused" if "another training" in str(error) else error, flush=True)
+    else:
+        weights = sum(float(p.double().sum()) for p in found.model.parameters())
+        print([p.step for p in found.history], weights, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_processes_with_folders_of_their_own_go_on_together(folder: Callable[..., Path]) -> None:
+    """Only the first has a state, of step 4: both go on at 5, or both are refused; the second used to begin at 1."""
+    config = folder("apart", {"steps": 8, "save_every": 4, "check_every": 4, "batch": 14})
+    settings = load(config, PretrainConfig)
+    found = pretrain.read_sources(settings, config.parent, World())
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 5:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train.fit_many(settings, found, 5, on_step=stop, resume=Resume(config.parent / "of-rank-0.state"))
+    script = config.with_name("on_two_machines.py")
+    script.write_text(ON_TWO_MACHINES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    said = []
+    for seed in ("5", "6"):
+        done = subprocess.run([*torchrun, script, config, seed], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.splitlines())
+
+    (first, second), refused = said
+    assert first == second
+    assert first.startswith("[5, 6, 7, 8]")
+    assert refused == ["refused"] * 2
 
 
 def test_one_process_of_none_sums_to_itself() -> None:
