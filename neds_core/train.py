@@ -22,7 +22,7 @@ import torch
 from neds_core import losses, offline, scalers as scaling, scores, train_state
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.distributed import World
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
 from neds_core.optim import Learner
 from neds_core.scalers import Scalers
@@ -121,9 +121,10 @@ def fit_many(
 
     Without them, run exactly `steps` of the same schedule (the refit on training + validation). Skill is
     the mean over sessions, measured every `check_every` steps and at the last. start: the model to go on
-    from, which is not changed; else a fresh one. `on_step` is called in the first process alone.
-    KeyboardInterrupt keeps the best so far and says so in the result. With `resume`, a state is written
-    every `save_every` steps and when asked to stop, and a training that finds one goes on from it.
+    from, which is not changed; else a fresh one, which a configuration with a trunk refuses. `on_step` is
+    called in the first process alone. KeyboardInterrupt keeps the best so far and says so in the result.
+    With `resume`, a state is written every `save_every` steps and when asked to stop, and a training that
+    finds one goes on from it.
     """
     return Training(config, sources, seed, steps, start, world, resume).run(on_step)
 
@@ -141,6 +142,8 @@ class Training:
         world: World | None = None,
         resume: Resume | None = None,
     ) -> None:
+        if isinstance(config, TrainConfig) and config.finetune.trunk and start is None:
+            raise ConfigError("finetune.trunk is set, but this training starts afresh; take [finetune] out")
         world = world or World()
         self.config, self.sources, self.seed, self.world, self.resume = config, sources, seed, world, resume
         self.specs = shared_specs(sources, config.outputs)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from neds_core import losses, release, scalers, scores, session as sessions, sources, train
-from neds_core.config import MaskConfig, TrainConfig
-from neds_core.errors import DataError
+from neds_core.config import FinetuneConfig, MaskConfig, TrainConfig
+from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
 from neds_core.scalers import Scalers
 from neds_core.session import Session, Splits
@@ -185,6 +185,14 @@ def test_a_finished_model_is_trained_further(tiny: TrainConfig, parts: Splits, s
         moved = {name for name, p in again.named_parameters() if not torch.equal(p, made.state_dict()[name])}
         assert moved == {name for name, _ in made.named_parameters()} - {"session", "clock.weight"}
         assert not any(again.get_parameter(name).any() for name in ("session", "clock.weight"))
+
+
+def test_fine_tuning_needs_a_model_to_start_from(tiny: TrainConfig, parts: Splits, scale: Scalers) -> None:
+    """Its first stage would train beside a trunk of noise."""
+    config = msgspec.structs.replace(tiny, finetune=FinetuneConfig("trunk.safetensors"))
+
+    with pytest.raises(ConfigError, match=r"take \[finetune\] out"):
+        train.fit(config, parts.train, parts.validation, scale, 0, steps=1)
 
 
 def test_a_batch_that_asks_nothing_is_drawn_again(tiny: TrainConfig, session: Session) -> None:
