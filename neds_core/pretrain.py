@@ -170,17 +170,23 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
     return model
 
 
+def _lines_until(path: Path, done: int) -> list[str]:
+    """Lines of an earlier run up to step `done`; one that a crash cut short is not among them."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if done and path.exists() else []
+    return [line for line in lines if line.endswith("\n") and msgspec.json.decode(line, type=Progress).step <= done]
+
+
 @contextmanager
 def _log(path: Path, done: int) -> Iterator[train.OnStep]:
-    """One JSON line a step; of an earlier run, the first `done` steps are kept."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:done] if done and path.exists() else []
-    with path.open("w", encoding="utf-8") as file:
+    """One JSON line a step, there before the step's state is; of an earlier run, those up to step `done` are kept."""
+    lines = _lines_until(path, done)
+    with path.open("w", encoding="utf-8", buffering=1) as file:
         file.writelines(lines)
+        file.flush()
 
         def write(progress: Progress) -> None:
             file.write(msgspec.json.encode(progress).decode() + "\n")
             if progress.skill is not None:
-                file.flush()
                 at = f"step {progress.step}/{progress.steps}"
                 print(f"{at} loss {progress.loss:.4f} skill {progress.skill:.4f}", flush=True)
 

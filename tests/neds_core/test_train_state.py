@@ -108,6 +108,37 @@ def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable
     assert not killed.with_suffix(".state").exists()
 
 
+HARD_STOP = """
+import os, sys
+from pathlib import Path
+from neds_core import pretrain, train_state
+
+save = train_state.save
+
+def save_for_the_last_time(*given):
+    save(*given)
+    os._exit(9)
+
+train_state.save = save_for_the_last_time
+pretrain.run(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_hard_stop_loses_no_line_of_the_log(folder: Callable[..., Path]) -> None:
+    """Gone right after a state was saved, between two checks: the log of the rest joins on, also after a cut line."""
+    config = folder("hard", {"steps": 10, "save_every": 4, "check_every": 100})
+    out = config.with_name("hard.safetensors")
+
+    done = subprocess.run([sys.executable, "-c", HARD_STOP, config, out], timeout=120)
+    assert done.returncode == 9
+    with out.with_suffix(".jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')
+    pretrain.run(config, out)
+
+    steps = [json.loads(line)["step"] for line in out.with_suffix(".jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 11))
+
+
 def test_a_crash_loses_no_more_than_the_steps_since_the_last_state(
     many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
 ) -> None:
