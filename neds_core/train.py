@@ -162,9 +162,10 @@ class Training:
         self.checked = all(source.validation is not None for source in sources)
         self.best = Fit(copy.deepcopy(model), 0, -np.inf)
         self.waited = 0
-        parts = (config, seed, self.steps, [(s.train.name, s.train.units.sha256) for s in sources])
-        self.identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+        self.identity = ""
         if resume is not None:
+            parts = (train_state.our_version(), config, seed, self.steps, [(s.train.name, s.sha256) for s in sources])
+            self.identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
             # the first process alone saves, and the others may be on machines with other folders
             self._restore(world.from_first(lambda: train_state.load(resume.path, self.identity)))
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import pretrain, session as sessions, train
+from neds_core import pretrain, session as sessions, train, train_state
 from neds_core.config import PretrainConfig, load
 from neds_core.distributed import World
 from neds_core.errors import CheckpointError
@@ -160,10 +161,30 @@ def test_a_crash_loses_no_more_than_the_steps_since_the_last_state(
     assert same_bits(resumed.model, through.model)
 
 
+def recounted(source: Source) -> Source:
+    """The same units with one spike more."""
+    counts = source.train.counts.copy()
+    counts[3, 2] += 1
+    return replace(source, train=replace(source.train, counts=counts))
+
+
+def relabelled(source: Source) -> Source:
+    """One bin of the wheel is other."""
+    wheel = source.train.values["wheel_speed"].copy()
+    wheel[3] += 1
+    return replace(source, train=replace(source.train, values=source.train.values | {"wheel_speed": wheel}))
+
+
+def shortened(source: Source) -> Source:
+    """One trial of validation less."""
+    assert source.validation is not None
+    return replace(source, validation=replace(source.validation, segments=source.validation.segments[1:]))
+
+
 def test_a_state_of_another_training_is_refused(
-    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
+    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another seed, another learning rate, a damaged file, and a file that would run code."""
+    """Another seed, learning rate, recording or version, a damaged file, and a file that would run code."""
     resume = Resume(tmp_path / "a.state", lambda: True)
     assert train.fit_many(many, sources, 1, resume=resume).interrupted
     other = msgspec.structs.replace(many, fit=msgspec.structs.replace(many.fit, learning_rate=2e-2))
@@ -172,6 +193,13 @@ def test_a_state_of_another_training_is_refused(
         train.fit_many(many, sources, 2, resume=resume)
     with pytest.raises(CheckpointError, match="another training"):
         train.fit_many(other, sources, 1, resume=resume)
+    with monkeypatch.context() as later:
+        later.setattr(train_state, "version", lambda _: "9.0")
+        with pytest.raises(CheckpointError, match="another training"):
+            train.fit_many(many, sources, 1, resume=resume)
+    for redone in (recounted(sources[0]), relabelled(sources[0]), shortened(sources[0])):
+        with pytest.raises(CheckpointError, match="another training"):
+            train.fit_many(many, (redone, *sources[1:]), 1, resume=resume)
     torch.save({"format": 1, "identity": "", "learner": StoppedError()}, resume.path)
     with pytest.raises(CheckpointError, match="not a training state"):
         train.fit_many(many, sources, 1, resume=resume)
