@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed as dist, nn
 
-from neds_core.errors import ConfigError
+from neds_core.errors import ConfigError, NedsError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,21 @@ class World:
         if self.size > 1:
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, src=0)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, which alone calls it; a `NedsError` is raised in every process."""
+        if self.size == 1:
+            return make()
+        sent: list[T | NedsError | None] = [None]
+        if self.rank == 0:
+            try:
+                sent = [make()]
+            except NedsError as error:
+                sent = [error]
+        dist.broadcast_object_list(sent, src=0, device=self.device)
+        if isinstance(sent[0], NedsError):
+            raise sent[0]
+        return cast(T, sent[0])
 
     def sum_gradients(self, parameters: list[nn.Parameter], more: Tensor) -> Tensor:
         """Sum the gradients of `parameters` in place, in one message with `more` (n,) float32, whose sum is returned.

@@ -119,10 +119,15 @@ class NEDS(nn.Module):
             nn.init.zeros_(head.bias)
         if self.clock is not None:
             nn.init.normal_(self.clock.weight, std=0.3)
-        time = self.position if config.attention == "full" else self.clock.weight if self.clock is not None else None
-        for name, table in (("modality", self.modality), ("session", self.session), ("temporal", time)):
-            if name in config.without and table is not None:
-                nn.init.zeros_(table).requires_grad_(False)
+        for name in self.left_out:
+            nn.init.zeros_(self.get_parameter(name)).requires_grad_(False)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Names of the parameters of the embeddings that `config.without` leaves out: zero, and never trained."""
+        time = "position" if self.config.attention == "full" else "clock.weight" if self.clock is not None else None
+        tables = {"modality": "modality", "session": "session", "temporal": time}
+        return frozenset(table for name in self.config.without if (table := tables[name]) is not None)
 
     def tokenizer(self, session: int = 0) -> UnitTokenizer | UnitStitcher:
         """The spike tokenizer of a session."""

@@ -43,6 +43,8 @@ class Sizes(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.modalities[:1] != (SPIKES,) or len(self.modalities) < 2:
             raise ValueError(f"modalities do not begin with {SPIKES!r} and go on with a behaviour")
+        if self.heads < 1:
+            raise ValueError("heads is not at least 1")
         if not self.sessions or len(self.sessions) != len(self.session_rows):
             raise ValueError("sessions and session_rows differ in length or are empty")
 

@@ -35,7 +35,6 @@ class Learner:
         self.model, self.config, self.stages = model, config, stages
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         self.step = 0
-        self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}  # embeddings left out
         if config.compile:
             for block in model.layers:
                 block.compile()
@@ -62,7 +61,7 @@ class Learner:
         plan, decay = self.stages[stage], self.config.weight_decay
         self.left = plan.steps
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(role(name) in plan.trains and name not in self.frozen)
+            parameter.requires_grad_(role(name) in plan.trains and name not in self.model.left_out)
             parameter.grad = None
         trained = [p for p in self.model.parameters() if p.requires_grad]
         groups = [

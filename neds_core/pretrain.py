@@ -147,6 +147,9 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
         ours, theirs = getattr(config.model, key), getattr(old.config, key)
         if ours != theirs:
             raise ConfigError(f"model.{key} is {ours}, but the trunk's is {theirs}; set it to {theirs}")
+    ours, theirs = sorted(config.model.without), sorted(old.config.without)
+    if ours != theirs:
+        raise ConfigError(f"model.without is {ours}, but the trunk's is {theirs}; set it to {theirs}")
     if source.train.bin_ns != trunk.header.bin_ns:
         raise ConfigError(f"recording {source.train.name!r} has other bins than the trunk; use one of its bin width")
     place = {spec.name: (m, spec) for m, spec in enumerate(old.specs, start=1)}
@@ -167,17 +170,23 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
     return model
 
 
+def _lines_until(path: Path, done: int) -> list[str]:
+    """Lines of an earlier run up to step `done`; one that a crash cut short is not among them."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if done and path.exists() else []
+    return [line for line in lines if line.endswith("\n") and msgspec.json.decode(line, type=Progress).step <= done]
+
+
 @contextmanager
 def _log(path: Path, done: int) -> Iterator[train.OnStep]:
-    """One JSON line a step; of an earlier run, the first `done` steps are kept."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:done] if done and path.exists() else []
-    with path.open("w", encoding="utf-8") as file:
+    """One JSON line a step, there before the step's state is; of an earlier run, those up to step `done` are kept."""
+    lines = _lines_until(path, done)
+    with path.open("w", encoding="utf-8", buffering=1) as file:
         file.writelines(lines)
+        file.flush()
 
         def write(progress: Progress) -> None:
             file.write(msgspec.json.encode(progress).decode() + "\n")
             if progress.skill is not None:
-                file.flush()
                 at = f"step {progress.step}/{progress.steps}"
                 print(f"{at} loss {progress.loss:.4f} skill {progress.skill:.4f}", flush=True)
 

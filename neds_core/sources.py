@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,17 @@ class Source:
     train: Session
     validation: Session | None
     scale: Scalers
+
+    @property
+    def sha256(self) -> str:
+        """Identity of what is trained and validated on, wherever it is stored. Reads all of it."""
+        parts = (self.train,) if self.validation is None else (self.train, self.validation)
+        arrays = [a for p in parts for a in (p.segments, p.counts, p.valid, *(p.values[s.name] for s in p.specs))]
+        found = hashlib.sha256(self.train.units.sha256.encode())
+        for array in {id(a): a for a in arrays}.values():  # the parts of a split share all but their segments
+            found.update(f"{array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
 
 
 def shared_specs(sources: tuple[Source, ...], names: tuple[str, ...]) -> tuple[BehaviourSpec, ...]:

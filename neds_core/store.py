@@ -7,9 +7,9 @@ need no more memory than the pages in use.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -34,14 +34,17 @@ def write(session: Session, folder: Path) -> None:
         "unit_depth_um": session.units.depth_um,
         **{f"value-{m}": session.values[spec.name] for m, spec in enumerate(session.specs)},
     }
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial = folder.with_name(f"{folder.name}.partial-{uuid4().hex}")
     partial.mkdir(parents=True)
     try:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
         (partial / HEADER).write_bytes(msgspec.json.encode(header))
-        if not folder.exists():  # another training may have stored it meanwhile
+        try:
             partial.rename(folder)
+        except OSError:
+            if not (folder / HEADER).exists():  # else another training, of any machine, has stored it meanwhile
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

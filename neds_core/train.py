@@ -22,7 +22,7 @@ import torch
 from neds_core import losses, offline, scalers as scaling, scores, train_state
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.distributed import World
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
 from neds_core.optim import Learner
 from neds_core.scalers import Scalers
@@ -135,9 +135,10 @@ def fit_many(
 
     Without them, run exactly `steps` of the same schedule (the refit on training + validation). Skill is
     the mean over sessions, measured every `check_every` steps and at the last. start: the model to go on
-    from, which is not changed; else a fresh one. `on_step` is called in the first process alone.
-    KeyboardInterrupt keeps the best so far and says so in the result. With `resume`, a state is written
-    every `save_every` steps and when asked to stop, and a training that finds one goes on from it.
+    from, which is not changed; else a fresh one, which a configuration with a trunk refuses. `on_step` is
+    called in the first process alone. KeyboardInterrupt keeps the best so far and says so in the result.
+    With `resume`, a state is written every `save_every` steps and when asked to stop, and a training that
+    finds one goes on from it.
     """
     return Training(config, sources, seed, steps, start, world, resume).run(on_step)
 
@@ -155,6 +156,8 @@ class Training:
         world: World | None = None,
         resume: Resume | None = None,
     ) -> None:
+        if isinstance(config, TrainConfig) and config.finetune.trunk and start is None:
+            raise ConfigError("finetune.trunk is set, but this training starts afresh; take [finetune] out")
         world = world or World()
         self.config, self.sources, self.seed, self.world, self.resume = config, sources, seed, world, resume
         self.specs = shared_specs(sources, config.outputs)
@@ -173,10 +176,12 @@ class Training:
         self.checked = all(source.validation is not None for source in sources)
         self.best = Fit(copy.deepcopy(model), 0, -np.inf)
         self.waited = 0
-        parts = (config, seed, self.steps, [(s.train.name, s.train.units.sha256) for s in sources])
-        self.identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+        self.identity = ""
         if resume is not None:
-            self._restore(train_state.load(resume.path, self.identity))
+            parts = (train_state.our_version(), config, seed, self.steps, [(s.train.name, s.sha256) for s in sources])
+            self.identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+            # the first process alone saves, and the others may be on machines with other folders
+            self._restore(world.from_first(lambda: train_state.load(resume.path, self.identity)))
 
     def run(self, on_step: OnStep | None) -> Fit:
         """Train to the end, an interrupt, or the request to stop."""

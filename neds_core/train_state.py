@@ -7,6 +7,7 @@ random generator.
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ import torch
 from neds_core.errors import CheckpointError
 
 FORMAT = 1
+
+
+def our_version() -> str:
+    """Version of neds-rt; "not installed" where it runs from a checkout alone."""
+    try:
+        return version("neds-rt")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def save(state: dict[str, Any], identity: str, path: Path) -> None:

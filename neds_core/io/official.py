@@ -73,6 +73,9 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(model, dict) or not model or not all(isinstance(v, Tensor) for v in model.values()):
         raise CheckpointError(f'{path} holds no state dict under "model"; give a checkpoint of the published training')
     made["model"] = {str(k).removeprefix("module."): v.float() for k, v in model.items()}  # DDP's prefix
+    for name, value in made["model"].items():
+        if not value.numel() or not value.isfinite().all():
+            raise CheckpointError(f"{path}: {name} is empty or not finite; give a checkpoint whose training went well")
     return made
 
 
@@ -108,9 +111,12 @@ def trained_rows(made: dict[str, Any]) -> tuple[int, ...]:
     names = list(made["model"])
     table = Names(SPIKES).session
     optimizer = made.get("optimizer")
-    states = optimizer.get("state", {}) if isinstance(optimizer, dict) else {}
-    moment = states.get(names.index(table), {}).get("exp_avg_sq") if table in names else None
-    if moment is None or moment.shape != made["model"][table].shape or len(states) != len(names):
+    states = optimizer.get("state") if isinstance(optimizer, dict) else None
+    if not isinstance(states, dict) or table not in names or len(states) != len(names):
+        return ()
+    state = states.get(names.index(table))
+    moment = state.get("exp_avg_sq") if isinstance(state, dict) else None
+    if not isinstance(moment, Tensor) or moment.ndim != 2 or moment.shape != made["model"][table].shape:
         return ()
     return tuple(int(r) for r in torch.nonzero(moment.any(1)).flatten())
 
@@ -133,7 +139,8 @@ def convert(path: Path, supplied: Supplied) -> Checkpoint:
             raise CheckpointError(
                 f"--units are those of one session; add --session, one of {', '.join(sizes.sessions)}"
             )
-        _drop_padding(weights, first, len(supplied.units))
+        with official.refusing():
+            _drop_padding(weights, first, len(supplied.units))
     else:
         assumed += (f"all {padded} spike columns are units, none is padding; their ids and regions are not known",)
     units = supplied.units or UnitTable(np.arange(padded), np.full(padded, "unknown"), np.full(padded, np.nan, "f4"))

@@ -52,3 +52,12 @@ def test_a_search_goes_on_where_it_stopped_and_never_reads_the_test_part(session
     path.write_text(CONFIG.replace("steps = 4", "steps = 5"))
     with pytest.raises(ConfigError, match="another configuration"):
         tune.search(path, 5, storage)
+
+
+def test_a_configuration_to_fine_tune_is_refused(session: Session, tmp_path: Path) -> None:
+    """Its trials would start afresh, in the stages of fine-tuning."""
+    (tmp_path / "c.toml").write_text(CONFIG + '[finetune]\ntrunk = "t.safetensors"')
+    values = {key: low for key, (low, _, _) in tune.SPACE.items()}
+
+    with pytest.raises(ConfigError, match="finetune"):
+        tune.skill(config.load(tmp_path / "c.toml", TrainConfig), session, values, seeds=1)

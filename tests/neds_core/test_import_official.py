@@ -125,6 +125,24 @@ def test_rows_of_the_session_table_are_read_off_the_optimiser(content: dict[str,
     assert taken.session_rows == (17, 55)
 
 
+@pytest.mark.parametrize("damaged", ["all", "one", "moment", "flat"])
+def test_an_optimiser_that_is_damaged_tells_nothing(content: dict[str, Any], path: Path, damaged: str) -> None:
+    """A list for a table, numbers for states or moments, or a moment without rows: the first rows are assumed."""
+    weights = content["model"]
+    moments = {"all": 0, "one": 1, "moment": {"exp_avg_sq": 1}, "flat": {"exp_avg_sq": torch.ones(3)}}
+    state: object = [1, 2] if damaged == "all" else dict.fromkeys(range(len(weights)), moments[damaged])
+    name = Names(SPIKES).session
+    torch.save(content | {"optimizer": {"state": state}}, path)
+
+    taken = converter.convert(path, Supplied(heads=4)).header.imported
+
+    assert taken is not None
+    assert taken.session_rows == (0, 1)
+    assert any("first rows" in said for said in taken.assumed)
+    flat = {"model": {name: torch.ones(3)}, "optimizer": {"state": {0: moments["flat"]}}}
+    assert converter.trained_rows(flat) == ()
+
+
 def test_padding_is_folded_into_the_bias(content: dict[str, Any], path: Path) -> None:
     """The source pads a session's units with -1: with its unit table, the same outputs from its own units alone."""
     units = UnitTable(np.array([4, 8, 15]), np.array(["ca1"] * 3), np.zeros(3, np.float32))
@@ -214,12 +232,25 @@ def no_heads(content: dict[str, Any]) -> None:
     content["model"] = {k: v for k, v in content["model"].items() if "stitch_decoder_dict" not in k}
 
 
+def no_width(content: dict[str, Any]) -> None:
+    content["model"] = content["model"] | {"mask_token": torch.zeros(0)}
+
+
+def diverged(content: dict[str, Any]) -> None:
+    """One NaN among the weights."""
+    bias = content["model"]["encoder_norm.bias"].clone()
+    bias[1] = np.nan
+    content["model"] = content["model"] | {"encoder_norm.bias": bias}
+
+
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
         (no_model, 'no state dict under "model"'),
         (no_tensors, 'no state dict under "model"'),
         (other_model, "not a multimodal model"),
+        (no_width, "mask_token is empty or not finite"),
+        (diverged, "encoder_norm.bias is empty or not finite"),
         (no_heads, "lack 'encoder_embeddings"),
     ],
 )
@@ -241,6 +272,8 @@ def test_what_does_not_fit_the_model_is_refused(path: Path) -> None:
     assert "add --session" in refusal(path, Supplied(units=units))
     assert "the model only 10" in refusal(path, Supplied(units=units, session=first))
     assert "give the number of heads" in refusal(path, Supplied(heads=5))
+    with pytest.raises(ValueError, match="at least 1"):
+        official.Sizes(0, SIZES.modalities, SIZES.sessions, SIZES.session_rows)
     assert "does not exist" in refusal(path.with_name("none.pt"))
 
 

@@ -21,8 +21,6 @@ from neds_core.sources import Source
 
 SESSIONS = 3
 
-SESSIONS = 3
-
 
 def same_bits(a: NEDS, b: NEDS) -> bool:
     """Whether two models hold the same tensors."""
@@ -138,13 +136,16 @@ def test_fine_tuning_trains_what_its_stages_say(
 def test_a_trunk_that_does_not_fit_is_refused(
     tiny: TrainConfig, trunk: Pretrained, sources: tuple[Source, ...]
 ) -> None:
-    """Other sizes, or an output it was not trained for."""
+    """Other sizes, other embeddings left out, or an output it was not trained for."""
+    bare = msgspec.structs.replace(tiny, model=msgspec.structs.replace(tiny.model, without=("session",)))
     wide = msgspec.structs.replace(tiny, model=msgspec.structs.replace(tiny.model, width=32))
     specs = tuple(msgspec.structs.replace(s, classes=("a", "b")) if s.classes else s for s in sources[0].train.specs)
     other = replace(sources[0], train=replace(sources[0].train, specs=specs))
 
     with pytest.raises(ConfigError, match=r"model.width is 32, but the trunk's is 16"):
         pretrain.graft(trunk, wide, sources[0], 0)
+    with pytest.raises(ConfigError, match=r"model.without is \['session'\], but the trunk's is \[\]"):
+        pretrain.graft(trunk, bare, sources[0], 0)
     with pytest.raises(ConfigError, match="'choice' is none of the trunk's"):
         pretrain.graft(trunk, tiny, other, 0)
 

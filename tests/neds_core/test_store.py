@@ -38,3 +38,44 @@ def test_a_stored_session_is_the_recording_mapped(session: Session, tmp_path: Pa
         store.load(folder)
     with pytest.raises(DataError, match="does not exist"):
         store.prepare(tmp_path / "b.npz", tmp_path / "store")
+
+
+def test_two_trainings_store_a_recording_at_once(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines may have the same process id; the second finds the folder of the first in place, and uses it."""
+    folder, into = tmp_path / "store" / "a", np.save
+    begun: list[Path] = []
+
+    def meanwhile(file: Path, array: np.ndarray, **more: bool) -> None:
+        begun.append(file.parent)
+        if len(begun) == 1:
+            store.write(session, folder)
+        into(file, array, **more)
+
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    monkeypatch.setattr(np, "save", meanwhile)
+    store.write(replace(session, name="late"), folder)
+
+    assert len(set(begun)) == 2
+    assert store.load(folder).name == session.name
+    assert [p.name for p in folder.parent.iterdir()] == ["a"]
+
+
+def test_two_trainings_end_at_once(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder appears in the moment before it is renamed to; any other failure is told."""
+    folder, rename = tmp_path / "store" / "a", Path.rename
+
+    def late(partial: Path, to: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        store.write(session, folder)
+        return partial.rename(to)
+
+    monkeypatch.setattr(Path, "rename", late)
+    store.write(session, folder)
+    assert store.load(folder).name == session.name
+
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        store.write(session, tmp_path / "file")
+    assert [p.name for p in folder.parent.iterdir()] == ["a"]

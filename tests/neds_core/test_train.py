@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 import torch
 
 from neds_core import losses, release, scalers, scores, session as sessions, sources, train
-from neds_core.config import MaskConfig, TrainConfig
-from neds_core.errors import DataError
+from neds_core.config import FinetuneConfig, MaskConfig, TrainConfig
+from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
 from neds_core.scalers import Scalers
 from neds_core.session import Session, Splits
@@ -170,6 +171,28 @@ def test_a_refit_runs_as_many_steps_as_it_is_told(run: Run) -> None:
     assert [(p.step, p.steps, p.skill) for p in seen] == [(n, 7, None) for n in range(1, 8)]
     assert [p.loss for p in long.history[:7]] == [p.loss for p in seen]
     assert not same_bits(short.model, long.model)
+
+
+def test_a_finished_model_is_trained_further(tiny: TrainConfig, parts: Splits, scale: Scalers) -> None:
+    """One whose gradients are off, as files are read, learns; what it was made without stays zero."""
+    size = msgspec.structs.replace(tiny.model, clock_bins=5, without=("temporal", "session"))
+    config = msgspec.structs.replace(tiny, model=size)
+    made = train.fit(config, parts.train, None, scale, 0, steps=2).model
+
+    for start in (made, copy.deepcopy(made).requires_grad_(False)):
+        again = train.fit(config, parts.train, None, scale, 0, steps=2, start=start).model
+
+        moved = {name for name, p in again.named_parameters() if not torch.equal(p, made.state_dict()[name])}
+        assert moved == {name for name, _ in made.named_parameters()} - {"session", "clock.weight"}
+        assert not any(again.get_parameter(name).any() for name in ("session", "clock.weight"))
+
+
+def test_fine_tuning_needs_a_model_to_start_from(tiny: TrainConfig, parts: Splits, scale: Scalers) -> None:
+    """Its first stage would train beside a trunk of noise."""
+    config = msgspec.structs.replace(tiny, finetune=FinetuneConfig("trunk.safetensors"))
+
+    with pytest.raises(ConfigError, match=r"take \[finetune\] out"):
+        train.fit(config, parts.train, parts.validation, scale, 0, steps=1)
 
 
 def test_a_batch_that_asks_nothing_is_drawn_again(tiny: TrainConfig, session: Session) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import pretrain, session as sessions, train
-from neds_core.config import PretrainConfig
+from neds_core import pretrain, session as sessions, train, train_state
+from neds_core.config import PretrainConfig, load
 from neds_core.distributed import World
 from neds_core.errors import CheckpointError
 from neds_core.model import NEDS
@@ -108,6 +109,37 @@ def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable
     assert not killed.with_suffix(".state").exists()
 
 
+HARD_STOP = """
+import os, sys
+from pathlib import Path
+from neds_core import pretrain, train_state
+
+save = train_state.save
+
+def save_for_the_last_time(*given):
+    save(*given)
+    os._exit(9)
+
+train_state.save = save_for_the_last_time
+pretrain.run(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_hard_stop_loses_no_line_of_the_log(folder: Callable[..., Path]) -> None:
+    """Gone right after a state was saved, between two checks: the log of the rest joins on, also after a cut line."""
+    config = folder("hard", {"steps": 10, "save_every": 4, "check_every": 100})
+    out = config.with_name("hard.safetensors")
+
+    done = subprocess.run([sys.executable, "-c", HARD_STOP, config, out], timeout=120)
+    assert done.returncode == 9
+    with out.with_suffix(".jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')
+    pretrain.run(config, out)
+
+    steps = [json.loads(line)["step"] for line in out.with_suffix(".jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 11))
+
+
 def test_a_crash_loses_no_more_than_the_steps_since_the_last_state(
     many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
 ) -> None:
@@ -129,10 +161,30 @@ def test_a_crash_loses_no_more_than_the_steps_since_the_last_state(
     assert same_bits(resumed.model, through.model)
 
 
+def recounted(source: Source) -> Source:
+    """The same units with one spike more."""
+    counts = source.train.counts.copy()
+    counts[3, 2] += 1
+    return replace(source, train=replace(source.train, counts=counts))
+
+
+def relabelled(source: Source) -> Source:
+    """One bin of the wheel is other."""
+    wheel = source.train.values["wheel_speed"].copy()
+    wheel[3] += 1
+    return replace(source, train=replace(source.train, values=source.train.values | {"wheel_speed": wheel}))
+
+
+def shortened(source: Source) -> Source:
+    """One trial of validation less."""
+    assert source.validation is not None
+    return replace(source, validation=replace(source.validation, segments=source.validation.segments[1:]))
+
+
 def test_a_state_of_another_training_is_refused(
-    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
+    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another seed, another learning rate, a damaged file, and a file that would run code."""
+    """Another seed, learning rate, recording or version, a damaged file, and a file that would run code."""
     resume = Resume(tmp_path / "a.state", lambda: True)
     assert train.fit_many(many, sources, 1, resume=resume).interrupted
     other = msgspec.structs.replace(many, fit=msgspec.structs.replace(many.fit, learning_rate=2e-2))
@@ -141,12 +193,69 @@ def test_a_state_of_another_training_is_refused(
         train.fit_many(many, sources, 2, resume=resume)
     with pytest.raises(CheckpointError, match="another training"):
         train.fit_many(other, sources, 1, resume=resume)
+    with monkeypatch.context() as later:
+        later.setattr(train_state, "version", lambda _: "9.0")
+        with pytest.raises(CheckpointError, match="another training"):
+            train.fit_many(many, sources, 1, resume=resume)
+    for redone in (recounted(sources[0]), relabelled(sources[0]), shortened(sources[0])):
+        with pytest.raises(CheckpointError, match="another training"):
+            train.fit_many(many, (redone, *sources[1:]), 1, resume=resume)
     torch.save({"format": 1, "identity": "", "learner": StoppedError()}, resume.path)
     with pytest.raises(CheckpointError, match="not a training state"):
         train.fit_many(many, sources, 1, resume=resume)
     resume.path.write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="not a training state"):
         train.fit_many(many, sources, 1, resume=resume)
+
+
+ON_TWO_MACHINES = """
+import sys
+from pathlib import Path
+from torch import distributed as dist
+from neds_core import config, distributed, pretrain, train
+from neds_core.errors import CheckpointError
+
+path, seed = Path(sys.argv[1]), int(sys.argv[2])
+with distributed.world("cpu") as world:
+    settings = config.load(path, config.PretrainConfig)
+    sources = pretrain.read_sources(settings, path.parent, world)
+    resume = train.Resume(path.parent / f"of-rank-{world.rank}.state")
+    try:
+        found = train.Training(settings, sources, seed, world=world, resume=resume).run(None)
+    except CheckpointError as error:
+        print("refused" if "another training" in str(error) else error, flush=True)
+    else:
+        weights = sum(float(p.double().sum()) for p in found.model.parameters())
+        print([p.step for p in found.history], weights, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_processes_with_folders_of_their_own_go_on_together(folder: Callable[..., Path]) -> None:
+    """Only the first has a state, of step 4: both go on at 5, or both are refused; the second used to begin at 1."""
+    config = folder("apart", {"steps": 8, "save_every": 4, "check_every": 4, "batch": 14})
+    settings = load(config, PretrainConfig)
+    found = pretrain.read_sources(settings, config.parent, World())
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 5:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train.fit_many(settings, found, 5, on_step=stop, resume=Resume(config.parent / "of-rank-0.state"))
+    script = config.with_name("on_two_machines.py")
+    script.write_text(ON_TWO_MACHINES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    said = []
+    for seed in ("5", "6"):
+        done = subprocess.run([*torchrun, script, config, seed], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.splitlines())
+
+    (first, second), refused = said
+    assert first == second
+    assert first.startswith("[5, 6, 7, 8]")
+    assert refused == ["refused"] * 2
 
 
 def test_one_process_of_none_sums_to_itself() -> None:
