@@ -73,7 +73,8 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How often each mask family is drawn (relative weights, 0 = never), and how much the random ones hide.
 
     `ratio` is the share of bins, `span_bins` the shortest and longest stretch of `spans`.
-    `modality_dropout` hides whole modalities on top of any family, each with this probability.
+    `modality_dropout` hides whole modalities on top of any family, each with this probability, and asks nothing
+    for them.
     """
 
     encoding: Annotated[float, Meta(ge=0.0)] = 1.0
