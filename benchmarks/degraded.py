@@ -42,7 +42,8 @@ def bench(
     """R2 of each decoder on the test part, intact and degraded, over training seeds and draws.
 
     Returns one JSON object; rows are outputs, in them conditions. `neds_minus_ridge` is paired by trial
-    and pooled over draws. Raises `CheckpointError` where a checkpoint is of other units.
+    and pooled over draws. Raises `CheckpointError` where a checkpoint is of other units
+    or holds no linear decoder.
     """
     began = time.monotonic()
     session = sessions.load(recording)
@@ -79,6 +80,8 @@ def bench(
 def _fitting(made: Checkpoint, session: Session, path: Path) -> Checkpoint:
     if made.units.sha256 != session.units.sha256:
         raise CheckpointError(f"{path} was trained on other units than {session.name!r} has; give its own recording")
+    if not made.linear:
+        raise CheckpointError(f"{path} holds no ridge to compare with; train one with neds-rt train")
     return made
 
 
