@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from neds_core import checkpoint as checkpoints, nested, regions, session as sessions
+from neds_core import checkpoint as checkpoints, directions, nested, regions, session as sessions
 from neds_core.errors import CheckpointError, DataError
 from neds_core.io import bundles
 from neds_core.regions import Places
@@ -81,7 +81,7 @@ def read(path: Path) -> Recording:
     """A Session.npz (its name stands for the animal), or a bundle of Steinmetz et al. 2019 as published here."""
     animal, whole = _published(path) or ("", sessions.load(path))
     parts = sessions.split(whole)
-    bins = np.concatenate([np.arange(a, b) for a, b in parts.train.segments])
+    bins = directions.bins_of(directions.spans_of(parts.train))
     kept = whole.counts[bins].mean(0) / (whole.bin_ns * 1e-9) >= MIN_RATE_HZ
     return Recording(parts.development, animal or whole.name, kept)
 

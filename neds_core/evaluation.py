@@ -56,7 +56,7 @@ def refuse_other_units(checkpoint: Checkpoint, session: Session) -> None:
     """A checkpoint belongs to the recording whose units it was trained on."""
     if checkpoint.header.unit_map_sha != session.units.sha256:
         raise DataError(
-            f"checkpoint {checkpoint.header.name!r} was trained on other units than this recording; give its own"
+            f"checkpoint {checkpoint.header.name!r} was trained on other units than {session.name!r} has; give its own"
         )
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import r2_score
 from benchmarks import degraded
 from neds_core import baseline, checkpoint as checkpoints, degrade, session as sessions
 from neds_core.checkpoint import Checkpoint
-from neds_core.errors import CheckpointError
+from neds_core.errors import CheckpointError, DataError
 from neds_core.session import Session
 from runtime import cli
 
@@ -64,7 +64,7 @@ def test_another_recordings_checkpoint_is_refused(
     sessions.save(unbroken, tmp_path / "other.npz")
     checkpoints.save(make_checkpoint(), tmp_path / "a.safetensors")
 
-    with pytest.raises(CheckpointError, match="trained on other units"):
+    with pytest.raises(DataError, match="trained on other units"):
         degraded.bench(tmp_path / "other.npz", [tmp_path / "a.safetensors"])
 
 
