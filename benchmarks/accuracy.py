@@ -1,11 +1,13 @@
 """`neds-rt bench accuracy`: every peer on the same splits and the same information, one resumable row at a time.
 
-Each finished row is one line of a JSON-lines file; a row that is there is not computed again. The
-test part is read once for each row, after everything about it was chosen.
+Each finished row is one line of a JSON-lines file; a row that is there is not computed again, unless
+its recording, configuration or checkpoints have changed since. The test part is read once for each
+row, after everything about it was chosen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -27,30 +29,47 @@ from runtime.layout import Layout
 Row = dict[str, Any]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TIMED_STEPS = 200
+VERSION = 2  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
 STATISTICS: dict[str, intervals.Statistic] = {"decode": scores.r2_of_sums, "encode": encoding_scores.bits_of_sums}
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Peers on one split of one recording; the first of them is what the others are compared with."""
+    """Peers on one split of one recording; the first of them is what the others are compared with.
+
+    `inputs` are the recording and its configuration, `checkpoints` what loaded peers read beside them.
+    """
 
     recording: str
     task: str  # decode | encode
     split: str
     make: Callable[[bool], Task]
     peers: tuple[Peer, ...]
+    inputs: tuple[Path, ...] = ()
+    checkpoints: tuple[Path, ...] = ()
+
+
+def _block(
+    recording: str,
+    task: str,
+    split: str,
+    cut: Callable[[Path, str, bool], Task],
+    config: str,
+    peers: tuple[Peer, ...],
+) -> Block:
+    folder = EXAMPLES / recording
+    files = (folder / "session.npz", folder / config)
+    made = tuple(sorted(folder.glob("*.safetensors")))
+    return Block(recording, task, split, lambda quick: cut(folder, config, quick), peers, files, made)
 
 
 def _decode(recording: str, *peers: Peer) -> Block:
-    make = lambda quick: chronological(EXAMPLES / recording, "train.toml", quick)  # noqa: E731
-    return Block(recording, "decode", "chronological", make, peers)
+    return _block(recording, "decode", "chronological", chronological, "train.toml", peers)
 
 
 def _encode(split: str, cut: Callable[[Path, str, bool], Task], multi: Peer) -> Block:
     peers = (encoders.GLM, encoders.AVERAGE, neds.ENCODING_ONLY, multi)
-    return Block(
-        "ibl-dy016", "encode", split, lambda quick: cut(EXAMPLES / "ibl-dy016", "train-clocked.toml", quick), peers
-    )
+    return _block("ibl-dy016", "encode", split, cut, "train-clocked.toml", peers)
 
 
 BLOCKS = (
@@ -92,9 +111,21 @@ def conditions() -> dict[str, Any]:
     return machine.describe() | {"threads": torch.get_num_threads(), "load_1_min": round(os.getloadavg()[0], 2)}
 
 
+KEY = ("recording", "task", "split", "peer", "seed", "quick", "version", "inputs_sha256")
+
+
+def _sha256(files: tuple[Path, ...]) -> str:
+    """Of the files' names and bytes, in order."""
+    found = hashlib.sha256()
+    for path in files:
+        found.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
 def key(block: Block, peer: Peer, seed: int, quick: bool) -> tuple[Any, ...]:
-    """What makes a row the same row."""
-    return (block.recording, block.task, block.split, peer.name, seed, quick)
+    """What makes a row the same row, in the order of `KEY`."""
+    sha = _sha256((*block.inputs, *(block.checkpoints if peer.loaded else ())))
+    return (block.recording, block.task, block.split, peer.name, seed, quick, VERSION, sha)
 
 
 def read(path: Path) -> dict[tuple[Any, ...], Row]:
@@ -105,7 +136,7 @@ def read(path: Path) -> dict[tuple[Any, ...], Row]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        found[tuple(row[k] for k in ("recording", "task", "split", "peer", "seed", "quick"))] = row
+        found[tuple(row.get(k) for k in KEY)] = row
     return found
 
 
@@ -179,6 +210,8 @@ def _row(
         "split": block.split,
         "seed": seed,
         "quick": task.quick,
+        "version": VERSION,
+        "inputs_sha256": key(block, peer, seed, task.quick)[-1],
         "budget": "quick" if task.quick and not peer.loaded else "full",
         "uses": peer.uses,
         "loaded": fitted.seconds is not None,

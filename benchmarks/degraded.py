@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from neds_core import baseline, checkpoint as checkpoints, degrade, scores, session as sessions, train
+from neds_core import baseline, checkpoint as checkpoints, degrade, evaluation, scores, session as sessions, train
 from neds_core.checkpoint import Checkpoint
+from neds_core.directions import bins_of, spans_of
 from neds_core.errors import CheckpointError, DataError
 from neds_core.session import Session, part
 
@@ -42,13 +43,14 @@ def bench(
     """R2 of each decoder on the test part, intact and degraded, over training seeds and draws.
 
     Returns one JSON object; rows are outputs, in them conditions. `neds_minus_ridge` is paired by trial
-    and pooled over draws. Raises `CheckpointError` where a checkpoint is of other units.
+    and pooled over draws. Raises `DataError` where a checkpoint is of other units, and
+    `CheckpointError` where it holds no linear decoder.
     """
     began = time.monotonic()
     session = sessions.load(recording)
     parts = sessions.split(session)
     seeds = [_fitting(checkpoints.load(path), session, path) for path in files]
-    rate = parts.train.counts[_bins(parts.train)].mean(0)
+    rate = parts.train.counts[bins_of(spans_of(parts.train))].mean(0)
     intact: dict[str, degrade.Degrade] = {"intact": lambda one, seed: one}
     outputs: dict[str, dict[str, Any]] = {}
     for condition, worsen in (intact | degrade.conditions(rate)).items():
@@ -77,13 +79,10 @@ def bench(
 
 
 def _fitting(made: Checkpoint, session: Session, path: Path) -> Checkpoint:
-    if made.units.sha256 != session.units.sha256:
-        raise CheckpointError(f"{path} was trained on other units than {session.name!r} has; give its own recording")
+    evaluation.refuse_other_units(made, session)
+    if not made.linear:
+        raise CheckpointError(f"{path} holds no ridge to compare with; train one with neds-rt train")
     return made
-
-
-def _bins(one: Session) -> np.ndarray:
-    return np.concatenate([np.arange(a, b) for a, b in one.segments])
 
 
 def _held_out(session: Session) -> Session:
@@ -92,7 +91,7 @@ def _held_out(session: Session) -> Session:
 
 def _row(test: Session, name: str, decoded: list[list[Values]]) -> dict[str, Any]:
     """Mean R2 and its range over seeds and draws, and NEDS minus ridge with a paired interval."""
-    bins = _bins(test)
+    bins = bins_of(spans_of(test))
     target = test.values[name][bins].astype(np.float64)
     known = np.isfinite(target) & test.valid[bins]
     n_draws = len(decoded[0])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from neds_core import checkpoint as checkpoints, nested, regions, session as sessions
+from neds_core import checkpoint as checkpoints, directions, nested, regions, session as sessions
 from neds_core.errors import CheckpointError, DataError
 from neds_core.io import bundles
 from neds_core.regions import Places
@@ -79,13 +79,25 @@ class Plan:
 
 def read(path: Path) -> Recording:
     """A Session.npz (its name stands for the animal), or a bundle of Steinmetz et al. 2019 as published here."""
-    with np.load(path, allow_pickle=False) as raw:
-        animal = str(raw["mouse"]) if "mouse" in raw.files and "brain_area" in raw.files else ""
-    whole = replace(bundles.steinmetz2019(path), name=path.stem) if animal else sessions.load(path)
+    animal, whole = _published(path) or ("", sessions.load(path))
     parts = sessions.split(whole)
-    bins = np.concatenate([np.arange(a, b) for a, b in parts.train.segments])
+    bins = directions.bins_of(directions.spans_of(parts.train))
     kept = whole.counts[bins].mean(0) / (whole.bin_ns * 1e-9) >= MIN_RATE_HZ
     return Recording(parts.development, animal or whole.name, kept)
+
+
+def _published(path: Path) -> tuple[str, Session] | None:
+    """Animal and session of a published bundle; None for another file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:
+            if "mouse" not in raw.files or "brain_area" not in raw.files:
+                return None
+            animal = str(raw["mouse"])
+        return animal, replace(bundles.steinmetz2019(path), name=path.stem)
+    except FileNotFoundError:
+        raise DataError(f"recording {path} does not exist; check the path") from None
+    except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
+        raise DataError(f"{path} is not a readable Session.npz or published bundle; copy or convert it again") from None
 
 
 def embedded(path: Path) -> list[Embedded]:

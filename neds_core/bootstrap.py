@@ -3,7 +3,7 @@
 A score is a statistic of sums over bins, so a resample needs no more than the sums of each
 trial: `sums` (n, K) float64, one row a trial (or block of a continuous recording), and
 `statistic`, which maps summed rows (..., K) to scores (...). Resamples without a score (NaN)
-are left out.
+are left out; without any resample that has one the interval is NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Interval(NamedTuple):
 
 
 def _percentiles(value: float | np.ndarray, resampled: np.ndarray) -> Interval:
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    scored = resampled[~np.isnan(resampled)]
+    low, high = np.percentile(scored, [2.5, 97.5]) if len(scored) else (np.nan, np.nan)
     return Interval(float(value), float(low), float(high))
 
 

@@ -73,7 +73,7 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How often each mask family is drawn (relative weights, 0 = never), and how much the random ones hide.
 
     `ratio` is the share of bins, `span_bins` the shortest and longest stretch of `spans`.
-    `modality_dropout` hides whole modalities on top of any family, each with this probability.
+    `modality_dropout` hides whole modalities on top of any family, each with this probability; they are not asked.
     `prefix` is the share of windows that end at a random bin, as a stream sees them (full attention only); any above
     0 has validation judge each bin from the bins before it.
     """

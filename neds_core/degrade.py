@@ -30,11 +30,17 @@ def merge_units(session: Session, share: float, seed: int) -> Session:
     """A `share` of the units is taken in pairs of one region, and each pair is sorted as one unit.
 
     The first of a pair gets the spikes of both, the row of the second is silent: that is what a decoder
-    receives that was trained on both.
+    receives that was trained on both. Raises `DataError` where the regions hold fewer pairs than asked.
     """
     _check_share(share)
-    rng = np.random.default_rng(seed)
-    pairs = _pairs(session.units.region, rng)[: round(share * len(session.units) / 2)]
+    n_pairs = round(share * len(session.units) / 2)
+    pairs = _pairs(session.units.region, np.random.default_rng(seed))
+    if len(pairs) < n_pairs:
+        raise DataError(
+            f"recording {session.name!r} has {len(pairs)} pairs of units in one region, not {n_pairs}; merge a smaller "
+            f"share than {share:g}"
+        )
+    pairs = pairs[:n_pairs]
     owner = np.arange(len(session.units), dtype=np.int32)
     for first, second in pairs:
         owner[second] = first

@@ -137,9 +137,17 @@ def _rates_beside(model: NEDS, batch: Batch, keep: Tensor, attend: Attention | N
 
 @torch.inference_mode()
 def cross(
-    model: NEDS, windows: Windows, spans: list[Span], n_folds: int, seed: int = 0, attend: Attention | None = None
+    model: NEDS,
+    windows: Windows,
+    spans: list[Span],
+    n_folds: int,
+    shown: tuple[str, ...],
+    seed: int = 0,
+    attend: Attention | None = None,
 ) -> dict[str, np.ndarray]:
     """Every token from the tokens that are not hidden with it, whatever their modality.
+
+    Of the behaviours, only those named in `shown` are ever seen; the others are predicted alone.
 
     Each modality hides its own random 1 / n_folds of the bins at a time, until each bin was
     hidden once; a class that is constant in a span is hidden all or none. Returns "spikes" as
@@ -147,6 +155,7 @@ def cross(
     """
     model.eval()
     rng = np.random.default_rng(seed)
+    column = np.array([True, *(s.name in shown for s in model.specs)])
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("spikes", *(s.name for s in model.specs))}
     for group, batch, defined in _groups(model, windows, spans):
         fold = rng.permuted(np.broadcast_to(np.arange(defined.shape[1])[:, None] % n_folds, defined.shape), axis=1)
@@ -155,7 +164,7 @@ def cross(
         found: dict[str, Tensor] = {}
         for f in range(n_folds):
             now = torch.from_numpy(fold == f)
-            out = model(batch, now | torch.from_numpy(~defined), attend=attend)
+            out = model(batch, now | torch.from_numpy(~(defined & column)), attend=attend)
             for m, (name, said) in enumerate(_said(model, out).items()):
                 rows = now[..., m] if said.ndim == 2 else now[..., m, None]
                 found[name] = torch.where(rows, said, found.get(name, said))

@@ -56,7 +56,7 @@ def refuse_other_units(checkpoint: Checkpoint, session: Session) -> None:
     """A checkpoint belongs to the recording whose units it was trained on."""
     if checkpoint.header.unit_map_sha != session.units.sha256:
         raise DataError(
-            f"checkpoint {checkpoint.header.name!r} was trained on other units than this recording; give its own"
+            f"checkpoint {checkpoint.header.name!r} was trained on other units than {session.name!r} has; give its own"
         )
 
 
@@ -148,7 +148,11 @@ def within(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
 def cross(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
     """Every modality from what is left of all of them, a third of the bins of each hidden at a time."""
     goal = held.target
-    said = [directions.cross(made.model, windows(made, held.session), held.spans, CROSS_FOLDS) for made in checkpoints]
+    names = shown(checkpoints[0].specs)
+    said = [
+        directions.cross(made.model, windows(made, held.session), held.spans, CROSS_FOLDS, names)
+        for made in checkpoints
+    ]
     rates = [goal.of(s["spikes"]) for s in said]
     rows: Row = {}
     for spec in shown_specs(checkpoints[0]):
@@ -158,6 +162,7 @@ def cross(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
     return {
         **references(goal),
         "scores": {"spikes": [encoding.score(goal, r) for r in rates], **rows},
+        "left_out_because_inferred": [s.name for s in checkpoints[0].specs if s.name not in names],
         "gains": {"spikes_minus_trial_average": encoding.gain(goal, rates, goal.average)},
     }
 

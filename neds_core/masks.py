@@ -113,18 +113,21 @@ FAMILIES: dict[str, Draw] = {
 }
 
 
-def drop_modalities(rng: np.random.Generator, hidden: np.ndarray, share: float) -> np.ndarray:
+def drop_modalities(rng: np.random.Generator, hidden: np.ndarray, asked: np.ndarray, share: float) -> Mask:
     """Hide whole modalities, each with probability `share`, and ask nothing for it; one always stays.
 
-    Unit dropout is the same for units (`Windows.sample`). Returns hidden (T, M).
+    Where nothing would be asked any more, one that is asked stays too. Unit dropout is the same for
+    units (`Windows.sample`). Returns hidden and asked (T, M).
     """
     shown = np.flatnonzero(~hidden.all(0))
-    dropped = rng.random(len(shown)) < share
-    if len(shown) and dropped.all():
-        dropped[rng.integers(len(shown))] = False
-    out = hidden.copy()
-    out[:, shown[dropped]] = True
-    return out
+    gone = rng.random(len(shown)) < share
+    if len(shown) and gone.all():
+        gone[rng.integers(len(shown))] = False
+    dropped = np.zeros(hidden.shape[1], bool)
+    dropped[shown[gone]] = True
+    if asked[:, dropped].any() and not asked[:, ~dropped].any():
+        dropped[rng.choice(np.flatnonzero(dropped & asked.any(0)))] = False
+    return hidden | dropped, asked & ~dropped
 
 
 def draw(rng: np.random.Generator, config: MaskConfig, defined: np.ndarray, constant: np.ndarray) -> Mask:
@@ -143,7 +146,7 @@ def draw(rng: np.random.Generator, config: MaskConfig, defined: np.ndarray, cons
         if partly:
             hidden[:, m] = rng.random() < config.ratio
             asked[:, m] = hidden[:, m]
-    hidden |= ~defined
+    hidden, asked = hidden | ~defined, asked & defined
     if config.modality_dropout:
-        hidden = drop_modalities(rng, hidden, config.modality_dropout)
-    return hidden, asked & defined
+        return drop_modalities(rng, hidden, asked, config.modality_dropout)
+    return hidden, asked

@@ -6,25 +6,44 @@ import numpy as np
 
 from neds_core import bootstrap
 
+ROUNDING = 1e-12  # of a sum of squares: a difference of float64 sums below it is nothing but rounding
+
+
+def _centred(target: np.ndarray) -> np.ndarray:
+    """(n,) float64 about the mean; exactly 0 where the target is constant, which a rounded mean would not give."""
+    out = target.astype(np.float64)
+    out = out - out[:1].sum()
+    return out - out.mean() if len(out) else out
+
 
 def r2(target: np.ndarray, value: np.ndarray, reference: np.ndarray | None = None) -> float:
-    """1 - SSE / sum of squares about `reference` (default: the target's own mean), pooled over bins."""
-    about = target.mean() if reference is None else reference
-    spread = float(((target - about) ** 2).sum())
-    return 1.0 - float(((target - value) ** 2).sum()) / spread if spread > 0 else float("nan")
+    """1 - SSE / sum of squares about `reference` (default: the target's own mean), pooled over bins.
+
+    NaN for a target without spread.
+    """
+    about = _centred(target) if reference is None else target.astype(np.float64) - reference
+    spread = float((about**2).sum())
+    return 1.0 - float(((target.astype(np.float64) - value) ** 2).sum()) / spread if spread > 0 else float("nan")
 
 
 def r2_sums(target: np.ndarray, value: np.ndarray, trial: np.ndarray) -> np.ndarray:
-    """Rows of (n, sum y, sum y^2, SSE) for each trial: enough for the R2 of any resample."""
+    """Rows of (n, sum y, sum y^2, SSE) for each trial: enough for the R2 of any resample.
+
+    y is the target about its overall mean: the spread is a difference of sums, and a place of 480 +- 5 pixels
+    would lose digits in it.
+    """
     _, index = np.unique(trial, return_inverse=True)
-    columns = (np.ones_like(target), target, target**2, (target - value) ** 2)
+    y = _centred(target)
+    columns = (np.ones_like(y), y, y**2, (target.astype(np.float64) - value) ** 2)
     return np.stack([np.bincount(index, c) for c in columns], axis=1)
 
 
 def r2_of_sums(sums: np.ndarray) -> np.ndarray:
-    """R2 about the target's own mean, of rows as `r2_sums` makes them, added up (..., 4)."""
-    n, total, square, error = np.moveaxis(sums, -1, 0)
-    return 1.0 - error / np.maximum(square - total**2 / n, 1e-12)
+    """R2 about the target's own mean, of rows as `r2_sums` makes them, added up (..., 4); NaN without spread."""
+    n, total, square, error = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+    spread = square - total**2 / n
+    spread = np.where(spread > ROUNDING * square, spread, np.nan)
+    return 1.0 - error / spread
 
 
 def r2_interval(target: np.ndarray, value: np.ndarray, trial: np.ndarray, seed: int = 0) -> tuple[float, float]:

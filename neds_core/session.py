@@ -15,6 +15,7 @@ from neds_core.errors import DataError
 
 FORMAT = 1
 KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
+DISORDER = "segments overlap or decrease in time; sort them and convert again"
 AMBIGUOUS = {
     "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
     "whisker": "whisker_motion_energy",
@@ -49,6 +50,11 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     citation: str
 
 
+def _refuse_unsorted(segments: np.ndarray, origin: str) -> None:
+    if segments.ndim == 2 and (np.diff(segments[:, 0]) < 0).any():
+        raise DataError(f"{origin}: {DISORDER}")
+
+
 @dataclass(frozen=True, slots=True)
 class UnitTable:
     """The ordered units of a stream: row number is the unit id on the wire."""
@@ -73,7 +79,7 @@ class Session:
 
     counts (T, U) uint8; valid (T,) bool, False = bin with a known fault; values name -> (T,)
     float32 (NaN = undefined) or int64 (-1 = undefined); segments (S, 2) int64 start and stop
-    bins, contiguous inside. events, where the source has spike times: t_ns (n,) int64 from
+    bins, contiguous inside, in time order. events, where the source has spike times: t_ns (n,) int64 from
     the start of bin 0, non-decreasing, and unit (n,) int32.
     """
 
@@ -89,6 +95,10 @@ class Session:
     events: tuple[np.ndarray, np.ndarray] | None = None
     licence: str = ""
     citation: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse segments out of time order: whoever looks a bin up among the starts would find the wrong one."""
+        _refuse_unsorted(self.segments, f"recording {self.name!r}")
 
     @property
     def n_bins(self) -> int:
@@ -137,11 +147,10 @@ def join(first: Session, second: Session) -> Session:
     if first.continuous and second.continuous and first.segments[0, 1] == second.segments[0, 0]:
         merged = np.array([[first.segments[0, 0], second.segments[0, 1]]])
         return replace(first, segments=merged)
-    return replace(
-        first,
-        segments=np.concatenate([first.segments, second.segments]),
-        segment_ids=np.concatenate([first.segment_ids, second.segment_ids]),
-    )
+    segments = np.concatenate([first.segments, second.segments])
+    ids = np.concatenate([first.segment_ids, second.segment_ids])
+    order = np.argsort(segments[:, 0], kind="stable")
+    return replace(first, segments=segments[order], segment_ids=ids[order])
 
 
 def part(session: Session, begin: float, end: float) -> Session:
@@ -212,6 +221,7 @@ def load(path: Path) -> Session:
 
 
 def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Session:
+    _refuse_unsorted(arrays["segments"], origin)
     units = UnitTable(arrays["unit_ids"], arrays["unit_region"], arrays["unit_depth_um"])
     events = None
     if "counts" in arrays:
@@ -255,7 +265,7 @@ def check(session: Session, origin: str) -> None:
         raise DataError(f"{origin}: the recording is empty (no bins, segments or spikes); give another")
     start, stop = session.segments[:, 0], session.segments[:, 1]
     if (stop <= start).any() or (start[1:] < stop[:-1]).any() or start[0] < 0 or stop[-1] > session.n_bins:
-        raise DataError(f"{origin}: segments overlap or decrease in time; sort them and convert again")
+        raise DataError(f"{origin}: {DISORDER}")
     for spec in session.specs:
         if spec.name in AMBIGUOUS:
             raise DataError(f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")

@@ -10,10 +10,9 @@ from msgspec.structs import replace as but
 
 from benchmarks.peers.encoders import skill
 from benchmarks.peers.task import Fitted, Peer, Predict, Setting, Task, bins_of
-from neds_core import checkpoint as checkpoints, train
+from neds_core import checkpoint as checkpoints, evaluation, train
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import MaskConfig, TrainConfig
-from neds_core.errors import CheckpointError
 from neds_core.model import NEDS
 from neds_core.session import Session
 from neds_core.windows import Windows
@@ -32,8 +31,7 @@ def shipped(task: Task, clocked: bool, seed: int) -> Checkpoint:
     """The example's checkpoint of a training seed."""
     names = [f"clocked-seed{seed}"] if clocked else ([f"neds-seed{seed}"] if seed else ["neds"])
     made = checkpoints.load(task.folder / f"{names[0]}.safetensors")
-    if made.header.unit_map_sha != task.session.units.sha256:
-        raise CheckpointError(f"{names[0]} in {task.folder} was trained on other units; train it again")
+    evaluation.refuse_other_units(made, task.session)
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from neds_core import config as configs, scalers, scores, session as sessions
+from neds_core import config as configs, directions, scalers, scores, session as sessions
 from neds_core.config import TrainConfig
 from neds_core.scalers import Scalers
 from neds_core.session import BehaviourSpec, Session, Splits
@@ -101,7 +101,7 @@ def _task(
 
 def bins_of(session: Session) -> np.ndarray:
     """(n,) int64: the bins of the segments, in order."""
-    return np.concatenate([np.arange(a, b) for a, b in session.segments])
+    return directions.bins_of(directions.spans_of(session))
 
 
 def targets(task: Task, session: Session) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,53 @@ def test_rows_resume(task: Task, tmp_path: Path) -> None:
     assert again == first == [json.loads(line) for line in lines]
     assert calls == ["trial average 2"]
     assert [r["scores"] for r in third] == [r["scores"] for r in first]
+
+
+def test_rows_of_other_files_are_computed_again(task: Task, tmp_path: Path) -> None:
+    """A new recording or configuration is new to every peer, new checkpoints to those that load them."""
+    calls: list[str] = []
+    inputs, made, out = tmp_path / "train.toml", tmp_path / "neds.safetensors", tmp_path / "rows.jsonl"
+    inputs.write_text("old")
+    made.write_text("old")
+    blocks = (replace(block(task, calls), inputs=(inputs,), checkpoints=(made,)),)
+    accuracy.run(out, True, lambda _: None, blocks)
+
+    calls.clear()
+    made.write_text("new")
+    accuracy.run(out, True, lambda _: None, blocks)
+    loaded, calls[:] = list(calls), []
+    inputs.write_text("new")
+    accuracy.run(out, True, lambda _: None, blocks)
+
+    assert loaded == ["trial average 0", "trial average 1", "trial average 2"]
+    assert calls == ["causal ridge 0", "constant 0", *loaded]
+
+
+def test_rows_of_another_version_are_computed_again(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also rows that were written before rows had a version."""
+    calls: list[str] = []
+    blocks, out = (block(task, calls),), tmp_path / "rows.jsonl"
+    accuracy.run(out, True, lambda _: None, blocks)
+    all_calls = list(calls)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    monkeypatch.setattr(accuracy, "VERSION", accuracy.VERSION + 1)
+
+    for kept in (rows, [{k: v for k, v in row.items() if k != "version"} for row in rows]):
+        out.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        calls.clear()
+        accuracy.run(out, True, lambda _: None, blocks)
+        assert calls == all_calls
+
+
+def test_every_block_knows_its_files() -> None:
+    """The files that its rows depend on are there."""
+    for one in accuracy.BLOCKS:
+        assert len(one.inputs) == 2
+        assert one.checkpoints
+        keys = {accuracy.key(one, peer, 0, quick=True) for peer in one.peers}
+        assert len(keys) == len(one.peers)
 
 
 def test_the_next_call_reads_past_a_row_cut_short(task: Task, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.metrics import r2_score
@@ -14,7 +15,7 @@ from sklearn.metrics import r2_score
 from benchmarks import degraded
 from neds_core import baseline, checkpoint as checkpoints, degrade, session as sessions
 from neds_core.checkpoint import Checkpoint
-from neds_core.errors import CheckpointError
+from neds_core.errors import CheckpointError, DataError
 from neds_core.session import Session
 from runtime import cli
 
@@ -63,5 +64,18 @@ def test_another_recordings_checkpoint_is_refused(
     sessions.save(unbroken, tmp_path / "other.npz")
     checkpoints.save(make_checkpoint(), tmp_path / "a.safetensors")
 
-    with pytest.raises(CheckpointError, match="trained on other units"):
+    with pytest.raises(DataError, match="trained on other units"):
         degraded.bench(tmp_path / "other.npz", [tmp_path / "a.safetensors"])
+
+
+def test_a_checkpoint_without_a_ridge_is_refused(
+    session: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    """Imported weights have nothing to be compared with."""
+    sessions.save(session, tmp_path / "session.npz")
+    made, origin = make_checkpoint(), checkpoints.Imported("published.pt", "0" * 64, 1, ("one",), (0,), ())
+    header = msgspec.structs.replace(made.header, linear={}, blend={}, imported=origin)
+    checkpoints.save(replace(made, header=header, linear={}), tmp_path / "imported.safetensors")
+
+    with pytest.raises(CheckpointError, match="holds no ridge to compare with"):
+        degraded.bench(tmp_path / "session.npz", [tmp_path / "imported.safetensors"])

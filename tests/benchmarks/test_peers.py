@@ -15,6 +15,7 @@ from benchmarks.peers.task import Fitted, Task, at_random, bins_of, choose, r2_o
 from neds_core import linear, session as sessions
 from neds_core.linear import Bank
 from neds_core.session import Session
+from neds_core.windows import Windows
 
 FILTERS = {"bank": msgspec.to_builtins(Bank(taus_ms=(40.0, 200.0), root=True)), "penalty": 30.0}
 NET = {"weight_decay": 0.01, "learning_rate": 1e-2, "unit_dropout": 0.1, "steps": 60, "stop": 60}
@@ -208,6 +209,11 @@ def test_a_random_split_shares_no_trial(session: Session, tmp_path: Any) -> None
     assert not any(parts[2] & (set(b.segment_ids) | set(a.segment_ids)) for b, a in made.folds)
     assert (np.diff(made.parts.test.segments[:, 0]) > 0).all()
     assert min(parts[2]) < max(parts[0])
+    whole = made.parts.development
+    assert (np.diff(whole.segments[:, 0]) > 0).all()
+    windows = Windows(whole, made.specs, made.scale)
+    for start, stop in whole.segments:
+        np.testing.assert_array_equal(windows.clock(start, stop), session.clock()[start:stop])
 
 
 def test_ridge_search_agrees_with_the_fit_it_leads_to(task: Task) -> None:

@@ -125,6 +125,21 @@ def test_wrong_options_are_refused(session: Session, tmp_path: Path, capsys: pyt
         call(capsys, tmp_path / "one.npz", "--projection", "tsne")
 
 
+def test_what_is_no_recording_is_refused(session: Session, tmp_path: Path) -> None:
+    """No file, a file cut short, an array, a published bundle without its counts: one sentence with the path."""
+    sessions.save(session, tmp_path / "short.npz")
+    whole = (tmp_path / "short.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    np.savez(tmp_path / "bundle.npz", mouse="Hench", brain_area=np.array(["ca1"]))
+    np.savez(tmp_path / "foreign.npz", x=np.zeros(3))
+
+    for name in ("absent.npz", "short.npz", "array.npy", "bundle.npz", "foreign.npz"):
+        with pytest.raises(DataError, match=name) as error:
+            bench.read(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "steinmetz2019"
 
 

@@ -68,6 +68,19 @@ def test_merged_units_are_sums_within_a_region(session: Session) -> None:
     assert worse.counts.sum() == session.counts.sum()
 
 
+def test_too_few_pairs_are_refused(session: Session) -> None:
+    """Twelve units in twelve regions cannot be merged, and nobody is told that they were."""
+    apart = replace(session.units, region=np.array([f"region {u}" for u in range(12)]))
+    one_pair = replace(session.units, region=np.array([f"region {max(u, 1)}" for u in range(12)]))
+
+    with pytest.raises(DataError, match="has 0 pairs of units in one region, not 3"):
+        degrade.merge_units(replace(session, units=apart), 0.5, 0)
+    with pytest.raises(DataError, match="has 1 pairs of units"):
+        degrade.merge_units(replace(session, units=one_pair), 0.5, 0)
+    merged = degrade.merge_units(replace(session, units=one_pair), 0.1, 0)
+    assert (merged.counts != session.counts).any()
+
+
 def test_absent_units_are_silent_and_the_others_untouched(session: Session) -> None:
     """A quarter of twelve units."""
     worse = degrade.drop_units(session, 0.25, 0)

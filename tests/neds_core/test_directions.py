@@ -16,6 +16,7 @@ from neds_core.session import Session, part
 from neds_core.windows import Windows
 
 SIZE = ModelConfig(width=16, layers=2, heads=2, band=4, registers=1)
+BOTH = ("wheel_speed", "choice")
 AT = 40  # a bin in the middle of the second trial of 25 bins
 
 
@@ -138,10 +139,10 @@ def test_every_unit_is_held_out_once() -> None:
 
 def test_cross_never_sees_what_it_predicts(model: NEDS, few: Session) -> None:
     """A token's own value never moves its own prediction, and moves some other modality's."""
-    before = directions.cross(model, *read(few), 3)
-    spikes = directions.cross(model, *read(with_counts(few, slice(AT, AT + 1))), 3)
-    wheel = directions.cross(model, *read(with_values(few, "wheel_speed", slice(AT, AT + 1))), 3)
-    choice = directions.cross(model, *read(with_values(few, "choice", slice(25, 50))), 3)
+    before = directions.cross(model, *read(few), 3, BOTH)
+    spikes = directions.cross(model, *read(with_counts(few, slice(AT, AT + 1))), 3, BOTH)
+    wheel = directions.cross(model, *read(with_values(few, "wheel_speed", slice(AT, AT + 1))), 3, BOTH)
+    choice = directions.cross(model, *read(with_values(few, "choice", slice(25, 50))), 3, BOTH)
 
     assert not changed(before["spikes"], spikes["spikes"])[AT]
     assert not changed(before["wheel_speed"], wheel["wheel_speed"])[AT]
@@ -151,11 +152,22 @@ def test_cross_never_sees_what_it_predicts(model: NEDS, few: Session) -> None:
     assert changed(before["spikes"], choice["spikes"])[25:50].any()
 
 
+def test_cross_sees_only_what_is_shown(model: NEDS, few: Session) -> None:
+    """A behaviour that is not shown moves nothing, and is predicted all the same."""
+    before = directions.cross(model, *read(few), 3, ("wheel_speed",))
+    choice = directions.cross(model, *read(with_values(few, "choice", slice(25, 50))), 3, ("wheel_speed",))
+
+    assert set(before) == {"spikes", "wheel_speed", "choice"}
+    for name, values in before.items():
+        assert not changed(values, choice[name]).any()
+
+
 def test_cross_hides_every_bin_once_for_each_modality(few: Session, make_neds: Callable[..., NEDS]) -> None:
     """With as many folds as bins a modality hides one bin at a time: the rest of its past is there to see."""
     model = make_neds(SIZE, (12,))
-    before = directions.cross(model, *read(few), 25)["wheel_speed"]
-    later = directions.cross(model, *read(with_values(few, "wheel_speed", slice(AT, AT + 1))), 25)["wheel_speed"]
+    before = directions.cross(model, *read(few), 25, BOTH)["wheel_speed"]
+    changed_few = with_values(few, "wheel_speed", slice(AT, AT + 1))
+    later = directions.cross(model, *read(changed_few), 25, BOTH)["wheel_speed"]
 
     assert np.flatnonzero(changed(before, later))[0] == AT + 1
 

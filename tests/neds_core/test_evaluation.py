@@ -60,7 +60,10 @@ def test_labels_inferred_from_spikes_are_never_shown(made: Checkpoint, held: eva
     assert list(found["scores"]) == ["all", "wheel_speed", "none"]
     assert found["left_out_because_inferred"] == ["choice"]
     assert np.array_equal(rates["all"][0], evaluation.encode_rates([made], held)["wheel_speed"][0])
-    assert "choice" not in evaluation.cross([other], held)["scores"]
+    cross = evaluation.cross([other], held)
+    assert list(cross["scores"]) == ["spikes", "wheel_speed"]
+    assert cross["left_out_because_inferred"] == ["choice"]
+    assert cross["scores"]["spikes"] != evaluation.cross([made], held)["scores"]["spikes"]
 
 
 def test_gains_of_the_same_seeds_are_paired(held: evaluation.HeldOut) -> None:

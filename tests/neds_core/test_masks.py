@@ -136,24 +136,38 @@ def test_spans_come_in_stretches(seed: int, ratio: float, length: int) -> None:
         assert min(inner, default=length) >= length
 
 
-@given(seed=st.integers(0, 2**31), share=st.floats(0, 1), hidden=arrays(bool, (6, 4)))
-def test_dropped_modalities_are_whole_and_one_always_stays(seed: int, share: float, hidden: np.ndarray) -> None:
-    """What was hidden stays hidden; a modality loses all of its shown tokens or none."""
-    out = masks.drop_modalities(np.random.default_rng(seed), hidden, share)
+@given(seed=st.integers(0, 2**31), share=st.floats(0, 1), hidden=arrays(bool, (6, 4)), question=arrays(bool, (6, 4)))
+def test_dropped_modalities_are_whole_and_one_always_stays(
+    seed: int, share: float, hidden: np.ndarray, question: np.ndarray
+) -> None:
+    """A modality loses all of its shown tokens and its question, or none; something is still shown and asked."""
+    asked = question & hidden
 
-    assert all(np.array_equal(o, h) or o.all() for o, h in zip(out.T, hidden.T, strict=True))
+    out, still = masks.drop_modalities(np.random.default_rng(seed), hidden, asked, share)
+
+    for m in range(4):
+        if not np.array_equal(out[:, m], hidden[:, m]):
+            assert out[:, m].all()
+            assert not still[:, m].any()
+        else:
+            assert np.array_equal(still[:, m], asked[:, m])
     assert (~out).any() == (~hidden).any()
+    assert still.any() == asked.any()
 
 
 def test_dropped_modalities_are_not_asked() -> None:
-    """Dropout takes inputs away and leaves the question as it was, at the rate that is configured."""
+    """Dropout takes inputs away at the rate that is configured; what was hidden before is asked as it was."""
     rng = np.random.default_rng(5)
     config = MaskConfig(0, 1, 0, 0, 0, modality_dropout=0.4)
     drawn = [masks.draw(rng, config, np.ones((3, 2), bool), np.zeros(2, bool)) for _ in range(200)]
+    crossed = MaskConfig(0, 0, 0, 0, 1, modality_dropout=0.4)
+    partly = [masks.draw(rng, crossed, np.ones((30, 3), bool), np.zeros(3, bool)) for _ in range(50)]
     several = MaskConfig(1, 0, 0, 0, 0, modality_dropout=0.4)
     encoded = [masks.draw(rng, several, np.ones((3, 9), bool), np.zeros(9, bool)) for _ in range(200)]
 
     assert all(np.array_equal(h, a) for h, a in drawn)  # spikes were all there was: they stay
+    assert any(h.all(0).any() for h, _ in partly)
+    assert not any(a[:, h.all(0)].any() for h, a in partly)
     assert all(np.array_equal(a, np.arange(9)[None] == np.zeros((3, 1))) for _, a in encoded)
     assert abs(np.mean([h[0, 1:].mean() for h, _ in encoded]) - 0.4) < 0.07  # five standard errors
 

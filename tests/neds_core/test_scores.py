@@ -37,6 +37,30 @@ def test_r2_against_a_reference() -> None:
     assert np.isnan(scores.r2(np.ones(4), np.zeros(4)))
 
 
+def test_sums_of_float32_lose_no_digits() -> None:
+    """A place far from 0: squares of float32 values would hold a few digits of the spread, or none."""
+    target, value = (x.astype(np.float32) for x in decoded(0, 0.5))
+    target, value = target + np.float32(20_000), value + np.float32(20_000)
+    expected = r2_score(target.astype(np.float64), value.astype(np.float64))
+
+    assert scores.r2(target, value) == pytest.approx(expected, rel=1e-9)
+    assert scores.r2_of_sums(scores.r2_sums(target, value, TRIAL).sum(0)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 480.3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_target_has_no_r2(level: float, dtype: type) -> None:
+    """Neither of all trials nor of a resample, and hence no interval; nobody is warned."""
+    target = np.full(600, level, dtype)
+    value = target + np.linspace(-1, 1, 600)
+
+    assert np.isnan(scores.r2(target, value))
+    assert np.isnan(scores.r2_of_sums(scores.r2_sums(target, value, TRIAL).sum(0)))
+    assert np.isnan(scores.r2_interval(target, value, TRIAL)).all()
+    half = np.where(TRIAL < 15, target, 3.0)
+    assert np.isnan(scores.r2_of_sums(scores.r2_sums(half, value, TRIAL)[:15].sum(0)))
+
+
 def test_the_interval_is_about_the_score_and_narrows_with_trials() -> None:
     """95 % over trials."""
     target, value = decoded(1, 1.5)

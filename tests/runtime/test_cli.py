@@ -191,7 +191,7 @@ def test_a_checkpoint_that_is_none(
 def test_a_checkpoint_of_other_units(fails: Fails, unbroken: Session, rig_home: Path, tmp_path: Path) -> None:
     sessions.save(unbroken, tmp_path / "other.npz")
     sentence = fails("evaluate", tmp_path / "other.npz", rig_home / "tiny.safetensors", "--record")
-    assert "was trained on other units than this recording" in sentence
+    assert "was trained on other units than 'unbroken' has" in sentence
 
 
 # --- recordings ---
