@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import intervals, machine
+from benchmarks import machine
 from benchmarks.peers import encoders, kalman, ndt2, neds, place, poyo, recurrent, reduced_rank, regression
 from benchmarks.peers.task import Fitted, Peer, Setting, Task, at_random, bins_of, chronological, targets
-from neds_core import encoding_scores, scores
+from neds_core import bootstrap, encoding_scores, scores
 from runtime import scoring
 from runtime.layout import Layout
 
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TIMED_STEPS = 200
 VERSION = 2  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
-STATISTICS: dict[str, intervals.Statistic] = {"decode": scores.r2_of_sums, "encode": encoding_scores.bits_of_sums}
+STATISTICS: dict[str, bootstrap.Statistic] = {"decode": scores.r2_of_sums, "encode": encoding_scores.bits_of_sums}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def _row(
     sums, points = (_decoded if block.task == "decode" else _encoded)(task, predicted)
     statistic = STATISTICS[block.task]
     against = {
-        output: intervals.paired([np.array(s)], [np.array(r["sums"][output]) for r in reference], statistic)
+        output: bootstrap.paired([np.array(s)], [np.array(r["sums"][output]) for r in reference], statistic)
         for output, s in sums.items()
         if reference
     }

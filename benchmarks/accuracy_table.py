@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import intervals
 from benchmarks.accuracy import STATISTICS, Row
+from neds_core import bootstrap
 
 
 def pooled(rows: list[Row]) -> list[Row]:
@@ -55,11 +55,11 @@ def _score(seeds: list[Row], reference: list[Row], name: str, task: str) -> dict
         return {"value": float(np.mean(values)), "each_seed": values}
     statistic = STATISTICS[task]
     ours = [np.array(r["sums"][name]) for r in seeds]
-    value, low, high = intervals.interval(ours, statistic)
+    value, low, high = bootstrap.pooled(ours, statistic)
     row: dict[str, Any] = {"value": value, "ci95": [low, high], "each_seed": values}
     if seeds[0]["peer"] != seeds[0]["reference"]:
         theirs = [np.array(r["sums"][name]) for r in reference]
-        gain, low, high = intervals.paired(ours, theirs, statistic)
+        gain, low, high = bootstrap.paired(ours, theirs, statistic)
         row["minus_reference"] = {"value": gain, "low": low, "high": high}
     return row
 

@@ -46,18 +46,38 @@ def interval(sums: np.ndarray, statistic: Statistic, seed: int = 0) -> Interval:
     return _percentiles(statistic(sums.sum(0)), statistic(times @ sums))
 
 
-def paired(first: list[np.ndarray], second: np.ndarray, statistic: Statistic, seed: int = 0) -> Interval:
-    """Mean score of `first` (one array of sums a training seed) minus that of `second`.
+def _over_seeds(
+    rng: np.random.Generator, times: np.ndarray, each_seed: list[np.ndarray], statistic: Statistic
+) -> np.ndarray:
+    """(N_BOOTSTRAP,) mean score of each resample's trials over resampled training seeds."""
+    seeds = rng.integers(0, len(each_seed), (N_BOOTSTRAP, len(each_seed)))
+    each = np.stack([statistic(times @ sums) for sums in each_seed])
+    return np.take_along_axis(each, seeds.T, axis=0).mean(0)
 
-    The same trials are drawn for both, and training seeds are resampled with them.
-    """
+
+def _mean(each_seed: list[np.ndarray], statistic: Statistic) -> float:
+    return float(np.mean([statistic(sums.sum(0)) for sums in each_seed]))
+
+
+def pooled(each_seed: list[np.ndarray], statistic: Statistic, seed: int = 0) -> Interval:
+    """Mean score over training seeds (one array of sums each); trials and seeds are resampled together."""
     rng = np.random.default_rng(seed)
-    times = _times_drawn(rng, len(second))
-    seeds = rng.integers(0, len(first), (N_BOOTSTRAP, len(first)))
-    each = np.stack([statistic(times @ sums) for sums in first])
-    gain = np.take_along_axis(each, seeds.T, axis=0).mean(0) - statistic(times @ second)
-    point = np.mean([statistic(sums.sum(0)) for sums in first]) - statistic(second.sum(0))
-    return _percentiles(point, gain)
+    times = _times_drawn(rng, len(each_seed[0]))
+    return _percentiles(_mean(each_seed, statistic), _over_seeds(rng, times, each_seed, statistic))
+
+
+def paired(
+    first: list[np.ndarray], second: np.ndarray | list[np.ndarray], statistic: Statistic, seed: int = 0
+) -> Interval:
+    """Mean score of `first` (one array of sums a training seed) minus that of `second`, of one seed or several.
+
+    The same trials are drawn for both, and the training seeds of either are resampled with them.
+    """
+    theirs = [second] if isinstance(second, np.ndarray) else second
+    rng = np.random.default_rng(seed)
+    times = _times_drawn(rng, len(theirs[0]))
+    gain = _over_seeds(rng, times, first, statistic) - _over_seeds(rng, times, theirs, statistic)
+    return _percentiles(_mean(first, statistic) - _mean(theirs, statistic), gain)
 
 
 def hierarchical(

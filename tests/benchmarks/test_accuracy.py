@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, accuracy_table, intervals
+from benchmarks import accuracy, accuracy_table
 from benchmarks.accuracy import Block
 from benchmarks.peers import regression
 from benchmarks.peers.task import Fitted, Peer, Task
-from neds_core import encoding_scores, scores
+from neds_core import bootstrap, encoding_scores, scores
 from neds_core.encoding_scores import bits_per_spike
 from runtime import cli
 
@@ -181,11 +181,11 @@ def test_sums_over_trials_are_the_scores() -> None:
 
     assert scores.r2_of_sums(ours.sum(0)) == pytest.approx(scores.r2(y, good))
     assert encoding_scores.bits_of_sums(gained.sum(0)) == pytest.approx(bits_per_spike(counts, rates, null))
-    value, low, high = intervals.paired([ours], [theirs], scores.r2_of_sums)
+    value, low, high = bootstrap.paired([ours], [theirs], scores.r2_of_sums)
     assert value == pytest.approx(scores.r2(y, good) - scores.r2(y, bad))
     assert 0 < low < value < high
-    assert intervals.paired([ours], [ours], scores.r2_of_sums) == (0.0, 0.0, 0.0)
+    assert bootstrap.paired([ours], [ours], scores.r2_of_sums) == (0.0, 0.0, 0.0)
     expected = scores.paired_interval(y, [good], bad, trial)
     np.testing.assert_allclose((low, high), expected[1:], atol=0.01)  # two bootstraps of 2000
-    low_value, high_value = intervals.interval([ours], scores.r2_of_sums)[1:]
+    low_value, high_value = bootstrap.pooled([ours], scores.r2_of_sums)[1:]
     np.testing.assert_allclose((low_value, high_value), scores.r2_interval(y, good, trial), atol=0.01)

@@ -106,3 +106,13 @@ def test_resamples_without_a_score_are_left_out() -> None:
         return np.where(total[..., 0] > 0, total[..., 1] / np.maximum(total[..., 0], 1.0), np.nan)
 
     assert bootstrap.interval(sums, ratio) == (2.0, 2.0, 2.0)
+
+
+def test_seeds_of_either_side_widen_the_paired_interval() -> None:
+    """The same trials twice: no doubt but that about the training seeds, on whichever side they disagree."""
+    one, other = rows(np.ones(40)), rows(np.full(40, 2.0))
+
+    assert bootstrap.paired([one], [one], mean) == (0.0, 0.0, 0.0)
+    assert bootstrap.paired([one, other], one, mean) == (0.5, 0.0, 1.0)
+    assert bootstrap.paired([one], [one, other], mean) == (-0.5, -1.0, 0.0)
+    assert bootstrap.pooled([one, other], mean) == (1.5, 1.0, 2.0)
