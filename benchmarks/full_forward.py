@@ -85,7 +85,7 @@ def _onnx(model: nn.Module, x: Tensor, expected: Tensor) -> tuple[Call | None, R
     """A call of the exported model on one thread, or a row that says why there is none."""
     empty = Row("full forward, ONNX Runtime", {}, lambda: None, 0)
     try:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError:
         empty.note = "not installed: pip install 'neds-rt[peers]'"
         return None, empty
