@@ -64,6 +64,8 @@ class Inlet:
 
     def _note_arrival(self, stamps: list[float] | np.ndarray) -> None:
         """Samples with these LSL stamps have just come."""
+        if len(stamps) == 0:  # most passes of the loop
+            return
         known = np.asarray(stamps, np.float64)
         known = known[np.abs(known) < SANE_S]
         if len(known):
