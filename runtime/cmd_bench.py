@@ -68,7 +68,7 @@ def kernels(
 
 @bench.command()
 def train(
-    quick: Annotated[bool, typer.Option(help="a quarter of the batch and 3 steps instead of 8")] = False,
+    quick: Annotated[bool, typer.Option(help="a quarter of the batch and 3 steps instead of 4")] = False,
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 1,
     gpu: Annotated[bool, typer.Option(help="on the GPU instead of the CPU")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
