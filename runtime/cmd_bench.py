@@ -17,6 +17,7 @@ def accuracy(
     out: Annotated[
         Path | None, typer.Option(help="JSON-lines file of finished rows; a later call goes on there")
     ] = None,
+    figures: Annotated[Path | None, typer.Option(help="folder for bars and for scatters trial by trial")] = None,
 ) -> None:
     """Score NEDS and its peers on the example recordings: skill, paired intervals and cost side by side."""
     import sys
@@ -31,6 +32,11 @@ def accuracy(
     rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True))
     pooled = accuracy_table.pooled(rows)
     print("\n".join(accuracy_table.lines(pooled)))
+    if figures:
+        from benchmarks import accuracy_figures
+
+        for file in accuracy_figures.draw(figures, rows, pooled):
+            print(f"wrote {file}")
     if json:
         made_here = [r for r in pooled if not r["loaded"]]
         spent = sum(r["seconds_search"] + r["seeds"] * r["seconds_train"] for r in made_here)
