@@ -215,21 +215,20 @@ def lines(result: Row) -> list[str]:
     ]
     for name, row in decoders.items():
         text.append(f"{name:24}" + "".join(f"{v:>5.2f}" for v in row["accuracy"]["value"]))
-    text.append(
-        f"{'':24}{'90 % kept, ms':>19}" + "".join(f"{read.replace('_', ' '):>21}" for read in reads(len(times)))
-    )
+    names = list(reads(len(times)))
+    text.append(f"{'':24}{'90 % kept from, ms':>19}" + "".join(f"{name.replace('_', ' '):>21}" for name in names))
     for name, row in decoders.items():
-        kept = row["ms_until_90_percent_kept"]
-        words = " ".join(_time(kept[key], times[-1]) for key in Interval._fields)
-        text.append(f"{name:24}{words:>19}" + "".join(f"{_interval(row[read]):>21}" for read in reads(len(times))))
+        kept = {key: _time(row["ms_until_90_percent_kept"][key], times[-1]) for key in Interval._fields}
+        words = f"{kept['value']} [{kept['low']}, {kept['high']}]"
+        text.append(f"{name:24}{words:>19}" + "".join(f"{_interval(row[read]):>21}" for read in names))
     for name, row in result["neds_minus"].items():
-        text.append(f"{f'NEDS - {name}':43}" + "".join(f"{_interval(row[read]):>21}" for read in reads(len(times))))
-    text.append("each: value and its 95 % interval over trials (and training seeds)")
+        text.append(f"{f'NEDS - {name}':43}" + "".join(f"{_interval(row[read], '+'):>21}" for read in names))
+    text.append("value [95 % interval over trials and training seeds]; a decoder that errs nowhere has a point for one")
     return text
 
 
-def _interval(row: Row) -> str:
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+def _interval(row: Row, sign: str = "") -> str:
+    return "{value:{0}.2f} [{low:{0}.2f}, {high:{0}.2f}]".format(sign, **row)
 
 
 def _time(ms: float | None, longest: float) -> str:
