@@ -138,7 +138,7 @@ def rat_linear_track(npz: Path, seconds: float = 960.0) -> Session:
     )
 
 
-MONKEY_TARGETS = {0: "plus_x", 90: "minus_y", 180: "minus_x", 270: "plus_y"}  # degrees of the source, which run clockwise
+MONKEY_TARGETS = {0: "plus_x", 90: "minus_y", 180: "minus_x", 270: "plus_y"}  # in degrees, clockwise
 
 
 def bci_monkey(npz: Path, block: int) -> Session:
