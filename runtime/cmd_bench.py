@@ -141,3 +141,22 @@ def regions(
         for path in region_figures.draw(figures, plan.places, shown, result["confusion"], projection):
             print(f"wrote {path}")
     print(msgspec.json.encode(result).decode() if json else "\n".join(work.lines(result)))
+
+
+@bench.command()
+def target(
+    recording: Annotated[Path, typer.Argument(help="a Session.npz")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="one checkpoint for each training seed")],
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """How soon a trial's class is known: neds, blend, logistic and LDA against time since the trial's start."""
+    import msgspec
+    import torch
+
+    from benchmarks import target as work
+
+    torch.set_num_threads(1)
+    result = work.bench(recording, checkpoints)
+    print("\n".join(work.lines(result)))
+    if json:
+        print(msgspec.json.encode(result).decode())

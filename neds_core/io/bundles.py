@@ -1,4 +1,4 @@
-"""The three published bundles that ship under `examples/`, converted to `Session`.
+"""The published bundles that ship under `examples/`, converted to `Session`.
 
 Each converter knows its source's faults (see the data's README) and leaves them out.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neds_core.errors import DataError
 from neds_core.session import BehaviourSpec, Session, UnitTable, bin_events
 
 BIN_NS = 20_000_000
@@ -134,4 +135,51 @@ def rat_linear_track(npz: Path, seconds: float = 960.0) -> Session:
         events=events,
         licence="MIT",
         citation="github.com/nelpy/example-data, linear-track (commit 099548c)",
+    )
+
+
+MONKEY_TARGETS = {0: "plus_x", 90: "minus_y", 180: "minus_x", 270: "plus_y"}  # in degrees, clockwise
+
+
+def bci_monkey(npz: Path, block: int) -> Session:
+    """One block of the closed-loop session 20131218, in the source's 45 ms steps: spikes and the target's identity.
+
+    Velocities, latents and decoders of the source are made of these same spikes, so they are left out. A trial begins
+    where the freeze period does; steps before the first one belong to no trial.
+    """
+    if block not in (1, 2):
+        raise DataError(f"{npz} has blocks 1 (intuitive decoder) and 2 (perturbed), not {block}; choose one of them")
+    raw = np.load(npz)
+    counts, frozen, angle = (raw[f"block{block}_{key}"] for key in ("spikes", "isFreezePeriod", "thetas"))
+    n_bins, n_units = counts.shape
+    starts = np.flatnonzero(np.diff(frozen.astype(np.int8), prepend=0) == 1)
+    segments = np.stack([starts, np.r_[starts[1:], n_bins]], axis=1)
+    codes = list(MONKEY_TARGETS)
+    at_start = np.rint(angle[starts]).astype(np.int64) % 360
+    if not len(starts) or not np.isin(at_start, codes).all():
+        raise DataError(
+            f"{npz}: block {block} has no trial, or one that starts at another angle than {codes}; "
+            "give the original file"
+        )
+    target = np.full(n_bins, -1, np.int64)
+    target[starts[0] :] = np.repeat(np.searchsorted(codes, at_start), np.diff(segments)[:, 0])
+    spec = BehaviourSpec(
+        "target",
+        "class",
+        sign="where the target lies from where the cursor is held, in the axes of the source's cursor velocity",
+        classes=tuple(MONKEY_TARGETS.values()),
+    )
+    return Session(
+        name=f"bci-monkey-20131218-block{block}",
+        bin_ns=45_000_000,
+        units=UnitTable(np.arange(n_units), np.full(n_units, "motor"), np.full(n_units, np.nan, np.float32)),
+        counts=counts,
+        valid=np.ones(n_bins, bool),
+        specs=(spec,),
+        values={"target": target},
+        segments=segments.astype(np.int64),
+        segment_ids=np.arange(len(starts), dtype=np.int64),
+        licence="MIT",
+        citation="Hennig JA, Golub MD, Lund PJ, Sadtler PT, Oby ER, Quick KM, Ryu SI, Tyler-Kabara EC, Batista AP, "
+        "Yu BM, Chase SM. Constraints on neural redundancy. eLife (2018)",
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from neds_core import session as sessions
+from neds_core.errors import DataError
 from neds_core.io import bundles
 from neds_core.session import Session
 
@@ -23,8 +24,9 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def shipped(name: str) -> Session:
-    """A recording under examples/."""
-    return sessions.load(ROOT / "examples" / name / "session.npz")
+    """A recording under examples/: session.npz of a folder, or the file itself."""
+    path = ROOT / "examples" / name
+    return sessions.load(path if path.suffix else path / "session.npz")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,69 @@ def test_inferred_labels_say_so() -> None:
     assert inferred.labels == "inferred"
     assert "no score of them is evidence" in inferred.labels_note
     assert measured.labels == "measured"
+
+
+@pytest.mark.parametrize(
+    ("name", "n_bins", "shortest", "trials"),
+    [
+        ("bci-monkey-20131218", 4788, 12, [42, 42, 42, 41]),
+        ("bci-monkey-20131218/session-block2.npz", 7446, 14, [41, 42, 42, 42]),
+    ],
+)
+def test_the_monkeys_trials_are_of_one_target(name: str, n_bins: int, shortest: int, trials: list[int]) -> None:
+    """45 ms bins in 167 trials of different length that cover the block; the target is all that can be decoded."""
+    one = shipped(name)
+
+    assert one.bin_ns == 45_000_000
+    assert one.counts.shape == (n_bins, 87)
+    assert one.valid.all()
+    assert [s.name for s in one.specs] == ["target"]
+    np.testing.assert_array_equal(one.segments[1:, 0], one.segments[:-1, 1])
+    assert (one.segments[0, 0], one.segments[-1, 1]) == (0, n_bins)
+    assert np.diff(one.segments).min() == shortest
+    target = one.values["target"]
+    assert all((target[a:b] == target[a]).all() for a, b in one.segments)
+    assert np.bincount(target[one.segments[:, 0]]).tolist() == trials
+    assert one.licence == "MIT"
+    assert one.citation
+
+
+def steps_of(path: Path, angle: list[float], frozen: list[int]) -> Path:
+    """A bundle of one block with 3 units and these steps."""
+    counts = np.arange(3 * len(angle), dtype=np.uint8).reshape(-1, 3)
+    arrays = {"spikes": counts, "thetas": np.array(angle), "isFreezePeriod": np.array(frozen, np.uint8)}
+    np.savez(path, **{f"block2_{key}": value for key, value in arrays.items()})  # pyright: ignore[reportArgumentType]
+    return path
+
+
+def test_a_monkeys_trial_begins_where_the_cursor_is_held(tmp_path: Path) -> None:
+    """The angle there names the target, whatever it is later; steps before the first such place are of no trial."""
+    frozen = [0, 1, 1, 0, 0, 1, 0, 1, 1]
+    angle = [77.0, 270.0, 270.0, 281.5, 90.0, 0.0, 359.0, 89.99999, 90.0]
+
+    one = bundles.bci_monkey(steps_of(tmp_path / "made-up.npz", angle, frozen), 2)
+
+    assert one.segments.tolist() == [[1, 5], [5, 7], [7, 9]]
+    assert one.spec("target").classes == ("plus_x", "minus_y", "minus_x", "plus_y")
+    assert one.values["target"].tolist() == [-1, 3, 3, 3, 3, 0, 0, 1, 1]
+    np.testing.assert_array_equal(one.counts, np.arange(27).reshape(9, 3))
+    assert sessions.load(saved(one, tmp_path)).values["target"].tolist() == one.values["target"].tolist()
+
+
+def saved(one: Session, folder: Path) -> Path:
+    """Where it was written to."""
+    sessions.save(one, folder / "session.npz")
+    return folder / "session.npz"
+
+
+def test_what_is_no_block_of_the_monkey_is_refused(tmp_path: Path) -> None:
+    """Another block's number, and a start that points at none of the four targets."""
+    path = steps_of(tmp_path / "made-up.npz", [0.0, 0.0, 45.0], [1, 0, 1])
+
+    with pytest.raises(DataError, match=r"not 3; choose one of them"):
+        bundles.bci_monkey(path, 3)
+    with pytest.raises(DataError, match=r"starts at another angle"):
+        bundles.bci_monkey(path, 2)
 
 
 def test_labels_are_constant_in_their_trials() -> None:
@@ -106,10 +171,16 @@ def of_rat() -> Session:
     return bundles.rat_linear_track(DATA / "rat-hippocampus-tracks" / "linear-track.npz")
 
 
+def of_monkey(block: int) -> Session:
+    return bundles.bci_monkey(DATA / "bci-monkey-20131218" / "bci_20131218.npz", block)
+
+
 SOURCES: dict[str, Callable[[], Session]] = {
     "ibl-dy016": of_ibl,
     "steinmetz2019": of_steinmetz,
     "rat-linear-track": of_rat,
+    "bci-monkey-20131218": lambda: of_monkey(1),
+    "bci-monkey-20131218/session-block2.npz": lambda: of_monkey(2),
 }
 with_sources = pytest.mark.skipif(not DATA.is_dir(), reason=f"the published bundles are not at {DATA}")
 
@@ -182,3 +253,18 @@ def test_the_rat_conversion_keeps_times_and_takes_the_last_position() -> None:
         last = np.flatnonzero(clock_ticks <= (b + 1) * 600)[-1]  # 600 ticks of 30 kHz are 20 ms
         assert one.values["position_x"][b] == source["pos_x_px"][last]
         assert one.values["position_y"][b] == source["pos_y_px"][last]
+
+
+@with_sources
+@pytest.mark.parametrize("block", [1, 2])
+def test_the_monkeys_targets_lie_where_the_cursor_goes(block: int) -> None:
+    """The names of the targets: mean cursor velocity some steps into a trial points along the axis that is named."""
+    one = of_monkey(block)
+    velocity = arrays_of(DATA / "bci-monkey-20131218" / "bci_20131218.npz")[f"block{block}_vel"]
+    target, starts = one.values["target"], one.segments[:, 0]
+
+    for c, name in enumerate(one.spec("target").classes):
+        mean = np.mean([velocity[a + 6 : a + 12].mean(0) for a in starts if target[a] == c], axis=0)
+        axis = "xy".index(name[-1])
+        assert int(np.abs(mean).argmax()) == axis
+        assert (mean[axis] > 0) == name.startswith("plus")
