@@ -115,7 +115,7 @@ def _read(memory):
 def floor(size: Size, precision: Precision) -> Row:
     """One warm, vectorised read of as many bytes as a step's weights and cache."""
     engine = StreamEngine(random_checkpoint(size), precision)
-    stack, cache = engine.stack, engine.cache
+    stack, cache = engine.weights.stack, engine.stepper.cache
     weights = sum(rows.weight.nbytes for rows in (stack.qkv, stack.out, stack.up, stack.down))
     n_bytes = weights + cache.k.nbytes + cache.v.nbytes
     memory = np.ones(n_bytes // 4, np.float32)
