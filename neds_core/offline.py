@@ -123,17 +123,22 @@ def unseen_behaviour(model: NEDS, counts: torch.Tensor, valid: np.ndarray, sessi
 def behaviour_at(model: NEDS, batch: Batch, bins: np.ndarray) -> dict[str, np.ndarray]:
     """Name -> z-scores (B,) or probabilities (B, C) at one bin of each window, from the spikes of its valid bins."""
     device = model.mask_token.device
-    batch = onto(batch, device)
-    hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=device)
+    found = read_at(model, onto(batch, device), torch.from_numpy(bins).to(device))
+    return {name: values.cpu().numpy() for name, values in found.items()}
+
+
+def read_at(model: NEDS, batch: Batch, at: torch.Tensor, attend: Attention | None = None) -> dict[str, torch.Tensor]:
+    """The same, all on the model's device; at (B,) int64."""
+    hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=at.device)
     hidden[..., 0] = ~batch.valid
-    out = model(batch, hidden)
-    rows, at = torch.arange(len(bins), device=device), torch.from_numpy(bins).to(device)
+    out = model(batch, hidden, attend=attend)
+    rows = torch.arange(len(at), device=at.device)
     blind = ~batch.valid.any(1)
     found = {}
     for spec in model.specs:
         y = out[spec.name][rows, at]
         y = y.masked_fill(blind, 0.0) if spec.kind == "continuous" else y.masked_fill(blind[:, None], 0.0).softmax(-1)
-        found[spec.name] = y.cpu().numpy()
+        found[spec.name] = y
     return found
 
 

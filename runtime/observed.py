@@ -29,12 +29,16 @@ class _Behaviour:
     mean: float
     sd: float
 
+    def possible(self, value: float) -> bool:
+        """Whether a class has this index; any number may be of a trace."""
+        return self.slope is not None or value in range(len(self.table))
+
     def token(self, value: float, code: np.ndarray, out: np.ndarray) -> None:
         """The token (D,) of a value; a label that there is not gives NaN, so that nothing is said of the bin."""
         if self.slope is not None:
             np.multiply(self.slope, np.float32((value - self.mean) / self.sd), out=out)
             out += self.table[0]
-        elif value in range(len(self.table)):
+        elif self.possible(value):
             out[:] = self.table[int(value)]
         else:
             out.fill(np.nan)
@@ -44,7 +48,7 @@ class _Behaviour:
         """What was observed, in place of an estimate: the value, or 1 for its class."""
         if self.slope is not None:
             out[self.column] = value
-        elif value in range(len(self.table)):
+        elif self.possible(value):
             out[self.column] = 0.0
             out[self.column.start + int(value)] = 1.0
 
@@ -96,9 +100,12 @@ class Observed:
             if value == value:
                 behaviour.say(value, out)
 
-    def as_seen(self, values: np.ndarray) -> np.ndarray:
-        """Of a log's values (T, M) what these behaviours show, as the model takes it: z-scores and class indices."""
-        out = np.full_like(values, np.nan)
+    def as_seen(self, values: np.ndarray, out: np.ndarray) -> None:
+        """Of values (..., M) what these behaviours show, as the model takes it: z-scores, class indices, else NaN."""
+        out.fill(np.nan)
         for behaviour in self.behaviours:
-            out[:, behaviour.place] = (values[:, behaviour.place] - behaviour.mean) / behaviour.sd
-        return out
+            out[..., behaviour.place] = (values[..., behaviour.place] - behaviour.mean) / behaviour.sd
+
+    def possible(self, values: np.ndarray) -> bool:
+        """Whether all that is observed in values (M,) can be."""
+        return all(np.isnan(values[b.place]) or b.possible(float(values[b.place])) for b in self.behaviours)

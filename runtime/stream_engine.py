@@ -21,12 +21,21 @@ def decoded(
     valid: np.ndarray,
     clock: np.ndarray,
     reset: np.ndarray,
+    shown: Observed | None = None,
     observed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Values (T, V) of the offline forward over a log of what was stepped; observed (T, M) as the model takes it."""
-    found = offline.decode(model, counts, valid, clock, offline.spans(reset), observed=observed)
+    """Values (T, V) of the offline forward over a log of what was stepped, observed (T, M) as its tokens had it."""
+    seen = None
+    if shown is not None and observed is not None:
+        seen = np.empty_like(observed)
+        shown.as_seen(observed, seen)
+    found = offline.decode(model, counts, valid, clock, offline.spans(reset), observed=seen)
     columns = [v[:, None] if v.ndim == 1 else v for v in found.values()]
-    return np.concatenate(columns, axis=1) * place.scale + place.offset
+    values = np.concatenate(columns, axis=1) * place.scale + place.offset
+    if shown is not None and observed is not None:
+        for t in np.flatnonzero(valid):
+            shown.say(observed[t], values[t])
+    return values
 
 
 class StreamEngine:
@@ -89,10 +98,4 @@ class StreamEngine:
         observed: np.ndarray | None = None,
     ) -> np.ndarray:
         """The same values (T, V) computed at once from a log; observed (T, M) as in its tokens."""
-        if observed is None or not len(self.observed):
-            return decoded(self.model, self.layout, counts, valid, clock, reset)
-        shown = self.observed.as_seen(observed)
-        values = decoded(self.model, self.layout, counts, valid, clock, reset, shown)
-        for t in np.flatnonzero(valid):
-            self.observed.say(observed[t], values[t])
-        return values
+        return decoded(self.model, self.layout, counts, valid, clock, reset, self.observed, observed)
