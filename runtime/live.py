@@ -66,7 +66,7 @@ class LiveRun:
         self.player_runs = player_runs
         torch.set_num_threads(1)  # scoring at the end; the engine has one thread of its own
         self.config, self.checkpoint, self.streams, self.publisher = config, checkpoint, streams, publisher
-        self.engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights)
+        self.engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
         bins = config.bins
         self.budget_ns = int(config.output.budget_ms * 1e6)
         binner = Binner(
