@@ -6,13 +6,15 @@ The live loop shows none. It is for engines that are asked what follows from a m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-import torch
+from torch import nn
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from runtime.layout import layout
+from runtime.stream_weights import arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,12 @@ class Observed:
             if spec.name not in names:
                 continue
             tokenizer, slope, mean, sd = model.behaviour[spec.name], None, 0.0, 1.0
-            with torch.inference_mode():
-                if isinstance(tokenizer, torch.nn.Linear):
-                    slope, table = tokenizer.weight[:, 0].numpy().copy(), tokenizer.bias[None]
-                    mean, sd = header.mean[spec.name], header.sd[spec.name]
-                else:
-                    table = tokenizer.weight
-                table = (table + model.modality[1 + place]).numpy()  # pyright: ignore[reportOperatorIssue, reportCallIssue]
+            if isinstance(tokenizer, nn.Linear):
+                weight, bias = arrays(tokenizer)
+                slope, table, mean, sd = weight[:, 0].copy(), bias[None], header.mean[spec.name], header.sd[spec.name]
+            else:
+                table = cast(nn.Embedding, tokenizer).weight.detach().numpy()
+            table = table + model.modality[1 + place].detach().numpy()
             self.behaviours.append(_Behaviour(place, columns[spec.name], table, slope, mean, sd))
 
     def __len__(self) -> int:

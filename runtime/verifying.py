@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from kernels.numba_pack import Precision
 from neds_core import directions, evaluation, scores, session as sessions
@@ -75,6 +76,9 @@ def verify(checkpoint: Checkpoint, session: Session) -> tuple[dict[str, Row], li
     else:
         window = engines.create(checkpoint, "neds")
         found[window.name] = _compare(window, log)[0]
+    if torch.cuda.is_available():
+        on_gpu = engines.create(checkpoint, "neds", device="cuda")
+        found[on_gpu.name] = _compare(on_gpu, log)[0]
     for decoder in ("ridge", "blend") if checkpoint.linear else ():
         engine = engines.create(checkpoint, decoder)
         found[engine.name] = _compare(engine, log)[0]

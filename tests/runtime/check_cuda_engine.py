@@ -58,8 +58,8 @@ def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint]) -> None:
-    """Three bands of bins with dropouts, observed behaviour, skipped bins and a cold start far away."""
-    checkpoint, n = make_checkpoint(band=BAND, clock_bins=4), 3 * BAND
+    """Two bands and more of bins with dropouts, observed behaviour, skipped bins and a cold start far away."""
+    checkpoint, n = make_checkpoint(band=BAND, clock_bins=4), 2 * BAND + 2
     engine = CudaStreamEngine(checkpoint, observed=BOTH, device=DEVICE, attend=launch)
     counts, valid, seen = drawn(n)
     clock, reset = np.arange(n), np.arange(n) == n - 2

@@ -55,7 +55,7 @@ def play(
 
 @pytest.mark.parametrize("names", [BOTH, BOTH[:1], BOTH[1:]])
 @pytest.mark.parametrize("kind", ["phase-free", "clocked"])
-@settings(max_examples=15)  # of each of six engines
+@settings(max_examples=8)  # of each of six engines
 @given(
     n=st.integers(1, 45),
     seed=st.integers(0, 2**31),

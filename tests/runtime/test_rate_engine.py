@@ -61,7 +61,7 @@ def at_once(checkpoint: Checkpoint, session: Session, reset: np.ndarray, shown: 
 
 @pytest.mark.parametrize("shown", [BOTH, BOTH[:1], BOTH[1:]])
 @pytest.mark.parametrize("kind", ["phase-free", "clocked"])
-@settings(max_examples=15)  # of each of six engines
+@settings(max_examples=8)  # of each of six engines
 @given(
     n=st.integers(1, 45),
     seed=st.integers(0, 2**31),
