@@ -135,3 +135,35 @@ def regions(
         for path in region_figures.draw(figures, plan.places, shown, result["confusion"], projection):
             print(f"wrote {path}")
     print(msgspec.json.encode(result).decode() if json else "\n".join(work.lines(result)))
+
+
+@bench.command()
+def transfer(
+    folder: Annotated[Path | None, typer.Argument(help="sessions as in examples/steinmetz2019/sessions")] = None,
+    quick: Annotated[bool, typer.Option(help="30 trials, one seed and short schedules, in a few minutes")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON-lines file of finished rows, trunks beside it; a later call goes on there")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="PNG: pre-trained against scratch, a point a session")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Train NEDS on all mice but one, tune it on the first trials of that one, and compare with three controls."""
+    import sys
+
+    import msgspec
+
+    from benchmarks import steinmetz, transfer as work, transfer_table
+
+    study = work.QUICK if quick else work.Study()
+    path = out or Path("runs") / ("transfer-quick.jsonl" if quick else "transfer.jsonl")
+    bundles = steinmetz.read_folder(folder or steinmetz.FOLDER)
+    rows = work.run(bundles, study, path, lambda what: print(what, file=sys.stderr, flush=True))
+    result = transfer_table.table(rows, study)
+    print("\n".join(transfer_table.lines(result)))
+    if figure:
+        from benchmarks import transfer_figures
+
+        transfer_figures.scatter(result["sessions"], figure)
+        print(f"wrote {figure}")
+    if json:
+        print(msgspec.json.encode(result).decode())
