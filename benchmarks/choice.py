@@ -22,7 +22,8 @@ Row = dict[str, Any]
 QUESTIONS = ("wheel_direction", "go")
 DECODERS = ("stimulus", "neural", "stimulus + neural")
 WINDOW_MS = 100
-SHARES = (1.0, 30.0, 1000.0)  # of the contrasts beside the counts: six columns beside thousands
+PENALTIES = (0.1, 1.0, 10.0)
+SHARES = (1.0, 10.0)  # of the contrasts beside the counts, a column of each
 FOLDS = 5
 MIN_TRIALS = 5  # of each class among the scored trials of a session, and among what a fold trains on
 
@@ -116,7 +117,7 @@ class Decoded:
                 "neural": [seen],
                 "stimulus + neural": [seen + share * told for share in SHARES],
             }[decoder]
-            out[held] = windowed.evidence(kernels, label, train)[held]
+            out[held] = windowed.evidence(kernels, label, train, PENALTIES)[held]
         return out
 
     def told(self, session: int, question: str, row: Rows) -> Told | None:

@@ -40,7 +40,7 @@ def read(path: Path) -> Bundle:
     """A published bundle. Raises `DataError` with the remedy."""
     try:
         session = bundles.steinmetz2019_task(path)
-        with np.load(path, allow_pickle=False) as raw:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:
             contrast = np.stack([raw["contrast_left"], raw["contrast_right"]], axis=1)
             movement_ms, mouse = raw["reaction_time_ms"].astype(np.float64), str(raw["mouse"])
         sessions.check(session, str(path))

@@ -26,7 +26,7 @@ from benchmarks.steinmetz import OUTPUTS, Bundle
 from benchmarks.transfer_judge import ALL, STATISTICS, Case, Sums
 from neds_core import pretrain
 from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, ModelConfig, StageConfig, TrainConfig
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
 from neds_core.pretrain import Pretrained
 from neds_core.sources import build
@@ -75,6 +75,14 @@ QUICK = Study(
     new_steps=8,
     snapshots=(8, 16),
 )
+
+
+def sized(study: Study, trials: list[int] | None, seeds: int | None) -> Study:
+    """The study with other numbers of trials or seeds. Refuses one without its headline."""
+    counts = tuple(dict.fromkeys(trials or study.trials))
+    if study.headline not in counts:
+        raise ConfigError(f"--trials: {study.headline} is not among them, and the headline needs it; add it")
+    return msgspec.structs.replace(study, trials=counts, seeds=seeds or study.seeds)
 
 
 @dataclass(frozen=True, slots=True)

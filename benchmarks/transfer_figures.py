@@ -24,7 +24,8 @@ def scatter(sessions: list[dict[str, Any]], out: Path) -> None:
             mine = [one for one in sessions if one["target"] == target]
             both = np.array([[one["scratch"], one["pretrained"]] for one in mine])
             low, high = np.nanmin(both), np.nanmax(both)
-            limits = (low - 0.05 * (high - low), high + 0.05 * (high - low))
+            room = 0.05 * max(high - low, 0.01)
+            limits = (low - room, high + room)
             for column, trials in enumerate(columns):
                 each = axes[row, column]
                 each.axline((limits[0], limits[0]), slope=1, color="0.7", lw=0.8, zorder=0)

@@ -36,16 +36,19 @@ def inner(x: np.ndarray, train: np.ndarray) -> np.ndarray:
     return (z @ z.T).astype(np.float64) / max(1, z.shape[1])
 
 
-def fit(kernel: np.ndarray, label: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
+def fit(
+    kernel: np.ndarray, label: np.ndarray, penalty: float, start: tuple[np.ndarray, float] | None = None
+) -> tuple[np.ndarray, float]:
     """Weights (n,) and offset: evidence for class 1 is kernel @ weights + offset.
 
     kernel (n, n), label (n,) 0 or 1, both there. Minimises the cross-entropy of trials weighted to equal classes plus
-    penalty / 4 * |w|^2, as a two-way `linear.logistic_fit` does, by Newton's method.
+    penalty / 4 * |w|^2, as a two-way `linear.logistic_fit` does, by Newton's method. start: the solution for another
+    penalty.
     """
     n = len(label)
     weight = (n / (2.0 * np.maximum(np.bincount(label, minlength=2), 1)))[label]
     ridge = penalty / 2.0
-    alpha, offset = np.zeros(n), 0.0
+    alpha, offset = start or (np.zeros(n), 0.0)
 
     def objective(alpha: np.ndarray, offset: float) -> float:
         said = kernel @ alpha
@@ -68,39 +71,44 @@ def fit(kernel: np.ndarray, label: np.ndarray, penalty: float) -> tuple[np.ndarr
             break
         alpha, offset = alpha + share * step_a, offset + share * step_b
         gained, now = now - then, then
-        if gained < 1e-9 * n:
+        if gained < 1e-8 * n:
             break
     return alpha, float(offset)
 
 
-def _said(kernel: np.ndarray, label: np.ndarray, train: np.ndarray, held: np.ndarray, penalty: float) -> np.ndarray:
-    """Evidence for class 1 of the trials `held` from a fit on `train` (indices); a class never seen is never said."""
-    y = label[train]
-    if y.min() == y.max():
-        return np.full(len(held), 1.0 if y[0] else -1.0)
-    weights, offset = fit(kernel[np.ix_(train, train)], y, penalty)
-    return kernel[np.ix_(held, train)] @ weights + offset
-
-
-def evidence(kernels: list[np.ndarray], label: np.ndarray, train: np.ndarray) -> np.ndarray:
+def evidence(
+    kernels: list[np.ndarray], label: np.ndarray, train: np.ndarray, penalties: tuple[float, ...] = PENALTIES
+) -> np.ndarray:
     """(S,) evidence for class 1 of every trial from the trials `train` (S,) bool; label (S,), -1 = left out.
 
-    Of `kernels` (S, S) each and of the penalties, the pair with the least class-balanced cross-entropy over contiguous
-    blocks of the training trials is fitted on all of them.
+    Of `kernels` (S, S) each and of the ascending penalties, the pair with the least class-balanced cross-entropy over
+    contiguous blocks of the training trials is fitted on all of them. A class that training lacks is never said.
     """
     rows = np.flatnonzero(train & (label >= 0))
-    if not len(rows):
-        return np.full(len(label), -1.0)
     y = label[rows]
-    weight = (1.0 / np.maximum(np.bincount(y, minlength=2), 1))[y]
-    best: tuple[float, np.ndarray, float] = (np.inf, kernels[0], PENALTIES[-1])
-    blocks = linear.folds(np.arange(len(rows)), min(FOLDS, len(rows)))
-    for kernel in kernels if len(rows) > 1 else []:
-        for penalty in PENALTIES:
-            said = np.empty(len(rows))
-            for held in blocks:
-                said[held] = _said(kernel, label, rows[~held], rows[held], penalty)
-            loss = float((weight * np.logaddexp(0.0, (1 - 2 * y) * said)).sum())
-            if loss < best[0]:
-                best = (loss, kernel, penalty)
-    return _said(best[1], label, rows, np.arange(len(label)), best[2])
+    if len(np.unique(y)) < 2:
+        return np.full(len(label), 1.0 if y.any() else -1.0)
+    weight = (1.0 / np.bincount(y))[y]
+    loss = np.zeros((len(kernels), len(penalties)))
+    for held in linear.folds(np.arange(len(rows)), min(FOLDS, len(rows))):
+        signed = (1 - 2 * y[held])[:, None]
+        for k, kernel in enumerate(kernels):
+            said = _path(kernel, y[~held], rows[~held], rows[held], penalties)
+            loss[k] += (weight[held, None] * np.logaddexp(0.0, signed * said)).sum(0)
+    k, p = np.unravel_index(int(loss.argmin()), loss.shape)
+    return _path(kernels[k], y, rows, np.arange(len(label)), penalties[p:])[:, 0]
+
+
+def _path(
+    kernel: np.ndarray, y: np.ndarray, train: np.ndarray, held: np.ndarray, penalties: tuple[float, ...]
+) -> np.ndarray:
+    """(held, P) evidence for each of the ascending penalties, each fit started from that of the next stronger one."""
+    if y.min() == y.max():
+        return np.full((len(held), len(penalties)), 1.0 if y[0] else -1.0)
+    inside, across = kernel[np.ix_(train, train)], kernel[np.ix_(held, train)]
+    said = np.empty((len(held), len(penalties)))
+    found: tuple[np.ndarray, float] | None = None
+    for p in reversed(range(len(penalties))):
+        found = fit(inside, y, penalties[p], found)
+        said[:, p] = across @ found[0] + found[1]
+    return said

@@ -79,7 +79,7 @@ def _steinmetz(
         counts=np.ascontiguousarray(counts.reshape(-1, n_units)),
         valid=np.ones(n_trials * n_bins, bool),
         specs=specs,
-        values={name: _per_bin(label, n_bins) for name, label in labels.items()},
+        values={output: _per_bin(label, n_bins) for output, label in labels.items()},
         segments=_segments(n_trials, n_bins),
         segment_ids=np.arange(n_trials, dtype=np.int64),
         licence="CC-BY-4.0",
@@ -108,7 +108,8 @@ def steinmetz2019_task(npz: Path) -> Session:
 
     wheel_direction is undefined (-1) where the mouse did not go, stimulus_side where both contrasts are equal.
     """
-    raw = np.load(npz)
+    with npz.open("rb") as file, np.load(file, allow_pickle=False) as bundle:
+        raw = dict(bundle)
     response, left, right = raw["response_type"], raw["contrast_left"], raw["contrast_right"]
     sides = ("left", "right")
     specs = (

@@ -14,11 +14,12 @@ import pytest
 from benchmarks import steinmetz, transfer, transfer_judge, transfer_table, trunks
 from benchmarks.steinmetz import Bundle
 from benchmarks.transfer import CONDITIONS, PLAIN, Job, Study
-from neds_core import pretrain, session as sessions, synthetic, train
+from neds_core import directions, pretrain, session as sessions, sources, synthetic, train
 from neds_core.config import FitConfig, ModelConfig
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 from neds_core.io import bundles
 from neds_core.session import Session
+from neds_core.windows import Windows
 from runtime import cli
 
 TRIALS = 40
@@ -29,11 +30,10 @@ TINY = Study(
     seeds=2,
     model=ModelConfig(width=8, layers=1, heads=2, band=12, window_bins=12, clock_bins=12, registers=1),
     pretrain=FIT,
-    steps=4,
     new_steps=2,
     snapshots=(2, 4),
-    batch_few=4,
-    batch_many=4,
+    snapshots_many=(2, 4),
+    batch=4,
 )
 
 
@@ -59,15 +59,15 @@ def labelled(session: Session, seed: int) -> Session:
 
 @pytest.fixture(scope="module")
 def mice() -> list[Bundle]:
-    """Three mice, the first with two sessions."""
+    """Three mice with a session each."""
     world = synthetic.World(
-        animals=3, sessions=2, trials=TRIALS, trial_bins=12, regions=("ca1", "vis"), units_per_region=5, rate_hz=20.0,
+        animals=3, sessions=1, trials=TRIALS, trial_bins=12, regions=("ca1", "vis"), units_per_region=5, rate_hz=20.0,
         drift=0.0,
     )  # fmt: skip
     made = synthetic.recordings(world, 0)
     return [
         Bundle(labelled(made[m].session, m), mouse, np.zeros((TRIALS, 2)), np.full(TRIALS, np.inf), f"sha{m}")
-        for m, mouse in ((0, "a"), (1, "a"), (2, "b"), (4, "c"))
+        for m, mouse in enumerate("abc")
     ]
 
 
@@ -88,7 +88,7 @@ def test_every_row_is_made_once_and_a_stopped_run_goes_on(
 ) -> None:
     """With a last line cut short, that row alone is computed again, on the trunks that lie there, to the same end."""
     found, out = rows
-    assert len(found) == 4 * (2 * (len(CONDITIONS) + 1) + len(CONDITIONS))  # the second seed at the headline alone
+    assert len(found) == 3 * (2 * (len(CONDITIONS) + 1) + len(CONDITIONS))  # the second seed at the headline alone
     lines = out.read_text().splitlines(keepends=True)
     for path in out.parent.glob("*.safetensors"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -105,7 +105,7 @@ def test_every_row_is_made_once_and_a_stopped_run_goes_on(
 
     again = run(mice, tmp_path / "rows.jsonl")
 
-    assert [job.key for job in asked] == [("synthetic-seed0-animal2-session0", 10, "shuffled trunk", 1)]
+    assert [job.key for job in asked] == [("synthetic-seed0-animal2-session0", 6, PLAIN, 0)]
     assert [one["snapshots"] for one in again] == [one["snapshots"] for one in found]
 
 
@@ -180,10 +180,14 @@ def test_a_mouse_does_not_choose_for_itself() -> None:
     assert transfer_table.chosen_step(rows, "b", "go") == 5
 
 
-def test_the_tables_hold_every_condition(rows: tuple[list[transfer.Row], Path], mice: list[Bundle]) -> None:
-    """Scores, differences from all controls, a verdict for every target, and as many sessions as there are."""
-    result = json.loads(msgspec.json.encode(transfer_table.table(rows[0], TINY)))
+@pytest.fixture(scope="module")
+def result(rows: tuple[list[transfer.Row], Path]) -> dict[str, Any]:
+    """The tables of all rows, as they come out of JSON."""
+    return json.loads(msgspec.json.encode(transfer_table.table(rows[0], TINY)))
 
+
+def test_the_tables_hold_every_condition(result: dict[str, Any], mice: list[Bundle]) -> None:
+    """Scores, differences from all controls, a verdict for every target, and as many sessions as there are."""
     assert len(result["scores"]) == 2 * 3 * (len(CONDITIONS) + 1)
     assert len(result["pretrained_minus"]) == 2 * 3 * 4
     assert result["sessions_gained"]["of"] == len(mice)
@@ -201,10 +205,8 @@ def test_the_tables_hold_every_condition(rows: tuple[list[transfer.Row], Path], 
     assert len(transfer_table.lines(result)) > 20
 
 
-def test_help_needs_all_three_controls(rows: tuple[list[transfer.Row], Path]) -> None:
+def test_help_needs_all_three_controls(result: dict[str, Any]) -> None:
     """The verdict is of intervals above 0 against scratch, the random and the shuffled trunk."""
-    result = transfer_table.table(rows[0], TINY)
-
     for verdict in result["verdicts"]:
         lows = [
             gap["low"]
@@ -218,9 +220,6 @@ def test_help_needs_all_three_controls(rows: tuple[list[transfer.Row], Path]) ->
 
 def test_rates_of_a_kind_of_trial_are_those_of_each_trial(mice: list[Bundle]) -> None:
     """Computed once for each kind of trial, they equal the rates trial by trial."""
-    from neds_core import directions, sources
-    from neds_core.windows import Windows
-
     found = transfer_judge.case(mice[0].session, 10, 0.5)
     config = transfer.recipe(TINY, "scratch", 10)
     model = sources.build(config, (found.source,), 0)
@@ -257,9 +256,21 @@ def test_the_command_reads_a_folder_and_prints_one_object(
 ) -> None:
     """Bundles in, tables, a figure and JSON out; the file is no longer than its rows."""
     write(tmp_path / "sessions", mice)
-    quick = msgspec.structs.replace(TINY, trials=(10,), seeds=1, snapshots=(4,))
+    quick = msgspec.structs.replace(TINY, snapshots=(4,))
     monkeypatch.setattr(transfer, "QUICK", quick)
-    words = [tmp_path / "sessions", "--quick", "--out", tmp_path / "x.jsonl", "--figure", tmp_path / "x.png", "--json"]
+    words = [
+        tmp_path / "sessions",
+        "--quick",
+        "--trials",
+        10,
+        "--seeds",
+        1,
+        "--out",
+        tmp_path / "x.jsonl",
+        "--figure",
+        tmp_path / "x.png",
+        "--json",
+    ]
 
     cli.app(["bench", "transfer", *map(str, words)], standalone_mode=False)
 
@@ -268,7 +279,7 @@ def test_the_command_reads_a_folder_and_prints_one_object(
         f"steinmetz2019-{b.mouse}-day{m}" for m, b in enumerate(mice)
     }
     assert (tmp_path / "x.png").stat().st_size > 5_000
-    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 4 * (len(CONDITIONS) + 1)
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3 * (len(CONDITIONS) + 1)
 
 
 def test_what_is_no_session_is_refused(mice: list[Bundle], tmp_path: Path) -> None:
@@ -281,8 +292,10 @@ def test_what_is_no_session_is_refused(mice: list[Bundle], tmp_path: Path) -> No
         steinmetz.read_folder(tmp_path / "none")
     with pytest.raises(DataError, match=r"x\.npz is not a session"):
         steinmetz.read_folder(tmp_path / "bad")
+    with pytest.raises(ConfigError, match="30 is not among them"):
+        transfer.sized(transfer.QUICK, [10], None)
     with pytest.raises(DataError, match="needs sessions of another"):
-        transfer.trunk_of(TINY, mice[:2], Job(mice[0], 10, "pretrained", 0), tmp_path)
+        transfer.trunk_of(TINY, mice[:1], Job(mice[0], 10, "pretrained", 0), tmp_path)
 
 
 def test_the_converter_says_what_the_animal_did(mice: list[Bundle], tmp_path: Path) -> None:
