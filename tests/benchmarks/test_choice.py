@@ -126,14 +126,19 @@ def test_rows_hold_the_trials_that_they_name() -> None:
     assert rows["first 200 ms, movement after 300 ms"].windows == 2
 
 
-def test_what_neurons_know_of_choice_shows_beside_the_stimulus() -> None:
+def test_what_neurons_know_of_choice_shows_beside_the_stimulus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choice neurons add to the contrasts and tell choice at equal contrasts; stimulus neurons do neither."""
+    asked = ("all trials", "equal contrasts, trained on such", "first 100 ms, movement after 200 ms")
+    every = choice.rows_of
+    monkeypatch.setattr(choice, "rows_of", lambda b, n: [row for row in every(b, n) if row.name in asked])
+    monkeypatch.setattr(choice, "PENALTIES", (1.0,))  # seconds instead of minutes
     found = {}
     for name, follows in (("choice", of_choice), ("stimulus", of_stimulus)):
         bundles = [made(seed, mouse, follows) for seed, mouse in ((3, "a"), (4, "b"))]
         result = json.loads(msgspec.json.encode(choice.bench(bundles, lambda _: None)))
         found[name] = {r["row"]: r for r in result["rows"] if r["question"] == "wheel_direction"}
-        assert len(choice.lines(result)) > 20
+        printed = "\n".join(choice.lines(result))
+        assert all(printed.count(row) == 2 for row in asked)  # once for each question
         assert all(one["gain"]["low"] <= one["gain"]["value"] <= one["gain"]["high"] for one in result["sessions"])
 
     assert found["choice"]["all trials"]["gain"]["low"] > 0

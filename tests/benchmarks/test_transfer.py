@@ -14,7 +14,7 @@ import pytest
 from benchmarks import steinmetz, transfer, transfer_judge, transfer_table, trunks
 from benchmarks.steinmetz import Bundle
 from benchmarks.transfer import CONDITIONS, PLAIN, Job, Study
-from neds_core import directions, pretrain, session as sessions, sources, synthetic, train
+from neds_core import bootstrap, directions, pretrain, session as sessions, sources, synthetic, train
 from neds_core.config import FitConfig, ModelConfig
 from neds_core.errors import ConfigError, DataError
 from neds_core.io import bundles
@@ -182,8 +182,10 @@ def test_a_mouse_does_not_choose_for_itself() -> None:
 
 @pytest.fixture(scope="module")
 def result(rows: tuple[list[transfer.Row], Path]) -> dict[str, Any]:
-    """The tables of all rows, as they come out of JSON."""
-    return json.loads(msgspec.json.encode(transfer_table.table(rows[0], TINY)))
+    """The tables of all rows, as they come out of JSON; few resamples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+        return json.loads(msgspec.json.encode(transfer_table.table(rows[0], TINY)))
 
 
 def test_the_tables_hold_every_condition(result: dict[str, Any], mice: list[Bundle]) -> None:
@@ -258,6 +260,7 @@ def test_the_command_reads_a_folder_and_prints_one_object(
     write(tmp_path / "sessions", mice)
     quick = msgspec.structs.replace(TINY, snapshots=(4,))
     monkeypatch.setattr(transfer, "QUICK", quick)
+    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
     words = [
         tmp_path / "sessions",
         "--quick",
