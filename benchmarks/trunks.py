@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 
@@ -29,7 +28,6 @@ MASKS = {
     "encoding": MaskConfig(decoding=0.0, encoding=1.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0),
 }
 FIT = FitConfig(steps=280, batch=16, sessions_per_step=4, window_bins=20, learning_rate=3e-3, ema_decay=0.95, threads=1)
-REGION_STEPS = 600
 
 
 def permuted(part: Session, seed: int) -> Session:
@@ -103,7 +101,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     bundles = read_folder(given.folder)
     for kind, masks in MASKS.items():
-        config = config_of(bundles, MODEL, masks, msgspec.structs.replace(FIT, steps=REGION_STEPS), seed=0)
+        config = config_of(bundles, MODEL, masks, FIT, seed=0)
         path = given.out / f"regions-{kind}.safetensors"
         header = kept(path, bundles, config).header
         print(

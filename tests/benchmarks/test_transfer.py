@@ -139,6 +139,21 @@ def test_a_shuffled_trunk_saw_permuted_labels(mice: list[Bundle], monkeypatch: p
         assert dealt.train.counts is one.session.counts
 
 
+def test_a_kept_trunk_is_used_again_unless_its_configuration_changed(mice: list[Bundle], tmp_path: Path) -> None:
+    """The same configuration reads the file; another seed trains and replaces it."""
+    config = trunks.config_of(mice, TINY.model, TINY.masks, FIT, seed=0)
+    path = tmp_path / "x.safetensors"
+
+    first = trunks.kept(path, mice, config).header
+    again = trunks.kept(path, mice, config).header
+    other = trunks.kept(path, mice, msgspec.structs.replace(config, seed=1)).header
+
+    assert again == first  # its seconds, too
+    assert [row.name for row in first.sessions] == [one.session.name for one in mice]
+    assert other.config.seed == 1
+    assert pretrain.load(path).header == other
+
+
 def spoiled(one: Bundle) -> Bundle:
     """Other spikes and labels in the last 20 %."""
     start = int(sessions.split(one.session).test.segments[0, 0])
