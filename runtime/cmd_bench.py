@@ -160,3 +160,58 @@ def target(
     print("\n".join(work.lines(result)))
     if json:
         print(msgspec.json.encode(result).decode())
+
+
+@bench.command()
+def transfer(
+    folder: Annotated[Path | None, typer.Argument(help="sessions as in examples/steinmetz2019/sessions")] = None,
+    quick: Annotated[bool, typer.Option(help="30 trials, one seed and short schedules, in a few minutes")] = False,
+    trials: Annotated[list[int] | None, typer.Option(min=0, help="training trials, 0: all of the first 70 %")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="training seeds at 30 trials; one elsewhere")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON-lines file of finished rows, trunks beside it; a later call goes on there")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="PNG: pre-trained against scratch, a point a session")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Train NEDS on all mice but one, tune it on the first trials of that one, and compare with three controls."""
+    import sys
+
+    import msgspec
+
+    from benchmarks import steinmetz, transfer as work, transfer_table
+
+    study = work.sized(work.QUICK if quick else work.Study(), trials, seeds)
+    path = out or Path("runs") / ("transfer-quick.jsonl" if quick else "transfer.jsonl")
+    bundles = steinmetz.read_folder(folder or steinmetz.FOLDER)
+    rows = work.run(bundles, study, path, lambda what: print(what, file=sys.stderr, flush=True))
+    result = transfer_table.table(rows, study)
+    print("\n".join(transfer_table.lines(result)))
+    if figure:
+        from benchmarks import transfer_figures
+
+        transfer_figures.scatter(result["sessions"], figure)
+        print(f"wrote {figure}")
+    if json:
+        print(msgspec.json.encode(result).decode())
+
+
+@bench.command()
+def choice(
+    folder: Annotated[Path | None, typer.Argument(help="sessions as in examples/steinmetz2019/sessions")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Tell a choice from contrasts, spikes and both: on all trials, at equal contrasts, before the first movement."""
+    import sys
+
+    import msgspec
+    import torch
+
+    from benchmarks import choice as work, steinmetz
+
+    torch.set_num_threads(1)
+    bundles = steinmetz.read_folder(folder or steinmetz.FOLDER)
+    result = work.bench(bundles, lambda what: print(what, file=sys.stderr, flush=True))
+    print("\n".join(work.lines(result)))
+    if json:
+        print(msgspec.json.encode(result).decode())

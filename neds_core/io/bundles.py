@@ -5,6 +5,7 @@ Each converter knows its source's faults (see the data's README) and leaves them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,13 +65,33 @@ def ibl_dy016(counts_npz: Path, labels_npz: Path) -> Session:
     )
 
 
-def steinmetz2019(npz: Path) -> Session:
-    """One Steinmetz et al. 2019 session: 0-0.4 s after stimulus, pairs of 10 ms bins summed."""
-    raw = np.load(npz)
+def _steinmetz(
+    raw: Mapping[str, np.ndarray], name: str, specs: tuple[BehaviourSpec, ...], labels: dict[str, np.ndarray]
+) -> Session:
+    """0-0.4 s after stimulus, pairs of 10 ms bins summed; labels: class name -> one for each trial."""
     counts = raw["counts"]
     n_trials, n_units, fine = counts.shape
     counts = counts.reshape(n_trials, n_units, fine // 2, 2).sum(-1, dtype=np.uint8).transpose(0, 2, 1)
     n_bins = counts.shape[1]
+    return Session(
+        name=name,
+        bin_ns=BIN_NS,
+        units=UnitTable(np.arange(n_units), raw["brain_area"], np.full(n_units, np.nan, np.float32)),
+        counts=np.ascontiguousarray(counts.reshape(-1, n_units)),
+        valid=np.ones(n_trials * n_bins, bool),
+        specs=specs,
+        values={output: _per_bin(label, n_bins) for output, label in labels.items()},
+        segments=_segments(n_trials, n_bins),
+        segment_ids=np.arange(n_trials, dtype=np.int64),
+        licence="CC-BY-4.0",
+        citation="Steinmetz NA, Zatka-Haas P, Carandini M, Harris KD. Distributed coding of choice, action and "
+        "engagement across the mouse brain. Nature 576, 266-273 (2019), doi:10.1038/s41586-019-1787-x",
+    )
+
+
+def steinmetz2019(npz: Path) -> Session:
+    """One Steinmetz et al. 2019 session with the report as one class of three: what ships as session.npz."""
+    raw = np.load(npz)
     code = {1: 0, -1: 1, 0: 2}
     choice = np.array([code[int(r)] for r in raw["response_type"]])
     spec = BehaviourSpec(
@@ -80,20 +101,29 @@ def steinmetz2019(npz: Path) -> Session:
         classes=("left", "right", "no_go"),
         contrasts={"left_right": (("left",), ("right",)), "go_no_go": (("left", "right"), ("no_go",))},
     )
-    return Session(
-        name="steinmetz2019-session09",
-        bin_ns=BIN_NS,
-        units=UnitTable(np.arange(n_units), raw["brain_area"], np.full(n_units, np.nan, np.float32)),
-        counts=np.ascontiguousarray(counts.reshape(-1, n_units)),
-        valid=np.ones(n_trials * n_bins, bool),
-        specs=(spec,),
-        values={"choice": _per_bin(choice, n_bins)},
-        segments=_segments(n_trials, n_bins),
-        segment_ids=np.arange(n_trials, dtype=np.int64),
-        licence="CC-BY-4.0",
-        citation="Steinmetz NA, Zatka-Haas P, Carandini M, Harris KD. Distributed coding of choice, action and "
-        "engagement across the mouse brain. Nature 576, 266-273 (2019), doi:10.1038/s41586-019-1787-x",
+    return _steinmetz(raw, "steinmetz2019-session09", (spec,), {"choice": choice})
+
+
+def steinmetz2019_task(npz: Path) -> Session:
+    """One Steinmetz et al. 2019 session, named by mouse and date, with report and stimulus as three two-way classes.
+
+    wheel_direction is undefined (-1) where the mouse did not go, stimulus_side where both contrasts are equal.
+    """
+    with npz.open("rb") as file, np.load(file, allow_pickle=False) as bundle:
+        raw = dict(bundle)
+    response, left, right = raw["response_type"], raw["contrast_left"], raw["contrast_right"]
+    sides = ("left", "right")
+    specs = (
+        BehaviourSpec("wheel_direction", "class", sign="the mouse's report, not the stimulus", classes=sides),
+        BehaviourSpec("go", "class", sign="the mouse's report, not the stimulus", classes=("go", "no_go")),
+        BehaviourSpec("stimulus_side", "class", sign="side of the higher contrast", classes=sides),
     )
+    labels = {
+        "wheel_direction": np.select([response == 1, response == -1], [0, 1], -1),
+        "go": (response == 0).astype(np.int64),
+        "stimulus_side": np.select([left > right, right > left], [0, 1], -1),
+    }
+    return _steinmetz(raw, f"steinmetz2019-{raw['mouse']}-{raw['date']}", specs, labels)
 
 
 def _tracked(position: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from neds_core.session import Session
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
+STEINMETZ = ROOT / "examples" / "steinmetz2019" / "sessions"
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -164,7 +165,7 @@ def of_ibl() -> Session:
 
 
 def of_steinmetz() -> Session:
-    return bundles.steinmetz2019(next((DATA / "steinmetz2019").glob("session09_*.npz")))
+    return bundles.steinmetz2019(STEINMETZ / "session09_Hench_2017-06-16.npz")
 
 
 def of_rat() -> Session:
@@ -185,8 +186,9 @@ SOURCES: dict[str, Callable[[], Session]] = {
 with_sources = pytest.mark.skipif(not DATA.is_dir(), reason=f"the published bundles are not at {DATA}")
 
 
-@with_sources
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "steinmetz2019" else with_sources) for name in SOURCES]
+)
 def test_shipped_recordings_are_their_conversions(name: str) -> None:
     """Converted again, every array comes out the same."""
     ours, theirs = shipped(name), SOURCES[name]()
@@ -218,11 +220,10 @@ def test_the_ibl_conversion_keeps_bins_2_to_48() -> None:
     assert one.segment_ids.tolist() == source["trial_index"].tolist() == labels["trial_index"].tolist()
 
 
-@with_sources
 def test_the_steinmetz_conversion_sums_pairs_of_bins() -> None:
     """And names the mouse's report: 1 left, -1 right, 0 no-go."""
     one = shipped("steinmetz2019")
-    source = arrays_of(next((DATA / "steinmetz2019").glob("session09_*.npz")))
+    source = arrays_of(STEINMETZ / "session09_Hench_2017-06-16.npz")
     report = np.array([1, -1, 0])
 
     fine = source["counts"]
@@ -231,6 +232,25 @@ def test_the_steinmetz_conversion_sums_pairs_of_bins() -> None:
         assert report[one.values["choice"][start]] == source["response_type"][trial]
     assert one.spec("choice").classes == ("left", "right", "no_go")
     assert one.units.region.tolist() == source["brain_area"].tolist()
+
+
+def test_steinmetz_sessions_convert_to_report_and_stimulus() -> None:
+    """17 files; named by mouse and date, the report as in session.npz, the sides those of the contrasts."""
+    paths = sorted(STEINMETZ.glob("*.npz"))
+    found = {path: bundles.steinmetz2019_task(path) for path in (paths[0], paths[8])}
+    ninth, three_way = found[paths[8]], shipped("steinmetz2019").values["choice"]
+
+    assert len(paths) == 17
+    assert [one.name for one in found.values()] == ["steinmetz2019-Cori-2016-12-14", "steinmetz2019-Hench-2017-06-16"]
+    np.testing.assert_array_equal(ninth.counts, shipped("steinmetz2019").counts)
+    np.testing.assert_array_equal(ninth.values["wheel_direction"], np.where(three_way == 2, -1, three_way))
+    np.testing.assert_array_equal(ninth.values["go"], three_way == 2)
+    for path, one in found.items():
+        sessions.check(one, one.name)
+        source = arrays_of(path)
+        side = one.values["stimulus_side"][one.segments[:, 0]]
+        difference = source["contrast_left"] - source["contrast_right"]
+        np.testing.assert_array_equal(np.select([side == 0, side == 1], [1, -1]), np.sign(difference))
 
 
 @with_sources
