@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from neds_core import checkpoint as checkpoints, directions, nested, regions, session as sessions
+from neds_core import checkpoint as checkpoints, directions, nested, pretrain, regions, session as sessions
 from neds_core.errors import CheckpointError, DataError
 from neds_core.io import bundles
 from neds_core.regions import Places
@@ -24,7 +24,7 @@ from neds_core.session import Session
 MIN_RATE_HZ = 0.5
 MIN_ANIMALS = 3  # a region that one animal showed cannot be told from the animal
 NOTE = "not comparable with published accuracies: other recordings, regions, units and splits"
-FRAME_NOTE = "a model of several sessions has to share its trunk between them; rows of separate trainings have no frame"
+FRAME_NOTE = "these models are of one session each: rows of separate trainings have no frame; train one on all sessions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,13 @@ def _published(path: Path) -> tuple[str, Session] | None:
 
 
 def embedded(path: Path) -> list[Embedded]:
-    """Every session of a checkpoint, as a map sees it."""
+    """Every session of a checkpoint, of one recording or of many, as a map sees it."""
+    if pretrain.is_one(path):
+        many = pretrain.load(path)
+        return [
+            Embedded(row.units.sha256, np.array(row.kept), regions.embedding(many.model, s))
+            for s, row in enumerate(many.header.sessions)
+        ]
     made = checkpoints.load(path)
     return [Embedded(made.units.sha256, made.scalers.kept, regions.embedding(made.model))]
 
@@ -202,7 +208,7 @@ def bench(
         "units": len(found.label),
         "chance": 1.0 / len(found.names),
         "permutations": permutations,
-        "notes": [NOTE, *([FRAME_NOTE] if several and made else []), *_notes(recordings)],
+        "notes": [NOTE, *_frame(models, made), *_notes(recordings)],
         "rows": {name: one.row for name, one in told.items()},
         "strongest_plain": baseline,
         "comparisons": comparisons,
@@ -227,6 +233,11 @@ def _identity(plan: Plan) -> dict[str, Any]:
     one_hot = (plan.places.session[:, None] == np.unique(plan.places.session)).astype(np.float64)
     pooled = Plan(plan.places, leave_out=False, repeats=1, permutations=0)
     return {"folds": "5-fold over units of all sessions", **tell(pooled, [one_hot], permute=False).row}
+
+
+def _frame(models: dict[str, list[Path]], made: dict[str, list[list[Embedded]]]) -> list[str]:
+    """A note for each model whose sessions come from files of their own."""
+    return [f"{name}: {FRAME_NOTE}" for name, paths in models.items() if len(paths) > len(made[name])]
 
 
 def _notes(recordings: list[Recording]) -> list[str]:

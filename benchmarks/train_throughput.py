@@ -1,40 +1,33 @@
 """What a training step costs, beside the plain torch modules it is made of.
 
 Sizes of the published single-session model: 5 modalities of 100 bins = 500 tokens, batch 16, width 256,
-8 heads, MLP 512, 5 layers (Zhang et al. 2025, App. C). "plain" is nn.TransformerEncoder on as many tokens
-with linear tokenizers and read-outs and AdamW, full attention at 100 bins and a dense band mask beyond:
-no masks, no unit dropout, no averaging, no schedule, its batch already in memory. NEDS is the whole
-training step, drawing its windows and masks included. Dropout is off in both; every row is a process of its own.
+8 heads, MLP 512, 5 layers (Zhang et al. 2025, App. C). "full" is the published pattern with the published
+tokenizers, "causal" the streaming one with unit rows; longer windows come in smaller batches, so that every
+step sees as many bins. "plain" is nn.TransformerEncoder on as many tokens with the same kind of tokenizers,
+linear read-outs and AdamW, full attention at 100 bins and a dense band mask beyond: no masks, no unit dropout,
+no averaging, no schedule, its batch already in memory. NEDS is the whole training step, drawing its windows
+and masks included. Dropout is off in both. Every row is a process of its own, and they take turns step by step.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import platform
 import resource
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neds_core import scalers, sources, train
-from neds_core.attention import attention, rotary, rotate
-from neds_core.config import FitConfig, ModelConfig, TrainConfig
-from neds_core.session import BehaviourSpec, Session, UnitTable
-from neds_core.sources import Source
+from benchmarks import machine
+from benchmarks.train_contenders import SPECS, Contender, Pattern, config, neds, plain, source
+from neds_core import sources, train
+from neds_core.attention import Attention, attention, full, rotary, rotate
 
-UNITS, SEGMENTS, BAND = 370, 40, 100  # 370: mean units of a session in the published data
-SPECS = (
-    BehaviourSpec("wheel_speed", "continuous", "rad/s", "unsigned"),
-    BehaviourSpec("whisker_motion_energy", "continuous"),
-    BehaviourSpec("choice", "class", classes=("left", "right")),
-    BehaviourSpec("block", "class", classes=("left", "none", "right")),
-)
 # float32 sums over up to 500 keys and 5 layers, taken in another order, relative to the largest output
 TOLERANCE = 1e-4
 
@@ -56,60 +49,6 @@ class Row:
     peak_mib: float
 
 
-def config(bins: int, batch: int, device: str) -> TrainConfig:
-    """The published sizes with causal attention."""
-    size = ModelConfig(width=256, layers=5, heads=8, mlp_ratio=2, band=BAND, dropout=0.0, embed_dropout=0.0)
-    fit = FitConfig(steps=1000, batch=batch, window_bins=bins, device="cuda" if device == "cuda" else "cpu")
-    return TrainConfig("", tuple(s.name for s in SPECS), model=size, fit=fit)
-
-
-def source(bins: int) -> Source:
-    """A random session whose segments are longer than a window, so that most windows are whole."""
-    rng = np.random.default_rng(0)
-    n = SEGMENTS * 4 * bins
-    edges = np.arange(SEGMENTS + 1, dtype=np.int64) * 4 * bins
-    values: dict[str, np.ndarray] = {s.name: rng.normal(size=n).astype(np.float32) for s in SPECS[:2]}
-    for spec in SPECS[2:]:
-        values[spec.name] = rng.integers(0, len(spec.classes), SEGMENTS).repeat(4 * bins)
-    session = Session(
-        name="random",
-        bin_ns=20_000_000,
-        units=UnitTable(np.arange(UNITS), np.full(UNITS, "none"), np.full(UNITS, np.nan, np.float32)),
-        counts=rng.poisson(0.2, (n, UNITS)).astype(np.uint8),
-        valid=np.ones(n, bool),
-        specs=SPECS,
-        values=values,
-        segments=np.stack([edges[:-1], edges[1:]], axis=1),
-        segment_ids=np.arange(SEGMENTS),
-    )
-    return Source(session, None, scalers.fit(session, SPECS, 0.5))
-
-
-class Plain(nn.Module):
-    """The modules a NEDS step is made of, as torch ships them."""
-
-    def __init__(self, size: ModelConfig, bins: int) -> None:
-        super().__init__()
-        self.spikes, self.rates = nn.Linear(UNITS, size.width), nn.Linear(size.width, UNITS)
-        self.behaviour = nn.Linear(len(SPECS), len(SPECS) * size.width)
-        self.heads = nn.Linear(size.width, 1)
-        layer = nn.TransformerEncoderLayer(
-            size.width, size.heads, size.mlp_ratio * size.width, 0.0, "gelu", batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, size.layers, nn.LayerNorm(size.width), enable_nested_tensor=False)
-        bin_of = torch.arange(bins).repeat_interleave(1 + len(SPECS))
-        age = bin_of[:, None] - bin_of[None]
-        band = torch.zeros(age.shape).masked_fill((age < 0) | (age >= BAND), float("-inf"))
-        self.register_buffer("band", None if bins <= BAND else band)
-
-    def forward(self, counts: Tensor, values: Tensor) -> Tensor:
-        """counts (B, T, U), values (B, T, M-1) to a loss."""
-        tokens = torch.cat([self.spikes(counts)[:, :, None], self.behaviour(values).unflatten(2, (len(SPECS), -1))], 2)
-        x = self.encoder(tokens.flatten(1, 2), mask=self.band).unflatten(1, tokens.shape[1:3])
-        rate = self.rates(x[:, :, 0])
-        return (rate.exp() - counts * rate).mean() + (self.heads(x[:, :, 1:])[..., 0] - values).square().mean()
-
-
 def peak_mib(device: str) -> float:
     """Largest memory so far: of the GPU, or of this process."""
     if device == "cuda":
@@ -127,110 +66,130 @@ def clock(device: str) -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-Marks = list[tuple[float, float]]
-
-
-def _row(name: str, bins: int, batch: int, parameters: int, marks: Marks, draw_s: float, mib: float) -> Row:
-    step, cpu = np.median(np.diff(marks, axis=0)[1:], axis=0).tolist()  # the first also makes the optimiser's state
-    tokens = bins * (1 + len(SPECS))
-    each = (step * 1e3, cpu * 1e3, draw_s * 1e3, batch / step, cpu * 1e3 / batch / bins, mib)
-    return Row(name, bins, tokens, batch, parameters, *each)
-
-
-def measure_plain(bins: int, batch: int, steps: int, device: str) -> Row:
-    """Median step of `Plain`."""
-    torch.manual_seed(0)
-    model = Plain(config(bins, batch, device).model, bins).to(device)
-    counts = torch.poisson(torch.full((batch, bins, UNITS), 0.2)).to(device)
-    values = torch.randn(batch, bins, len(SPECS)).to(device)
-    optimiser = torch.optim.AdamW(model.parameters())
+def serve(pipe: Connection, one: Contender, steps: int, device: str, threads: int) -> None:
+    """A contender's process: says what it is, takes a step each time it is told to, then says what memory it took."""
+    torch.set_num_threads(threads)
+    run, parameters, draw_s = (plain if one.model == "plain" else neds)(one, steps, device)
     before = peak_mib(device)
-    marks = [clock(device)]
-    for _ in range(steps + 1):
-        optimiser.zero_grad()
-        model(counts, values).backward()
-        optimiser.step()
-        marks.append(clock(device))
-    n = sum(p.numel() for p in model.parameters())
-    return _row("plain", bins, batch, n, marks, 0.0, peak_mib(device) - before)
+    pipe.send((parameters, draw_s))
+    pipe.recv()
+    began = clock(device)
+
+    def done(_: object) -> None:
+        nonlocal began
+        now = clock(device)
+        pipe.send((now[0] - began[0], now[1] - began[1]))
+        pipe.recv()
+        began = clock(device)
+
+    run(done)
+    pipe.send(peak_mib(device) - before)
 
 
-def measure_neds(bins: int, batch: int, steps: int, device: str) -> Row:
-    """Median step of a NEDS training, and of drawing its batches alone."""
-    settings = config(bins, batch, device)
-    training = train.Training(settings, (source(bins),), 0, steps + 1, world=train.World(device=torch.device(device)))
-    training.sampler.pieces(0)
-    began = time.process_time()
-    for step in range(1, 4):
-        training.sampler.pieces(step)
-    draw_s = (time.process_time() - began) / 3
-    before = peak_mib(device)
-    marks = [clock(device)]
-    training.run(lambda _: marks.append(clock(device)))
-    n = sum(p.numel() for p in training.learner.model.parameters())
-    return _row("neds causal", bins, batch, n, marks, draw_s, peak_mib(device) - before)
+def take_turns(contenders: list[Contender], steps: int, device: str, threads: int) -> tuple[list[Row], np.ndarray]:
+    """A row for each contender, and the CPU seconds of every step but the first (contenders, steps - 1)."""
+    context = multiprocessing.get_context("spawn")
+    pipes = []
+    for one in contenders:
+        ours, theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, one, steps, device, threads), daemon=True).start()
+        pipes.append((ours, *ours.recv()))
+    took = np.empty((len(contenders), steps, 2))
+    for turn in range(steps):
+        for c, (pipe, *_) in enumerate(pipes):
+            pipe.send(None)
+            took[c, turn] = pipe.recv()
+    took = took[:, 1:]  # the first also makes the optimiser's state
+    rows = []
+    for one, (pipe, parameters, draw_s), each in zip(contenders, pipes, took, strict=True):
+        pipe.send(None)
+        step, cpu = np.median(each, axis=0).tolist()
+        size = one.bins, one.bins * (1 + len(SPECS)), one.batch, parameters
+        cost = step * 1e3, cpu * 1e3, draw_s * 1e3, one.batch / step, cpu * 1e3 / one.batch / one.bins, pipe.recv()
+        rows.append(Row(f"{one.model} {one.pattern}", *size, *cost))
+    return rows, took[..., 1]
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int) -> Tensor:
-    """`neds_core.attention.attention` with one dense mask: rotated and plain products side by side."""
+    """`neds_core.attention.attention` with one dense mask over all scores."""
     table = rotary(position[n_sinks:], q.shape[-1])
-    queries = torch.cat([torch.cat([q[:, :, :n_sinks] * 0, rotate(q[:, :, n_sinks:], table)], 2), q], -1)
-    turned = torch.cat([k[:, :, :n_sinks] * 0, rotate(k[:, :, n_sinks:], table)], 2)
-    keys = torch.cat([turned, torch.cat([k[:, :, :n_sinks], k[:, :, n_sinks:] * 0], 2)], -1)
+    queries = torch.cat([q[:, :, :n_sinks], rotate(q[:, :, n_sinks:], table)], 2)
+    keys = torch.cat([k[:, :, :n_sinks], rotate(k[:, :, n_sinks:], table)], 2)
+    score = torch.cat([q @ k[:, :, :n_sinks].mT, queries @ keys[:, :, n_sinks:].mT], -1) * q.shape[-1] ** -0.5
     age = position[:, None] - position[None]
     shown = ((age >= 0) & (age < band))[None] & ~hidden[:, None]
     shown[:, :, :n_sinks] = True
     shown[:, :n_sinks, n_sinks:] = False
-    return nn.functional.scaled_dot_product_attention(
-        queries, keys, v, attn_mask=shown[:, None], scale=q.shape[-1] ** -0.5
-    )
+    return score.masked_fill(~shown[:, None], float("-inf")).softmax(-1) @ v
 
 
-def gate(bins: int) -> float:
+def dense_full(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int) -> Tensor:
+    """`neds_core.attention.full` with all scores written out."""
+    table = rotary(position, q.shape[-1])
+    score = rotate(q, table) @ rotate(k, table).mT * q.shape[-1] ** -0.5
+    return score.masked_fill(hidden[:, None, None], float("-inf")).softmax(-1) @ v
+
+
+def gate(pattern: Pattern, bins: int) -> float:
     """Largest difference of the step's outputs from the dense evaluation, relative to the largest output."""
-    settings = config(bins, 2, "cpu")
-    found = source(bins)
+    settings = config(pattern, bins, 2, "cpu")
+    found = source(pattern, bins)
     model = sources.build(settings, (found,), 0).eval()
     (piece,) = train.Training(settings, (found,), 0).sampler.pieces(0)
+    ways: tuple[Attention, Attention] = (full, dense_full) if pattern == "full" else (attention, dense)
     with torch.no_grad():
-        ours, theirs = (model(piece.batch, piece.hidden, piece.keep, attend) for attend in (attention, dense))
+        ours, theirs = (model(piece.batch, piece.hidden, piece.keep, attend) for attend in ways)
     return max(float((ours[n] - theirs[n]).abs().max() / theirs[n].abs().max()) for n in ours)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows, the machine they were measured on, and the correctness they rest on."""
+    """Rows, the machine they were measured on, the correctness they rest on, and ratios of CPU time a bin."""
 
-    machine: dict[str, str | int | None]
+    machine: dict[str, Any]
     gate: bool
     gate_error: float
     rows: list[Row]
+    ratios: dict[str, float]
+
+
+def ratios(contenders: list[Contender], cpu: np.ndarray) -> dict[str, float]:
+    """Medians over turns of what two contenders took for the same number of bins in the same turn."""
+    took = {(c.model, c.pattern, c.bins): row for c, row in zip(contenders, cpu, strict=True)}
+    pairs = {
+        "full 100 / plain": (("neds", "full", 100), ("plain", "full", 100)),
+        **{f"causal {t} / plain": (("neds", "causal", t), ("plain", "causal", t)) for t in (100, 200)},
+        **{f"causal {t} / full 100": (("neds", "causal", t), ("neds", "full", 100)) for t in (100, 200, 400)},
+        "causal 200 / causal 100": (("neds", "causal", 200), ("neds", "causal", 100)),
+        "causal 400 / causal 200": (("neds", "causal", 400), ("neds", "causal", 200)),
+    }
+    return {name: float(np.median(took[a] / took[b])) for name, (a, b) in pairs.items()}
 
 
 def run(quick: bool, device: str = "cpu", threads: int = 1) -> Table:
-    """Gate, then every row in a process of its own. Quick: batch 2 and 2 steps instead of 16 and 5."""
+    """Gate, then all contenders in turn. Quick: a quarter of the batch and 3 steps instead of 4."""
     torch.set_num_threads(threads)
-    error = max(gate(bins) for bins in (100, 200))
-    batch, steps = (2, 2) if quick else (16, 5)
-    rows: list[Row] = []
-    if error <= TOLERANCE:
-        context = multiprocessing.get_context("spawn")
-        for bins in (100, 200, 400) if quick else (100, 200):
-            for measure in (measure_plain, measure_neds):
-                with ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) as pool:
-                    rows.append(pool.submit(measure, bins, batch, steps, device).result())
-    where = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    machine = {"device": where, "cores": os.cpu_count(), "threads": threads, "torch": str(torch.__version__)}
-    return Table(machine, error <= TOLERANCE, error, rows)
+    error = max(gate("full", 100), gate("causal", 100), gate("causal", 200))
+    windows, steps = (4, 3) if quick else (16, 4)
+    pairs: list[tuple[Pattern, int]] = [("full", 100), ("causal", 100), ("causal", 200)]
+    contenders = [Contender(model, p, bins, windows * 100 // bins) for p, bins in pairs for model in ("neds", "plain")]
+    contenders.append(Contender("neds", "causal", 400, windows * 100 // 400))  # plain there: dense, 4 times the work
+    where = machine.describe() | {"threads": threads}
+    if device == "cuda":
+        where["gpu"] = torch.cuda.get_device_name()
+    if not error <= TOLERANCE:
+        return Table(where, False, error, [], {})
+    rows, cpu = take_turns(contenders, steps, device, threads)
+    return Table(where, True, error, rows, ratios(contenders, cpu))
 
 
-def lines(rows: list[Row]) -> list[str]:
+def lines(result: Table) -> list[str]:
     """The table as text."""
-    head = f"{'model':12} {'bins':>5} {'tokens':>6} {'batch':>5} {'step ms':>9} {'cpu ms':>9} {'draw ms':>8}"
+    head = f"{'model':13} {'bins':>5} {'tokens':>6} {'batch':>5} {'step ms':>9} {'cpu ms':>9} {'draw ms':>8}"
     out = [f"{head} {'samples/s':>9} {'cpu/bin':>7} {'MiB':>6}"]
-    for r in rows:
+    for r in result.rows:
         out.append(
-            f"{r.model:12} {r.bins:5} {r.tokens:6} {r.batch:5} {r.step_ms:9.1f} {r.cpu_ms:9.1f} {r.draw_ms:8.1f} "
+            f"{r.model:13} {r.bins:5} {r.tokens:6} {r.batch:5} {r.step_ms:9.1f} {r.cpu_ms:9.1f} {r.draw_ms:8.1f} "
             f"{r.samples_per_s:9.2f} {r.cpu_ms_per_bin:7.3f} {r.peak_mib:6.0f}"
         )
-    return out
+    return out + [f"CPU time a bin, {name}: {value:.2f}" for name, value in result.ratios.items()]

@@ -18,6 +18,7 @@ class Attention(Protocol):
 
 
 QUERY_BLOCK = 128  # tokens; bounds the score matrix however long the recording is
+HIDDEN = -1e9  # added to the score of a hidden key: its weight is 0 exactly, beside sinks that are always seen
 
 
 def rotary(position: Tensor, head_width: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
@@ -35,8 +36,8 @@ def rotary(position: Tensor, head_width: int, base: float = 10000.0) -> tuple[Te
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate x (..., N, K) by a `rotary` table."""
     cos, sin = table
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    half = x.shape[-1] // 2
+    return torch.addcmul(x * cos, x.roll(half, -1), torch.cat([-sin[..., :half], sin[..., half:]], dim=-1))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int) -> Tensor:
@@ -48,27 +49,33 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tens
     bin and of the band - 1 bins before it. Sinks attend only to sinks, and every query meets
     a sink un-rotated. Returns (B, H, N, K). Needs n_sinks >= 1, so that no row is empty.
     """
-    scale = q.shape[-1] ** -0.5
-    q = q * scale
+    width, bins = q.shape[-1], position[n_sinks:]
     sink_k, sink_v = k[:, :, :n_sinks], v[:, :, :n_sinks]
-    sink_score = q @ sink_k.transpose(-1, -2)
-    outputs = [sink_score[:, :, :n_sinks].softmax(-1) @ sink_v]
-    bins = position[n_sinks:]
-    table = rotary(bins, q.shape[-1])
-    q_r, k_r = rotate(q[:, :, n_sinks:], table), rotate(k[:, :, n_sinks:], table)
-    v, hidden, sink_score = v[:, :, n_sinks:], hidden[:, n_sinks:], sink_score[:, :, n_sinks:]
+    outputs = [functional.scaled_dot_product_attention(q[:, :, :n_sinks], sink_k, sink_v)]
+    q, k, v, hidden = q[:, :, n_sinks:], k[:, :, n_sinks:], v[:, :, n_sinks:], hidden[:, n_sinks:]
+    # One product for everything: columns beyond the head carry q's scores of the sinks and what a key's hiding costs
+    table, column = rotary(bins, width), q.new_ones(()).expand(*q.shape[:3], 1)
+    queries = torch.cat([rotate(q, table), q @ sink_k.transpose(-1, -2), column], dim=-1)
+    cost = (hidden * HIDDEN).to(k.dtype)[:, None, :, None].expand_as(column)
+    keys = torch.cat([rotate(k, table), k.new_zeros(()).expand(*k.shape[:3], n_sinks), cost], dim=-1)
+    beyond = (0, n_sinks + 1)
+    values, sink_values = functional.pad(v, beyond), functional.pad(sink_v, beyond)
+    sink_keys = torch.eye(n_sinks, queries.shape[-1], dtype=k.dtype, device=k.device).roll(width, 1)
+    sink_keys = sink_keys.expand(*k.shape[:2], -1, -1)
     for begin in range(0, len(bins), QUERY_BLOCK):
         rows = slice(begin, min(begin + QUERY_BLOCK, len(bins)))
         first = int(torch.searchsorted(bins, bins[rows.start] - (band - 1)))
         last = int(torch.searchsorted(bins, bins[rows.stop - 1], right=True))
-        keys = slice(first, last)
-        age = bins[rows, None] - bins[None, keys]
-        masked = (age < 0) | (age >= band) | hidden[:, None, None, keys]
-        # added in place, not filled: training then keeps one copy of the scores instead of three
-        bias = q.new_zeros(masked.shape).masked_fill_(masked, float("-inf"))
-        score = (q_r[:, :, rows] @ k_r[:, :, keys].transpose(-1, -2)).add_(bias)
-        weight = torch.cat([sink_score[:, :, rows], score], dim=-1).softmax(-1)
-        outputs.append(weight @ torch.cat([sink_v, v[:, :, keys]], dim=2))
+        near = slice(first, last)
+        age = bins[rows, None] - bins[None, near]
+        mixed = functional.scaled_dot_product_attention(
+            queries[:, :, rows],
+            torch.cat([sink_keys, keys[:, :, near]], dim=2),
+            torch.cat([sink_values, values[:, :, near]], dim=2),
+            attn_mask=functional.pad((age >= 0) & (age < band), (n_sinks, 0), value=True),
+            scale=width**-0.5,
+        )
+        outputs.append(mixed[..., :width])
     return torch.cat(outputs, dim=2)
 
 
@@ -94,6 +101,8 @@ def full(
     table = rotary(position, q.shape[-1])
     key = ~hidden
     key = key | ~key.any(1, keepdim=True)
+    # A mask of nothing costs a CPU a fifth of the attention; a GPU would have to stop and look.
+    mask = None if hidden.is_cpu and not hidden.any() else key[:, None, None]
     return functional.scaled_dot_product_attention(
-        rotate(q, table), rotate(k, table), v, attn_mask=key[:, None, None], dropout_p=dropout
+        rotate(q, table), rotate(k, table), v, attn_mask=mask, dropout_p=dropout
     )

@@ -116,6 +116,15 @@ def save(pretrained: Pretrained, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def is_one(path: Path) -> bool:
+    """Whether a file says that it is a multi-session NEDS; False for one that cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def load(path: Path) -> Pretrained:
     """Read and check. Raises `CheckpointError` with the remedy."""
     try:

@@ -74,7 +74,7 @@ def kernels(
 
 @bench.command()
 def train(
-    quick: Annotated[bool, typer.Option(help="batch 2 and 2 steps a row instead of 16 and 5")] = False,
+    quick: Annotated[bool, typer.Option(help="a quarter of the batch and 3 steps instead of 4")] = False,
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 1,
     gpu: Annotated[bool, typer.Option(help="on the GPU instead of the CPU")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
@@ -89,13 +89,37 @@ def train(
     if gpu and not torch.cuda.is_available():
         raise ConfigError("--gpu was given, but torch finds no GPU here; leave it out")
     result = train_throughput.run(quick, "cuda" if gpu else "cpu", threads)
-    print("\n".join(train_throughput.lines(result.rows)))
+    print("\n".join(train_throughput.lines(result)))
     if not result.gate:
         print(f"outputs differ from the dense evaluation by {result.gate_error:.1e}; nothing was timed")
     if json:
         print(msgspec.json.encode(result).decode())
     if not result.gate:
         raise typer.Exit(3)
+
+
+@bench.command()
+def ablation(
+    quick: Annotated[
+        bool, typer.Option(help="the same rows with a few steps and one seed: shows that it runs")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON-lines file of finished rows; a later call goes on there")
+    ] = None,
+) -> None:
+    """Change one part of the demo's training at a time, and score it inside the training part."""
+    import sys
+
+    import msgspec
+
+    from benchmarks import ablation as work
+
+    path = out or Path("runs") / ("ablation-quick.jsonl" if quick else "ablation.jsonl")
+    result = work.result(work.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True)), quick)
+    print("\n".join(work.lines(result["table"])))
+    if json:
+        print(msgspec.json.encode(result).decode())
 
 
 @bench.command()

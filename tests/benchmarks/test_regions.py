@@ -16,10 +16,14 @@ import torch
 
 from benchmarks import region_figures, regions as bench
 from benchmarks.steinmetz import FOLDER
-from neds_core import checkpoint as checkpoints, session as sessions
+from neds_core import checkpoint as checkpoints, pretrain, scalers, session as sessions
 from neds_core.checkpoint import Checkpoint
+from neds_core.config import PretrainConfig
 from neds_core.errors import CheckpointError, ConfigError, DataError
+from neds_core.model import NEDS
+from neds_core.pretrain import Pretrained
 from neds_core.session import Session
+from neds_core.sources import Source
 from runtime import cli
 
 U = 48
@@ -111,10 +115,54 @@ def test_one_session_is_left_out_at_a_time(
     assert result["rows"]["multi: tokenizer"]["balanced_accuracy"] > 0.8
     assert result["rows"]["shape"]["balanced_accuracy"] > 0.9
     assert result["session_identity"]["balanced_accuracy"] < 0.5  # every session has as much of each region
+    assert any("multi: " in note and "no frame" in note for note in result["notes"])
     with pytest.raises(CheckpointError, match="give the missing ones"):
         call(capsys, *files, *models[:4])
     with pytest.raises(DataError, match="a map needs two"):
         call(capsys, *files, "--min-animals", "4")
+
+
+def of_many(made: Checkpoint, many: list[Session], telling: list[bool]) -> Pretrained:
+    """One trunk for several recordings; of each, the tokenizer's rows tell the region or do not."""
+    size = made.header.config.model
+    model = NEDS(size, (U,) * len(many), made.specs).eval().requires_grad_(False)
+    rows = []
+    for s, (one, tells) in enumerate(zip(many, telling, strict=True)):
+        model.tokenizer(s).rows.copy_(with_rows(made, one, tells).model.tokenizer().rows)
+        parts = sessions.split(one)
+        scale = replace(scalers.fit(parts.train, made.specs, 0.5), kept=np.arange(U) != s)
+        rows.append(pretrain.row(Source(parts.train, parts.validation, scale)))
+    config = PretrainConfig(tuple(one.name for one in many), tuple(s.name for s in made.specs), model=size)
+    return Pretrained(pretrain.Header(1, many[0].bin_ns, config, made.specs, tuple(rows), 1, 0.0, 1.0), model)
+
+
+def test_one_file_serves_all_its_recordings(
+    session: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each recording finds its own rows and kept units by its unit table, whatever the order of the files."""
+    many = [recording(session, f"mouse{seed}", seed) for seed in (3, 1, 2)]
+    for one in many:
+        sessions.save(one, tmp_path / f"{one.name}.npz")
+    made = make_checkpoint()
+    pretrain.save(of_many(made, many, [True] * 3), tmp_path / "trunk.safetensors")
+    pretrain.save(of_many(made, many, [True, False, True]), tmp_path / "mixed.safetensors")
+    pretrain.save(of_many(made, many[:2], [True] * 2), tmp_path / "two.safetensors")
+    files = [tmp_path / f"mouse{seed}.npz" for seed in (1, 2, 3)]
+
+    result = call(
+        capsys, *files, "--model", f"trunk={tmp_path / 'trunk.safetensors'}",
+        "--model", f"trunk={tmp_path / 'trunk.safetensors'}", "--permutations", "0",
+    )  # fmt: skip
+    embedded = bench.embedded(tmp_path / "mixed.safetensors")
+
+    assert result["units"] == 3 * (U - 1)  # one unit of each recording was not kept in training
+    assert result["rows"]["trunk: tokenizer"]["balanced_accuracy"] > 0.8
+    assert len(result["rows"]["trunk: both"]["per_seed"]) == 2
+    assert not any("no frame" in note for note in result["notes"])
+    assert [one.units_sha for one in embedded] == [one.units.sha256 for one in many]
+    assert [int(np.flatnonzero(~one.kept)[0]) for one in embedded] == [0, 1, 2]
+    with pytest.raises(CheckpointError, match="give the missing ones"):
+        call(capsys, *files, "--model", f"two={tmp_path / 'two.safetensors'}")
 
 
 def test_wrong_options_are_refused(session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
