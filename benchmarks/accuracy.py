@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -140,8 +141,13 @@ def read(path: Path) -> dict[tuple[Any, ...], Row]:
     return found
 
 
-def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block, ...] | None = None) -> list[Row]:
-    """Compute the rows that `out` lacks, append each as it is done, and return all in the table's order."""
+def run(
+    out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block, ...] | None = None, only: str = ""
+) -> list[Row]:
+    """Compute the rows that `out` lacks, append each as it is done, and return all in the table's order.
+
+    only: a regular expression that some part of "recording task split peer" has to match; other rows are left out.
+    """
     torch.set_num_threads(1)
     done = read(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +159,8 @@ def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block,
         task: Task | None = None
         reference: list[Row] = []
         for peer in block.peers:
+            if not re.search(only, f"{block.recording} {block.task} {block.split} {peer.name}"):
+                continue
             if peer is poyo.POYO and not poyo.installed() and key(block, peer, 0, quick) not in done:
                 say(f"{peer.name}: left out, because torch-brain is not installed; pip install 'neds-rt[peers]'")
                 continue

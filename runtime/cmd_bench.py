@@ -17,6 +17,9 @@ def accuracy(
     out: Annotated[
         Path | None, typer.Option(help="JSON-lines file of finished rows; a later call goes on there")
     ] = None,
+    only: Annotated[
+        str, typer.Option(help="a regular expression of 'recording task split peer'; join files of rows with cat")
+    ] = "",
 ) -> None:
     """Score NEDS and its peers on the example recordings: skill, paired intervals and cost side by side."""
     import sys
@@ -28,7 +31,7 @@ def accuracy(
 
     began, began_cpu = time.perf_counter(), time.process_time()
     path = out or Path("runs") / ("accuracy-quick.jsonl" if quick else "accuracy.jsonl")
-    rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True))
+    rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True), only=only)
     pooled = accuracy_table.pooled(rows)
     print("\n".join(accuracy_table.lines(pooled)))
     if json:

@@ -36,7 +36,7 @@ class Recurrent(nn.Module):
 
 def grid(task: Task) -> list[Setting]:
     """Widths, rates of dropout and of learning."""
-    widths, rates, drops = ((64,), (3e-3,), (0.3, 0.5)) if task.quick else ((32, 64, 128), (1e-3, 3e-3), (0.3, 0.5))
+    widths, rates, drops = ((64,), (3e-3,), (0.3, 0.5)) if task.quick else ((64, 128), (3e-3,), (0.3, 0.5))
     common = {"weight_decay": 0.1, "dropout": 0.3, "steps": 200 if task.quick else 400}
     return [{**common, "width": w, "learning_rate": r, "unit_dropout": d} for w, r, d in product(widths, rates, drops)]
 
