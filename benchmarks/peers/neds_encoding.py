@@ -1,0 +1,98 @@
+"""The rows of NEDS as an encoder: trained on encoding alone, on all tasks, and as it ships."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec.structs import replace as but
+
+from benchmarks.peers.encoders import goal_of, skill
+from benchmarks.peers.neds import CLOCKED, QUICK_STEPS, shipped
+from benchmarks.peers.task import Fitted, Peer, Predict, Setting, Task
+from neds_core import directions, evaluation, train
+from neds_core.config import MaskConfig, TrainConfig
+from neds_core.model import NEDS
+from neds_core.session import Session
+from neds_core.sources import Source
+from neds_core.train import Progress
+from neds_core.windows import Windows
+
+ENCODING = MaskConfig(encoding=1.0, decoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
+CHECK_EVERY = 25
+
+
+def encoder(task: Task, model: NEDS) -> Predict:
+    """Rates (n, U) in spikes a bin from measured behaviour up to each bin: every spike hidden, inferred labels too."""
+    shown = evaluation.shown(model.specs)
+
+    def predict(session: Session) -> np.ndarray:
+        windows = Windows(session, model.specs, task.scale)
+        return directions.encode(model, windows, directions.spans_of(session), shown)
+
+    return predict
+
+
+def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
+    """The training of a setting: what it holds under "model" and "fit" in place of the configuration's."""
+    model, fit = but(task.config.model, **setting["model"]), but(task.config.fit, **setting["fit"])
+    return but(task.config, masks=masks, model=model, fit=fit)
+
+
+def curve(task: Task, config: TrainConfig, before: Session, after: Session) -> np.ndarray:
+    """Bits/spike on `after` at every check of a training on `before`."""
+    training = train.Training(config, (Source(before, None, task.scale),), seed=0)
+    goal, found = goal_of(before, after), list[float]()
+
+    def check(progress: Progress) -> None:
+        if progress.step % CHECK_EVERY == 0:
+            found.append(skill(goal, encoder(task, training.learner.smooth)(after)))
+
+    training.run(check)
+    return np.array(found)
+
+
+def grid(masks: MaskConfig, quick: bool) -> list[Setting]:
+    """Regularisation and length; the first is what the shipped decoder was trained with."""
+    return []
+
+
+def encoding_peer(name: str, masks: MaskConfig) -> Peer:
+    """NEDS trained with these masks, its regularisation and length chosen on the folds for encoding."""
+
+    def search(task: Task) -> tuple[Setting, str]:
+        settings = grid(masks, task.quick)
+        if task.quick:
+            return {**settings[0], "stop": QUICK_STEPS}, "nothing (quick)"
+        best: Setting = {"folds_bits": -np.inf}
+        for setting in settings:
+            curves = [curve(task, recipe(task, masks, setting), before, after) for before, after in task.folds]
+            mean = np.mean(curves, axis=0)
+            stop = int(mean.argmax())
+            if mean[stop] > best["folds_bits"]:
+                best = {**setting, "stop": CHECK_EVERY * (stop + 1), "folds_bits": float(mean[stop])}
+        return best, f"{len(settings)} settings and their length on the folds"
+
+    def fit(task: Task, setting: Setting, seed: int) -> Fitted:
+        config = recipe(task, masks, setting)
+        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        return Fitted(encoder(task, model), sum(p.numel() for p in model.parameters()))
+
+    return Peer(name, search, fit, "time", 3)
+
+
+def shipped_fit(task: Task, setting: Setting, seed: int) -> Fitted:
+    """The shipped clocked checkpoint, read as an encoder."""
+    made = shipped(task, CLOCKED[seed])
+    n_parameters = sum(p.numel() for p in made.model.parameters())
+    return Fitted(encoder(task, made.model), n_parameters, None, made.header.record.seconds)
+
+
+ENCODING_ONLY = encoding_peer("NEDS encoding only", ENCODING)
+MULTI = encoding_peer("NEDS multi-task", MaskConfig())
+SHIPPED = Peer(
+    "NEDS multi-task, as shipped",
+    lambda task: ({}, "the shipped clocked checkpoints, chosen and stopped for decoding"),
+    shipped_fit,
+    "time",
+    3,
+    loaded=True,
+)

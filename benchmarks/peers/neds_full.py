@@ -1,0 +1,69 @@
+"""NEDS of full attention, read offline: every bin from the whole trial, its place in the trial known."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec.structs import replace as but
+
+from benchmarks.peers.neds import DECODING, QUICK_BATCH, QUICK_STEPS
+from benchmarks.peers.task import Fitted, Peer, Predict, Setting, Task, standard
+from neds_core import train
+from neds_core.config import MaskConfig, TrainConfig
+from neds_core.model import NEDS
+from neds_core.session import Session
+
+
+def recipe(task: Task, masks: MaskConfig | None, setting: Setting) -> TrainConfig:
+    """The recording's own training with full attention and a setting's "model" and "fit"; masks None: its own."""
+    longest = int(np.diff(task.session.segments).max())
+    model = but(task.config.model, attention="full", window_bins=longest, clock_bins=0, **setting["model"])
+    fit = but(task.config.fit, **setting["fit"])
+    return but(task.config, masks=masks or task.config.masks, model=model, fit=fit)
+
+
+def decoder(task: Task, model: NEDS) -> Predict:
+    """Values (n, V) in units, every segment read whole."""
+    mean, sd = standard(task)
+
+    def predict(session: Session) -> np.ndarray:
+        found = train.decode(model, session)
+        return np.stack([found[s.name] for s in task.specs], axis=1).astype(np.float64) * sd + mean
+
+    return predict
+
+
+def grid(task: Task) -> list[Setting]:
+    """Regularisation, depth and length."""
+    if task.quick:
+        return [{"model": {}, "fit": {"steps": QUICK_STEPS, "batch": QUICK_BATCH}}]
+    common = {"steps": 300, "batch": 16}
+    return [{"model": m, "fit": common} for m in ({}, {"unit_dropout": 0.7}, {"layers": 1})]
+
+
+def full_peer(name: str, masks: MaskConfig | None) -> Peer:
+    """Full attention trained with these masks; its setting and length chosen on the rolling origins."""
+
+    def search(task: Task) -> tuple[Setting, str]:
+        settings = grid(task)
+        if task.quick:
+            return {**settings[0], "stop": QUICK_STEPS}, "nothing (quick)"
+        best: Setting = {"origins_skill": -np.inf}
+        for setting in settings:
+            config = recipe(task, masks, setting)
+            fits = [train.fit(config, before, after, task.scale, 0) for before, after in task.folds]
+            skill = float(np.mean([f.best_skill for f in fits]))
+            if skill > best["origins_skill"]:
+                stop = round(np.mean([f.best_step for f in fits]))
+                best = {**setting, "stop": max(1, stop), "origins_skill": skill}
+        return best, f"{len(settings)} settings on rolling origins"
+
+    def fit(task: Task, setting: Setting, seed: int) -> Fitted:
+        config = recipe(task, masks, setting)
+        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        return Fitted(decoder(task, model), sum(p.numel() for p in model.parameters()))
+
+    return Peer(name, search, fit, "time, future", 3)
+
+
+UNIMODAL = full_peer("NEDS full, acausal, decoding only", DECODING)
+MULTI = full_peer("NEDS full, acausal", None)
