@@ -72,15 +72,15 @@ def lines(table: list[Row]) -> list[str]:
         unit = "R2" if task == "decode" else "bits/spike"
         out += ["", f"{recording}, {task}, {split} split: {unit} on the test part, and minus {rows[0]['reference']}"]
         names = list(rows[0]["scores"])
-        head = f"{'peer':34}{'uses':8}" + "".join(f"{n:>40}" if "median" not in n else f"{n:>38}" for n in names)
-        out.append(head + f"{'parameters':>12}{'ms/step':>9}{'train s':>9}{'seeds':>6}")
+        head = f"{'peer':35}{'uses':14}" + "".join(f"{n:>40}" if "median" not in n else f"{n:>38}" for n in names)
+        out.append(head + f"{'parameters':>12}{'ms/step':>9}{'train s':>9}{'search s':>9}{'seeds':>6}")
         for row in rows:
             mark = "*" if row["budget"] == "quick" else ""
             cells = "".join(_cell(row["scores"][n], 40 if "median" not in n else 38) for n in names)
             step = "-" if row["step_ms"] is None else f"{row['step_ms']:.3f}"
             out.append(
-                f"{row['peer'] + mark:34}{row['uses']:8}{cells}{row['parameters']:12,d}{step:>9}"
-                f"{row['seconds_train']:9.1f}{row['seeds']:6d}"
+                f"{row['peer'] + mark:35}{row['uses']:14}{cells}{row['parameters']:12,d}{step:>9}"
+                f"{row['seconds_train']:9.1f}{row['seconds_search']:9.1f}{row['seeds']:6d}"
             )
     if any(r["budget"] == "quick" for r in table):
         out += ["", "* small grid, short training, one seed: what --quick pays for; it ranks nothing"]
