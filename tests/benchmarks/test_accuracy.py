@@ -116,6 +116,25 @@ def test_the_next_call_reads_past_a_row_cut_short(task: Task, tmp_path: Path) ->
     assert calls == []
 
 
+def test_rows_can_be_chosen_by_name_and_joined(task: Task, tmp_path: Path) -> None:
+    """Two calls that share the peers make the rows of one; a difference from the reference needs both."""
+    whole, joined = tmp_path / "whole.jsonl", tmp_path / "joined.jsonl"
+    blocks = (block(task, []),)
+    expected = accuracy.run(whole, True, lambda _: None, blocks)
+
+    first = accuracy.run(joined, True, lambda _: None, blocks, only="planted decode chronological (constant|trial)")
+    accuracy.run(joined, True, lambda _: None, blocks, only="ridge")
+    calls: list[str] = []
+    rows = accuracy.run(joined, True, lambda _: None, (block(task, calls),))
+
+    assert {r["peer"] for r in first} == {"constant", "trial average"}
+    assert calls == []
+    assert [(r["peer"], r["seed"], r["scores"]) for r in rows] == [
+        (r["peer"], r["seed"], r["scores"]) for r in expected
+    ]
+    assert "minus_reference" in accuracy_table.pooled(rows)[1]["scores"]["wheel_speed"]
+
+
 def test_a_row_carries_skill_and_cost(task: Task, tmp_path: Path) -> None:
     """R2 of the test part, the paired difference from ridge, parameters, step, seconds and what was searched."""
     rows = accuracy.run(tmp_path / "rows.jsonl", True, lambda _: None, (block(task, []),))

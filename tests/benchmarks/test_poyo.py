@@ -58,3 +58,23 @@ def test_poyo_trains_on_the_planted_recording(task: Task) -> None:
     assert before.shape == (len(test.segments) * 25, 1)
     assert np.isfinite(before).all()
     assert np.abs(after - before).reshape(-1, 25)[:, :12].max() > 1e-4
+
+
+def test_each_task_has_a_query_and_a_read_out_of_its_own(task: Task) -> None:
+    """Two tasks of one output answer differently, and a query that changes moves its own task alone."""
+    pytest.importorskip("torch_brain", reason="needs the extra [peers]")
+    torch.manual_seed(0)
+    two = replace(task, specs=(*task.specs, *task.specs))
+    network = poyo_plus.Network(two, {**poyo_plus.grid()[0], "width": 32}).eval()
+    counts = torch.from_numpy(task.session.counts[:50].astype(np.float32)).unflatten(0, (2, 25))
+    valid = torch.ones(2, 25, dtype=torch.bool)
+
+    with torch.no_grad():
+        before = network(counts, valid)
+        network.task.weight[1] += torch.randn(32)
+        after = network(counts, valid)
+
+    assert before.shape == (2, 25, 2)
+    assert (before[..., 0] - before[..., 1]).abs().min() > 1e-4
+    torch.testing.assert_close(after[..., 0], before[..., 0])
+    assert (after[..., 1] - before[..., 1]).std() > 1e-4
