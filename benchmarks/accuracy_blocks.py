@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import (
-    encoders,
+    drift,
     kalman,
     ndt2,
     neds,
@@ -59,7 +59,8 @@ def _decode(recording: str, *peers: Peer) -> Block:
 
 
 def _encode(split: str, cut: Callable[[Path, str, bool], Task], *shipped: Peer) -> Block:
-    peers = (encoders.GLM, encoders.AVERAGE, neds_encoding.ENCODING_ONLY, neds_encoding.MULTI, *shipped)
+    plain = (drift.GLM, drift.AVERAGE, drift.ENCODING_ONLY, drift.MULTI, *shipped)
+    peers = (*plain, drift.GLM_DRIFT, drift.AVERAGE_DRIFT, drift.ENCODING_ONLY_DRIFT, drift.MULTI_DRIFT)
     return _block("ibl-dy016", "encode", split, cut, "train-clocked.toml", peers)
 
 

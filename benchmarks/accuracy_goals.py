@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import STATISTICS, Row
-from benchmarks.peers import encoders, kalman, ndt2, neds, neds_encoding, neds_full, recurrent, reduced_rank, regression
+from benchmarks.peers import drift, kalman, ndt2, neds, neds_full, recurrent, reduced_rank, regression
 from benchmarks.peers.task import Peer
 from neds_core import bootstrap
 
@@ -26,15 +26,20 @@ class Goal:
 DECODE = ("ibl-dy016", "decode", "chronological")
 CAUSAL = (regression.CAUSAL_RIDGE, reduced_rank.REDUCED_RANK, kalman.KALMAN, recurrent.GRU, ndt2.NDT2)
 ACAUSAL = (regression.ACAUSAL_RIDGE, regression.ACAUSAL_CLOCKED_RIDGE)
+ENCODERS = (
+    (drift.GLM, (drift.MULTI, drift.ENCODING_ONLY)),
+    (drift.GLM_DRIFT, (drift.MULTI_DRIFT, drift.ENCODING_ONLY_DRIFT)),
+)
 GOALS = (
     Goal("causal NEDS minus the strongest causal peer", DECODE, neds.MULTI, CAUSAL),
     Goal("causal NEDS minus its unimodal twin", DECODE, neds.MULTI, (neds.UNIMODAL,)),
     Goal("full NEDS minus the stronger acausal ridge", DECODE, neds_full.MULTI, ACAUSAL),
     Goal("full NEDS minus its unimodal twin", DECODE, neds_full.MULTI, (neds_full.UNIMODAL,)),
     *(
-        Goal(f"{peer.name} minus GLM, {split}", ("ibl-dy016", "encode", split), peer, (encoders.GLM,))
+        Goal(f"{peer.name} minus {glm.name}, {split}", ("ibl-dy016", "encode", split), peer, (glm,))
         for split in ("chronological", "random")
-        for peer in (neds_encoding.MULTI, neds_encoding.ENCODING_ONLY)
+        for glm, peers in ENCODERS
+        for peer in peers
     ),
 )
 

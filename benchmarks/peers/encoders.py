@@ -38,15 +38,20 @@ def choose_rates(task: Task, settings: Sequence[Setting], fit: Callable[[Setting
     return {**settings[int(np.argmax(found))], "folds_bits": float(np.max(found))}
 
 
+def average_of(before: Session) -> np.ndarray:
+    """Smoothed mean counts (bins, U) at each time in the trial."""
+    return encoding.trial_average(before, np.ones(before.counts.shape[1], bool))
+
+
+def by_clock(table: np.ndarray) -> Predict:
+    """Rates (n, U) looked up by the time in the trial."""
+    return lambda session: table[np.clip(session.clock()[bins_of(session)], 0, len(table) - 1)]
+
+
 def average_fit(task: Task, setting: Setting, seed: int) -> Fitted:
-    """The average of training + validation at each time in the trial."""
-    part = task.parts.development
-    table = encoding.trial_average(part, np.ones(part.counts.shape[1], bool))
-
-    def predict(session: Session) -> np.ndarray:
-        return table[np.clip(session.clock()[bins_of(session)], 0, len(table) - 1)]
-
-    return Fitted(predict, table.size, lambda counts, clock: table[clock])
+    """The average of training + validation."""
+    table = average_of(task.parts.development)
+    return Fitted(by_clock(table), table.size, lambda counts, clock: table[clock])
 
 
 def design(task: Task, session: Session, setting: Setting) -> np.ndarray:
