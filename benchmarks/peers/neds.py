@@ -11,7 +11,6 @@ from benchmarks.peers.task import Fitted, Peer, Setting, Task, bins_of
 from neds_core import checkpoint as checkpoints, evaluation, train
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import MaskConfig, TrainConfig
-from neds_core.model import NEDS
 from neds_core.session import Session
 from runtime import engine as engines
 from runtime.layout import layout
@@ -59,39 +58,26 @@ def from_examples(name: str, kind: str, files: tuple[str, ...], uses: str = "") 
     return Peer(name, search, fit, uses, len(files), loaded=True)
 
 
-def train_steps(task: Task, config: TrainConfig, before: Session, steps: int, seed: int) -> NEDS:
-    """NEDS after a whole schedule of `steps`."""
-    fit = but(config.fit, steps=steps, batch=QUICK_BATCH if task.quick else config.fit.batch)
-    return train.fit(but(config, fit=fit), before, None, task.scale, seed, steps=steps).model
+def unimodal_config(task: Task) -> TrainConfig:
+    """The shipped training but for its masks; quick: short."""
+    fit = but(task.config.fit, steps=QUICK_STEPS, batch=QUICK_BATCH) if task.quick else task.config.fit
+    return but(task.config, masks=DECODING, fit=fit)
 
 
 def unimodal_search(task: Task) -> tuple[Setting, str]:
-    """Unit dropout on the rolling origins, each stopped at its best check; quick: as shipped."""
-    config = but(task.config, masks=DECODING)
+    """How long to train, on the rolling origins; quick: to the end."""
     if task.quick:
-        return {"unit_dropout": config.model.unit_dropout, "stop": QUICK_STEPS}, "nothing (quick)"
-    found = []
-    for unit_dropout in (0.3, 0.5):
-        fits = [train.fit(_with(config, unit_dropout), before, after, task.scale, 0) for before, after in task.folds]
-        stop = round(np.mean([f.best_step for f in fits]))
-        found.append((np.mean([f.best_skill for f in fits]), unit_dropout, stop))
-    best = max(found)
-    setting = {"unit_dropout": best[1], "stop": max(1, best[2])}
-    return setting, f"{len(found)} settings on rolling origins, the shipped configuration among them"
-
-
-def _with(config: TrainConfig, unit_dropout: float) -> TrainConfig:
-    return but(config, model=but(config.model, unit_dropout=unit_dropout))
+        return {"stop": QUICK_STEPS}, "nothing (quick)"
+    config = unimodal_config(task)
+    fits = [train.fit(config, before, after, task.scale, 0) for before, after in task.folds]
+    setting = {"stop": max(1, round(np.mean([f.best_step for f in fits])))}
+    return setting | {"origins_skill": float(np.mean([f.best_skill for f in fits]))}, "its length, on rolling origins"
 
 
 def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     """Decoding masks alone, trained on training + validation."""
-    config = _with(but(task.config, masks=DECODING), setting["unit_dropout"])
-    if task.quick:
-        model = train_steps(task, config, task.parts.development, setting["stop"], seed)
-    else:
-        part = task.parts.development
-        model = train.fit(config, part, None, task.scale, seed, steps=setting["stop"]).model
+    part = task.parts.development
+    model = train.fit(unimodal_config(task), part, None, task.scale, seed, steps=setting["stop"]).model
     made = replace(shipped(task, PHASE_FREE[0]), model=model.requires_grad_(False))
     return decoder(task, made, "neds", None)
 
