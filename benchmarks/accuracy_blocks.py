@@ -59,8 +59,17 @@ def _decode(recording: str, *peers: Peer) -> Block:
 
 
 def _encode(split: str, cut: Callable[[Path, str, bool], Task], *shipped: Peer) -> Block:
-    plain = (drift.GLM, drift.AVERAGE, drift.ENCODING_ONLY, drift.MULTI, *shipped)
-    peers = (*plain, drift.GLM_DRIFT, drift.AVERAGE_DRIFT, drift.ENCODING_ONLY_DRIFT, drift.MULTI_DRIFT)
+    peers = (
+        drift.GLM,
+        drift.GLM_DRIFT,
+        drift.AVERAGE,
+        drift.AVERAGE_DRIFT,
+        drift.ENCODING_ONLY,
+        drift.ENCODING_ONLY_DRIFT,
+        drift.MULTI,
+        drift.MULTI_DRIFT,
+        *shipped,
+    )
     return _block("ibl-dy016", "encode", split, cut, "train-clocked.toml", peers)
 
 

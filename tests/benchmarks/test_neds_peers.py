@@ -44,10 +44,11 @@ def test_an_encoder_is_searched_on_the_folds_and_stopped_where_they_were_best(
 ) -> None:
     """The stop lies on the curve's grid; the refit beats the trial average on trials it has not seen."""
     monkeypatch.setattr(neds_encoding, "CHECK_EVERY", 20)
-    monkeypatch.setattr(neds_encoding, "grid", lambda quick: [{k: SHORT[k] for k in ("model", "fit")}])
+    short = {"model": SHORT["model"], "fit": SHORT["fit"]}
+    peer = neds_encoding.encoding_peer("short", neds_encoding.ENCODING, (short,))
 
-    setting, words = neds_encoding.ENCODING_ONLY.search(replace(task, quick=False))
-    made = neds_encoding.ENCODING_ONLY.fit(task, setting, 0)
+    setting, words = peer.search(replace(task, quick=False))
+    made = peer.fit(task, setting, 0)
 
     assert setting["stop"] in (20, 40, 60)
     assert "folds" in words
