@@ -20,6 +20,7 @@ def accuracy(
     only: Annotated[
         str, typer.Option(help="a regular expression of 'recording task split peer'; join files of rows with cat")
     ] = "",
+    figures: Annotated[Path | None, typer.Option(help="folder for bars and for scatters trial by trial")] = None,
 ) -> None:
     """Score NEDS and its peers on the example recordings: skill, paired intervals and cost side by side."""
     import sys
@@ -39,6 +40,11 @@ def accuracy(
     where = table.conditions()
     torch_version = where["versions"]["torch"]
     print(f"{minutes:.0f} CPU minutes of search and training; {where['cpu']}, one thread, torch {torch_version}")
+    if figures:
+        from benchmarks import accuracy_figures
+
+        for file in accuracy_figures.draw(figures, rows, pooled):
+            print(f"wrote {file}")
     if json:
         result = {
             "quick": quick,
