@@ -14,12 +14,12 @@ from neds_core import bootstrap
 def pooled(rows: list[Row]) -> list[Row]:
     """One row for each peer, recording, task and split: seeds pooled, intervals over trials and seeds."""
     found: list[Row] = []
-    reference: list[Row] = []
 
     def block_of(row: Row) -> tuple[str, str, str]:
         return row["recording"], row["task"], row["split"]
 
     for (recording, task, split), in_block in groupby(rows, block_of):
+        reference: list[Row] = []
         for peer, group in groupby(in_block, lambda r: r["peer"]):
             seeds = list(group)
             first = seeds[0]
@@ -57,7 +57,7 @@ def _score(seeds: list[Row], reference: list[Row], name: str, task: str) -> dict
     ours = [np.array(r["sums"][name]) for r in seeds]
     value, low, high = bootstrap.pooled(ours, statistic)
     row: dict[str, Any] = {"value": value, "ci95": [low, high], "each_seed": values}
-    if seeds[0]["peer"] != seeds[0]["reference"]:
+    if reference and reference is not seeds:
         theirs = [np.array(r["sums"][name]) for r in reference]
         gain, low, high = bootstrap.paired(ours, theirs, statistic)
         row["minus_reference"] = {"value": gain, "low": low, "high": high}

@@ -10,7 +10,7 @@ from msgspec.structs import replace as but
 from benchmarks.peers.task import Fitted, Peer, Setting, Task, bins_of
 from neds_core import checkpoint as checkpoints, evaluation, train
 from neds_core.checkpoint import Checkpoint
-from neds_core.config import MaskConfig, TrainConfig
+from neds_core.config import MaskConfig
 from neds_core.session import Session
 from runtime import engine as engines
 from runtime.layout import layout
@@ -42,7 +42,13 @@ def decoder(task: Task, made: Checkpoint, kind: str, seconds: float | None) -> F
     n_parameters = sum(p.numel() for p in made.model.parameters())
     if kind == "blend":
         n_parameters += sum(int((m.weight != 0).sum()) + m.bias.size for m in made.linear.values())
-    return Fitted(predict, n_parameters, lambda counts, clock: engine.step(Token(0, 0, counts, True, clock)), seconds)
+
+    def step(counts: np.ndarray, clock: int) -> object:
+        if clock == 0:
+            engine.reset()
+        return engine.step(Token(0, 0, counts, True, clock))
+
+    return Fitted(predict, n_parameters, step, seconds)
 
 
 def from_examples(name: str, kind: str, files: tuple[str, ...], uses: str = "") -> Peer:
@@ -58,28 +64,14 @@ def from_examples(name: str, kind: str, files: tuple[str, ...], uses: str = "") 
     return Peer(name, search, fit, uses, len(files), loaded=True)
 
 
-def unimodal_config(task: Task) -> TrainConfig:
-    """The shipped training but for its masks; quick: short."""
-    fit = but(task.config.fit, steps=QUICK_STEPS, batch=QUICK_BATCH) if task.quick else task.config.fit
-    return but(task.config, masks=DECODING, fit=fit)
-
-
-def unimodal_search(task: Task) -> tuple[Setting, str]:
-    """How long to train, on the rolling origins; quick: to the end."""
-    if task.quick:
-        return {"stop": QUICK_STEPS}, "nothing (quick)"
-    config = unimodal_config(task)
-    fits = [train.fit(config, before, after, task.scale, 0) for before, after in task.folds]
-    setting = {"stop": max(1, round(np.mean([f.best_step for f in fits])))}
-    return setting | {"origins_skill": float(np.mean([f.best_skill for f in fits]))}, "its length, on rolling origins"
-
-
 def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
-    """Decoding masks alone, trained on training + validation."""
-    part = task.parts.development
-    model = train.fit(unimodal_config(task), part, None, task.scale, seed, steps=setting["stop"]).model
-    made = replace(shipped(task, PHASE_FREE[0]), model=model.requires_grad_(False))
-    return decoder(task, made, "neds", None)
+    """The shipped training of a seed, as long as it was, but for its masks; on training + validation. Quick: short."""
+    made = shipped(task, PHASE_FREE[seed])
+    config, steps = but(task.config, masks=DECODING), made.header.record.best_step
+    if task.quick:
+        config, steps = but(config, fit=but(config.fit, steps=QUICK_STEPS, batch=QUICK_BATCH)), QUICK_STEPS
+    model = train.fit(config, task.parts.development, None, task.scale, seed, steps=steps).model
+    return decoder(task, replace(made, model=model.requires_grad_(False)), "neds", None)
 
 
 PHASE_FREE = ("neds", "neds-seed1", "neds-seed2")
@@ -91,4 +83,9 @@ MULTI_CLOCKED = from_examples("NEDS multi-task, clocked", "neds", CLOCKED, "time
 FULL_LIVE = from_examples("NEDS full, up to the bin", "neds", ("full",), "time")
 BLEND = from_examples("blend of NEDS and ridge", "blend", PHASE_FREE)
 BLEND_CLOCKED = from_examples("blend of NEDS and ridge, clocked", "blend", CLOCKED, "time")
-UNIMODAL = Peer("NEDS decoding only", unimodal_search, unimodal_fit, seeds=3)
+UNIMODAL = Peer(
+    "NEDS decoding only",
+    lambda task: ({}, "nothing: the configuration and the lengths of the shipped multi-task training"),
+    unimodal_fit,
+    seeds=3,
+)

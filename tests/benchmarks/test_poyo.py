@@ -46,7 +46,7 @@ def test_without_torch_brain_the_row_is_left_out_and_said(
 def test_poyo_trains_on_the_planted_recording(task: Task) -> None:
     """It reads both sides of a bin: spikes after it change its output."""
     pytest.importorskip("torch_brain", reason="needs the extra [peers]")
-    setting = {**poyo_plus.grid()[0], "width": 32, "steps": 20, "stop": 20}
+    setting = {**poyo_plus.SETTING, "width": 32, "steps": 20, "stop": 20}
     part = task.parts.development
     network, _, _ = sequence.train(lambda: poyo_plus.Network(task, setting), task, setting, part, None, 0, 20)
     test = task.parts.test
@@ -65,7 +65,7 @@ def test_each_task_has_a_query_and_a_read_out_of_its_own(task: Task) -> None:
     pytest.importorskip("torch_brain", reason="needs the extra [peers]")
     torch.manual_seed(0)
     two = replace(task, specs=(*task.specs, *task.specs))
-    network = poyo_plus.Network(two, {**poyo_plus.grid()[0], "width": 32}).eval()
+    network = poyo_plus.Network(two, {**poyo_plus.SETTING, "width": 32}).eval()
     counts = torch.from_numpy(task.session.counts[:50].astype(np.float32)).unflatten(0, (2, 25))
     valid = torch.ones(2, 25, dtype=torch.bool)
 
