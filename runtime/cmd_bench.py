@@ -17,6 +17,9 @@ def accuracy(
     out: Annotated[
         Path | None, typer.Option(help="JSON-lines file of finished rows; a later call goes on there")
     ] = None,
+    only: Annotated[
+        str, typer.Option(help="a regular expression of 'recording task split peer'; join files of rows with cat")
+    ] = "",
     figures: Annotated[Path | None, typer.Option(help="folder for bars and for scatters trial by trial")] = None,
 ) -> None:
     """Score NEDS and its peers on the example recordings: skill, paired intervals and cost side by side."""
@@ -25,27 +28,31 @@ def accuracy(
 
     import msgspec
 
-    from benchmarks import accuracy as table, accuracy_table
+    from benchmarks import accuracy as table, accuracy_goals, accuracy_table
 
     began, began_cpu = time.perf_counter(), time.process_time()
     path = out or Path("runs") / ("accuracy-quick.jsonl" if quick else "accuracy.jsonl")
-    rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True))
-    pooled = accuracy_table.pooled(rows)
-    print("\n".join(accuracy_table.lines(pooled)))
+    rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True), only=only)
+    pooled, goals = accuracy_table.pooled(rows), accuracy_goals.judge(rows)
+    made_here = [r for r in pooled if not r["loaded"]]
+    minutes = sum(r["seconds_search"] + r["seeds"] * r["seconds_train"] for r in made_here) / 60
+    print("\n".join([*accuracy_table.lines(pooled), "", *accuracy_goals.lines(goals), ""]))
+    where = table.conditions()
+    torch_version = where["versions"]["torch"]
+    print(f"{minutes:.0f} CPU minutes of search and training; {where['cpu']}, one thread, torch {torch_version}")
     if figures:
         from benchmarks import accuracy_figures
 
         for file in accuracy_figures.draw(figures, rows, pooled):
             print(f"wrote {file}")
     if json:
-        made_here = [r for r in pooled if not r["loaded"]]
-        spent = sum(r["seconds_search"] + r["seeds"] * r["seconds_train"] for r in made_here)
         result = {
             "quick": quick,
             "minutes_of_this_call": (time.perf_counter() - began) / 60,
             "cpu_minutes_of_this_call": (time.process_time() - began_cpu) / 60,
-            "minutes_of_all_rows": spent / 60,
-            "machine": table.conditions(),
+            "cpu_minutes_of_all_rows": minutes,
+            "machine": where,
+            "goals": goals,
             "table": pooled,
         }
         print(msgspec.json.encode(result).decode())
