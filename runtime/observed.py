@@ -5,6 +5,7 @@ The live loop shows none. It is for engines that are asked what follows from a m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -81,13 +82,13 @@ class Observed:
         return len(self.behaviours)
 
     def write(self, values: np.ndarray | None, code: np.ndarray, x: np.ndarray) -> int:
-        """Tokens of what is observed in values (M,) into the first rows of x (T, >= D); returns how many."""
+        """Tokens of what values (M,) show, NaN = hidden, into the first rows of x (T, >= D); returns how many."""
         n = 0
         if values is None:
             return n
         for behaviour in self.behaviours:
             value = float(values[behaviour.place])
-            if value == value:  # NaN is hidden
+            if not math.isnan(value):
                 behaviour.token(value, code, x[n, : len(code)])
                 n += 1
         return n
@@ -98,7 +99,7 @@ class Observed:
             return
         for behaviour in self.behaviours:
             value = float(values[behaviour.place])
-            if value == value:
+            if not math.isnan(value):
                 behaviour.say(value, out)
 
     def as_seen(self, values: np.ndarray, out: np.ndarray) -> None:
