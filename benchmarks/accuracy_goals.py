@@ -34,6 +34,7 @@ GOALS = (
     Goal("causal NEDS minus the strongest causal peer", DECODE, neds.MULTI, CAUSAL),
     Goal("causal NEDS minus its unimodal twin", DECODE, neds.MULTI, (neds.UNIMODAL,)),
     Goal("full NEDS minus the stronger acausal ridge", DECODE, neds_full.MULTI, ACAUSAL),
+    Goal("full NEDS's unimodal twin minus the stronger acausal ridge", DECODE, neds_full.UNIMODAL, ACAUSAL),
     Goal("full NEDS minus its unimodal twin", DECODE, neds_full.MULTI, (neds_full.UNIMODAL,)),
     *(
         Goal(f"{peer.name} minus {glm.name}, {split}", ("ibl-dy016", "encode", split), peer, (glm,))
