@@ -21,7 +21,8 @@ import torch
 from msgspec.structs import replace as but
 
 from benchmarks import accuracy, machine
-from benchmarks.peers.neds import DECODING, ENCODING
+from benchmarks.peers.neds import DECODING
+from benchmarks.peers.neds_encoding import ENCODING
 from neds_core import (
     bootstrap,
     config as configs,

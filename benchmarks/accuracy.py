@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,90 +20,17 @@ import numpy as np
 import torch
 
 from benchmarks import machine
-from benchmarks.peers import encoders, kalman, ndt2, neds, place, poyo, recurrent, reduced_rank, regression
-from benchmarks.peers.task import Fitted, Peer, Setting, Task, at_random, bins_of, chronological, targets
+from benchmarks.accuracy_blocks import BLOCKS, Block
+from benchmarks.peers import encoders, poyo_plus
+from benchmarks.peers.task import Fitted, Peer, Setting, Task, bins_of, targets
 from neds_core import bootstrap, encoding_scores, scores
 from runtime import scoring
 from runtime.layout import Layout
 
 Row = dict[str, Any]
-EXAMPLES = Path(__file__).parents[1] / "examples"
 TIMED_STEPS = 200
 VERSION = 2  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
 STATISTICS: dict[str, bootstrap.Statistic] = {"decode": scores.r2_of_sums, "encode": encoding_scores.bits_of_sums}
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Peers on one split of one recording; the first of them is what the others are compared with.
-
-    `inputs` are the recording and its configuration, `checkpoints` what loaded peers read beside them.
-    """
-
-    recording: str
-    task: str  # decode | encode
-    split: str
-    make: Callable[[bool], Task]
-    peers: tuple[Peer, ...]
-    inputs: tuple[Path, ...] = ()
-    checkpoints: tuple[Path, ...] = ()
-
-
-def _block(
-    recording: str,
-    task: str,
-    split: str,
-    cut: Callable[[Path, str, bool], Task],
-    config: str,
-    peers: tuple[Peer, ...],
-) -> Block:
-    folder = EXAMPLES / recording
-    files = (folder / "session.npz", folder / config)
-    made = tuple(sorted(folder.glob("*.safetensors")))
-    return Block(recording, task, split, lambda quick: cut(folder, config, quick), peers, files, made)
-
-
-def _decode(recording: str, *peers: Peer) -> Block:
-    return _block(recording, "decode", "chronological", chronological, "train.toml", peers)
-
-
-def _encode(split: str, cut: Callable[[Path, str, bool], Task], multi: Peer) -> Block:
-    peers = (encoders.GLM, encoders.AVERAGE, neds.ENCODING_ONLY, multi)
-    return _block("ibl-dy016", "encode", split, cut, "train-clocked.toml", peers)
-
-
-BLOCKS = (
-    _decode(
-        "ibl-dy016",
-        regression.CAUSAL_RIDGE,
-        regression.CONSTANT,
-        regression.TRIAL_AVERAGE,
-        regression.CLOCKED_RIDGE,
-        regression.ACAUSAL_RIDGE,
-        reduced_rank.REDUCED_RANK,
-        kalman.KALMAN,
-        recurrent.GRU,
-        ndt2.NDT2,
-        poyo.POYO,
-        neds.UNIMODAL,
-        neds.MULTI,
-        neds.MULTI_CLOCKED,
-        neds.BLEND,
-        neds.BLEND_CLOCKED,
-    ),
-    _encode("chronological", chronological, neds.ENCODING_SHIPPED),
-    _decode(
-        "rat-linear-track",
-        regression.CAUSAL_RIDGE,
-        regression.CONSTANT,
-        kalman.KALMAN,
-        recurrent.GRU,
-        place.BAYES,
-        neds.MULTI_ONE_SEED,
-        neds.BLEND_ONE_SEED,
-    ),
-    _encode("random", at_random, neds.ENCODING_MULTI),
-)
 
 
 def conditions() -> dict[str, Any]:
@@ -140,8 +67,13 @@ def read(path: Path) -> dict[tuple[Any, ...], Row]:
     return found
 
 
-def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block, ...] | None = None) -> list[Row]:
-    """Compute the rows that `out` lacks, append each as it is done, and return all in the table's order."""
+def run(
+    out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block, ...] | None = None, only: str = ""
+) -> list[Row]:
+    """Compute the rows that `out` lacks, append each as it is done, and return all in the table's order.
+
+    only: a regular expression that some part of "recording task split peer" has to match; other rows are left out.
+    """
     torch.set_num_threads(1)
     done = read(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -151,9 +83,10 @@ def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block,
     rows = []
     for block in BLOCKS if blocks is None else blocks:
         task: Task | None = None
-        reference: list[Row] = []
         for peer in block.peers:
-            if peer is poyo.POYO and not poyo.installed() and key(block, peer, 0, quick) not in done:
+            if not re.search(only, f"{block.recording} {block.task} {block.split} {peer.name}"):
+                continue
+            if peer is poyo_plus.POYO_PLUS and not poyo_plus.installed() and key(block, peer, 0, quick) not in done:
                 say(f"{peer.name}: left out, because torch-brain is not installed; pip install 'neds-rt[peers]'")
                 continue
             setting: tuple[Setting, str, float] | None = None
@@ -163,46 +96,40 @@ def run(out: Path, quick: bool, say: Callable[[str], None], blocks: tuple[Block,
                     say(f"{block.recording} {block.task} {block.split}: {peer.name}, seed {seed}")
                     task = task or block.make(quick)
                     setting = setting or _setting(done, block, peer, quick, task)
-                    line = json.dumps(_row(block, task, peer, seed, setting, reference))
+                    line = json.dumps(_row(block, task, peer, seed, setting))
                     with out.open("a", encoding="utf-8") as file:
                         file.write(line + "\n")
                     done[name] = json.loads(line)
                 rows.append(done[name])
-                if peer is block.peers[0]:
-                    reference.append(done[name])
     return rows
 
 
 def _setting(
     done: dict[tuple[Any, ...], Row], block: Block, peer: Peer, quick: bool, task: Task
 ) -> tuple[Setting, str, float]:
-    """What an earlier seed's row chose, or a search; the words for it and its seconds."""
+    """What an earlier seed's row chose, or a search; the words for it and its CPU seconds.
+
+    CPU seconds of one thread, so that other work on the machine does not count.
+    """
     for seed in range(peer.seeds):
         row = done.get(key(block, peer, seed, quick))
         if row is not None:
             return row["setting"], row["searched"], row["seconds_search"]
-    began = time.perf_counter()
+    began = time.process_time()
     setting, words = peer.search(task)
-    return json.loads(json.dumps(setting)), words, time.perf_counter() - began
+    return json.loads(json.dumps(setting)), words, time.process_time() - began
 
 
-def _row(
-    block: Block, task: Task, peer: Peer, seed: int, chosen: tuple[Setting, str, float], reference: list[Row]
-) -> Row:
+def _row(block: Block, task: Task, peer: Peer, seed: int, chosen: tuple[Setting, str, float]) -> Row:
     """Fit on training + validation, score the test part once."""
     setting, words, seconds_search = chosen
-    began = time.perf_counter()
+    began = time.process_time()
     fitted = peer.fit(task, setting, seed)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     test = task.parts.test
     predicted = fitted.predict(test)
     sums, points = (_decoded if block.task == "decode" else _encoded)(task, predicted)
     statistic = STATISTICS[block.task]
-    against = {
-        output: bootstrap.paired([np.array(s)], [np.array(r["sums"][output]) for r in reference], statistic)
-        for output, s in sums.items()
-        if reference
-    }
     return {
         "peer": peer.name,
         "recording": block.recording,
@@ -214,10 +141,9 @@ def _row(
         "inputs_sha256": key(block, peer, seed, task.quick)[-1],
         "budget": "quick" if task.quick and not peer.loaded else "full",
         "uses": peer.uses,
-        "loaded": fitted.seconds is not None,
+        "loaded": peer.loaded,
         "scores": {output: float(statistic(np.array(s).sum(0))) for output, s in sums.items()} | points,
         "reference": block.peers[0].name,
-        "minus_reference": against,
         "parameters": fitted.parameters,
         "step_ms": step_ms(task, fitted),
         "seconds_train": seconds if fitted.seconds is None else fitted.seconds,
@@ -250,15 +176,9 @@ def _decoded(task: Task, predicted: np.ndarray) -> tuple[dict[str, Any], dict[st
 
 
 def _encoded(task: Task, rates: np.ndarray) -> tuple[dict[str, Any], dict[str, float]]:
-    """Bits and spikes of each test trial, units at 2 Hz and above in training, against their training mean."""
-    test, (units, null) = task.parts.test, encoders.scored_units(task.parts.development)
-    bins = bins_of(test)
-    trial = np.searchsorted(test.segments[:, 0], bins, side="right")
-    seen = test.valid[bins]
-    counts = test.counts[bins][seen][:, units].astype(np.float64)
-    return {
-        "bits/spike": encoding_scores.bits_sums(counts, rates[seen][:, units], null[units], trial[seen]).tolist()
-    }, {}
+    """Bits above the training mean, and spikes, of each test trial."""
+    goal = encoders.goal_of(task.parts.development, task.parts.test)
+    return {"bits/spike": goal.sums(goal.of(rates)).tolist()}, {}
 
 
 def step_ms(task: Task, fitted: Fitted) -> float | None:

@@ -14,12 +14,12 @@ from neds_core import bootstrap
 def pooled(rows: list[Row]) -> list[Row]:
     """One row for each peer, recording, task and split: seeds pooled, intervals over trials and seeds."""
     found: list[Row] = []
-    reference: list[Row] = []
 
     def block_of(row: Row) -> tuple[str, str, str]:
         return row["recording"], row["task"], row["split"]
 
     for (recording, task, split), in_block in groupby(rows, block_of):
+        reference: list[Row] = []
         for peer, group in groupby(in_block, lambda r: r["peer"]):
             seeds = list(group)
             first = seeds[0]
@@ -57,7 +57,7 @@ def _score(seeds: list[Row], reference: list[Row], name: str, task: str) -> dict
     ours = [np.array(r["sums"][name]) for r in seeds]
     value, low, high = bootstrap.pooled(ours, statistic)
     row: dict[str, Any] = {"value": value, "ci95": [low, high], "each_seed": values}
-    if seeds[0]["peer"] != seeds[0]["reference"]:
+    if reference and reference is not seeds:
         theirs = [np.array(r["sums"][name]) for r in reference]
         gain, low, high = bootstrap.paired(ours, theirs, statistic)
         row["minus_reference"] = {"value": gain, "low": low, "high": high}
@@ -72,15 +72,15 @@ def lines(table: list[Row]) -> list[str]:
         unit = "R2" if task == "decode" else "bits/spike"
         out += ["", f"{recording}, {task}, {split} split: {unit} on the test part, and minus {rows[0]['reference']}"]
         names = list(rows[0]["scores"])
-        head = f"{'peer':34}{'uses':8}" + "".join(f"{n:>40}" if "median" not in n else f"{n:>38}" for n in names)
-        out.append(head + f"{'parameters':>12}{'ms/step':>9}{'train s':>9}{'seeds':>6}")
+        head = f"{'peer':35}{'uses':14}" + "".join(f"{n:>40}" if "median" not in n else f"{n:>38}" for n in names)
+        out.append(head + f"{'parameters':>12}{'ms/step':>9}{'train s':>9}{'search s':>9}{'seeds':>6}")
         for row in rows:
             mark = "*" if row["budget"] == "quick" else ""
             cells = "".join(_cell(row["scores"][n], 40 if "median" not in n else 38) for n in names)
             step = "-" if row["step_ms"] is None else f"{row['step_ms']:.3f}"
             out.append(
-                f"{row['peer'] + mark:34}{row['uses']:8}{cells}{row['parameters']:12,d}{step:>9}"
-                f"{row['seconds_train']:9.1f}{row['seeds']:6d}"
+                f"{row['peer'] + mark:35}{row['uses']:14}{cells}{row['parameters']:12,d}{step:>9}"
+                f"{row['seconds_train']:9.1f}{row['seconds_search']:9.1f}{row['seeds']:6d}"
             )
     if any(r["budget"] == "quick" for r in table):
         out += ["", "* small grid, short training, one seed: what --quick pays for; it ranks nothing"]

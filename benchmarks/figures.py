@@ -220,6 +220,15 @@ def encoding(
         tuning(found, spec, bin_ms, folder / f"tuning-{spec.name}.png")
 
 
+def predictions(task: str, rows: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+    """What `neds-rt evaluate --task within` and `cross` draw: scores of the first checkpoint, a picture a unit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, unit in (("bits_per_spike", "bits/spike above the training mean"), ("r2", "R2")):
+        found = {name: (row[0][key], *row[0]["ci95"]) for name, row in rows.items() if key in row[0]}
+        if found:
+            bars(found, unit, folder / f"{task}-{key.replace('_', '-')}.png")
+
+
 def decoded_against_measured(checkpoint: Path, recording: Path, output: str, trials: int, out: Path) -> None:
     """Stream the held-out part and draw `output`, decoded and measured, over the first `trials` trials."""
     made = checkpoints.load(checkpoint)

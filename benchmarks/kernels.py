@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.full_forward import GATE_FLOAT32, Call, Row, full_forwards, gate
+from benchmarks.kernel_sweep import FACTORS, Size, sizes, slopes
 from kernels.numba_jit import jit
 from kernels.numba_pack import Precision
 from neds_core.checkpoint import FORMAT, Checkpoint, Header, Record
@@ -37,16 +38,6 @@ SPECS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Units, layers, width and band of a streaming step."""
-
-    units: int = 449
-    layers: int = 5
-    width: int = 256
-    band: int = 100
-
-
 def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
     """A checkpoint of this size with weights of ordinary scale."""
     torch.manual_seed(seed)
@@ -63,9 +54,9 @@ def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
     return Checkpoint(header, model, units, Scalers(np.ones(size.units, bool), nothing, nothing, {}, {}, {}, {}), {})
 
 
-def tokens(size: Size, n: int, rate: float = 0.1, seed: int = 0) -> list[Token]:
-    """Bins of Poisson counts, 5 Hz a unit: most are 0."""
-    counts = np.random.default_rng(seed).poisson(rate, (n, size.units)).astype(np.uint16)
+def tokens(size: Size, n: int, seed: int = 0) -> list[Token]:
+    """Bins of Poisson counts: most are 0."""
+    counts = np.random.default_rng(seed).poisson(size.spikes / size.units, (n, size.units)).astype(np.uint16)
     return [Token(i, 0, c, valid=True) for i, c in enumerate(counts)]
 
 
@@ -85,12 +76,8 @@ def steps(size: Size, precisions: tuple[Precision, ...], torch_step: bool) -> tu
         exact = not engine.name.endswith(("bfloat16", "int8"))
         gate(engine.name, error, GATE_FLOAT32 if exact else 0.1)
         errors[engine.name] = error
-        rows.append(Row(engine.name, vars_of(size), _turns(engine, told), 40 if size.layers <= 5 else 10))
+        rows.append(Row(engine.name, asdict(size), _turns(engine, told), 40 if size.layers <= 5 else 10))
     return rows, errors
-
-
-def vars_of(size: Size) -> dict[str, int]:
-    return {"units": size.units, "layers": size.layers, "width": size.width, "band": size.band}
 
 
 def _turns(engine: StreamEngine | TorchStreamEngine, told: list[Token]) -> Call:
@@ -115,11 +102,11 @@ def _read(memory):
 def floor(size: Size, precision: Precision) -> Row:
     """One warm, vectorised read of as many bytes as a step's weights and cache."""
     engine = StreamEngine(random_checkpoint(size), precision)
-    stack, cache = engine.stack, engine.cache
+    stack, cache = engine.weights.stack, engine.stepper.cache
     weights = sum(rows.weight.nbytes for rows in (stack.qkv, stack.out, stack.up, stack.down))
     n_bytes = weights + cache.k.nbytes + cache.v.nbytes
     memory = np.ones(n_bytes // 4, np.float32)
-    row = Row(f"floor: read {n_bytes / 1e6:.1f} MB", vars_of(size), lambda: _read(memory), 40)
+    row = Row(f"floor: read {n_bytes / 1e6:.1f} MB", asdict(size), lambda: _read(memory), 40)
     row.note = f"weights {precision}"
     return row
 
@@ -193,7 +180,7 @@ def run(quick: bool) -> dict[str, Any]:
         group = [*more, floor(deep, "float32"), floor(deep, "int8"), *full_forwards(22, compiled=False)]
         take_turns(group, 60.0)
         rows += [*group, *(paced(row, 500) for row in more[:3])]
-        rows += sweep()
+    swept = [] if quick else [row.json() for row in sweep(size, FACTORS, 60.0)]
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["neds-rt", *sys.argv[1:]]),
@@ -201,33 +188,37 @@ def run(quick: bool) -> dict[str, Any]:
         "pinned": pinned,
         "quick": quick,
         "max_abs_vs_offline": {name: float(f"{error:.2e}") for name, error in errors.items()},
+        "headline_size": asdict(size),
         "headline": top,
         "rows": [row.json() for row in rows],
+        "sweep": swept,
+        "slopes": slopes(swept, asdict(size)),
     }
 
 
-def sweep() -> list[Row]:
-    """One size at a time around the headline."""
-    sizes = [Size(units=u) for u in (100, 1500)] + [Size(layers=n) for n in (2, 16)]
-    sizes += [Size(width=d) for d in (64, 128, 512)] + [Size(band=w) for w in (50, 250)]
-    rows = [row for size in sizes for row in steps(size, ("float32",), torch_step=False)[0]]
-    take_turns(rows, 30.0)
+def sweep(around: Size, factors: dict[str, tuple[int, ...]], seconds: float) -> list[Row]:
+    """One factor at a time around a size, in turns."""
+    rows = [row for size in sizes(around, factors) for row in steps(size, ("float32",), torch_step=False)[0]]
+    take_turns(rows, seconds)
     return rows
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The rows in words."""
-    out = [f"{'ms':44} {'layers':>6} {'p50':>9} {'p99':>9} {'p99.9':>9} {'max':>9}"]
-    for row in result["rows"]:
+    out = [f"{'ms':60} {'layers':>6} {'p50':>9} {'p99':>9} {'p99.9':>9} {'max':>9}"]
+    for row in [*result["rows"], *result["sweep"]]:
         if row["ms"]:
             times = " ".join(f"{row['ms'][p]:9.3f}" for p in ("p50", "p99", "p99.9", "max"))
-            size = "" if "units" not in row else f" U {row['units']} D {row['width']} W {row['band']}"
-            out.append(f"{row['name'] + size:44} {row['layers']:6} {times}")
+            size = " U {units} D {width} W {band} spikes {spikes}".format(**row) if "units" in row else ""
+            out.append(f"{row['name'] + size:60} {row['layers']:6} {times}")
         else:
             out.append(f"{row['name']}: {row['note']}")
     top = result["headline"]
-    return [
-        *out,
+    out.append(
         f"headline: {top['p50_ms']} ms; {top['speedup_vs_best_full_forward']}x the best full forward, "
-        f"{top['speedup_vs_torch_kv']}x the torch step, {top['ratio_to_floor']}x the floor",
-    ]
+        f"{top['speedup_vs_torch_kv']}x the torch step, {top['ratio_to_floor']}x the floor"
+    )
+    if result["slopes"]:
+        found = ", ".join(f"{name} {slope:.2f}" for name, slope in result["slopes"].items())
+        out.append(f"slope of log p50 against the log of each factor (1 = linear, 0 = no dependence): {found}")
+    return out

@@ -115,6 +115,8 @@ def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: P
     ones = np.ones(w.shape[:2], np.float32)
     if precision == "float32":
         return Rows(w, ones, b)
+    if not np.isfinite(w).all():  # rounding would make plausible numbers of them
+        raise ValueError(f"weights that are not finite cannot be stored as {precision}; leave them float32")
     if precision == "bfloat16":  # to the nearest, ties to even
         bits = w.view(np.uint32)
         return Rows(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), ones, b)

@@ -22,8 +22,9 @@ class Ring:
         self.visible = torch.zeros(band, dtype=torch.bool)
 
     def clear(self) -> None:
-        """Forget everything: a cold start."""
-        self.visible.zero_()
+        """Forget everything: a cold start. Values too, because a weight of 0 does not silence a NaN."""
+        for part in (self.k, self.v, self.visible):
+            part.zero_()
 
     def write(self, slot: int, k: Tensor, v: Tensor) -> None:
         """Store the bin's rotated key and value, each (H, K)."""

@@ -32,11 +32,11 @@ def _percentiles(value: float | np.ndarray, resampled: np.ndarray) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def _times_drawn(rng: np.random.Generator, n: int) -> np.ndarray:
-    """(N_BOOTSTRAP, n): how often each of n rows is in each resample."""
-    draw = rng.integers(0, n, (N_BOOTSTRAP, n))
+def _times_drawn(rng: np.random.Generator, n: int, resamples: int = N_BOOTSTRAP) -> np.ndarray:
+    """(resamples, n): how often each of n rows is in each resample."""
+    draw = rng.integers(0, n, (resamples, n))
     times = np.zeros(draw.shape)
-    np.add.at(times, (np.arange(N_BOOTSTRAP)[:, None], draw), 1.0)
+    np.add.at(times, (np.arange(resamples)[:, None], draw), 1.0)
     return times
 
 
@@ -89,15 +89,19 @@ def hierarchical(
     neuroscience". session and mouse (n,): of each trial; a session belongs to one mouse.
     """
     rng = np.random.default_rng(seed)
-    rows = {s: sums[session == s] for s in np.unique(session)}
-    litters = [np.unique(session[mouse == m]) for m in np.unique(mouse)]
-    resampled = np.empty(N_BOOTSTRAP)
-    for b in range(N_BOOTSTRAP):
-        mice = rng.integers(0, len(litters), len(litters))
-        drawn = [rows[s] for m in mice for s in rng.choice(litters[m], len(litters[m]))]
-        totals = [trials[rng.integers(0, len(trials), len(trials))].sum(0) for trials in drawn]
-        resampled[b] = statistic(np.stack(totals)).mean()
-    return _percentiles(statistic(np.stack([trials.sum(0) for trials in rows.values()])).mean(), resampled)
+    _, place = np.unique(session, return_inverse=True)
+    rows = [sums[place == s] for s in range(int(place.max()) + 1)]
+    litters = [np.unique(place[mouse == m]) for m in np.unique(mouse)]
+    mice = rng.integers(0, len(litters), (N_BOOTSTRAP, len(litters))).ravel()
+    drawn = [rng.choice(litters[m], len(litters[m])) for m in mice]
+    resample = np.repeat(np.arange(len(mice)) // len(litters), [len(each) for each in drawn])
+    slot = np.concatenate(drawn)
+    totals = np.empty((len(slot), sums.shape[1]))
+    for s, trials in enumerate(rows):
+        mine = slot == s
+        totals[mine] = _times_drawn(rng, len(trials), int(mine.sum())) @ trials
+    resampled = np.bincount(resample, statistic(totals)) / np.bincount(resample)
+    return _percentiles(statistic(np.stack([trials.sum(0) for trials in rows])).mean(), resampled)
 
 
 def hierarchical_paired(

@@ -165,6 +165,9 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Chec
     model = NEDS(header.config.model, n_units, header.specs)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     model.eval().requires_grad_(False)
+    weights = [*model.state_dict().values(), *(v for k, v in tensors.items() if k.startswith("linear/"))]
+    if not all(bool(torch.isfinite(w).all()) for w in weights):
+        raise ValueError("a weight is not finite")
     tokenizer = model.tokenizer()
     scalers = Scalers(
         kept=tensors["units/kept"].numpy(),

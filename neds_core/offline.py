@@ -32,14 +32,17 @@ def decode(
     spans: list[tuple[int, int]],
     attend: Attention | None = None,
     session: int = 0,
+    observed: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Decode behaviour from spikes alone, each span from a cold start.
+    """Decode behaviour from spikes and what is observed of it, each span from a cold start.
 
     counts (T, U); valid (T,) bool, False = hidden spike token, no key; clock (T,) int64 bins
     since the segment's marker (used by a clocked model only); spans: (start, stop) bins, for
     full attention whole segments. attend: None = the model's own, in plain torch; session: row in
-    the model's session table.
-    Returns name -> (n,) z-scores or (n, C) probabilities, rows in the order of the spans.
+    the model's session table. observed (T, M): z-scores and classes by their index, NaN = hidden, as is
+    all of a bin that is not valid; None = spikes alone.
+    Returns name -> (n,) z-scores or (n, C) probabilities, rows in the order of the spans. Of a
+    behaviour where it is observed they mean nothing.
     """
     model.eval()
     device = model.mask_token.device
@@ -49,6 +52,8 @@ def decode(
         batch = onto(_batch(model, counts, valid, clock, group, session), device)
         hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=device)
         hidden[..., 0] = ~batch.valid
+        if observed is not None:
+            _show(model, batch, hidden, observed, group)
         out = model(batch, hidden, attend=attend)
         for spec in model.specs:
             y = out[spec.name] if spec.kind == "continuous" else out[spec.name].softmax(-1)
@@ -118,17 +123,22 @@ def unseen_behaviour(model: NEDS, counts: torch.Tensor, valid: np.ndarray, sessi
 def behaviour_at(model: NEDS, batch: Batch, bins: np.ndarray) -> dict[str, np.ndarray]:
     """Name -> z-scores (B,) or probabilities (B, C) at one bin of each window, from the spikes of its valid bins."""
     device = model.mask_token.device
-    batch = onto(batch, device)
-    hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=device)
+    found = read_at(model, onto(batch, device), torch.from_numpy(bins).to(device))
+    return {name: values.cpu().numpy() for name, values in found.items()}
+
+
+def read_at(model: NEDS, batch: Batch, at: torch.Tensor, attend: Attention | None = None) -> dict[str, torch.Tensor]:
+    """The same, all on the model's device; at (B,) int64."""
+    hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=at.device)
     hidden[..., 0] = ~batch.valid
-    out = model(batch, hidden)
-    rows, at = torch.arange(len(bins), device=device), torch.from_numpy(bins).to(device)
+    out = model(batch, hidden, attend=attend)
+    rows = torch.arange(len(at), device=at.device)
     blind = ~batch.valid.any(1)
     found = {}
     for spec in model.specs:
         y = out[spec.name][rows, at]
         y = y.masked_fill(blind, 0.0) if spec.kind == "continuous" else y.masked_fill(blind[:, None], 0.0).softmax(-1)
-        found[spec.name] = y.cpu().numpy()
+        found[spec.name] = y
     return found
 
 
@@ -150,3 +160,16 @@ def _batch(
         live[b, : stop - start] = valid[start:stop]
         phase[b, : stop - start] = clock[start:stop]
     return replace(unseen_behaviour(model, torch.from_numpy(padded), live, session), clock=torch.from_numpy(phase))
+
+
+def _show(model: NEDS, batch: Batch, hidden: torch.Tensor, observed: np.ndarray, spans: list[tuple[int, int]]) -> None:
+    """Observed behaviour (T, M) into a batch of spans, and out of hidden (B, T, 1 + M)."""
+    for m, spec in enumerate(model.specs):
+        for b, (start, stop) in enumerate(spans):
+            values, rows = torch.from_numpy(observed[start:stop, m]), slice(stop - start)
+            known = values.isnan().logical_not().to(hidden.device) & batch.valid[b, rows]
+            if spec.kind == "continuous":
+                batch.traces[spec.name][b, rows] = values.to(hidden.device)
+            else:
+                batch.classes[spec.name][b, rows] = values.nan_to_num(-1.0).long().to(hidden.device)
+            hidden[b, rows, 1 + m] = ~known

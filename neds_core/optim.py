@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -24,11 +25,26 @@ def owner(name: str) -> int | None:
     return int(rest[0]) if first in ("units", "rates") else None
 
 
+def one_cycle(
+    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
+    """AdamW and its cosine one-cycle schedule of `steps` (Zhang et al. 2025, App. B); vectors do not decay."""
+    trained = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, learning_rate, total_steps=steps, pct_start=0.15, div_factor=10
+    )
+    return optimiser, schedule
+
+
 class Learner:
     """A model and everything that learns it. Stages follow each other; each has a fresh AdamW and one-cycle schedule.
 
-    AdamW without weight decay on vectors, cosine one-cycle schedule as Zhang et al. 2025, App. B; the running
-    average of the weights is exponential.
+    The running average of the weights is exponential.
     """
 
     def __init__(self, model: NEDS, config: FitConfig, stages: tuple[StageConfig, ...]) -> None:
@@ -58,19 +74,13 @@ class Learner:
     def _enter(self, stage: int) -> None:
         """Freeze what the stage does not train; fresh optimiser and schedule."""
         self.stage = stage
-        plan, decay = self.stages[stage], self.config.weight_decay
+        plan = self.stages[stage]
         self.left = plan.steps
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(role(name) in plan.trains and name not in self.model.left_out)
             parameter.grad = None
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, plan.learning_rate, total_steps=plan.steps, pct_start=0.15, div_factor=10
+        self.optimiser, self.schedule = one_cycle(
+            self.model.parameters(), plan.learning_rate, self.config.weight_decay, plan.steps
         )
 
     def begin(self) -> None:

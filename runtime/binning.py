@@ -1,4 +1,4 @@
-"""Spikes to 20 ms tokens on the LSL clock: integers only, every spike accounted for."""
+"""Spikes to tokens of one bin on the LSL clock: integers only, every spike accounted for."""
 
 from __future__ import annotations
 

@@ -17,6 +17,10 @@ def accuracy(
     out: Annotated[
         Path | None, typer.Option(help="JSON-lines file of finished rows; a later call goes on there")
     ] = None,
+    only: Annotated[
+        str, typer.Option(help="a regular expression of 'recording task split peer'; join files of rows with cat")
+    ] = "",
+    figures: Annotated[Path | None, typer.Option(help="folder for bars and for scatters trial by trial")] = None,
 ) -> None:
     """Score NEDS and its peers on the example recordings: skill, paired intervals and cost side by side."""
     import sys
@@ -24,22 +28,31 @@ def accuracy(
 
     import msgspec
 
-    from benchmarks import accuracy as table, accuracy_table
+    from benchmarks import accuracy as table, accuracy_goals, accuracy_table
 
     began, began_cpu = time.perf_counter(), time.process_time()
     path = out or Path("runs") / ("accuracy-quick.jsonl" if quick else "accuracy.jsonl")
-    rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True))
-    pooled = accuracy_table.pooled(rows)
-    print("\n".join(accuracy_table.lines(pooled)))
+    rows = table.run(path, quick, lambda what: print(what, file=sys.stderr, flush=True), only=only)
+    pooled, goals = accuracy_table.pooled(rows), accuracy_goals.judge(rows)
+    made_here = [r for r in pooled if not r["loaded"]]
+    minutes = sum(r["seconds_search"] + r["seeds"] * r["seconds_train"] for r in made_here) / 60
+    print("\n".join([*accuracy_table.lines(pooled), "", *accuracy_goals.lines(goals), ""]))
+    where = table.conditions()
+    torch_version = where["versions"]["torch"]
+    print(f"{minutes:.0f} CPU minutes of search and training; {where['cpu']}, one thread, torch {torch_version}")
+    if figures:
+        from benchmarks import accuracy_figures
+
+        for file in accuracy_figures.draw(figures, rows, pooled):
+            print(f"wrote {file}")
     if json:
-        made_here = [r for r in pooled if not r["loaded"]]
-        spent = sum(r["seconds_search"] + r["seeds"] * r["seconds_train"] for r in made_here)
         result = {
             "quick": quick,
             "minutes_of_this_call": (time.perf_counter() - began) / 60,
             "cpu_minutes_of_this_call": (time.process_time() - began_cpu) / 60,
-            "minutes_of_all_rows": spent / 60,
-            "machine": table.conditions(),
+            "cpu_minutes_of_all_rows": minutes,
+            "machine": where,
+            "goals": goals,
             "table": pooled,
         }
         print(msgspec.json.encode(result).decode())
@@ -159,3 +172,77 @@ def regions(
         for path in region_figures.draw(figures, plan.places, shown, result["confusion"], projection):
             print(f"wrote {path}")
     print(msgspec.json.encode(result).decode() if json else "\n".join(work.lines(result)))
+
+
+@bench.command()
+def target(
+    recording: Annotated[Path, typer.Argument(help="a Session.npz")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="one checkpoint for each training seed")],
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """How soon a trial's class is known: neds, blend, logistic and LDA against time since the trial's start."""
+    import msgspec
+    import torch
+
+    from benchmarks import target as work
+
+    torch.set_num_threads(1)
+    result = work.bench(recording, checkpoints)
+    print("\n".join(work.lines(result)))
+    if json:
+        print(msgspec.json.encode(result).decode())
+
+
+@bench.command()
+def transfer(
+    folder: Annotated[Path | None, typer.Argument(help="sessions as in examples/steinmetz2019/sessions")] = None,
+    quick: Annotated[bool, typer.Option(help="30 trials, one seed and short schedules, in a few minutes")] = False,
+    trials: Annotated[list[int] | None, typer.Option(min=0, help="training trials, 0: all of the first 70 %")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="training seeds at 30 trials; one elsewhere")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON-lines file of finished rows, trunks beside it; a later call goes on there")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="PNG: pre-trained against scratch, a point a session")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Train NEDS on all mice but one, tune it on the first trials of that one, and compare with three controls."""
+    import sys
+
+    import msgspec
+
+    from benchmarks import steinmetz, transfer as work, transfer_table
+
+    study = work.sized(work.QUICK if quick else work.Study(), trials, seeds)
+    path = out or Path("runs") / ("transfer-quick.jsonl" if quick else "transfer.jsonl")
+    bundles = steinmetz.read_folder(folder or steinmetz.FOLDER)
+    rows = work.run(bundles, study, path, lambda what: print(what, file=sys.stderr, flush=True))
+    result = transfer_table.table(rows, study)
+    print("\n".join(transfer_table.lines(result)))
+    if figure:
+        from benchmarks import transfer_figures
+
+        transfer_figures.scatter(result["sessions"], figure)
+        print(f"wrote {figure}")
+    if json:
+        print(msgspec.json.encode(result).decode())
+
+
+@bench.command()
+def choice(
+    folder: Annotated[Path | None, typer.Argument(help="sessions as in examples/steinmetz2019/sessions")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Tell a choice from contrasts, spikes and both: on all trials, at equal contrasts, before the first movement."""
+    import sys
+
+    import msgspec
+    import torch
+
+    from benchmarks import choice as work, steinmetz
+
+    torch.set_num_threads(1)
+    bundles = steinmetz.read_folder(folder or steinmetz.FOLDER)
+    result = work.bench(bundles, lambda what: print(what, file=sys.stderr, flush=True))
+    print("\n".join(work.lines(result)))
+    if json:
+        print(msgspec.json.encode(result).decode())

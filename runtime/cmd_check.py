@@ -39,7 +39,7 @@ def check(
     session = lsl.REPLAY_SESSION if allow_replay else config.lsl.session_id
     lsl.configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
     checkpoint = checkpoints.load(Path(config.checkpoint))
-    engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights)
+    engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
     if not (config.bins.use_markers and config.input.markers):
         engines.refuse_endless(engine)
     torch.set_num_threads(1)  # as in a run: its pace is measured

@@ -14,7 +14,7 @@ def evaluate(
     recording: Annotated[Path, typer.Argument(help="a Session.npz")],
     checkpoints: Annotated[list[Path], typer.Argument(help="one checkpoint for each training seed")],
     task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode",
-    figures: Annotated[Path | None, typer.Option(help="folder for figures (tasks decode and encode)")] = None,
+    figures: Annotated[Path | None, typer.Option(help="folder for figures")] = None,
     record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
@@ -32,8 +32,6 @@ def evaluate(
 
     if task not in TASKS:
         raise ConfigError(f"--task {task!r} is not known; choose {', '.join(TASKS[:-1])} or {TASKS[-1]}")
-    if figures is not None and task not in ("decode", "encode"):
-        raise ConfigError(f"--figures: task {task!r} has none; give it with --task decode or encode")
     if record and task != "decode":
         raise ConfigError(f"--record: only scores of decoding are written into a checkpoint, not of {task}")
     torch.set_num_threads(1)
@@ -114,10 +112,23 @@ def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | N
 
     for made in checkpoints:
         evaluation.refuse_other_units(made, session)
+    if task == "encode":
+        return _encoded(checkpoints, session, folder)
     if task == "cross":
-        return evaluation.cross(checkpoints, evaluation.held_out(session))
-    if task == "within":
-        return evaluation.within(checkpoints, evaluation.held_out(session, evaluation.WITHIN_BINS))
+        result = evaluation.cross(checkpoints, evaluation.held_out(session))
+    else:
+        result = evaluation.within(checkpoints, evaluation.held_out(session, evaluation.WITHIN_BINS))
+    if folder is not None:
+        from benchmarks import figures
+
+        figures.predictions(task, result["scores"], folder)
+    return result
+
+
+def _encoded(checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
+    """Scores of spikes predicted from behaviour."""
+    from neds_core import evaluation
+
     held = evaluation.held_out(session)
     rates = evaluation.encode_rates(checkpoints, held)
     result = evaluation.encode(checkpoints, held, rates)

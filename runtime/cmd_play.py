@@ -19,7 +19,7 @@ class Split(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where segments start against the 20 ms grid."""
+    """Where segments start against the grid of bins."""
 
     GRID = "grid"
     RANDOM = "random"

@@ -54,10 +54,12 @@ class LslConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What decodes, and how the weights of NEDS are stored: fewer bits help one larger than the processor's cache."""
+    """What decodes, how the weights of NEDS are stored (fewer bits help one larger than the processor's cache), and
+    where NEDS runs."""
 
     decoder: Literal["neds", "ridge", "blend"] = "neds"
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+import torch
 
 from kernels.numba_pack import Precision
 from neds_core import linear
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from neds_core.linear import BankState
+from runtime.cuda_engine import CudaStreamEngine, CudaWindowEngine
 from runtime.layout import Layout, layout
 from runtime.stream_engine import StreamEngine
 from runtime.token import Token
 from runtime.window_engine import WindowEngine
+
+Device = Literal["cpu", "cuda"]
 
 
 class Engine(Protocol):
@@ -95,8 +99,8 @@ class BlendEngine:
 
     name = "blend"
 
-    def __init__(self, checkpoint: Checkpoint, weights: Precision = "float32") -> None:
-        self.parts = (network(checkpoint, weights), LinearEngine(checkpoint))
+    def __init__(self, checkpoint: Checkpoint, weights: Precision = "float32", device: Device = "cpu") -> None:
+        self.parts = (network(checkpoint, weights, device), LinearEngine(checkpoint))
         self.layout, self.window_bins = self.parts[0].layout, self.parts[0].window_bins
         self.share = np.zeros(self.layout.n_values, np.float32)
         for name, column in self.layout.columns.items():
@@ -122,24 +126,28 @@ class BlendEngine:
 
 
 ENGINES = ("neds", "ridge", "blend")
+Network = StreamEngine | WindowEngine | CudaStreamEngine  # a CudaWindowEngine is a WindowEngine
 
 
-def network(checkpoint: Checkpoint, weights: Precision = "float32") -> StreamEngine | WindowEngine:
+def network(checkpoint: Checkpoint, weights: Precision = "float32", device: Device = "cpu") -> Network:
     """The engine of NEDS: by the window where attention is full, else by the stream."""
-    if checkpoint.header.config.model.attention == "causal":
-        return StreamEngine(checkpoint, weights)
-    if weights != "float32":
+    causal = checkpoint.header.config.model.attention == "causal"
+    if weights != "float32" and not (causal and device == "cpu"):
         raise ConfigError(
-            f"engine.weights {weights!r} is for causal checkpoints, and {checkpoint.header.name!r} has full attention; "
-            "leave engine.weights at 'float32'"
+            f"engine.weights {weights!r} is for causal checkpoints on the CPU, and {checkpoint.header.name!r} "
+            f"{'runs on the GPU' if causal else 'has full attention'}; leave engine.weights at 'float32'"
         )
-    return WindowEngine(checkpoint)
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("engine.device is 'cuda', but torch finds no GPU here; set it to 'cpu'")
+        return CudaStreamEngine(checkpoint) if causal else CudaWindowEngine(checkpoint)
+    return StreamEngine(checkpoint, weights) if causal else WindowEngine(checkpoint)
 
 
 def create(
-    checkpoint: Checkpoint, decoder: str, weights: Precision = "float32"
-) -> StreamEngine | WindowEngine | LinearEngine | BlendEngine:
-    """The engine of a decoder name. weights: how those of NEDS are stored (see `StreamEngine`)."""
+    checkpoint: Checkpoint, decoder: str, weights: Precision = "float32", device: Device = "cpu"
+) -> Network | LinearEngine | BlendEngine:
+    """The engine of a decoder name. weights, device: how those of NEDS are stored (see `StreamEngine`), and where."""
     if decoder not in ENGINES:
         raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(ENGINES)}")
     name = checkpoint.header.name
@@ -147,7 +155,7 @@ def create(
         raise ConfigError(f"checkpoint {name!r} holds no linear decoder; train one with neds-rt train")
     if decoder == "ridge":
         return LinearEngine(checkpoint)
-    return network(checkpoint, weights) if decoder == "neds" else BlendEngine(checkpoint, weights)
+    return (network if decoder == "neds" else BlendEngine)(checkpoint, weights, device)
 
 
 def refuse_endless(engine: Engine) -> None:

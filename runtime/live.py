@@ -29,7 +29,7 @@ from runtime.wire import SCHEMA, Event, Flag
 
 PULL_S = 0.02
 STATUS_NS = 1_000_000_000
-JUMP_TOKENS = 51
+JUMP_NS = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class LiveRun:
         self.player_runs = player_runs
         torch.set_num_threads(1)  # scoring at the end; the engine has one thread of its own
         self.config, self.checkpoint, self.streams, self.publisher = config, checkpoint, streams, publisher
-        self.engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights)
+        self.engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
         bins = config.bins
         self.budget_ns = int(config.output.budget_ms * 1e6)
         binner = Binner(
@@ -83,7 +83,9 @@ class LiveRun:
         capacity = int(config.score.log_s * 1e9 / checkpoint.header.bin_ns)
         self.log = RunLog(capacity, len(checkpoint.units), self.engine.layout.n_values)
         self.pipeline = Pipeline(binner, self.engine, rules, on_token=self._on_token)
-        self.latency = {name: Latency() for name in ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "infer_ms", "age_ms")}
+        per_minute = round(60e9 / checkpoint.header.bin_ns)
+        names = ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "infer_ms", "age_ms")
+        self.latency = {name: Latency(per_minute) for name in names}
         self.misses: dict[str, int] = dict.fromkeys(CAUSES, 0)
         self.stop = threading.Event()
         self.refusal = ""
@@ -221,7 +223,7 @@ class LiveRun:
         """CLOCK_JUMP for a second after the sender's clock stepped, and one event."""
         jumps = self.streams.spikes.clock.jumps
         if jumps != self._jumps:
-            self._jumps, self._jump_left = jumps, JUMP_TOKENS
+            self._jumps, self._jump_left = jumps, JUMP_NS // self.checkpoint.header.bin_ns + 1
             detail = f"the sender's clock stepped, {jumps} times so far"
             self.publisher.tell("event", Event(SCHEMA, "clock_jump", lsl.now_ns(), detail))
         self._jump_left = max(0, self._jump_left - 1)

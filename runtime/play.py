@@ -15,7 +15,7 @@ from neds_core.session import Session
 from runtime import lsl
 from runtime.ingest import KEEP_ALIVE_MODULUS
 
-GAP_BINS = 25  # 0.5 s between segments
+GAP_BINS = 25  # between segments: 0.5 s at 20 ms a bin
 MARGIN_NS = 2_000_000  # spikes made from counts keep this far from the edges of their bin
 INSIDE_NS = 1_000_000  # markers and behaviour are stamped this far inside their bin
 LEAD_S = 1.0  # between the first consumer and the first segment

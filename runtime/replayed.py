@@ -48,10 +48,15 @@ def stream(
     return log
 
 
+def bins(session: Session, log: RunLog, rows: np.ndarray) -> np.ndarray:
+    """(n,) the recording's bin of each of the tokens `rows` of a log."""
+    first = dict(zip(session.segment_ids.tolist(), session.segments[:, 0].tolist(), strict=True))
+    return np.array([first[int(log.segment[r])] + int(log.clock[r]) for r in rows])
+
+
 def truth(session: Session, log: RunLog, rows: np.ndarray) -> Truth:
     """Measured behaviour and labels of the recording on the tokens `rows` of a log."""
-    first = dict(zip(session.segment_ids.tolist(), session.segments[:, 0].tolist(), strict=True))
-    bins = np.array([first[int(log.segment[r])] + int(log.clock[r]) for r in rows])
-    traces = {s.name: session.values[s.name][bins].astype(np.float64) for s in session.specs if s.kind == "continuous"}
-    labels = {s.name: session.values[s.name][bins] for s in session.specs if s.kind == "class"}
+    at = bins(session, log, rows)
+    traces = {s.name: session.values[s.name][at].astype(np.float64) for s in session.specs if s.kind == "continuous"}
+    labels = {s.name: session.values[s.name][at] for s in session.specs if s.kind == "class"}
     return Truth(traces, labels)

@@ -17,6 +17,8 @@ class Token:
     index since the run's first edge; t_end_ns its right edge; counts (U,) uint16, valid until
     the next close; valid False = no live data; clock bins since the segment's marker or -1;
     reset True = the engine starts cold before this bin; idle True = between segments.
+    observed (M,) float32: measured behaviour for an engine that is made to see it, in the order and
+    units of the outputs, a class by its index, NaN = hidden. The live loop leaves it None.
     """
 
     index: int
@@ -30,6 +32,7 @@ class Token:
     newest_ns: int = NO_TIME  # stamp of the newest spike binned so far
     late: int = 0  # spikes that came too late since the last close
     coarse: bool = False  # many spikes shared a stamp since the last close
+    observed: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from neds_core.attention import rotary, rotate
 from neds_core.checkpoint import Checkpoint
 from neds_core.model import NEDS, Block
 from runtime.layout import layout
-from runtime.stream_engine import decoded, sinks, spike_rows
+from runtime.stream_engine import decoded
+from runtime.stream_weights import sinks, spike_rows
 from runtime.token import Token
 
 

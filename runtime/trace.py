@@ -33,9 +33,10 @@ def percentiles(values_ms: np.ndarray) -> dict[str, float | None]:
 class Latency:
     """A histogram in us with three significant digits, and the last minute for display."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_minute: int = 3000) -> None:
+        """per_minute: samples that come in a minute, one a bin."""
         self.histogram = HdrHistogram(1, MAX_US, 3)
-        self.recent: deque[float] = deque(maxlen=3000)
+        self.recent: deque[float] = deque(maxlen=per_minute)
 
     def record(self, ns: int) -> None:
         """One sample in ns."""

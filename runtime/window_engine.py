@@ -51,6 +51,13 @@ class WindowEngine:
         if at >= self.window_bins:
             self.values.fill(np.nan)
             return self.values
+        self._decode(at, token)
+        self.values *= self.layout.scale
+        self.values += self.layout.offset
+        return self.values
+
+    def _decode(self, at: int, token: Token) -> None:
+        """The bin at a place of the window: takes it in, and writes z-scores and probabilities into `values`."""
         if token.valid:
             self.rows[at], self.valid[0, at] = token.counts, True
         seen = slice(0, at + 1)
@@ -59,9 +66,6 @@ class WindowEngine:
             found = offline.behaviour_at(self.model, batch, np.array([at]))
         for name, column in self.layout.columns.items():
             self.values[column] = found[name][0]
-        self.values *= self.layout.scale
-        self.values += self.layout.offset
-        return self.values
 
     def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
         """Every bin of a cold start at once: one padded window for each, where the step grows a single one."""

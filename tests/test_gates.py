@@ -53,9 +53,9 @@ def test_full_live_run_is_exact_and_accounts_for_everything() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rat-linear-track", "steinmetz2019"])
+@pytest.mark.parametrize("name", ["rat-linear-track", "steinmetz2019", "bci-monkey-20131218"])
 def test_other_recordings_run_to_their_end(name: str) -> None:
-    """The rat track and the Steinmetz session, held-out parts, live."""
+    """The rat track, the Steinmetz session and the monkey's 45 ms bins, held-out parts, live."""
     summary = neds_rt("run", str(EXAMPLES / name / "rig.toml"), "--play", timeout=400)
 
     assert summary["stopped_by"] == "recording_end"

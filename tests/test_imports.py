@@ -39,7 +39,7 @@ EXTRA = {
     "benchmarks/full_forward.py": {"onnxruntime"},
     "benchmarks/region_figures.py": {"matplotlib", "umap"},
     "benchmarks/tune.py": {"optuna"},
-    "benchmarks/peers/poyo.py": {"torch_brain"},
+    "benchmarks/peers/poyo_plus.py": {"torch_brain"},
 }
 LAZY_IN_CLI = {"calibration", "benchmarks"}
 # What a client copies: these and nothing else beside the standard library.

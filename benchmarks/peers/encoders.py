@@ -10,66 +10,47 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.task import Fitted, Peer, Predict, Setting, Task, bins_of, standard, targets
-from neds_core import scalers
-from neds_core.encoding_scores import bits_per_spike
+from neds_core import encoding
+from neds_core.encoding import Target
+from neds_core.encoding_scores import bits_of_sums
 from neds_core.session import Session
 
-SCORED_HZ = 2.0  # units at or above this rate in training are scored
 LOG_RATE = (-14.0, 3.0)  # spikes a bin; no unit fires above 20 a bin
 
 
-def scored_units(before: Session) -> tuple[np.ndarray, np.ndarray]:
-    """(U,) bool of units that are scored, and the null model: their mean counts a bin (U,) in the training part."""
-    mean = before.counts[scalers.inside(before)].mean(0, dtype=np.float64)
-    return mean / (before.bin_ns * 1e-9) >= SCORED_HZ, mean
-
-
-def skill(before: Session, after: Session, rates: np.ndarray) -> float:
-    """Bits/spike of rates (n, U) on `after` against the training mean, pooled over the scored units."""
-    units, null = scored_units(before)
+def goal_of(before: Session, after: Session) -> Target:
+    """The spikes of `after` that are scored, and the null model, which comes from `before`."""
     bins = bins_of(after)
-    seen = after.valid[bins]
-    return bits_per_spike(after.counts[bins][seen][:, units], rates[seen][:, units], null[units])
+    return encoding.target(before, after, bins, np.searchsorted(after.segments[:, 0], bins, side="right"))
+
+
+def skill(goal: Target, rates: np.ndarray) -> float:
+    """Bits/spike of rates (n, U) against the training mean, pooled over the scored units."""
+    return float(bits_of_sums(goal.sums(goal.of(rates)).sum(0)))
 
 
 def choose_rates(task: Task, settings: Sequence[Setting], fit: Callable[[Setting, Session], Predict]) -> Setting:
     """The setting with the best mean bits/spike over the folds."""
+    folds = [(before, after, goal_of(before, after)) for before, after in task.folds]
     found = [
-        np.mean([skill(before, after, fit(setting, before)(after)) for before, after in task.folds])
-        for setting in settings
+        np.mean([skill(goal, fit(setting, before)(after)) for before, after, goal in folds]) for setting in settings
     ]
     return {**settings[int(np.argmax(found))], "folds_bits": float(np.max(found))}
 
 
-def average_of(before: Session, sigma_bins: float) -> np.ndarray:
-    """Mean counts (bins, U) by time in the segment, smoothed over time by a Gaussian of sigma_bins; 0 = as it is."""
-    rows = scalers.inside(before)
-    clock, counts = before.clock()[rows], before.counts[rows].astype(np.float64)
-    total = np.zeros((int(clock.max()) + 1, counts.shape[1]))
-    np.add.at(total, clock, counts)
-    n = np.bincount(clock)[:, None].astype(np.float64)
-    if sigma_bins > 0:
-        reach = np.arange(len(total))
-        kernel = np.exp(-0.5 * ((reach[:, None] - reach) / sigma_bins) ** 2)
-        total, n = kernel @ total, kernel @ n
-    return total / np.maximum(n, 1e-12)
+def average_of(before: Session) -> np.ndarray:
+    """Smoothed mean counts (bins, U) at each time in the trial."""
+    return encoding.trial_average(before, np.ones(before.counts.shape[1], bool))
 
 
 def by_clock(table: np.ndarray) -> Predict:
-    """Rates (n, U) looked up by the time in the segment."""
+    """Rates (n, U) looked up by the time in the trial."""
     return lambda session: table[np.clip(session.clock()[bins_of(session)], 0, len(table) - 1)]
-
-
-def average_search(task: Task) -> tuple[Setting, str]:
-    """Smoothing of the average."""
-    settings = [{"sigma_bins": s} for s in (0.0, 0.7, 1.0, 1.5, 2.0, 3.0)]
-    chosen = choose_rates(task, settings, lambda setting, before: by_clock(average_of(before, setting["sigma_bins"])))
-    return chosen, f"{len(settings)} widths of smoothing on the folds"
 
 
 def average_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     """The average of training + validation."""
-    table = average_of(task.parts.development, setting["sigma_bins"])
+    table = average_of(task.parts.development)
     return Fitted(by_clock(table), table.size, lambda counts, clock: table[clock])
 
 
@@ -122,18 +103,17 @@ def glm_on(task: Task, setting: Setting, before: Session) -> tuple[np.ndarray, P
     return weight, lambda s: np.exp(np.clip(design(task, s, setting) @ weight[:-1] + weight[-1], *LOG_RATE))
 
 
-def glm_grid(quick: bool) -> list[Setting]:
-    """Window, shapes of behaviour, penalties of behaviour and of time."""
-    lags, roots, penalties, clocks = (10, 25, 47), (False, True), (100.0, 400.0, 1500.0, 5000.0), (3.0,)
-    if quick:
-        lags, roots, penalties, clocks = (47,), (True,), (400.0, 1500.0), (3.0,)
-    keys = ("lags", "root", "penalty", "clock_scale")
-    return [dict(zip(keys, row, strict=True)) for row in product(lags, roots, penalties, clocks)]
+def glm_grid() -> list[Setting]:
+    """Window of behaviour and its penalty; its square root always helped, the time's columns are weakly penalised."""
+    common = {"root": True, "clock_scale": 3.0}
+    return [{**common, "lags": n, "penalty": p} for n, p in product((10, 25, 47), (400.0, 100.0, 1500.0))]
 
 
 def glm_search(task: Task) -> tuple[Setting, str]:
-    """The grid on the folds."""
-    settings = glm_grid(task.quick)
+    """The grid on the folds; quick: what won in it before."""
+    settings = glm_grid()
+    if task.quick:
+        return {**settings[0], "lags": 47}, "nothing (quick)"
     chosen = choose_rates(task, settings, lambda setting, before: glm_on(task, setting, before)[1])
     return chosen, f"{len(settings)} settings on the folds"
 
@@ -144,5 +124,10 @@ def glm_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     return Fitted(predict, weight.size)
 
 
-AVERAGE = Peer("trial average", average_search, average_fit, "time")
+AVERAGE = Peer(
+    "trial average",
+    lambda task: ({}, f"{len(encoding.WIDTHS)} widths of smoothing, {encoding.FOLDS} blocks inside training"),
+    average_fit,
+    "time",
+)
 GLM = Peer("Poisson GLM", glm_search, glm_fit, "time")

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.peers.task import Predict, Setting, Task, r2_of, standard
 from neds_core.config import FitConfig
+from neds_core.optim import one_cycle
 from neds_core.session import Session
 from neds_core.windows import Windows
 
@@ -42,14 +43,7 @@ def train(
     network = build()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(fit.ema_decay))
     trainable = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": setting["weight_decay"]},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=setting["learning_rate"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, setting["learning_rate"], total_steps=setting["steps"], pct_start=0.15, div_factor=10
-    )
+    optimiser, schedule = one_cycle(trainable, setting["learning_rate"], setting["weight_decay"], setting["steps"])
     best, best_step, best_skill, waited = copy.deepcopy(network), 0, -np.inf, 0
     for step in range(1, steps + 1):
         network.train()

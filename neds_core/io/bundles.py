@@ -1,14 +1,16 @@
-"""The three published bundles that ship under `examples/`, converted to `Session`.
+"""The published bundles that ship under `examples/`, converted to `Session`.
 
 Each converter knows its source's faults (see the data's README) and leaves them out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from neds_core.errors import DataError
 from neds_core.session import BehaviourSpec, Session, UnitTable, bin_events
 
 BIN_NS = 20_000_000
@@ -63,13 +65,33 @@ def ibl_dy016(counts_npz: Path, labels_npz: Path) -> Session:
     )
 
 
-def steinmetz2019(npz: Path) -> Session:
-    """One Steinmetz et al. 2019 session: 0-0.4 s after stimulus, pairs of 10 ms bins summed."""
-    raw = np.load(npz)
+def _steinmetz(
+    raw: Mapping[str, np.ndarray], name: str, specs: tuple[BehaviourSpec, ...], labels: dict[str, np.ndarray]
+) -> Session:
+    """0-0.4 s after stimulus, pairs of 10 ms bins summed; labels: class name -> one for each trial."""
     counts = raw["counts"]
     n_trials, n_units, fine = counts.shape
     counts = counts.reshape(n_trials, n_units, fine // 2, 2).sum(-1, dtype=np.uint8).transpose(0, 2, 1)
     n_bins = counts.shape[1]
+    return Session(
+        name=name,
+        bin_ns=BIN_NS,
+        units=UnitTable(np.arange(n_units), raw["brain_area"], np.full(n_units, np.nan, np.float32)),
+        counts=np.ascontiguousarray(counts.reshape(-1, n_units)),
+        valid=np.ones(n_trials * n_bins, bool),
+        specs=specs,
+        values={output: _per_bin(label, n_bins) for output, label in labels.items()},
+        segments=_segments(n_trials, n_bins),
+        segment_ids=np.arange(n_trials, dtype=np.int64),
+        licence="CC-BY-4.0",
+        citation="Steinmetz NA, Zatka-Haas P, Carandini M, Harris KD. Distributed coding of choice, action and "
+        "engagement across the mouse brain. Nature 576, 266-273 (2019), doi:10.1038/s41586-019-1787-x",
+    )
+
+
+def steinmetz2019(npz: Path) -> Session:
+    """One Steinmetz et al. 2019 session with the report as one class of three: what ships as session.npz."""
+    raw = np.load(npz)
     code = {1: 0, -1: 1, 0: 2}
     choice = np.array([code[int(r)] for r in raw["response_type"]])
     spec = BehaviourSpec(
@@ -79,20 +101,29 @@ def steinmetz2019(npz: Path) -> Session:
         classes=("left", "right", "no_go"),
         contrasts={"left_right": (("left",), ("right",)), "go_no_go": (("left", "right"), ("no_go",))},
     )
-    return Session(
-        name="steinmetz2019-session09",
-        bin_ns=BIN_NS,
-        units=UnitTable(np.arange(n_units), raw["brain_area"], np.full(n_units, np.nan, np.float32)),
-        counts=np.ascontiguousarray(counts.reshape(-1, n_units)),
-        valid=np.ones(n_trials * n_bins, bool),
-        specs=(spec,),
-        values={"choice": _per_bin(choice, n_bins)},
-        segments=_segments(n_trials, n_bins),
-        segment_ids=np.arange(n_trials, dtype=np.int64),
-        licence="CC-BY-4.0",
-        citation="Steinmetz NA, Zatka-Haas P, Carandini M, Harris KD. Distributed coding of choice, action and "
-        "engagement across the mouse brain. Nature 576, 266-273 (2019), doi:10.1038/s41586-019-1787-x",
+    return _steinmetz(raw, "steinmetz2019-session09", (spec,), {"choice": choice})
+
+
+def steinmetz2019_task(npz: Path) -> Session:
+    """One Steinmetz et al. 2019 session, named by mouse and date, with report and stimulus as three two-way classes.
+
+    wheel_direction is undefined (-1) where the mouse did not go, stimulus_side where both contrasts are equal.
+    """
+    with npz.open("rb") as file, np.load(file, allow_pickle=False) as bundle:
+        raw = dict(bundle)
+    response, left, right = raw["response_type"], raw["contrast_left"], raw["contrast_right"]
+    sides = ("left", "right")
+    specs = (
+        BehaviourSpec("wheel_direction", "class", sign="the mouse's report, not the stimulus", classes=sides),
+        BehaviourSpec("go", "class", sign="the mouse's report, not the stimulus", classes=("go", "no_go")),
+        BehaviourSpec("stimulus_side", "class", sign="side of the higher contrast", classes=sides),
     )
+    labels = {
+        "wheel_direction": np.select([response == 1, response == -1], [0, 1], -1),
+        "go": (response == 0).astype(np.int64),
+        "stimulus_side": np.select([left > right, right > left], [0, 1], -1),
+    }
+    return _steinmetz(raw, f"steinmetz2019-{raw['mouse']}-{raw['date']}", specs, labels)
 
 
 def _tracked(position: np.ndarray) -> np.ndarray:
@@ -134,4 +165,51 @@ def rat_linear_track(npz: Path, seconds: float = 960.0) -> Session:
         events=events,
         licence="MIT",
         citation="github.com/nelpy/example-data, linear-track (commit 099548c)",
+    )
+
+
+MONKEY_TARGETS = {0: "plus_x", 90: "minus_y", 180: "minus_x", 270: "plus_y"}  # in degrees, clockwise
+
+
+def bci_monkey(npz: Path, block: int) -> Session:
+    """One block of the closed-loop session 20131218, in the source's 45 ms steps: spikes and the target's identity.
+
+    Velocities, latents and decoders of the source are made of these same spikes, so they are left out. A trial begins
+    where the freeze period does; steps before the first one belong to no trial.
+    """
+    if block not in (1, 2):
+        raise DataError(f"{npz} has blocks 1 (intuitive decoder) and 2 (perturbed), not {block}; choose one of them")
+    raw = np.load(npz)
+    counts, frozen, angle = (raw[f"block{block}_{key}"] for key in ("spikes", "isFreezePeriod", "thetas"))
+    n_bins, n_units = counts.shape
+    starts = np.flatnonzero(np.diff(frozen.astype(np.int8), prepend=0) == 1)
+    segments = np.stack([starts, np.r_[starts[1:], n_bins]], axis=1)
+    codes = list(MONKEY_TARGETS)
+    at_start = np.rint(angle[starts]).astype(np.int64) % 360
+    if not len(starts) or not np.isin(at_start, codes).all():
+        raise DataError(
+            f"{npz}: block {block} has no trial, or one that starts at another angle than {codes}; "
+            "give the original file"
+        )
+    target = np.full(n_bins, -1, np.int64)
+    target[starts[0] :] = np.repeat(np.searchsorted(codes, at_start), np.diff(segments)[:, 0])
+    spec = BehaviourSpec(
+        "target",
+        "class",
+        sign="where the target lies from where the cursor is held, in the axes of the source's cursor velocity",
+        classes=tuple(MONKEY_TARGETS.values()),
+    )
+    return Session(
+        name=f"bci-monkey-20131218-block{block}",
+        bin_ns=45_000_000,
+        units=UnitTable(np.arange(n_units), np.full(n_units, "motor"), np.full(n_units, np.nan, np.float32)),
+        counts=counts,
+        valid=np.ones(n_bins, bool),
+        specs=(spec,),
+        values={"target": target},
+        segments=segments.astype(np.int64),
+        segment_ids=np.arange(len(starts), dtype=np.int64),
+        licence="MIT",
+        citation="Hennig JA, Golub MD, Lund PJ, Sadtler PT, Oby ER, Quick KM, Ryu SI, Tyler-Kabara EC, Batista AP, "
+        "Yu BM, Chase SM. Constraints on neural redundancy. eLife (2018)",
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers import encoders, neds
+from benchmarks.peers import encoders, neds_encoding
 from benchmarks.peers.task import Task, bins_of
 from neds_core import sources
 from neds_core.encoding_scores import bits_per_spike
@@ -91,7 +91,7 @@ def test_encoders_see_past_behaviour_and_no_spikes(task: Task) -> None:
     setting = {"lags": 5, "root": True, "penalty": 1.0, "clock_scale": 3.0}
     model = sources.build(task.config, (Source(task.parts.train, None, task.scale),), 0).requires_grad_(False)
     model.rate_head().weight.normal_()
-    for predict in (encoders.glm_on(task, setting, task.parts.development)[1], neds.encoder(task, model)):
+    for predict in (encoders.glm_on(task, setting, task.parts.development)[1], neds_encoding.encoder(task, model)):
         before, after = predict(test), predict(other)
 
         # 1e-5: the attention sums in another order where a padded batch is wider
@@ -104,20 +104,9 @@ def test_the_glm_beats_the_trial_average_where_behaviour_drives_spikes(task: Tas
     part, test = task.parts.development, task.parts.test
     setting = {"lags": 3, "root": False, "penalty": 30.0, "clock_scale": 0.3}
 
-    glm = encoders.skill(part, test, encoders.glm_on(task, setting, part)[1](test))
-    average = encoders.skill(part, test, encoders.by_clock(encoders.average_of(part, 2.0))(test))
+    goal = encoders.goal_of(part, test)
+    glm = encoders.skill(goal, encoders.glm_on(task, setting, part)[1](test))
+    average = encoders.skill(goal, encoders.AVERAGE.fit(task, {}, 0).predict(test))
 
     assert glm > average + 0.05
     assert abs(average) < 0.05
-
-
-def test_the_trial_average_is_smoothed_over_time_only(task: Task) -> None:
-    """Width 0 is the plain mean; a huge width is the unit's mean."""
-    part = task.parts.train
-    rows = bins_of(part)[part.valid[bins_of(part)]]
-
-    plain, flat = encoders.average_of(part, 0.0), encoders.average_of(part, 1e4)
-
-    clock = part.clock()[rows]
-    np.testing.assert_allclose(plain[4], part.counts[rows[clock == 4]].mean(0))
-    np.testing.assert_allclose(flat[7], part.counts[rows].mean(0), rtol=1e-4)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import kernels
+from benchmarks import kernel_figures, kernel_sweep, kernels
 from benchmarks.full_forward import FullForward, Row, WrongError, gate
 
 
@@ -52,3 +57,49 @@ def test_the_full_forward_reads_every_token() -> None:
     other = x.clone()
     other[0, -1] += 1.0
     assert not torch.equal(model(x)[0, 0], model(other)[0, 0])
+
+
+def swept(cost: Any) -> list[dict[str, Any]]:
+    """A row for each size of the shipped sweep, its p50 a function of the size."""
+    sizes = kernel_sweep.sizes(kernels.Size(), kernel_sweep.FACTORS)
+    made = [Row("stream-numba-cpu", kernels.asdict(size), lambda: None, 1, [cost(size)] * 2) for size in sizes]
+    return [row.json() for row in made]
+
+
+def test_slopes_are_those_of_one_factor_at_a_time() -> None:
+    """A cost that is L sqrt(W): linear in layers, half in the band, nothing in the rest."""
+    rows = swept(lambda size: 0.1 * size.layers * size.band**0.5)
+    found = kernel_sweep.slopes(rows, kernels.asdict(kernels.Size()))
+    assert len(rows) == 1 + 2 + 3 + 3 + 2 + 2
+    assert found == pytest.approx({"units": 0, "layers": 1, "width": 0, "band": 0.5, "spikes": 0}, abs=1e-3)
+
+
+def test_bins_hold_the_spikes_that_a_size_says() -> None:
+    """However many units there are."""
+    for units in (100, 1500):
+        told = kernels.tokens(kernels.Size(units=units, spikes=45), 400)
+        assert np.mean([t.counts.sum() for t in told]) == pytest.approx(45, rel=0.05)
+
+
+def test_the_whole_benchmark_at_tiny_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every row, its words, and the figure: all but the published way, whose size is what it is."""
+    tiny = partial(kernels.Size, units=10, width=16, band=5, spikes=3)
+    few = {"units": (5, 10), "layers": (1, 5), "width": (16, 32), "band": (3, 5), "spikes": (3, 9)}
+    take_turns, paced = kernels.take_turns, kernels.paced
+    for name, instead in {
+        "Size": tiny, "FACTORS": few, "pin": lambda: "not pinned", "paced": lambda row, n: paced(row, 3),
+        "take_turns": lambda rows, seconds: take_turns(rows, 0.01),
+        "full_forwards": lambda layers, compiled: [Row("full forward", {"layers": layers}, lambda: None, 1)],
+    }.items():  # fmt: skip
+        monkeypatch.setattr(kernels, name, instead)
+
+    result = kernels.run(quick=False)
+
+    words = kernels.lines(result)
+    assert {row["layers"] for row in result["rows"]} == {5, 22}
+    assert len(result["sweep"]) == 1 + 5
+    assert set(result["slopes"]) == {"units", "layers", "width", "band", "spikes"}
+    assert words[-1].startswith("slope of log p50 against the log of each factor")
+    assert len(words) == 1 + len(result["rows"]) + len(result["sweep"]) + 2
+    kernel_figures.draw(result, tmp_path / "cost.png")
+    assert (tmp_path / "cost.png").stat().st_size > 10_000

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from benchmarks import region_figures, regions as bench
+from benchmarks.steinmetz import FOLDER
 from neds_core import checkpoint as checkpoints, pretrain, scalers, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import PretrainConfig
@@ -188,13 +189,9 @@ def test_what_is_no_recording_is_refused(session: Session, tmp_path: Path) -> No
         assert "\n" not in str(error.value)
 
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "steinmetz2019"
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="the Steinmetz recordings are not beside the project")
 def test_a_published_bundle_names_its_mouse() -> None:
     """So regions can be counted over mice, not over sessions."""
-    one = bench.read(DATA / "session09_Hench_2017-06-16.npz")
+    one = bench.read(FOLDER / "session09_Hench_2017-06-16.npz")
 
     assert (one.animal, one.session.name) == ("Hench", "session09_Hench_2017-06-16")
     assert len(one.session.segments) == 298  # 80 % of 372

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from neds_core import session as sessions
+from neds_core.errors import DataError
 from neds_core.io import bundles
 from neds_core.session import Session
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
+STEINMETZ = ROOT / "examples" / "steinmetz2019" / "sessions"
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -23,8 +25,9 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def shipped(name: str) -> Session:
-    """A recording under examples/."""
-    return sessions.load(ROOT / "examples" / name / "session.npz")
+    """A recording under examples/: session.npz of a folder, or the file itself."""
+    path = ROOT / "examples" / name
+    return sessions.load(path if path.suffix else path / "session.npz")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,69 @@ def test_inferred_labels_say_so() -> None:
     assert measured.labels == "measured"
 
 
+@pytest.mark.parametrize(
+    ("name", "n_bins", "shortest", "trials"),
+    [
+        ("bci-monkey-20131218", 4788, 12, [42, 42, 42, 41]),
+        ("bci-monkey-20131218/session-block2.npz", 7446, 14, [41, 42, 42, 42]),
+    ],
+)
+def test_the_monkeys_trials_are_of_one_target(name: str, n_bins: int, shortest: int, trials: list[int]) -> None:
+    """45 ms bins in 167 trials of different length that cover the block; the target is all that can be decoded."""
+    one = shipped(name)
+
+    assert one.bin_ns == 45_000_000
+    assert one.counts.shape == (n_bins, 87)
+    assert one.valid.all()
+    assert [s.name for s in one.specs] == ["target"]
+    np.testing.assert_array_equal(one.segments[1:, 0], one.segments[:-1, 1])
+    assert (one.segments[0, 0], one.segments[-1, 1]) == (0, n_bins)
+    assert np.diff(one.segments).min() == shortest
+    target = one.values["target"]
+    assert all((target[a:b] == target[a]).all() for a, b in one.segments)
+    assert np.bincount(target[one.segments[:, 0]]).tolist() == trials
+    assert one.licence == "MIT"
+    assert one.citation
+
+
+def steps_of(path: Path, angle: list[float], frozen: list[int]) -> Path:
+    """A bundle of one block with 3 units and these steps."""
+    counts = np.arange(3 * len(angle), dtype=np.uint8).reshape(-1, 3)
+    arrays = {"spikes": counts, "thetas": np.array(angle), "isFreezePeriod": np.array(frozen, np.uint8)}
+    np.savez(path, **{f"block2_{key}": value for key, value in arrays.items()})  # pyright: ignore[reportArgumentType]
+    return path
+
+
+def test_a_monkeys_trial_begins_where_the_cursor_is_held(tmp_path: Path) -> None:
+    """The angle there names the target, whatever it is later; steps before the first such place are of no trial."""
+    frozen = [0, 1, 1, 0, 0, 1, 0, 1, 1]
+    angle = [77.0, 270.0, 270.0, 281.5, 90.0, 0.0, 359.0, 89.99999, 90.0]
+
+    one = bundles.bci_monkey(steps_of(tmp_path / "made-up.npz", angle, frozen), 2)
+
+    assert one.segments.tolist() == [[1, 5], [5, 7], [7, 9]]
+    assert one.spec("target").classes == ("plus_x", "minus_y", "minus_x", "plus_y")
+    assert one.values["target"].tolist() == [-1, 3, 3, 3, 3, 0, 0, 1, 1]
+    np.testing.assert_array_equal(one.counts, np.arange(27).reshape(9, 3))
+    assert sessions.load(saved(one, tmp_path)).values["target"].tolist() == one.values["target"].tolist()
+
+
+def saved(one: Session, folder: Path) -> Path:
+    """Where it was written to."""
+    sessions.save(one, folder / "session.npz")
+    return folder / "session.npz"
+
+
+def test_what_is_no_block_of_the_monkey_is_refused(tmp_path: Path) -> None:
+    """Another block's number, and a start that points at none of the four targets."""
+    path = steps_of(tmp_path / "made-up.npz", [0.0, 0.0, 45.0], [1, 0, 1])
+
+    with pytest.raises(DataError, match=r"not 3; choose one of them"):
+        bundles.bci_monkey(path, 3)
+    with pytest.raises(DataError, match=r"starts at another angle"):
+        bundles.bci_monkey(path, 2)
+
+
 def test_labels_are_constant_in_their_trials() -> None:
     """As often as the READMEs say."""
     for name, expected in (
@@ -99,23 +165,30 @@ def of_ibl() -> Session:
 
 
 def of_steinmetz() -> Session:
-    return bundles.steinmetz2019(next((DATA / "steinmetz2019").glob("session09_*.npz")))
+    return bundles.steinmetz2019(STEINMETZ / "session09_Hench_2017-06-16.npz")
 
 
 def of_rat() -> Session:
     return bundles.rat_linear_track(DATA / "rat-hippocampus-tracks" / "linear-track.npz")
 
 
+def of_monkey(block: int) -> Session:
+    return bundles.bci_monkey(DATA / "bci-monkey-20131218" / "bci_20131218.npz", block)
+
+
 SOURCES: dict[str, Callable[[], Session]] = {
     "ibl-dy016": of_ibl,
     "steinmetz2019": of_steinmetz,
     "rat-linear-track": of_rat,
+    "bci-monkey-20131218": lambda: of_monkey(1),
+    "bci-monkey-20131218/session-block2.npz": lambda: of_monkey(2),
 }
 with_sources = pytest.mark.skipif(not DATA.is_dir(), reason=f"the published bundles are not at {DATA}")
 
 
-@with_sources
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "steinmetz2019" else with_sources) for name in SOURCES]
+)
 def test_shipped_recordings_are_their_conversions(name: str) -> None:
     """Converted again, every array comes out the same."""
     ours, theirs = shipped(name), SOURCES[name]()
@@ -147,11 +220,10 @@ def test_the_ibl_conversion_keeps_bins_2_to_48() -> None:
     assert one.segment_ids.tolist() == source["trial_index"].tolist() == labels["trial_index"].tolist()
 
 
-@with_sources
 def test_the_steinmetz_conversion_sums_pairs_of_bins() -> None:
     """And names the mouse's report: 1 left, -1 right, 0 no-go."""
     one = shipped("steinmetz2019")
-    source = arrays_of(next((DATA / "steinmetz2019").glob("session09_*.npz")))
+    source = arrays_of(STEINMETZ / "session09_Hench_2017-06-16.npz")
     report = np.array([1, -1, 0])
 
     fine = source["counts"]
@@ -160,6 +232,25 @@ def test_the_steinmetz_conversion_sums_pairs_of_bins() -> None:
         assert report[one.values["choice"][start]] == source["response_type"][trial]
     assert one.spec("choice").classes == ("left", "right", "no_go")
     assert one.units.region.tolist() == source["brain_area"].tolist()
+
+
+def test_steinmetz_sessions_convert_to_report_and_stimulus() -> None:
+    """17 files; named by mouse and date, the report as in session.npz, the sides those of the contrasts."""
+    paths = sorted(STEINMETZ.glob("*.npz"))
+    found = {path: bundles.steinmetz2019_task(path) for path in (paths[0], paths[8])}
+    ninth, three_way = found[paths[8]], shipped("steinmetz2019").values["choice"]
+
+    assert len(paths) == 17
+    assert [one.name for one in found.values()] == ["steinmetz2019-Cori-2016-12-14", "steinmetz2019-Hench-2017-06-16"]
+    np.testing.assert_array_equal(ninth.counts, shipped("steinmetz2019").counts)
+    np.testing.assert_array_equal(ninth.values["wheel_direction"], np.where(three_way == 2, -1, three_way))
+    np.testing.assert_array_equal(ninth.values["go"], three_way == 2)
+    for path, one in found.items():
+        sessions.check(one, one.name)
+        source = arrays_of(path)
+        side = one.values["stimulus_side"][one.segments[:, 0]]
+        difference = source["contrast_left"] - source["contrast_right"]
+        np.testing.assert_array_equal(np.select([side == 0, side == 1], [1, -1]), np.sign(difference))
 
 
 @with_sources
@@ -182,3 +273,18 @@ def test_the_rat_conversion_keeps_times_and_takes_the_last_position() -> None:
         last = np.flatnonzero(clock_ticks <= (b + 1) * 600)[-1]  # 600 ticks of 30 kHz are 20 ms
         assert one.values["position_x"][b] == source["pos_x_px"][last]
         assert one.values["position_y"][b] == source["pos_y_px"][last]
+
+
+@with_sources
+@pytest.mark.parametrize("block", [1, 2])
+def test_the_monkeys_targets_lie_where_the_cursor_goes(block: int) -> None:
+    """The names of the targets: mean cursor velocity some steps into a trial points along the axis that is named."""
+    one = of_monkey(block)
+    velocity = arrays_of(DATA / "bci-monkey-20131218" / "bci_20131218.npz")[f"block{block}_vel"]
+    target, starts = one.values["target"], one.segments[:, 0]
+
+    for c, name in enumerate(one.spec("target").classes):
+        mean = np.mean([velocity[a + 6 : a + 12].mean(0) for a in starts if target[a] == c], axis=0)
+        axis = "xy".index(name[-1])
+        assert int(np.abs(mean).argmax()) == axis
+        assert (mean[axis] > 0) == name.startswith("plus")

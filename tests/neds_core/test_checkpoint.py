@@ -214,9 +214,18 @@ def other_width(tensors: dict[str, torch.Tensor]) -> None:
     tensors["model/mask_token"] = torch.zeros(17)
 
 
+def no_number(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model/blocks.0.up.weight"][0, 1] = torch.nan
+
+
+def no_end(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["linear/choice/weight"][0, 1] = torch.inf
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        *((edit, "a weight is not finite") for edit in (no_number, no_end)),
         *((edit, "unit table does not match") for edit in (other_unit, other_region, other_depth)),
         *((edit, "do not fit") for edit in (one_unit_less, region_is_no_text, no_kept, no_weight, other_width)),
     ],

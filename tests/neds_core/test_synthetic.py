@@ -18,7 +18,7 @@ from neds_core.errors import DataError
 from neds_core.synthetic import Recording, World
 
 SMALL = World(animals=2, sessions=2, trials=60, trial_bins=20, units_per_region=10)
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "ibllib-fixtures" / "trials_11_sessions.npz"
+BLOCKS = Path(__file__).parent / "blocks" / "p_left_11_sessions.npz"
 
 
 @pytest.fixture(scope="module")
@@ -212,13 +212,12 @@ def test_nothing_seen_leaves_the_prior_and_nonsense_is_refused() -> None:
         blocks.filter_blocks(np.full((4, 3), np.nan))
 
 
-@pytest.mark.skipif(not DATA.is_file(), reason="the IBL trial tables are not beside the project")
 def test_real_block_sequences_are_followed_from_synthetic_spikes() -> None:
     """11 real sessions, spikes made up. In the six with blocks the filter is far above each trial alone, and in their
     mean spikes and stimulus sides together are above either. The five training sessions have no blocks, only single
     trials of another p(left): the filter's rule does not hold there, so all that is asked is a posterior."""
-    with np.load(DATA) as file:
-        raw = {key: file[key] for key in file.files if key.endswith("/probabilityLeft")}
+    with np.load(BLOCKS) as file:
+        raw = {key: file[key] for key in file.files}
     world = World(animals=1, sessions=1, trials=10, trial_bins=10, units_per_region=10, block_tuning=0.08)
     made = synthetic.recordings(world, 0)[0]
     names = sorted({key.split("/")[0] for key in raw})

@@ -432,20 +432,47 @@ def test_evaluate_says_the_same_in_words(
 
 
 def test_verify_holds_every_engine_to_the_offline_forward(
-    call: Callable[..., int], fails: Fails, rig_home: Path, unbroken: Session, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    assert call("verify", rig_home / "tiny.safetensors", rig_home / "session.npz", "--json") == 0
+    call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped checkpoint on ten of its held-out trials: both directions, beside behaviour, and in fewer bits."""
+    demo = Path(__file__).parents[2] / "examples" / "ibl-dy016"
+    one = sessions.load(demo / "session.npz")
+    few = replace(one, segments=one.segments[-10:], segment_ids=one.segment_ids[-10:])
+    sessions.save(few, tmp_path / "few.npz")
+
+    assert call("verify", demo / "neds.safetensors", tmp_path / "few.npz", "--json") == 0
 
     found = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
-    assert set(found["engines"]) == {
-        "stream-numba-cpu", "stream-numba-cpu-bfloat16", "stream-numba-cpu-int8", "stream-torch-cpu",
-        "linear-numpy-cpu", "blend",
+    engines = found["engines"]
+    assert found["failed"] == []
+    assert set(engines) == {
+        *(f"{name}-numba-cpu{bits}" for name in ("stream", "rates") for bits in ("", "-bfloat16", "-int8")),
+        "stream-numba-cpu, half observed", "stream-torch-cpu", "linear-numpy-cpu", "blend",
     }  # fmt: skip
-    for row in found["engines"].values():
+    for row in engines.values():
         assert 0.0 <= row["max_abs"] <= row["bound"]
         assert 0.0 < row["p50_ms"] <= row["p99_ms"]
-    assert found["engines"]["stream-numba-cpu-int8"]["max_abs"] > found["engines"]["stream-numba-cpu"]["max_abs"]
+    for name in ("stream", "rates"):
+        assert engines[f"{name}-numba-cpu-int8"]["max_abs"] > engines[f"{name}-numba-cpu"]["max_abs"]
+    for bits in ("bfloat16", "int8"):
+        changes = engines[f"stream-numba-cpu-{bits}"]["r2_minus_float32"]
+        assert set(changes) == {"wheel_speed", "whisker_motion_energy"}
+        assert all(0.0 < abs(change) <= 0.002 for change in changes.values())
+
+
+def test_verify_fails_where_fewer_bits_cost_skill(
+    call: Callable[..., int], fails: Fails, rig_home: Path, session: Session, unbroken: Session, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Random weights decode nothing, so rounding them changes R2 by more than it may."""
+    few = replace(session, segments=session.segments[:15], segment_ids=session.segment_ids[:15])
+    sessions.save(few, tmp_path / "few.npz")
+
+    assert call("verify", rig_home / "tiny.safetensors", tmp_path / "few.npz", "--json") == 3
+
+    found = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert found["failed"] == ["stream-numba-cpu-bfloat16", "stream-numba-cpu-int8"]
+    assert all(row["max_abs"] <= row["bound"] for row in found["engines"].values())
 
     sessions.save(unbroken, tmp_path / "other.npz")
     assert "was trained on other units" in fails("verify", rig_home / "tiny.safetensors", tmp_path / "other.npz")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -38,6 +41,27 @@ def test_every_bin_of_the_recording_is_decoded_once(short: Session, tiny_checkpo
     exact = scoring.exactness(layout(tiny_checkpoint), log.values[rows], offline, log.valid[rows])
     assert exact is not None
     assert exact < 1e-5  # float32 sums in another order
+
+
+def test_bins_may_be_of_another_width(short: Session, tiny_checkpoint: Checkpoint) -> None:
+    """The checkpoint's 45 ms rule everything: trials shifted against their grid lose no spike, and the ridge's filters
+    forget more in a bin than they do in 20 ms."""
+    header = msgspec.structs.replace(tiny_checkpoint.header, bin_ns=45_000_000)
+    wide, made = replace(short, bin_ns=45_000_000), replace(tiny_checkpoint, header=header)
+
+    for decoder in ("neds", "ridge"):
+        log, at_20_ms = replayed.stream(made, wide, decoder), replayed.stream(tiny_checkpoint, short, decoder)
+        rows = rows_of(log)
+        np.testing.assert_array_equal(log.counts[rows], at_20_ms.counts[rows])
+        np.testing.assert_array_equal(np.diff(log.t_end_ns[: log.n]), 45_000_000)
+        offline = scoring.all_decoders(made, log, rows)[decoder]
+        exact = scoring.exactness(layout(made), log.values[rows], offline, log.valid[rows])
+        assert exact is not None
+        assert exact < 1e-5  # float32 sums in another order
+        same = np.allclose(log.values[rows], at_20_ms.values[rows], atol=1e-4)
+        assert same == (decoder == "neds")  # NEDS counts bins
+    shifted = replayed.stream(made, wide, "ridge", shift_ns=31_000_000)
+    assert shifted.counts[: shifted.n].sum() == short.counts[: short.segments[-1, 1]].sum()
 
 
 def test_the_truth_is_of_the_tokens_own_bins(short: Session, tiny_checkpoint: Checkpoint) -> None:

@@ -73,6 +73,14 @@ def test_the_histogram_keeps_three_digits(ns: list[int]) -> None:
     assert recent["max"] == pytest.approx(max(ns) * 1e-6)
 
 
+def test_the_last_minute_is_as_long_as_its_bins_say() -> None:
+    latency = Latency(per_minute=1333)  # 45 ms a bin
+    for value in (9_000_000, *[1_000_000] * 1333):
+        latency.record(value)
+    assert latency.recent_ms()["max"] == 1.0
+    assert latency.summary_ms()["max"] == pytest.approx(9.0, rel=1e-3)
+
+
 @pytest.mark.parametrize(("ns", "ms"), [(0, 0.001), (-5_000, 0.001), (90_000_000_000, 60_000)])
 def test_a_latency_outside_the_histogram_is_not_lost(ns: int, ms: float) -> None:
     """Less than its unit counts as one, more than a minute as a minute."""

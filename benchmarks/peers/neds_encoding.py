@@ -1,0 +1,101 @@
+"""The rows of NEDS as an encoder: trained on encoding alone, on all tasks, and as it ships."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec.structs import replace as but
+
+from benchmarks.peers.encoders import goal_of, skill
+from benchmarks.peers.neds import CLOCKED, QUICK_STEPS, shipped
+from benchmarks.peers.task import Fitted, Peer, Predict, Setting, Task
+from neds_core import directions, evaluation, train
+from neds_core.config import MaskConfig, TrainConfig
+from neds_core.model import NEDS
+from neds_core.session import Session
+from neds_core.sources import Source
+from neds_core.train import Progress
+from neds_core.windows import Windows
+
+ENCODING = MaskConfig(encoding=1.0, decoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
+# Weights on multi-task training for encoding. A spike's loss moves by hundredths where a behaviour's moves by halves:
+# at weight 1 the trunk hardly learns to encode.
+EVERYTHING = MaskConfig(encoding=4.0, decoding=1.0, within_spikes=0.5, within_behaviour=0.0, cross_modal=0.5)
+SPIKES_WEIGHT = 50.0
+FIXED = "three weights of masks and spikes on the second chronological fold, before; the score rose to the last step"
+CHECK_EVERY = 25
+
+
+def encoder(task: Task, model: NEDS) -> Predict:
+    """Rates (n, U) in spikes a bin from measured behaviour up to each bin: every spike hidden, inferred labels too."""
+    shown = evaluation.shown(model.specs)
+
+    def predict(session: Session) -> np.ndarray:
+        windows = Windows(session, model.specs, task.scale)
+        return directions.encode(model, windows, directions.spans_of(session), shown)
+
+    return predict
+
+
+def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
+    """The training of a setting: what it holds under "model" and "fit" in place of the configuration's.
+
+    On measured behaviour alone: an inferred label may not be shown later, so a model that leans on it would lose it.
+    """
+    outputs = evaluation.shown(tuple(task.session.spec(name) for name in task.config.outputs))
+    model, fit = but(task.config.model, **setting["model"]), but(task.config.fit, **setting["fit"])
+    weights = {name: weight for name, weight in fit.loss_weights.items() if name in (*outputs, "spikes")}
+    return but(task.config, outputs=outputs, masks=masks, model=model, fit=but(fit, loss_weights=weights))
+
+
+def curve(task: Task, config: TrainConfig, before: Session, after: Session) -> np.ndarray:
+    """Bits/spike on `after` at every check of a training on `before`."""
+    training = train.Training(config, (Source(before, None, task.scale),), seed=0)
+    goal, found = goal_of(before, after), list[float]()
+
+    def check(progress: Progress) -> None:
+        if progress.step % CHECK_EVERY == 0:
+            found.append(skill(goal, encoder(task, training.learner.smooth)(after)))
+
+    training.run(check)
+    return np.array(found)
+
+
+def encoding_peer(name: str, masks: MaskConfig, setting: Setting) -> Peer:
+    """NEDS trained with these masks, for as many steps as serve encoding best on the folds; or for its "stop"."""
+
+    def search(task: Task) -> tuple[Setting, str]:
+        if task.quick:
+            return {**setting, "fit": {**setting["fit"], "steps": QUICK_STEPS}, "stop": QUICK_STEPS}, "nothing (quick)"
+        if "stop" in setting:
+            return setting, FIXED
+        curves = [curve(task, recipe(task, masks, setting), before, after) for before, after in task.folds]
+        mean = np.mean(curves, axis=0)
+        found = {"stop": CHECK_EVERY * (int(mean.argmax()) + 1), "folds_bits": float(mean.max())}
+        return setting | found, "its length, on the folds"
+
+    def fit(task: Task, setting: Setting, seed: int) -> Fitted:
+        config = recipe(task, masks, setting)
+        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        return Fitted(encoder(task, model), sum(p.numel() for p in model.parameters()))
+
+    return Peer(name, search, fit, "time", 3)
+
+
+def shipped_fit(task: Task, setting: Setting, seed: int) -> Fitted:
+    """The shipped clocked checkpoint, read as an encoder."""
+    made = shipped(task, CLOCKED[seed])
+    n_parameters = sum(p.numel() for p in made.model.parameters())
+    return Fitted(encoder(task, made.model), n_parameters, None, made.header.record.seconds)
+
+
+ENCODING_ONLY = encoding_peer("NEDS encoding only", ENCODING, {"model": {}, "fit": {"steps": 200, "batch": 16}})
+MULTI_FIT = {"steps": 350, "batch": 16, "loss_weights": {"spikes": SPIKES_WEIGHT}}
+MULTI = encoding_peer("NEDS multi-task", EVERYTHING, {"model": {}, "fit": MULTI_FIT, "stop": 350})
+SHIPPED = Peer(
+    "NEDS multi-task, as shipped",
+    lambda task: ({}, "the shipped clocked checkpoints, chosen and stopped for decoding"),
+    shipped_fit,
+    "time",
+    3,
+    loaded=True,
+)

@@ -1,0 +1,161 @@
+"""The tables of `neds-rt bench transfer`: snapshots chosen by the other mice, then one look at the test part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks import machine
+from benchmarks.transfer import ALL, CONDITIONS, CONTROLS, PLAIN, Row, Study
+from benchmarks.transfer_judge import CLASSES, STATISTICS
+from neds_core import bootstrap
+from neds_core.bootstrap import Interval, Statistic
+
+MARGIN = 0.05  # of balanced accuracy, that counts as a gain in one session
+
+
+def chosen_step(rows: list[Row], mouse: str, target: str) -> int:
+    """The step with the best mean validation score over the sessions (and seeds) of the mice other than `mouse`."""
+    others = [one["snapshots"] for one in rows if one["mouse"] != mouse]
+    score = np.array([[taken["validation"][target] for taken in snapshots] for snapshots in others], float)
+    return others[0][int(np.nanmean(score, axis=0).argmax())]["step"]
+
+
+def of_seeds(statistic: Statistic, seeds: int) -> Statistic:
+    """The mean over seeds, of rows that hold the sums of each seed one after the other."""
+
+    def mean(total: np.ndarray) -> np.ndarray:
+        return statistic(total.reshape(*total.shape[:-1], seeds, -1)).mean(-1)
+
+    return mean
+
+
+class Scored:
+    """One condition, number of trials and target: test rows of the chosen snapshots, seeds side by side."""
+
+    def __init__(self, rows: list[Row], target: str) -> None:
+        self.steps = {mouse: chosen_step(rows, mouse, target) for mouse in sorted({r["mouse"] for r in rows})}
+        self.seeds = len({one["seed"] for one in rows})
+        self.statistic = of_seeds(STATISTICS[target], self.seeds)
+        self.sessions = list(dict.fromkeys(one["session"] for one in rows))
+        self.mice, blocks = [], []
+        for session in self.sessions:
+            mine = [one for one in rows if one["session"] == session]
+            self.mice.append(mine[0]["mouse"])
+            blocks.append(np.concatenate([self._test(one, target) for one in mine], axis=1))
+        self.each = np.array([float(self.statistic(block.sum(0))) for block in blocks])
+        self.sums = np.concatenate(blocks)
+        size = [len(block) for block in blocks]
+        self.session = np.repeat(np.arange(len(blocks)), size)
+        self.mouse = np.repeat(np.unique(self.mice, return_inverse=True)[1], size)
+
+    def _test(self, one: Row, target: str) -> np.ndarray:
+        wanted = self.steps[one["mouse"]]
+        return np.array(next(s["test"][target] for s in one["snapshots"] if s["step"] == wanted), float)
+
+    def value(self) -> dict[str, Any]:
+        """Mean over sessions with its interval, and the steps chosen for each mouse."""
+        found = bootstrap.hierarchical(self.sums, self.session, self.mouse, self.statistic)
+        return as_row(found) | {"steps": self.steps, "seeds": self.seeds}
+
+    def minus(self, other: Scored) -> dict[str, Any]:
+        """Mean difference on the same trials, with its interval, and in how many sessions it is a gain."""
+        theirs = other if other.seeds == self.seeds else other.repeated(self.seeds)
+        found = bootstrap.hierarchical_paired(self.sums, theirs.sums, self.session, self.mouse, self.statistic)
+        return as_row(found)
+
+    def repeated(self, seeds: int) -> Scored:
+        """The same rows for each of many seeds, of what has one seed only."""
+        found = object.__new__(Scored)
+        found.__dict__ = {**self.__dict__, "sums": np.tile(self.sums, (1, seeds)), "seeds": seeds}
+        return found
+
+
+def as_row(found: Interval) -> dict[str, Any]:
+    """An interval as JSON."""
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def table(rows: list[Row], study: Study) -> dict[str, Any]:
+    """Everything that is reported, as one JSON object."""
+    cells, comparisons, verdicts, sessions = [], [], [], []
+    for trials in sorted(study.trials, key=lambda n: (n == ALL, n)):
+        for target in STATISTICS:
+            made = {
+                condition: Scored([r for r in rows if (r["trials"], r["condition"]) == (trials, condition)], target)
+                for condition in (*CONDITIONS, PLAIN)
+            }
+            cells += [{"trials": trials, "target": target, "condition": c} | s.value() for c, s in made.items()]
+            ours = made["pretrained"]
+            against = {control: ours.minus(made[control]) for control in (*CONTROLS, PLAIN)}
+            comparisons += [{"trials": trials, "target": target, "control": c} | r for c, r in against.items()]
+            helps = all(against[control]["low"] > 0 for control in CONTROLS)
+            verdicts.append({"trials": trials, "target": target, "pretraining_helps": helps})
+            sessions += [
+                {"trials": trials, "target": target, "session": session, "mouse": ours.mice[s]}
+                | {condition: float(scored.each[s]) for condition, scored in made.items()}
+                for s, session in enumerate(ours.sessions)
+            ]
+    return {
+        "scores": cells,
+        "pretrained_minus": comparisons,
+        "verdicts": verdicts,
+        "sessions_gained": gained(sessions, study),
+        "sessions": sessions,
+        "study": msgspec.to_builtins(study),
+        "cpu_minutes": sum(one["cpu_seconds"] + one["cpu_seconds_trunk"] for one in rows) / 60.0,
+        "cpu_minutes_of_trunks": sum(one["cpu_seconds_trunk"] for one in rows) / 60.0,
+        "trainings": len(rows),
+        "machine": machine.describe(),
+    }
+
+
+def gained(sessions: list[dict[str, Any]], study: Study) -> dict[str, Any]:
+    """Sessions in which pre-trained beats scratch by `MARGIN` balanced accuracy at the headline."""
+    gain = {
+        target: np.array(
+            [
+                one["pretrained"] - one["scratch"]
+                for one in sessions
+                if (one["trials"], one["target"]) == (study.headline, target)
+            ]
+        )
+        for target in CLASSES
+    }
+    gain["mean of both"] = np.mean([gain[target] for target in CLASSES], axis=0)
+    counts = {name: int((values >= MARGIN).sum()) for name, values in gain.items()}
+    return {"trials": study.headline, "margin": MARGIN, "of": len(gain["mean of both"]), **counts}
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The tables for a terminal: losing rows like winning ones."""
+    out = []
+    scores = {(c["trials"], c["target"], c["condition"]): c for c in result["scores"]}
+    counts = list(dict.fromkeys(c["trials"] for c in result["scores"]))
+    gaps = {(c["trials"], c["target"], c["control"]): c for c in result["pretrained_minus"]}
+    for target in STATISTICS:
+        out += ["", f"{target.replace('_', ' ')} on the last 20 % of each session: mean over sessions [95 %]"]
+        out.append(f"{'trials':<8}" + "".join(f"{c:>28}" for c in (*CONDITIONS, PLAIN)))
+        for trials in counts:
+            cells = "".join(f"{_cell(scores[trials, target, c]):>28}" for c in (*CONDITIONS, PLAIN))
+            out.append(f"{trials or 'all':<8}{cells}")
+        out.append("pretrained minus")
+        for trials in counts:
+            cells = "".join(f"{_cell(gaps[trials, target, c], '+'):>28}" for c in (*CONTROLS, PLAIN))
+            out.append(f"{trials or 'all':<8}{'':>28}{cells}")
+    won = [f"{v['target']}, {v['trials'] or 'all'} trials" for v in result["verdicts"] if v["pretraining_helps"]]
+    count = result["sessions_gained"]
+    out += ["", f"all three controls beaten (intervals above 0): {'; '.join(won) or 'nowhere'}"]
+    each = ", ".join(f"{name.replace('_', ' ')} {count[name]}" for name in (*CLASSES, "mean of both"))
+    out.append(
+        f"sessions of {count['of']} where pretrained beats scratch by {count['margin']} at {count['trials']}: {each}"
+    )
+    minutes = f"{result['cpu_minutes']:.0f} minutes of one core"
+    out.append(f"{result['trainings']} rows, {minutes}, of them {result['cpu_minutes_of_trunks']:.0f} for trunks")
+    return out
+
+
+def _cell(found: dict[str, Any], sign: str = "") -> str:
+    return f"{found['value']:{sign}.3f} [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]"

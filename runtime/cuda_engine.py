@@ -1,0 +1,229 @@
+"""NEDS on a CUDA GPU, behind the contract of the CPU engines: static buffers, and one CUDA graph a step.
+
+What a bin holds, where it stands and what it shows are device data, so the same graph serves every
+bin. Without a GPU the same steps run on CPU tensors, which is how they are tested.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels import attention as door
+from kernels.reference import make_cache
+from neds_core import offline
+from neds_core.checkpoint import Checkpoint
+from neds_core.model import NEDS, Batch
+from runtime.layout import layout
+from runtime.observed import Observed
+from runtime.stream_engine import decoded
+from runtime.stream_weights import sinks
+from runtime.token import Token
+from runtime.window_engine import WindowEngine
+
+CUDA = torch.device("cuda")
+
+
+class Pair:
+    """A buffer on the device and its twin on the host, pinned where the device is a GPU."""
+
+    def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.on_device = torch.zeros(n, dtype=dtype, device=device)
+        self.on_host = torch.zeros(n, dtype=dtype, pin_memory=device.type == "cuda")
+        self.host = self.on_host.numpy()  # the same memory
+
+    def up(self) -> None:
+        """Host to device."""
+        self.on_device.copy_(self.on_host, non_blocking=True)
+
+    def down(self, values: Tensor) -> None:
+        """Device to host."""
+        self.on_host.copy_(values, non_blocking=True)
+
+
+def replayed(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """A step over static buffers as one launch that ends with its results on the host; on the CPU, the step itself."""
+    if device.type == "cpu":
+        return step
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):  # compiles the kernels, and lets libraries take their memory, before the capture
+            step()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+
+    def replay() -> None:
+        graph.replay()
+        torch.cuda.current_stream(device).synchronize()
+
+    return replay
+
+
+class CudaStreamEngine:
+    """Every modality is one token a bin: a key where it is shown, and a query for what is hidden."""
+
+    window_bins = 0
+    name = "stream-triton-cuda"
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        observed: tuple[str, ...] = (),
+        device: torch.device = CUDA,
+        attend: Callable[..., Any] = door.stream_attention,
+    ) -> None:
+        """observed: behaviours that a token may show. attend: as `kernels.attention.stream_attention`."""
+        self.checkpoint, self.layout, self.attend = checkpoint, layout(checkpoint), attend
+        self.observed = Observed(checkpoint, observed)
+        self.model: NEDS = copy.deepcopy(checkpoint.model).to(device)
+        config, n_tokens = self.model.config, 1 + len(checkpoint.specs)
+        self.counts = Pair(len(checkpoint.units), torch.float32, device)
+        self.seen = Pair(len(checkpoint.specs), torch.float32, device)  # NaN = hidden
+        self.where = Pair(3, torch.int64, device)  # position, clock, whether the bin is valid
+        self.answer = Pair(self.layout.n_values, torch.float32, device)  # z-scores and probabilities
+        self.values = np.zeros(self.layout.n_values, np.float32)
+        both = [(k.to(device), v.to(device)) for k, v in sinks(checkpoint.model)]
+        caches = [make_cache(k, v, config.band, n_tokens) for k, v in both]
+        self.visible = caches[0].visible  # of every layer: a bin shows them all the same
+        self.caches = [cache._replace(visible=self.visible) for cache in caches]
+        heads, head_width = config.heads, config.width // config.heads
+        self.mixed = torch.zeros(heads, n_tokens, head_width, device=device)
+        self.position = 0
+        self.run = replayed(self._run, device)
+        self.reset()
+
+    def reset(self, position: int = 0) -> None:
+        self.visible.zero_()
+        self.position = position
+
+    def skip(self, n_bins: int) -> None:
+        n_tokens, band = self.mixed.shape[1], self.model.config.band
+        for position in range(self.position, self.position + min(n_bins, band)):
+            begin = position % band * n_tokens
+            self.visible[begin : begin + n_tokens].zero_()
+        self.position += n_bins
+
+    def step(self, token: Token) -> np.ndarray:
+        self.counts.host[:] = token.counts
+        self.seen.host.fill(np.nan)
+        if token.observed is not None:
+            self.observed.as_seen(token.observed, self.seen.host)
+            if not self.observed.possible(token.observed):
+                self.counts.host.fill(np.nan)
+        self.where.host[:] = self.position, token.clock, token.valid
+        self.run()
+        np.multiply(self.answer.host, self.layout.scale, out=self.values)
+        self.values += self.layout.offset
+        if token.valid:
+            self.observed.say(token.observed, self.values)
+        self.position += 1
+        return self.values
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        """One bin, from the buffers on the host to the values on the host; reads no number on the way."""
+        model = self.model
+        for pair in (self.counts, self.seen, self.where):
+            pair.up()
+        position, clock, valid = self.where.on_device.split(1)
+        seen, valid = self.seen.on_device, valid != 0
+        shown = torch.cat([valid, ~seen.isnan() & valid])
+        x = model.tokens(self._batch(seen, clock, valid), ~shown[None, None], None)[0]
+        for block, cache in zip(model.layers, self.caches, strict=True):
+            q, k, v = (part[0] for part in block.heads_of(x))
+            self.attend(q, k, v, cache, position=position, shown=shown, out=self.mixed)
+            x = block.finish(x, self.mixed[None])
+        x = model.norm(x)[0]
+        read = [model.head(spec.name)(x[m]) for m, spec in enumerate(model.specs, start=1)]
+        said = [y.softmax(-1) if spec.kind == "class" else y for spec, y in zip(model.specs, read, strict=True)]
+        self.answer.down(torch.cat(said))
+
+    def _batch(self, seen: Tensor, clock: Tensor, valid: Tensor) -> Batch:
+        """This bin as a window of one."""
+        traces, classes = {}, {}
+        for spec, value in zip(self.model.specs, seen.split(1), strict=True):
+            if spec.kind == "continuous":
+                traces[spec.name] = value[None]
+            else:  # what is no class poisons the counts instead: an index beyond the table ends the device
+                classes[spec.name] = value.nan_to_num(0.0).clamp(0, len(spec.classes) - 1).long()[None]
+        return Batch(self.counts.on_device[None, None], valid[None], traces, classes, clock[None])
+
+    def offline(
+        self,
+        counts: np.ndarray,
+        valid: np.ndarray,
+        clock: np.ndarray,
+        reset: np.ndarray,
+        observed: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The same values (T, V) computed at once on the CPU; observed (T, M) as in its tokens."""
+        shown = None if observed is None else self.observed
+        return decoded(self.checkpoint.model, self.layout, counts, valid, clock, reset, shown, observed)
+
+
+class CudaWindowEngine(WindowEngine):
+    """The whole window at its full length for every bin: bins to come are not valid, so that they are no keys."""
+
+    name = "window-triton-cuda"
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device = CUDA,
+        attend: Callable[..., Tensor] = door.attention,
+    ) -> None:
+        """attend: as `kernels.attention.attention`."""
+        super().__init__(checkpoint)
+        self.attend = attend
+        self.on_device: NEDS = copy.deepcopy(checkpoint.model).to(device)
+        self.row = Pair(len(checkpoint.units), torch.float32, device)
+        self.where = Pair(2, torch.int64, device)  # place, whether the bin is valid
+        self.answer = Pair(self.layout.n_values, torch.float32, device)
+        shape = (1, self.window_bins)
+        self.window = torch.zeros(*shape, len(checkpoint.units), device=device)
+        self.live = torch.zeros(shape, dtype=torch.bool, device=device)
+        specs = checkpoint.specs
+        self.batch = Batch(
+            self.window, self.live,
+            {s.name: torch.full(shape, torch.nan, device=device) for s in specs if s.kind == "continuous"},
+            {s.name: torch.full(shape, -1, device=device) for s in specs if s.kind == "class"},
+            torch.full(shape, -1, device=device),
+        )  # fmt: skip
+        self.run = replayed(self._run, device)
+        self.reset()
+
+    def reset(self, position: int = 0) -> None:
+        super().reset(position)
+        self.window.zero_()
+        self.live.zero_()
+
+    def _decode(self, at: int, token: Token) -> None:
+        self.row.host[:] = token.counts
+        self.where.host[:] = at, token.valid
+        self.run()
+        self.values[:] = self.answer.host
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        """One bin into the window, and its values."""
+        self.row.up()
+        self.where.up()
+        at, valid = self.where.on_device.split(1)
+        self.window.index_copy_(1, at, self.row.on_device[None, None])
+        self.live.index_copy_(1, at, valid[None] != 0)
+        found = offline.read_at(self.on_device, self.batch, at, self._attend)
+        self.answer.down(torch.cat([values.reshape(-1) for values in found.values()]))
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int
+    ) -> Tensor:
+        """Every bin of the window, whatever the configuration's band."""
+        return self.attend(q, k, v, position=position, hidden=hidden, band=None, n_sinks=n_sinks)
