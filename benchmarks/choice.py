@@ -36,7 +36,6 @@ class Rows:
     windows: int
     scored: np.ndarray
     own: bool
-    predicts: bool  # whether neither stimulus side nor movement can be what was decoded
 
 
 def contrasts(bundle: Bundle) -> np.ndarray:
@@ -60,17 +59,17 @@ def rows_of(bundle: Bundle, n_windows: int) -> Iterator[Rows]:
     def later(than_ms: float) -> np.ndarray:
         return seen & (bundle.movement_ms > than_ms)
 
-    yield Rows("all trials", n_windows, every, False, False)
+    yield Rows("all trials", n_windows, every, False)
     for k in range(1, n_windows):
-        yield Rows(f"all trials, first {k * WINDOW_MS} ms", k, every, False, False)
-    yield Rows("equal contrasts", n_windows, equal, False, False)
-    yield Rows("equal contrasts, trained on such", n_windows, equal, True, False)
-    yield Rows(f"movement after {end} ms", n_windows, later(end), False, True)
-    yield Rows(f"movement after {end} ms, trained on such", n_windows, later(end), True, True)
+        yield Rows(f"all trials, first {k * WINDOW_MS} ms", k, every, False)
+    yield Rows("equal contrasts", n_windows, equal, False)
+    yield Rows("equal contrasts, trained on such", n_windows, equal, True)
+    yield Rows(f"movement after {end} ms", n_windows, later(end), False)
+    yield Rows(f"movement after {end} ms, trained on such", n_windows, later(end), True)
     for k in range(1, n_windows):
         margin = (k + 1) * WINDOW_MS
-        yield Rows(f"first {k * WINDOW_MS} ms, movement after {margin} ms", k, later(margin), True, True)
-    yield Rows(f"equal contrasts, movement after {end} ms", n_windows, equal & later(end), False, True)
+        yield Rows(f"first {k * WINDOW_MS} ms, movement after {margin} ms", k, later(margin), True)
+    yield Rows(f"equal contrasts, movement after {end} ms", n_windows, equal & later(end), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +173,10 @@ def bench(bundles: list[Bundle], say: Callable[[str], None]) -> Row:
     """Every question and row, pooled and by session, as one JSON object."""
     began = time.process_time()
     told: dict[tuple[str, str], list[Told]] = {}
-    facts: dict[str, Rows] = {}
     for number, bundle in enumerate(bundles):
         say(f"{number + 1}/{len(bundles)}: {bundle.session.name}")
         decoded = Decoded(bundle)
         for row in rows_of(bundle, decoded.counts.shape[1]):
-            facts[row.name] = row
             for question in QUESTIONS:
                 found = decoded.told(number, question, row)
                 told.setdefault((question, row.name), [])
@@ -187,9 +184,7 @@ def bench(bundles: list[Bundle], say: Callable[[str], None]) -> Row:
                     told[question, row.name].append(found)
     return {
         "rows": [
-            {"question": question, "row": name, "may_say_predicts": facts[name].predicts} | pooled(found)
-            for (question, name), found in told.items()
-            if found
+            {"question": question, "row": name} | pooled(found) for (question, name), found in told.items() if found
         ],
         "empty": [{"question": q, "row": name} for (q, name), found in told.items() if not found],
         "sessions": [

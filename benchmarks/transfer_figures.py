@@ -41,5 +41,5 @@ def scatter(sessions: list[dict[str, Any]], out: Path) -> None:
                     each.set_title(f"{trials} trials" if trials else "all of the first 70 %", fontsize="medium")
             unit = "bits/spike" if target not in CLASSES else f"{target.replace('_', ' ')}\nbalanced accuracy"
             axes[row, 0].set_ylabel(f"{unit}\npre-trained")
-        axes[0, 0].legend(frameon=False, fontsize="x-small", loc="lower right")
+        axes[0, 0].legend(frameon=False, fontsize="x-small", loc="upper left")
         figure.supxlabel("the same network from scratch", fontsize="medium")

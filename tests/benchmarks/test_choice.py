@@ -115,7 +115,6 @@ def test_rows_hold_the_trials_that_they_name() -> None:
 
     assert rows["all trials"].scored.all()
     for name, row in rows.items():
-        assert row.predicts == ("movement" in name)
         if "movement after" in name:
             after = float(name.split("movement after ")[1].split()[0])
             assert (bundle.movement_ms[row.scored] > after).all()
