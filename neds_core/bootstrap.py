@@ -32,7 +32,7 @@ def _percentiles(value: float | np.ndarray, resampled: np.ndarray) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def _times_drawn(rng: np.random.Generator, n: int, resamples: int = N_BOOTSTRAP) -> np.ndarray:
+def _times_drawn(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
     """(resamples, n): how often each of n rows is in each resample."""
     draw = rng.integers(0, n, (resamples, n))
     times = np.zeros(draw.shape)
@@ -42,7 +42,7 @@ def _times_drawn(rng: np.random.Generator, n: int, resamples: int = N_BOOTSTRAP)
 
 def interval(sums: np.ndarray, statistic: Statistic, seed: int = 0) -> Interval:
     """The score of all trials, and its interval over resampled trials."""
-    times = _times_drawn(np.random.default_rng(seed), len(sums))
+    times = _times_drawn(np.random.default_rng(seed), len(sums), N_BOOTSTRAP)
     return _percentiles(statistic(sums.sum(0)), statistic(times @ sums))
 
 
@@ -62,7 +62,7 @@ def _mean(each_seed: list[np.ndarray], statistic: Statistic) -> float:
 def pooled(each_seed: list[np.ndarray], statistic: Statistic, seed: int = 0) -> Interval:
     """Mean score over training seeds (one array of sums each); trials and seeds are resampled together."""
     rng = np.random.default_rng(seed)
-    times = _times_drawn(rng, len(each_seed[0]))
+    times = _times_drawn(rng, len(each_seed[0]), N_BOOTSTRAP)
     return _percentiles(_mean(each_seed, statistic), _over_seeds(rng, times, each_seed, statistic))
 
 
@@ -75,7 +75,7 @@ def paired(
     """
     theirs = [second] if isinstance(second, np.ndarray) else second
     rng = np.random.default_rng(seed)
-    times = _times_drawn(rng, len(theirs[0]))
+    times = _times_drawn(rng, len(theirs[0]), N_BOOTSTRAP)
     gain = _over_seeds(rng, times, first, statistic) - _over_seeds(rng, times, theirs, statistic)
     return _percentiles(_mean(first, statistic) - _mean(theirs, statistic), gain)
 
