@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ SAME_CLOCK_S = 1e-3  # a stream of this host within this offset stamps with this
 PROBE_S = 2.0
 JUMP_NS = 5_000_000
 INTEGERS = (pylsl.cf_int8, pylsl.cf_int16, pylsl.cf_int32, pylsl.cf_int64)
+RESOLVE_S = 1.5  # of one search: three rounds of liblsl's questions
 TWIN_S = 0.7  # liblsl asks every sender only half a second after the first has answered
 
 
@@ -120,7 +122,9 @@ def _rate_hz(name: str, text: str) -> float:
 
 def resolve(name: str, wait_s: float, source_id: str = "") -> pylsl.StreamInfo:
     """The first stream found with this name (see `refuse_twins`). Raises `StreamError` if there is none."""
-    found = pylsl.resolve_bypred(_predicate(name, source_id), minimum=1, timeout=wait_s)
+    deadline, found = time.monotonic() + wait_s, []
+    while not found and (left := deadline - time.monotonic()) > 0:  # in slices: a signal is heard between two of them
+        found = pylsl.resolve_bypred(_predicate(name, source_id), minimum=1, timeout=min(left, RESOLVE_S))
     if not found:
         raise StreamError(f"stream {name!r} was not found in {wait_s:g} s; start its sender or raise input.wait_s")
     if not found[0].source_id():
