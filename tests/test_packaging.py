@@ -105,6 +105,7 @@ def test_installed_help_answers(programs: Path, tmp_path: Path) -> None:
     assert "run" in done.stdout
 
 
+@pytest.mark.slow
 def test_installed_demo_runs(programs: Path, tmp_path: Path) -> None:
     """An installed `neds-rt run` finds its own recording and checkpoint, and reports one JSON object."""
     done = call(programs / "neds-rt", "run", "--seconds", "5", "--headless", "--json", cwd=tmp_path)

@@ -125,6 +125,7 @@ def test_rows_hold_the_trials_that_they_name() -> None:
     assert rows["first 200 ms, movement after 300 ms"].windows == 2
 
 
+@pytest.mark.slow
 def test_what_neurons_know_of_choice_shows_beside_the_stimulus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choice neurons add to the contrasts and tell choice at equal contrasts; stimulus neurons do neither."""
     asked = ("all trials", "equal contrasts, trained on such", "first 100 ms, movement after 200 ms")

@@ -81,6 +81,7 @@ def test_bins_hold_the_spikes_that_a_size_says() -> None:
         assert np.mean([t.counts.sum() for t in told]) == pytest.approx(45, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_at_tiny_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every row, its words, and the figure: all but the published way, whose size is what it is."""
     tiny = partial(kernels.Size, units=10, width=16, band=5, spikes=3)
