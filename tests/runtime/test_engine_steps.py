@@ -88,12 +88,14 @@ def test_a_step_makes_no_array_even_for_a_moment(name: str) -> None:
     tracemalloc.start()
     try:
         engine.step(cycle[1])
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
-        for token in cycle:
-            engine.step(token)
-        most = tracemalloc.get_traced_memory()[1] - before
+        peaks = []
+        for _ in range(5):  # what the steps make, they make in every round; what other threads make, in some
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            for token in cycle:
+                engine.step(token)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
     finally:
         tracemalloc.stop()
 
-    assert most < 4000  # the smallest of them, a bin's counts, has 6000
+    assert min(peaks) < 4000  # the smallest of them, a bin's counts, has 6000
