@@ -8,7 +8,6 @@ on what is scored, so no row is favoured. Finished rows are lines of a JSON-line
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from msgspec.structs import replace as but
 
-from benchmarks import accuracy, machine
+from benchmarks import accuracy, machine, rows as finished
 from benchmarks.peers.neds import DECODING
 from benchmarks.peers.neds_encoding import ENCODING
 from neds_core import (
@@ -118,10 +117,7 @@ def run(
     """Compute the rows that `out` lacks, seed by seed, append each as it is done, and return all by variant."""
     torch.set_num_threads(1)
     done = accuracy.read(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.is_file() and not out.read_bytes().endswith(b"\n"):
-        with out.open("a", encoding="utf-8") as file:
-            file.write("\n")  # a row that a stop cut short must not swallow the next
+    finished.ready(out)
     rows: dict[str, list[Row]] = {variant.name: [] for variant in variants}
     for seed in range(1 if quick else SEEDS):
         for variant in variants:
@@ -130,10 +126,8 @@ def run(
             key = tuple(mine.get(k) for k in accuracy.KEY)
             if key not in done:
                 say(f"{variant.name}, seed {seed}")
-                line = json.dumps(mine | _row(config, sessions.load(folder / config.recording), seed))
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-                done[key] = json.loads(line)
+                session = sessions.load(folder / config.recording)
+                done[key] = finished.append(out, mine | _row(config, session, seed))
             rows[variant.name].append(done[key] | {"against": variant.against})
     return [row for group in rows.values() for row in group]
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import machine
+from benchmarks import machine, rows as finished
 from benchmarks.accuracy_blocks import BLOCKS, Block
 from benchmarks.peers import encoders, poyo_plus
 from benchmarks.peers.task import Fitted, Peer, Setting, Task, bins_of, targets
@@ -57,14 +57,7 @@ def key(block: Block, peer: Peer, seed: int, quick: bool) -> tuple[Any, ...]:
 
 def read(path: Path) -> dict[tuple[Any, ...], Row]:
     """Finished rows of a JSON-lines file by their keys; a line cut short by a stop is left out."""
-    found: dict[tuple[Any, ...], Row] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[tuple(row.get(k) for k in KEY)] = row
-    return found
+    return {tuple(row.get(k) for k in KEY): row for row in finished.read(path)}
 
 
 def run(
@@ -76,10 +69,7 @@ def run(
     """
     torch.set_num_threads(1)
     done = read(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.is_file() and not out.read_bytes().endswith(b"\n"):
-        with out.open("a", encoding="utf-8") as file:
-            file.write("\n")  # a row that a stop cut short must not swallow the next
+    finished.ready(out)
     rows = []
     for block in BLOCKS if blocks is None else blocks:
         task: Task | None = None
@@ -96,10 +86,7 @@ def run(
                     say(f"{block.recording} {block.task} {block.split}: {peer.name}, seed {seed}")
                     task = task or block.make(quick)
                     setting = setting or _setting(done, block, peer, quick, task)
-                    line = json.dumps(_row(block, task, peer, seed, setting))
-                    with out.open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
-                    done[name] = json.loads(line)
+                    done[name] = finished.append(out, _row(block, task, peer, seed, setting))
                 rows.append(done[name])
     return rows
 

@@ -9,7 +9,6 @@ a fixed schedule; what it says at a few steps is kept, and `transfer_table` choo
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from benchmarks import transfer_judge, trunks
+from benchmarks import rows as finished, transfer_judge, trunks
 from benchmarks.steinmetz import OUTPUTS, Bundle
 from benchmarks.transfer_judge import ALL, STATISTICS, Case, Sums
 from neds_core import pretrain
@@ -208,32 +207,18 @@ def row(study: Study, bundles: list[Bundle], job: Job, folder: Path) -> Row:
 
 def read(path: Path, wanted: str) -> dict[tuple[Any, ...], Row]:
     """Finished rows of a study by their keys; a line cut short by a stop is left out."""
-    found: dict[tuple[Any, ...], Row] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            one = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if one["identity"] == wanted:
-            found[tuple(one[k] for k in KEY)] = one
-    return found
+    return {tuple(one[k] for k in KEY): one for one in finished.read(path) if one["identity"] == wanted}
 
 
 def run(bundles: list[Bundle], study: Study, out: Path, say: Callable[[str], None]) -> list[Row]:
     """Compute the rows that `out` lacks, append each as it is done, and return all; trunks lie beside `out`."""
     torch.set_num_threads(1)
     done = read(out, identity(study, bundles))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.is_file() and not out.read_bytes().endswith(b"\n"):
-        with out.open("a", encoding="utf-8") as file:
-            file.write("\n")  # a row that a stop cut short must not swallow the next
+    finished.ready(out)
     everything = list(jobs(study, bundles))
     for number, job in enumerate(everything, start=1):
         if job.key in done:
             continue
         say(f"{number}/{len(everything)}: {job.bundle.session.name}, {job.trials or 'all'} trials, {job.condition}")
-        line = json.dumps(row(study, bundles, job, out.parent))
-        with out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        done[job.key] = json.loads(line)
+        done[job.key] = finished.append(out, row(study, bundles, job, out.parent))
     return [done[job.key] for job in everything]
