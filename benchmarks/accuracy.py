@@ -29,7 +29,7 @@ from runtime.layout import Layout
 
 Row = dict[str, Any]
 TIMED_STEPS = 200
-VERSION = 2  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
+VERSION = 3  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
 STATISTICS: dict[str, bootstrap.Statistic] = {"decode": scores.r2_of_sums, "encode": encoding_scores.bits_of_sums}
 
 

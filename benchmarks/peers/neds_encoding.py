@@ -20,8 +20,6 @@ ENCODING = MaskConfig(encoding=1.0, decoding=0.0, within_spikes=0.0, within_beha
 # Weights on multi-task training for encoding. A spike's loss moves by hundredths where a behaviour's moves by halves:
 # at weight 1 the trunk hardly learns to encode.
 EVERYTHING = MaskConfig(encoding=4.0, decoding=1.0, within_spikes=0.5, within_behaviour=0.0, cross_modal=0.5)
-SPIKES_WEIGHT = 50.0
-FIXED = "three weights of masks and spikes on the second chronological fold, before; the score rose to the last step"
 CHECK_EVERY = 25
 
 
@@ -60,18 +58,21 @@ def curve(task: Task, config: TrainConfig, before: Session, after: Session) -> n
     return np.array(found)
 
 
-def encoding_peer(name: str, masks: MaskConfig, setting: Setting) -> Peer:
-    """NEDS trained with these masks, for as many steps as serve encoding best on the folds; or for its "stop"."""
+def encoding_peer(name: str, masks: MaskConfig, settings: tuple[Setting, ...]) -> Peer:
+    """NEDS trained with these masks; of several settings, and their length, the best for encoding on the folds."""
 
     def search(task: Task) -> tuple[Setting, str]:
         if task.quick:
-            return {**setting, "fit": {**setting["fit"], "steps": QUICK_STEPS}, "stop": QUICK_STEPS}, "nothing (quick)"
-        if "stop" in setting:
-            return setting, FIXED
-        curves = [curve(task, recipe(task, masks, setting), before, after) for before, after in task.folds]
-        mean = np.mean(curves, axis=0)
-        found = {"stop": CHECK_EVERY * (int(mean.argmax()) + 1), "folds_bits": float(mean.max())}
-        return setting | found, "its length, on the folds"
+            first = settings[0]
+            return {**first, "fit": {**first["fit"], "steps": QUICK_STEPS}, "stop": QUICK_STEPS}, "nothing (quick)"
+        best: Setting = {"folds_bits": -np.inf}
+        for setting in settings:
+            curves = [curve(task, recipe(task, masks, setting), before, after) for before, after in task.folds]
+            mean = np.mean(curves, axis=0)
+            if mean.max() > best["folds_bits"]:
+                stop = CHECK_EVERY * (int(mean.argmax()) + 1)
+                best = {**setting, "stop": stop, "folds_bits": float(mean.max())}
+        return best, f"{len(settings)} settings on the folds, and their length"
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
         config = recipe(task, masks, setting)
@@ -88,9 +89,21 @@ def shipped_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     return Fitted(encoder(task, made.model), n_parameters, None, made.header.record.seconds)
 
 
-ENCODING_ONLY = encoding_peer("NEDS encoding only", ENCODING, {"model": {}, "fit": {"steps": 200, "batch": 16}})
-MULTI_FIT = {"steps": 350, "batch": 16, "loss_weights": {"spikes": SPIKES_WEIGHT}}
-MULTI = encoding_peer("NEDS multi-task", EVERYTHING, {"model": {}, "fit": MULTI_FIT, "stop": 350})
+SHORT_BAND = {"band": 10}
+ONLY_KINDS = ({}, SHORT_BAND, {**SHORT_BAND, "dropout": 0.15}, {**SHORT_BAND, "layers": 3})
+ONLY_FIT = {"steps": 300, "batch": 16}
+ENCODING_ONLY = encoding_peer(
+    "NEDS encoding only", ENCODING, tuple({"model": model, "fit": ONLY_FIT} for model in ONLY_KINDS)
+)
+MULTI_KINDS: tuple[tuple[Setting, float], ...] = (({}, 50.0), (SHORT_BAND, 50.0), (SHORT_BAND, 20.0))
+MULTI = encoding_peer(
+    "NEDS multi-task",
+    EVERYTHING,
+    tuple(
+        {"model": model, "fit": {"steps": 350, "batch": 16, "loss_weights": {"spikes": weight}}}
+        for model, weight in MULTI_KINDS
+    ),
+)
 SHIPPED = Peer(
     "NEDS multi-task, as shipped",
     lambda task: ({}, "the shipped clocked checkpoints, chosen and stopped for decoding"),

@@ -13,9 +13,9 @@ from neds_core.model import NEDS
 from neds_core.session import Session
 
 QUICK = {"steps": QUICK_STEPS, "batch": QUICK_BATCH}
-# Best skill on the second origin, seed 0: 0.537 at step 300; unit dropout 0.5 0.533 at 180, one layer 0.493, other
-# dropouts 0.5 and 0.4 0.512.
-FIXED = "four settings on the second origin, before"
+FIT = {"steps": 300, "batch": 16}
+KINDS: tuple[Setting, ...] = ({}, {"unit_dropout": 0.7}, {"unit_dropout": 0.7, "layers": 3})
+SETTINGS: tuple[Setting, ...] = tuple({"model": model, "fit": FIT} for model in KINDS)
 
 
 def recipe(task: Task, masks: MaskConfig | None, setting: Setting) -> TrainConfig:
@@ -37,23 +37,21 @@ def decoder(task: Task, model: NEDS) -> Predict:
     return predict
 
 
-def full_peer(name: str, masks: MaskConfig | None, settings: tuple[Setting, ...]) -> Peer:
-    """Full attention trained with these masks; of several settings, and their length, the best on rolling origins."""
+def full_peer(name: str, masks: MaskConfig | None) -> Peer:
+    """Full attention trained with these masks; of `SETTINGS`, and their length, the best on rolling origins."""
 
     def search(task: Task) -> tuple[Setting, str]:
         if task.quick:
             return {"model": {}, "fit": QUICK, "stop": QUICK_STEPS}, "nothing (quick)"
-        if len(settings) == 1:
-            return settings[0], FIXED
         best: Setting = {"origins_skill": -np.inf}
-        for setting in settings:
+        for setting in SETTINGS:
             config = recipe(task, masks, setting)
             fits = [train.fit(config, before, after, task.scale, 0) for before, after in task.folds]
             skill = float(np.mean([f.best_skill for f in fits]))
             if skill > best["origins_skill"]:
                 stop = round(np.mean([f.best_step for f in fits]))
                 best = {**setting, "stop": max(1, stop), "origins_skill": skill}
-        return best, f"{len(settings)} settings on rolling origins"
+        return best, f"{len(SETTINGS)} settings on rolling origins"
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
         config = recipe(task, masks, setting)
@@ -63,7 +61,5 @@ def full_peer(name: str, masks: MaskConfig | None, settings: tuple[Setting, ...]
     return Peer(name, search, fit, "time, future", 3)
 
 
-FIT = {"steps": 300, "batch": 16}
-KINDS = ({}, {"unit_dropout": 0.7}, {"unit_dropout": 0.7, "layers": 3})
-UNIMODAL = full_peer("NEDS full, acausal, decoding only", DECODING, tuple({"model": m, "fit": FIT} for m in KINDS))
-MULTI = full_peer("NEDS full, acausal", None, ({"model": {"unit_dropout": 0.7}, "fit": FIT, "stop": 300},))
+UNIMODAL = full_peer("NEDS full, acausal, decoding only", DECODING)
+MULTI = full_peer("NEDS full, acausal", None)

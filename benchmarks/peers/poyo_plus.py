@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers import sequence
 from benchmarks.peers.task import Fitted, Peer, Setting, Task
+from neds_core.session import Session
 
 LATENT_STEP_S = 0.125
 LATENTS = 8  # of each step
@@ -121,6 +122,8 @@ SETTING: Setting = {
     "stop": 240,
 }
 
+OTHERS: tuple[Setting, ...] = ({}, {"learning_rate": 1e-3}, {"unit_dropout": 0.6}, {"dropout": 0.2}, {"depth": 4})
+
 
 def smaller(task: Task) -> Task:
     """The same task with half the windows a step."""
@@ -128,9 +131,15 @@ def smaller(task: Task) -> Task:
 
 
 def search(task: Task) -> tuple[Setting, str]:
-    """Nothing: a step is so dear on a CPU that the table allows one setting; quick: a shorter training."""
-    short = {"steps": QUICK_STEPS, "stop": QUICK_STEPS} if task.quick else {}
-    return {**SETTING, **short}, "nothing: one setting, a step costs half a CPU second"
+    """Rate, depth and regularisation on the rolling origins; quick: none, and a short training."""
+    if task.quick:
+        return {**SETTING, "steps": QUICK_STEPS, "stop": QUICK_STEPS}, "nothing (quick)"
+    settings: list[Setting] = [{**SETTING, **other} for other in OTHERS]
+
+    def build_of(setting: Setting, before: Session, seed: int) -> sequence.Build:
+        return lambda: Network(task, setting)
+
+    return sequence.search(smaller(task), settings, build_of), f"{len(settings)} settings on rolling origins"
 
 
 def fit(task: Task, setting: Setting, seed: int) -> Fitted:

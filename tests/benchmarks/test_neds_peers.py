@@ -45,7 +45,7 @@ def test_an_encoder_is_searched_on_the_folds_and_stopped_where_they_were_best(
     """The stop lies on the curve's grid; the refit beats the trial average on trials it has not seen."""
     monkeypatch.setattr(neds_encoding, "CHECK_EVERY", 20)
     short = {"model": SHORT["model"], "fit": SHORT["fit"]}
-    peer = neds_encoding.encoding_peer("short", neds_encoding.ENCODING, short)
+    peer = neds_encoding.encoding_peer("short", neds_encoding.ENCODING, (short,))
 
     setting, words = peer.search(replace(task, quick=False))
     made = peer.fit(task, setting, 0)
