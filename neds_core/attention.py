@@ -18,7 +18,6 @@ class Attention(Protocol):
 
 
 QUERY_BLOCK = 128  # tokens; bounds the score matrix however long the recording is
-HIDDEN = -1e9  # added to the score of a hidden key: its weight is 0 exactly, beside sinks that are always seen
 
 
 def rotary(position: Tensor, head_width: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
@@ -49,33 +48,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tens
     bin and of the band - 1 bins before it. Sinks attend only to sinks, and every query meets
     a sink un-rotated. Returns (B, H, N, K). Needs n_sinks >= 1, so that no row is empty.
     """
-    width, bins = q.shape[-1], position[n_sinks:]
+    bins, scale = position[n_sinks:], q.shape[-1] ** -0.5
     sink_k, sink_v = k[:, :, :n_sinks], v[:, :, :n_sinks]
-    outputs = [functional.scaled_dot_product_attention(q[:, :, :n_sinks], sink_k, sink_v)]
-    q, k, v, hidden = q[:, :, n_sinks:], k[:, :, n_sinks:], v[:, :, n_sinks:], hidden[:, n_sinks:]
-    # One product for everything: columns beyond the head carry q's scores of the sinks and what a key's hiding costs
-    table, column = rotary(bins, width), q.new_ones(()).expand(*q.shape[:3], 1)
-    queries = torch.cat([rotate(q, table), q @ sink_k.transpose(-1, -2), column], dim=-1)
-    cost = (hidden * HIDDEN).to(k.dtype)[:, None, :, None].expand_as(column)
-    keys = torch.cat([rotate(k, table), k.new_zeros(()).expand(*k.shape[:3], n_sinks), cost], dim=-1)
-    beyond = (0, n_sinks + 1)
-    values, sink_values = functional.pad(v, beyond), functional.pad(sink_v, beyond)
-    sink_keys = torch.eye(n_sinks, queries.shape[-1], dtype=k.dtype, device=k.device).roll(width, 1)
-    sink_keys = sink_keys.expand(*k.shape[:2], -1, -1)
+    to_sink = (q @ sink_k.mT) * scale
+    outputs = [to_sink[:, :, :n_sinks].softmax(-1) @ sink_v]
+    table = rotary(bins, q.shape[-1])
+    queries, keys, values = rotate(q[:, :, n_sinks:], table), rotate(k[:, :, n_sinks:], table), v[:, :, n_sinks:]
     for begin in range(0, len(bins), QUERY_BLOCK):
         rows = slice(begin, min(begin + QUERY_BLOCK, len(bins)))
         first = int(torch.searchsorted(bins, bins[rows.start] - (band - 1)))
-        last = int(torch.searchsorted(bins, bins[rows.stop - 1], right=True))
-        near = slice(first, last)
+        near = slice(first, int(torch.searchsorted(bins, bins[rows.stop - 1], right=True)))
         age = bins[rows, None] - bins[None, near]
-        mixed = functional.scaled_dot_product_attention(
-            queries[:, :, rows],
-            torch.cat([sink_keys, keys[:, :, near]], dim=2),
-            torch.cat([sink_values, values[:, :, near]], dim=2),
-            attn_mask=functional.pad((age >= 0) & (age < band), (n_sinks, 0), value=True),
-            scale=width**-0.5,
-        )
-        outputs.append(mixed[..., :width])
+        unmet = (age < 0) | (age >= band) | hidden[:, None, None, n_sinks:][..., near]
+        score = (queries[:, :, rows] @ keys[:, :, near].mT * scale).masked_fill(unmet, float("-inf"))
+        weight = torch.cat([to_sink[:, :, n_sinks:][:, :, rows], score], dim=-1).softmax(-1)
+        outputs.append(weight[..., :n_sinks] @ sink_v + weight[..., n_sinks:] @ values[:, :, near])
     return torch.cat(outputs, dim=2)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.peers import sequence
 from benchmarks.peers.task import Fitted, Peer, Setting, Task
 from neds_core import losses, sources
-from neds_core.attention import attention
+from neds_core.banded import attention
 from neds_core.model import NEDS, Block
 from neds_core.optim import one_cycle
 from neds_core.session import Session

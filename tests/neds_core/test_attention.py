@@ -1,6 +1,8 @@
-"""The block-wise attention computes what its docstring says, pair by pair."""
+"""The block-wise attention and its fast twin compute what the docstring says, pair by pair."""
 
 from __future__ import annotations
+
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,7 +10,11 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from neds_core.attention import QUERY_BLOCK, attention
+from neds_core import attention as plain, banded
+from neds_core.attention import Attention
+
+TWINS: tuple[Attention, ...] = (plain.attention, banded.attention)
+QUERY_BLOCK = banded.QUERY_BLOCK  # of both
 
 # Two float32 sums of some hundred terms against float64, with tables rounded to float32.
 TOLERANCE = {"atol": 2e-5, "rtol": 2e-5}
@@ -54,25 +60,41 @@ def drawn(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     start=st.integers(0, 10**7),
     band=st.integers(1, 9),
     share=st.sampled_from([0.0, 0.4, 1.0]),
-    shape=st.tuples(st.integers(1, 2), st.integers(1, 2), st.sampled_from([2, 4, 8])),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 2), st.sampled_from([2, 4, 8])),
+    alike=st.booleans(),
+    short=st.sampled_from([0, banded.SHORT]),
 )
+@pytest.mark.parametrize("attention", TWINS)
 def test_attention_is_its_specification(
-    seed: int, n_sinks: int, strides: list[int], start: int, band: int, share: float, shape: tuple[int, int, int]
+    attention: Attention,
+    alike: bool,
+    short: int,
+    seed: int,
+    n_sinks: int,
+    strides: list[int],
+    start: int,
+    band: int,
+    share: float,
+    shape: tuple[int, int, int],
 ) -> None:
     """For any size, band, position, gap and hidden pattern."""
     n = n_sinks + len(strides)
     q, k, v = drawn(seed, (shape[0], shape[1], n, shape[2]))
     position = torch.tensor([0] * n_sinks + (start + np.cumsum(strides)).tolist())
     hidden = torch.from_numpy(np.random.default_rng(seed).random((shape[0], n)) < share)
+    if alike:
+        hidden[1:] = hidden[0]
 
-    got = attention(q, k, v, position=position, hidden=hidden, band=band, n_sinks=n_sinks)
+    with patch.object(banded, "SHORT", short):
+        got = attention(q, k, v, position=position, hidden=hidden, band=band, n_sinks=n_sinks)
 
     torch.testing.assert_close(got, specified(q, k, v, position, hidden, band, n_sinks), **TOLERANCE)
 
 
 @pytest.mark.parametrize("n_tokens", [QUERY_BLOCK - 1, QUERY_BLOCK, QUERY_BLOCK + 1, 2 * QUERY_BLOCK + 5])
 @pytest.mark.parametrize(("band", "per_bin"), [(3, 4), (QUERY_BLOCK + 9, 1)])
-def test_query_blocks_do_not_show(n_tokens: int, band: int, per_bin: int) -> None:
+@pytest.mark.parametrize("attention", TWINS)
+def test_query_blocks_do_not_show(attention: Attention, n_tokens: int, band: int, per_bin: int) -> None:
     """A bin cut by a block edge, and a band that is longer than a block."""
     n_sinks = 2
     q, k, v = drawn(n_tokens, (1, 1, n_sinks + n_tokens, 4))
@@ -82,6 +104,43 @@ def test_query_blocks_do_not_show(n_tokens: int, band: int, per_bin: int) -> Non
     got = attention(q, k, v, position=position, hidden=hidden, band=band, n_sinks=n_sinks)
 
     torch.testing.assert_close(got, specified(q, k, v, position, hidden, band, n_sinks), **TOLERANCE)
+
+
+def test_query_blocks_are_the_same_in_both() -> None:
+    """So that the test above crosses the edges of both."""
+    assert plain.QUERY_BLOCK == QUERY_BLOCK
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    n_bins=st.integers(0, 90),
+    band=st.integers(1, 60),
+    n_sinks=st.integers(1, 3),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+    short=st.sampled_from([0, banded.SHORT]),
+)
+def test_gradients_of_the_twins_agree(
+    seed: int, n_bins: int, band: int, n_sinks: int, share: float, short: int
+) -> None:
+    """In float64, where only an error is larger than rounding; the third sample hides what the first does."""
+    rng = torch.Generator().manual_seed(seed)
+    n = n_sinks + 3 * n_bins
+    q, k, v = (x.requires_grad_() for x in torch.randn(3, 3, 2, n, 4, generator=rng, dtype=torch.float64))
+    position = torch.cat([torch.zeros(n_sinks, dtype=torch.int64), torch.arange(n_bins).repeat_interleave(3)])
+    hidden = torch.rand(3, n, generator=rng) < share
+    hidden[2] = hidden[0]
+    to_out = torch.randn(q.shape, generator=rng, dtype=torch.float64)
+
+    with patch.object(banded, "SHORT", short):
+        each = [
+            torch.autograd.grad(
+                attention(q, k, v, position=position, hidden=hidden, band=band, n_sinks=n_sinks), (q, k, v), to_out
+            )
+            for attention in TWINS
+        ]
+
+    for ours, theirs in zip(*each, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 N_SINKS, N_TOKENS, BAND = 2, 150, 7
@@ -98,9 +157,9 @@ def case() -> dict[str, Tensor]:
 
 
 def attend(case: dict[str, Tensor], **changed: Tensor) -> Tensor:
-    """`attention` of the case with some arguments changed."""
+    """The fast twin's answer to the case with some arguments changed."""
     now = case | changed
-    return attention(
+    return banded.attention(
         now["q"], now["k"], now["v"], position=now["position"], hidden=now["hidden"], band=BAND, n_sinks=N_SINKS
     )
 
