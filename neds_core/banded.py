@@ -31,10 +31,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tens
 
 
 class Group(NamedTuple):
-    """Samples that are taken together: some of B, and the tokens seen (n,) of which they have keys."""
+    """Samples that are taken together: some of B, and the tokens seen (n,) of which they have keys; a slice = all."""
 
     some: slice | Tensor
-    seen: Tensor
+    seen: slice | Tensor
     hidden: Tensor | None = None  # (B, N): hidden tokens have keys all the same, which nobody may meet
 
 
@@ -42,7 +42,7 @@ def groups(hidden: Tensor) -> list[Group]:
     """Samples that hide the same tokens of hidden (B, N); all in one where windows are too short for that to pay."""
     n_tokens = hidden.shape[1]
     if n_tokens <= SHORT:
-        return [Group(slice(None), torch.arange(n_tokens), hidden)]
+        return [Group(slice(None), slice(None), hidden)]
     patterns, which = hidden.unique(dim=0, return_inverse=True)
     alike = [(which == number).nonzero()[:, 0] for number in range(len(patterns))]
     return [
@@ -63,8 +63,8 @@ def blocks(bins: Tensor, band: int, dtype: torch.dtype) -> Iterator[tuple[slice,
 
 def met_by(group: Group, near: slice, added: Tensor) -> tuple[slice, Tensor] | None:
     """Of its keys those in `near`, and what is added to their scores (1 | B, 1, rows, n); None without any."""
-    if group.hidden is not None:
-        return near, added + (group.hidden[:, None, None, near] * UNMET).to(added.dtype)
+    if isinstance(group.seen, slice):
+        return near, added if group.hidden is None else added + group.hidden[:, None, None, near] * UNMET
     first, last = torch.searchsorted(group.seen, torch.tensor([near.start, near.stop])).tolist()
     return (slice(first, last), added[None, None, :, group.seen[first:last] - near.start]) if last > first else None
 
@@ -82,11 +82,9 @@ class Banded(torch.autograd.Function):
         values, sink_k, sink_v = v[:, :, n_sinks:].transpose(1, 2), k[:, :, :n_sinks], v[:, :, :n_sinks]
         out = q.new_zeros(q.transpose(1, 2).shape)
         met = torch.full_like(out[..., 0], float("-inf"))  # log of the summed exponentials of the keys in the band
-        every = [
-            (one, queries[one.some], keys[one.some][:, one.seen], values[one.some][:, one.seen])
-            for one in groups(hidden)
-        ]
-        for rows, near, added in blocks(bins, band, q.dtype):
+        shared, near_rows = groups(hidden), list(blocks(bins, band, q.dtype))
+        every = [(one, queries[one.some], keys[one.some][:, one.seen], values[one.some][:, one.seen]) for one in shared]
+        for rows, near, added in near_rows:
             for one, its_q, its_k, its_v in every:
                 if (found := met_by(one, near, added)) is not None:
                     at, its_added = found
@@ -99,23 +97,23 @@ class Banded(torch.autograd.Function):
         total = torch.logaddexp(met, score.logsumexp(-1))
         weight = (score - total[..., None]).exp_()
         out.mul_((met - total).exp_()[..., None]).add_(weight @ sink_v)
-        ctx.save_for_backward(q, queries, keys, values, sink_k, sink_v, out, total, weight, bins, hidden)
-        ctx.band = band
+        ctx.save_for_backward(q, queries, keys, values, sink_k, sink_v, out, total, weight)
+        ctx.table, ctx.groups, ctx.blocks = table, shared, near_rows
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, queries, keys, values, sink_k, sink_v, out, total, weight, bins, hidden = ctx.saved_tensors
+        q, queries, keys, values, sink_k, sink_v, out, total, weight = ctx.saved_tensors
         n_sinks, scale = sink_k.shape[2], q.shape[-1] ** -0.5
         wanted, given, log_sum = (x.transpose(1, 2)[:, n_sinks:] for x in (grad, out, total))
         to_q, to_k, to_v = (torch.zeros_like(queries) for _ in range(3))
         every = []
-        for one in groups(hidden):
+        for one in ctx.groups:
             its_k, its_v = keys[one.some][:, one.seen], values[one.some][:, one.seen]
             by_row = [x[one.some] for x in (wanted, queries, given, log_sum)]
             every.append((one, by_row, its_k, its_v, torch.zeros_like(its_k), torch.zeros_like(its_v)))
-        for rows, near, added in blocks(bins, ctx.band, q.dtype):
+        for rows, near, added in ctx.blocks:
             for one, by_row, its_k, its_v, sum_k, sum_v in every:
                 if (found := met_by(one, near, added)) is not None:
                     at, its_added = found
@@ -130,8 +128,7 @@ class Banded(torch.autograd.Function):
         for one, *_, sum_k, sum_v in every:
             at = (one.some if isinstance(one.some, slice) else one.some[:, None], one.seen)
             to_k[at], to_v[at] = sum_k, sum_v
-        cos, sin = rotary(bins, q.shape[-1])
-        back = cos, -sin
+        back = ctx.table[0], -ctx.table[1]
         to_score = weight * (grad @ sink_v.mT - (grad * out).sum(-1, keepdim=True)) * scale
         grad_q, grad_k, grad_v = (x.new_empty(x.transpose(1, 2).shape).transpose(1, 2) for x in (q, q, q))
         grad_q.copy_(to_score @ sink_k)
