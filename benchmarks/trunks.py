@@ -27,7 +27,7 @@ MASKS = {
     "decoding": MaskConfig(decoding=1.0, encoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0),
     "encoding": MaskConfig(decoding=0.0, encoding=1.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0),
 }
-FIT = FitConfig(steps=280, batch=16, sessions_per_step=4, window_bins=20, learning_rate=3e-3, ema_decay=0.95, threads=1)
+FIT = FitConfig(steps=840, batch=16, sessions_per_step=4, window_bins=20, learning_rate=3e-3, ema_decay=0.95, threads=1)
 
 
 def permuted(part: Session, seed: int) -> Session:
