@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from kernels.numba_tiles import LANES
+from kernels.numba_tiles import LANES, aligned, paired
 
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
 ERF_END = 4.0  # beyond, erf is 1 to float32
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
 class Rows(NamedTuple):
     """A product's weights for all layers: scale w . x + bias, one scale a row."""
 
-    weight: np.ndarray  # (L, N, K) float32, int8, or uint16: the bits of bfloat16
+    weight: np.ndarray  # (L, N, K) `paired`: float32, int8, or uint16, the bits of bfloat16
     scale: np.ndarray  # (L, N) float32, 1 where the weights are not int8
     bias: np.ndarray  # (L, N) float32
 
@@ -114,15 +114,15 @@ def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: P
     w, b = np.stack(weight), np.stack(bias)
     ones = np.ones(w.shape[:2], np.float32)
     if precision == "float32":
-        return Rows(w, ones, b)
+        return Rows(paired(w), ones, b)
     if not np.isfinite(w).all():  # rounding would make plausible numbers of them
         raise ValueError(f"weights that are not finite cannot be stored as {precision}; leave them float32")
     if precision == "bfloat16":  # to the nearest, ties to even
         bits = w.view(np.uint32)
-        return Rows(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), ones, b)
+        return Rows(paired(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)), ones, b)
     top = np.abs(w).max(2, keepdims=True)
     scale = np.where(top > 0, top / 127.0, 1.0).astype(np.float32)
-    return Rows(np.rint(w / scale).astype(np.int8), scale[..., 0].copy(), b)
+    return Rows(paired(np.rint(w / scale).astype(np.int8)), scale[..., 0].copy(), b)
 
 
 def pack(
@@ -169,7 +169,7 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
     kp, ring = padded(k, 2 * LANES), padded(band * slots, 2 * LANES)
     n = ring + padded(n_sinks, 2 * LANES)
     cache = Cache(
-        np.zeros((len(layers), heads, kp, n), np.float32), np.zeros((len(layers), heads, n, kp), np.float32),
+        aligned((len(layers), heads, kp, n)), aligned((len(layers), heads, n, kp)),
         np.zeros(n, np.float32), np.full(n, FAR, np.float32), band, slots, ring,
     )  # fmt: skip
     for i, layer in enumerate(layers):
@@ -186,7 +186,7 @@ def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     bits = np.zeros(n, np.int32)
 
     def room(columns: int) -> np.ndarray:
-        return np.zeros((n_tokens, columns), np.float32)
+        return aligned((n_tokens, columns))
 
     half = stack.head_width // 2
     return Work(

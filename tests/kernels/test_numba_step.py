@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from kernels import numba_pack, numba_step as kernel
-from kernels.numba_tiles import across, linear
+from kernels.numba_tiles import across, linear, paired
 from neds_core.attention import attention
 from neds_core.config import ModelConfig
 from neds_core.model import Block
@@ -111,7 +111,7 @@ def test_linear_is_the_matrix_product(n_tokens: int, n_rows: int, n_in: int) -> 
     x = rng.standard_normal((n_tokens + 2, n_in + 5)).astype(np.float32)
     y = np.full((n_tokens + 2, n_rows + 3), np.nan, np.float32)
 
-    linear(w, scale, bias, 8, n_rows, x, 1, n_tokens, 5, y, 2)
+    linear(paired(w), scale, bias, 8, n_rows, x, 1, n_tokens, 5, y, 2)
 
     expected = x[1:-1, 5:].astype(np.float64) @ (scale[8:, None] * w[8:]).T.astype(np.float64) + bias[8:]
     # 1e-5: a float32 sum of up to 136 products of about 1
