@@ -111,6 +111,7 @@ def test_linear_is_the_matrix_product(n_tokens: int, n_rows: int, n_in: int) -> 
     x = rng.standard_normal((n_tokens + 2, n_in + 5)).astype(np.float32)
     y = np.full((n_tokens + 2, n_rows + 3), np.nan, np.float32)
 
+    np.testing.assert_array_equal(by_row(paired(w)[None])[0], w)
     linear(paired(w), scale, bias, 8, n_rows, x, 1, n_tokens, 5, y, 2)
 
     expected = x[1:-1, 5:].astype(np.float64) @ (scale[8:, None] * w[8:]).T.astype(np.float64) + bias[8:]
@@ -228,6 +229,12 @@ def test_a_step_allocates_nothing() -> None:
     assert math.isfinite(float(work.x.sum()))
 
 
+def by_row(w: np.ndarray) -> np.ndarray:
+    """The inverse of `paired`."""
+    pairs = w.reshape(len(w), w.shape[1] // 2, -1, 2, 8)
+    return pairs.swapaxes(2, 3).reshape(w.shape)
+
+
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 2.0**-8), ("int8", 1.0 / 254.0)])
 def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, bound: float) -> None:
     """In fewer bits a weight is off by half a unit at most, and the step computes with exactly what is stored."""
@@ -236,12 +243,13 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
     exact, compact = numba_pack.pack(layers, norm, 2), numba_pack.pack(layers, norm, 2, precision)
     parts = {}
     for name in ("qkv", "out", "up", "down"):
-        rows, whole = getattr(compact, name), getattr(exact, name).weight
-        stored = (rows.weight.astype(np.uint32) << 16).view(np.float32) if precision == "bfloat16" else rows.weight
+        rows, whole = getattr(compact, name), by_row(getattr(exact, name).weight)
+        kept = by_row(rows.weight)
+        stored = (kept.astype(np.uint32) << 16).view(np.float32) if precision == "bfloat16" else kept
         stored = (stored * rows.scale[..., None]).astype(np.float32)
         largest = np.abs(whole) if precision == "bfloat16" else np.abs(whole).max(2, keepdims=True)
         assert np.all(np.abs(stored - whole) <= bound * largest * 1.0001)
-        parts[name] = numba_pack.Rows(stored, np.ones_like(rows.scale), rows.bias)
+        parts[name] = numba_pack.Rows(paired(stored), np.ones_like(rows.scale), rows.bias)
     x = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
     found = []
     for stack in (compact, exact._replace(**parts)):
