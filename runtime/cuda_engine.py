@@ -88,8 +88,9 @@ class CudaStreamEngine:
         self.counts = Pair(len(checkpoint.units), torch.float32, device)
         self.seen = Pair(len(checkpoint.specs), torch.float32, device)  # NaN = hidden
         self.where = Pair(3, torch.int64, device)  # position, clock, whether the bin is valid
-        self.answer = Pair(self.layout.n_values, torch.float32, device)  # z-scores and probabilities
-        self.values = np.zeros(self.layout.n_values, np.float32)
+        n_values = self._n_values()
+        self.answer = Pair(n_values, torch.float32, device)
+        self.values = np.zeros(n_values, np.float32)
         both = [(k.to(device), v.to(device)) for k, v in sinks(checkpoint.model)]
         caches = [make_cache(k, v, config.band, n_tokens) for k, v in both]
         self.visible = caches[0].visible  # of every layer: a bin shows them all the same
@@ -112,6 +113,15 @@ class CudaStreamEngine:
         self.position += n_bins
 
     def step(self, token: Token) -> np.ndarray:
+        self._ask(token)
+        np.multiply(self.answer.host, self.layout.scale, out=self.values)
+        self.values += self.layout.offset
+        if token.valid:
+            self.observed.say(token.observed, self.values)
+        return self.values
+
+    def _ask(self, token: Token) -> None:
+        """One bin through the model; its `_read` lies in `answer`."""
         self.counts.host[:] = token.counts
         self.seen.host.fill(np.nan)
         if token.observed is not None:
@@ -120,12 +130,7 @@ class CudaStreamEngine:
                 self.counts.host.fill(np.nan)
         self.where.host[:] = self.position, token.clock, token.valid
         self.run()
-        np.multiply(self.answer.host, self.layout.scale, out=self.values)
-        self.values += self.layout.offset
-        if token.valid:
-            self.observed.say(token.observed, self.values)
         self.position += 1
-        return self.values
 
     @torch.inference_mode()
     def _run(self) -> None:
@@ -135,16 +140,30 @@ class CudaStreamEngine:
             pair.up()
         position, clock, valid = self.where.on_device.split(1)
         seen, valid = self.seen.on_device, valid != 0
-        shown = torch.cat([valid, ~seen.isnan() & valid])
-        x = model.tokens(self._batch(seen, clock, valid), ~shown[None, None], None)[0]
+        shown = self._shown(valid, ~seen.isnan() & valid)
+        x = self._tokens(self._batch(seen, clock, valid), ~shown)
         for block, cache in zip(model.layers, self.caches, strict=True):
             q, k, v = (part[0] for part in block.heads_of(x))
             self.attend(q, k, v, cache, position=position, shown=shown, out=self.mixed)
             x = block.finish(x, self.mixed[None])
-        x = model.norm(x)[0]
-        read = [model.head(spec.name)(x[m]) for m, spec in enumerate(model.specs, start=1)]
-        said = [y.softmax(-1) if spec.kind == "class" else y for spec, y in zip(model.specs, read, strict=True)]
-        self.answer.down(torch.cat(said))
+        self.answer.down(self._read(model.norm(x)[0]))
+
+    def _n_values(self) -> int:
+        return self.layout.n_values
+
+    def _shown(self, spikes: Tensor, behaviour: Tensor) -> Tensor:
+        """(1 + M,) bool: the tokens that are keys, of those that the bin holds."""
+        return torch.cat([spikes, behaviour])
+
+    def _tokens(self, batch: Batch, hidden: Tensor) -> Tensor:
+        """(1, 1 + M, D); counts that were poisoned poison their token."""
+        return self.model.tokens(batch, hidden[None, None], None)[0]
+
+    def _read(self, x: Tensor) -> Tensor:
+        """(V,): z-scores and probabilities, of tokens (1 + M, D) behind the last norm."""
+        specs = self.model.specs
+        read = [self.model.head(spec.name)(x[m]) for m, spec in enumerate(specs, start=1)]
+        return torch.cat([y.softmax(-1) if spec.kind == "class" else y for spec, y in zip(specs, read, strict=True)])
 
     def _batch(self, seen: Tensor, clock: Tensor, valid: Tensor) -> Batch:
         """This bin as a window of one."""
@@ -167,6 +186,42 @@ class CudaStreamEngine:
         """The same values (T, V) computed at once on the CPU; observed (T, M) as in its tokens."""
         shown = None if observed is None else self.observed
         return decoded(self.checkpoint.model, self.layout, counts, valid, clock, reset, shown, observed)
+
+
+class CudaRateEngine(CudaStreamEngine):
+    """The encoding direction: behaviour in, the rates expected of the units out; no spike is seen."""
+
+    name = "rates-triton-cuda"
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        observed: tuple[str, ...] | None = None,
+        device: torch.device = CUDA,
+        attend: Callable[..., Any] = door.stream_attention,
+    ) -> None:
+        """observed: behaviours that a token may show; None = all. attend: as `kernels.attention.stream_attention`."""
+        every = tuple(spec.name for spec in checkpoint.specs)
+        super().__init__(checkpoint, every if observed is None else observed, device, attend)
+
+    def step(self, token: Token) -> np.ndarray:
+        """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
+        self._ask(token)
+        self.values[:] = self.answer.host
+        return self.values
+
+    def _n_values(self) -> int:
+        return len(self.checkpoint.units)
+
+    def _shown(self, spikes: Tensor, behaviour: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(spikes), behaviour])
+
+    def _tokens(self, batch: Batch, hidden: Tensor) -> Tensor:
+        """The spike token is hidden, so that the poison of counts has to be given to all."""
+        return super()._tokens(batch, hidden) + batch.counts.sum() * 0.0
+
+    def _read(self, x: Tensor) -> Tensor:
+        return self.model.rate_head()(x[0]).exp()
 
 
 class CudaWindowEngine(WindowEngine):

@@ -16,7 +16,8 @@ from hypothesis import given, settings, strategies as st
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from runtime import engine as engines
-from runtime.cuda_engine import CudaStreamEngine
+from runtime.cuda_engine import CudaRateEngine, CudaStreamEngine
+from runtime.rate_engine import RateEngine
 from runtime.stream_engine import StreamEngine
 from runtime.token import Token
 
@@ -47,6 +48,27 @@ def test_kernels_and_engines_together() -> None:
     assert done.returncode == 0, done.stdout[-8000:]
 
 
+Stream = CudaStreamEngine | CudaRateEngine | StreamEngine | RateEngine
+
+
+def decoders(checkpoint: Checkpoint) -> tuple[CudaStreamEngine, StreamEngine]:
+    """Of the GPU and of the CPU."""
+    return CudaStreamEngine(checkpoint, BOTH, CPU), StreamEngine(checkpoint, observed=BOTH)
+
+
+def encoders(checkpoint: Checkpoint) -> tuple[CudaRateEngine, RateEngine]:
+    """The same of the other direction."""
+    return CudaRateEngine(checkpoint, BOTH, CPU), RateEngine(StreamEngine(checkpoint), BOTH)
+
+
+def plain(engine: Stream, values: np.ndarray) -> np.ndarray:
+    """z-scores and probabilities, or log-rates: numbers of about 1."""
+    if isinstance(engine, CudaRateEngine | RateEngine):
+        return np.log(values)
+    return (values - engine.layout.offset) / engine.layout.scale
+
+
+@pytest.mark.parametrize("pair", [decoders, encoders])
 @settings(max_examples=10)
 @given(
     n=st.integers(1, 25),
@@ -54,10 +76,13 @@ def test_kernels_and_engines_together() -> None:
     share=st.sampled_from([0.0, 0.5, 1.0]),
     start=st.sampled_from([0, BAND - 1, 10**7]),
 )
-def test_it_is_the_cpu_engine(clocked: Checkpoint, n: int, seed: int, share: float, start: int) -> None:
+def test_it_is_the_cpu_engine(
+    clocked: Checkpoint, pair: Callable[[Checkpoint], tuple[Stream, Stream]], n: int, seed: int, share: float,
+    start: int,
+) -> None:  # fmt: skip
     """The same values bin by bin, whatever is observed, dropped, skipped or forgotten."""
     rng = np.random.default_rng(seed)
-    ours, theirs = CudaStreamEngine(clocked, BOTH, CPU), StreamEngine(clocked, observed=BOTH)
+    ours, theirs = pair(clocked)
     for engine in (ours, theirs):
         engine.reset(start)
     for t in range(n):
@@ -71,18 +96,19 @@ def test_it_is_the_cpu_engine(clocked: Checkpoint, n: int, seed: int, share: flo
             elif event > 0.9:
                 engine.skip(3)
 
-        values = ours.step(token)
+        mine, other = (plain(engine, engine.step(token)) for engine in (ours, theirs))
 
         # 2e-5: as every stream engine against the offline forward
-        np.testing.assert_allclose(
-            (values - theirs.step(token)) / ours.layout.scale, 0.0, atol=2e-5, err_msg=f"bin {t}"
-        )
+        np.testing.assert_allclose(mine, other, rtol=0.0, atol=2e-5, err_msg=f"bin {t}")
 
 
 @pytest.mark.parametrize("bad", [(np.inf, np.nan), (np.nan, 2.0), (np.nan, -1.0)])
-def test_an_impossible_value_poisons_the_bin(clocked: Checkpoint, bad: tuple[float, float]) -> None:
+@pytest.mark.parametrize("kind", [CudaStreamEngine, CudaRateEngine])
+def test_an_impossible_value_poisons_the_bin(
+    clocked: Checkpoint, kind: type[CudaStreamEngine], bad: tuple[float, float]
+) -> None:
     """As on the CPU, and a cold start heals."""
-    engine, fresh = (CudaStreamEngine(clocked, BOTH, CPU) for _ in "ab")
+    engine, fresh = (kind(clocked, BOTH, CPU) for _ in "ab")
     counts = np.ones(U, np.uint16)
 
     said = engine.step(Token(0, 0, counts, valid=True, observed=np.array(bad, np.float32)))
