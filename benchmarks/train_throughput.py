@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks import machine
 from benchmarks.train_contenders import SPECS, Contender, Pattern, config, neds, plain, source
 from neds_core import sources, train
-from neds_core.attention import Attention, attention, full, rotary, rotate
+from neds_core.attention import Attention, rotary, rotate
 
 # float32 sums over up to 500 keys and 5 layers, taken in another order, relative to the largest output
 TOLERANCE = 1e-4
@@ -136,7 +136,7 @@ def gate(pattern: Pattern, bins: int) -> float:
     found = source(pattern, bins)
     model = sources.build(settings, (found,), 0).eval()
     (piece,) = train.Training(settings, (found,), 0).sampler.pieces(0)
-    ways: tuple[Attention, Attention] = (full, dense_full) if pattern == "full" else (attention, dense)
+    ways: tuple[Attention, Attention] = (model.pattern(), dense_full if pattern == "full" else dense)
     with torch.no_grad():
         ours, theirs = (model(piece.batch, piece.hidden, piece.keep, attend) for attend in ways)
     return max(float((ours[n] - theirs[n]).abs().max() / theirs[n].abs().max()) for n in ours)

@@ -26,8 +26,12 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int) -> Tensor:
-    """See `neds_core.attention.attention`; on the CPU, differentiable once."""
-    return Banded.apply(q, k, v, position, hidden, band, n_sinks)
+    """See `neds_core.attention.attention`; on the CPU, differentiable once.
+
+    Keys and values have to be finite, hidden ones too: a weight of 0 does not silence a NaN.
+    """
+    values = v if v.stride(-1) == 1 else v.contiguous()  # as the fused kernel takes them; q and k are rotated anyway
+    return Banded.apply(q, k, values, position, hidden, band, n_sinks)
 
 
 class Group(NamedTuple):
@@ -82,7 +86,9 @@ class Banded(torch.autograd.Function):
         values, sink_k, sink_v = v[:, :, n_sinks:].transpose(1, 2), k[:, :, :n_sinks], v[:, :, :n_sinks]
         out = q.new_zeros(q.transpose(1, 2).shape)
         met = torch.full_like(out[..., 0], float("-inf"))  # log of the summed exponentials of the keys in the band
-        shared, near_rows = groups(hidden), list(blocks(bins, band, q.dtype))
+        shared, near_rows = groups(hidden), blocks(bins, band, q.dtype)
+        if any(ctx.needs_input_grad):  # else one block at a time, however long the recording
+            near_rows = list(near_rows)
         every = [(one, queries[one.some], keys[one.some][:, one.seen], values[one.some][:, one.seen]) for one in shared]
         for rows, near, added in near_rows:
             for one, its_q, its_k, its_v in every:
@@ -105,6 +111,7 @@ class Banded(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, queries, keys, values, sink_k, sink_v, out, total, weight = ctx.saved_tensors
+        grad = grad if grad.stride(-1) == 1 else grad.contiguous()
         n_sinks, scale = sink_k.shape[2], q.shape[-1] ** -0.5
         wanted, given, log_sum = (x.transpose(1, 2)[:, n_sinks:] for x in (grad, out, total))
         to_q, to_k, to_v = (torch.zeros_like(queries) for _ in range(3))

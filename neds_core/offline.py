@@ -38,7 +38,7 @@ def decode(
 
     counts (T, U); valid (T,) bool, False = hidden spike token, no key; clock (T,) int64 bins
     since the segment's marker (used by a clocked model only); spans: (start, stop) bins, for
-    full attention whole segments. attend: None = the model's own, in plain torch; session: row in
+    full attention whole segments. attend: None = the model's own; session: row in
     the model's session table. observed (T, M): z-scores and classes by their index, NaN = hidden, as is
     all of a bin that is not valid; None = spikes alone.
     Returns name -> (n,) z-scores or (n, C) probabilities, rows in the order of the spans. Of a

@@ -67,11 +67,8 @@ def replayed(step: Callable[[], None], device: torch.device) -> Callable[[], Non
     return replay
 
 
-class CudaStreamEngine:
+class _CudaStep:
     """Every modality is one token a bin: a key where it is shown, and a query for what is hidden."""
-
-    window_bins = 0
-    name = "stream-triton-cuda"
 
     def __init__(
         self,
@@ -112,21 +109,13 @@ class CudaStreamEngine:
             self.visible[begin : begin + n_tokens].zero_()
         self.position += n_bins
 
-    def step(self, token: Token) -> np.ndarray:
-        self._ask(token)
-        np.multiply(self.answer.host, self.layout.scale, out=self.values)
-        self.values += self.layout.offset
-        if token.valid:
-            self.observed.say(token.observed, self.values)
-        return self.values
-
     def _ask(self, token: Token) -> None:
         """One bin through the model; its `_read` lies in `answer`."""
         self.counts.host[:] = token.counts
         self.seen.host.fill(np.nan)
         if token.observed is not None:
             self.observed.as_seen(token.observed, self.seen.host)
-            if not self.observed.possible(token.observed):
+            if token.valid and not self.observed.possible(token.observed):
                 self.counts.host.fill(np.nan)
         self.where.host[:] = self.position, token.clock, token.valid
         self.run()
@@ -148,23 +137,6 @@ class CudaStreamEngine:
             x = block.finish(x, self.mixed[None])
         self.answer.down(self._read(model.norm(x)[0]))
 
-    def _n_values(self) -> int:
-        return self.layout.n_values
-
-    def _shown(self, spikes: Tensor, behaviour: Tensor) -> Tensor:
-        """(1 + M,) bool: the tokens that are keys, of those that the bin holds."""
-        return torch.cat([spikes, behaviour])
-
-    def _tokens(self, batch: Batch, hidden: Tensor) -> Tensor:
-        """(1, 1 + M, D); counts that were poisoned poison their token."""
-        return self.model.tokens(batch, hidden[None, None], None)[0]
-
-    def _read(self, x: Tensor) -> Tensor:
-        """(V,): z-scores and probabilities, of tokens (1 + M, D) behind the last norm."""
-        specs = self.model.specs
-        read = [self.model.head(spec.name)(x[m]) for m, spec in enumerate(specs, start=1)]
-        return torch.cat([y.softmax(-1) if spec.kind == "class" else y for spec, y in zip(specs, read, strict=True)])
-
     def _batch(self, seen: Tensor, clock: Tensor, valid: Tensor) -> Batch:
         """This bin as a window of one."""
         traces, classes = {}, {}
@@ -174,6 +146,37 @@ class CudaStreamEngine:
             else:  # what is no class poisons the counts instead: an index beyond the table ends the device
                 classes[spec.name] = value.nan_to_num(0.0).clamp(0, len(spec.classes) - 1).long()[None]
         return Batch(self.counts.on_device[None, None], valid[None], traces, classes, clock[None])
+
+    def _n_values(self) -> int:
+        """Numbers that `_read` gives."""
+        raise NotImplementedError
+
+    def _shown(self, spikes: Tensor, behaviour: Tensor) -> Tensor:
+        """(1 + M,) bool: the tokens that are keys, of those that the bin holds."""
+        raise NotImplementedError
+
+    def _tokens(self, batch: Batch, hidden: Tensor) -> Tensor:
+        """(1, 1 + M, D); counts that were poisoned poison their token."""
+        return self.model.tokens(batch, hidden[None, None], None)[0]
+
+    def _read(self, x: Tensor) -> Tensor:
+        """(V,): what is said, of tokens (1 + M, D) behind the last norm."""
+        raise NotImplementedError
+
+
+class CudaStreamEngine(_CudaStep):
+    """Spikes in, behaviour out; observed behaviour beside the spikes."""
+
+    window_bins = 0
+    name = "stream-triton-cuda"
+
+    def step(self, token: Token) -> np.ndarray:
+        self._ask(token)
+        np.multiply(self.answer.host, self.layout.scale, out=self.values)
+        self.values += self.layout.offset
+        if token.valid:
+            self.observed.say(token.observed, self.values)
+        return self.values
 
     def offline(
         self,
@@ -187,8 +190,20 @@ class CudaStreamEngine:
         shown = None if observed is None else self.observed
         return decoded(self.checkpoint.model, self.layout, counts, valid, clock, reset, shown, observed)
 
+    def _n_values(self) -> int:
+        return self.layout.n_values
 
-class CudaRateEngine(CudaStreamEngine):
+    def _shown(self, spikes: Tensor, behaviour: Tensor) -> Tensor:
+        return torch.cat([spikes, behaviour])
+
+    def _read(self, x: Tensor) -> Tensor:
+        """(V,): z-scores and probabilities, of tokens (1 + M, D) behind the last norm."""
+        specs = self.model.specs
+        read = [self.model.head(spec.name)(x[m]) for m, spec in enumerate(specs, start=1)]
+        return torch.cat([y.softmax(-1) if spec.kind == "class" else y for spec, y in zip(specs, read, strict=True)])
+
+
+class CudaRateEngine(_CudaStep):
     """The encoding direction: behaviour in, the rates expected of the units out; no spike is seen."""
 
     name = "rates-triton-cuda"

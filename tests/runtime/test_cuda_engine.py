@@ -115,7 +115,9 @@ def test_an_impossible_value_poisons_the_bin(
 
     assert not np.isfinite(said).all()
     engine.reset()
-    token = Token(1, 0, counts, valid=True)
+    unseen = engine.step(Token(1, 0, counts, valid=False, observed=np.array(bad, np.float32))).copy()
+    np.testing.assert_array_equal(unseen, fresh.step(Token(1, 0, counts, valid=False)))
+    token = Token(2, 0, counts, valid=True)
     np.testing.assert_array_equal(engine.step(token), fresh.step(token))
 
 
