@@ -66,6 +66,15 @@ VARIANTS = (
         Variant(f"without {name} masks", masks={name: 0.0})
         for name in ("encoding", "decoding", "within_spikes", "within_behaviour", "cross_modal")
     ),
+    *(
+        Variant(f"with {name} masks", masks={name: weight})
+        for name, weight in (
+            ("single_behaviour", 1.0),
+            ("causal_suffix", 1.0),
+            ("spans", 1.0),
+            ("modality_dropout", 0.1),
+        )
+    ),
     Variant("decoding masks only", masks=msgspec.structs.asdict(DECODING)),
     Variant("encoding masks only", masks=msgspec.structs.asdict(ENCODING)),
     Variant("without modality embedding", {"without": ("modality",)}),
