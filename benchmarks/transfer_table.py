@@ -145,6 +145,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         for trials in counts:
             cells = "".join(f"{_cell(gaps[trials, target, c], '+'):>28}" for c in (*CONTROLS, PLAIN))
             out.append(f"{trials or 'all':<8}{'':>28}{cells}")
+    out += ["", *_each_session(result)]
     won = [f"{v['target']}, {v['trials'] or 'all'} trials" for v in result["verdicts"] if v["pretraining_helps"]]
     count = result["sessions_gained"]
     out += ["", f"all three controls beaten (intervals above 0): {'; '.join(won) or 'nowhere'}"]
@@ -154,6 +155,17 @@ def lines(result: dict[str, Any]) -> list[str]:
     )
     minutes = f"{result['cpu_minutes']:.0f} minutes of one core"
     out.append(f"{result['trainings']} rows, {minutes}, of them {result['cpu_minutes_of_trunks']:.0f} for trunks")
+    return out
+
+
+def _each_session(result: dict[str, Any]) -> list[str]:
+    """Every session at the headline's number of trials, target by target."""
+    trials, names = result["sessions_gained"]["trials"], (*CONDITIONS, PLAIN)
+    out = []
+    for target in STATISTICS:
+        mine = [one for one in result["sessions"] if (one["trials"], one["target"]) == (trials, target)]
+        out.append(f"{target.replace('_', ' ') + f', {trials} trials':<34}" + "".join(f"{c:>16}" for c in names))
+        out += [f"{one['session']:<34}" + "".join(f"{one[c]:>16.3f}" for c in names) for one in mine]
     return out
 
 
