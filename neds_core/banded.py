@@ -39,7 +39,7 @@ class Group(NamedTuple):
 
     some: slice | Tensor
     seen: slice | Tensor
-    hidden: Tensor | None = None  # (B, N): hidden tokens have keys all the same, which nobody may meet
+    hidden: Tensor  # (B, N) of all samples: where all tokens have keys, nobody may meet those of hidden ones
 
 
 def groups(hidden: Tensor) -> list[Group]:
@@ -50,7 +50,7 @@ def groups(hidden: Tensor) -> list[Group]:
     patterns, which = hidden.unique(dim=0, return_inverse=True)
     alike = [(which == number).nonzero()[:, 0] for number in range(len(patterns))]
     return [
-        Group(slice(int(s[0]), int(s[0]) + 1) if len(s) == 1 else s, (~pattern).nonzero()[:, 0])
+        Group(slice(int(s[0]), int(s[0]) + 1) if len(s) == 1 else s, (~pattern).nonzero()[:, 0], hidden)
         for s, pattern in zip(alike, patterns, strict=True)
     ]
 
@@ -68,7 +68,7 @@ def blocks(bins: Tensor, band: int, dtype: torch.dtype) -> Iterator[tuple[slice,
 def met_by(group: Group, near: slice, added: Tensor) -> tuple[slice, Tensor] | None:
     """Of its keys those in `near`, and what is added to their scores (1 | B, 1, rows, n); None without any."""
     if isinstance(group.seen, slice):
-        return near, added if group.hidden is None else added + group.hidden[:, None, None, near] * UNMET
+        return near, added + group.hidden[:, None, None, near] * UNMET
     first, last = torch.searchsorted(group.seen, torch.tensor([near.start, near.stop])).tolist()
     return (slice(first, last), added[None, None, :, group.seen[first:last] - near.start]) if last > first else None
 

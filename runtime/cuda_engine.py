@@ -7,6 +7,7 @@ bin. Without a GPU the same steps run on CPU tensors, which is how they are test
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,7 @@ def replayed(step: Callable[[], None], device: torch.device) -> Callable[[], Non
     return replay
 
 
-class _CudaStep:
+class _CudaStep(ABC):
     """Every modality is one token a bin: a key where it is shown, and a query for what is hidden."""
 
     def __init__(
@@ -147,21 +148,21 @@ class _CudaStep:
                 classes[spec.name] = value.nan_to_num(0.0).clamp(0, len(spec.classes) - 1).long()[None]
         return Batch(self.counts.on_device[None, None], valid[None], traces, classes, clock[None])
 
+    @abstractmethod
     def _n_values(self) -> int:
         """Numbers that `_read` gives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _shown(self, spikes: Tensor, behaviour: Tensor) -> Tensor:
         """(1 + M,) bool: the tokens that are keys, of those that the bin holds."""
-        raise NotImplementedError
 
     def _tokens(self, batch: Batch, hidden: Tensor) -> Tensor:
         """(1, 1 + M, D); counts that were poisoned poison their token."""
         return self.model.tokens(batch, hidden[None, None], None)[0]
 
+    @abstractmethod
     def _read(self, x: Tensor) -> Tensor:
         """(V,): what is said, of tokens (1 + M, D) behind the last norm."""
-        raise NotImplementedError
 
 
 class CudaStreamEngine(_CudaStep):
