@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import torch
 
 from benchmarks import machine, rows as finished
 from benchmarks.accuracy_blocks import BLOCKS, Block
-from benchmarks.peers import encoders, poyo_plus
+from benchmarks.peers import classes, encoders, poyo_plus
+from benchmarks.peers.classes import FoldTask
 from benchmarks.peers.task import Fitted, Peer, Setting, Task, bins_of, targets
 from neds_core import bootstrap, encoding_scores, scores
 from runtime import scoring
@@ -29,8 +31,12 @@ from runtime.layout import Layout
 
 Row = dict[str, Any]
 TIMED_STEPS = 200
-VERSION = 3  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
-STATISTICS: dict[str, bootstrap.Statistic] = {"decode": scores.r2_of_sums, "encode": encoding_scores.bits_of_sums}
+VERSION = 4  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
+STATISTICS: dict[str, bootstrap.Statistic] = {
+    "decode": scores.r2_of_sums,
+    "encode": encoding_scores.bits_of_sums,
+    "classify": scores.balanced_accuracy_of_sums,
+}
 
 
 def conditions() -> dict[str, Any]:
@@ -72,7 +78,7 @@ def run(
     finished.ready(out)
     rows = []
     for block in BLOCKS if blocks is None else blocks:
-        task: Task | None = None
+        task: Task | FoldTask | None = None
         for peer in block.peers:
             if not re.search(only, f"{block.recording} {block.task} {block.split} {peer.name}"):
                 continue
@@ -92,7 +98,7 @@ def run(
 
 
 def _setting(
-    done: dict[tuple[Any, ...], Row], block: Block, peer: Peer, quick: bool, task: Task
+    done: dict[tuple[Any, ...], Row], block: Block, peer: Peer, quick: bool, task: Task | FoldTask
 ) -> tuple[Setting, str, float]:
     """What an earlier seed's row chose, or a search; the words for it and its CPU seconds.
 
@@ -107,16 +113,13 @@ def _setting(
     return json.loads(json.dumps(setting)), words, time.process_time() - began
 
 
-def _row(block: Block, task: Task, peer: Peer, seed: int, chosen: tuple[Setting, str, float]) -> Row:
-    """Fit on training + validation, score the test part once."""
+def _row(block: Block, task: Task | FoldTask, peer: Peer, seed: int, chosen: tuple[Setting, str, float]) -> Row:
+    """Fit on training + validation, or on all folds but one in turn; score what was held out once."""
     setting, words, seconds_search = chosen
     began = time.process_time()
     fitted = peer.fit(task, setting, seed)
     seconds = time.process_time() - began
-    test = task.parts.test
-    predicted = fitted.predict(test)
-    sums, points = (_decoded if block.task == "decode" else _encoded)(task, predicted)
-    statistic = STATISTICS[block.task]
+    found = SCORERS[block.task](task, fitted)
     return {
         "peer": peer.name,
         "recording": block.recording,
@@ -129,7 +132,7 @@ def _row(block: Block, task: Task, peer: Peer, seed: int, chosen: tuple[Setting,
         "budget": "quick" if task.quick and not peer.loaded else "full",
         "uses": peer.uses,
         "loaded": peer.loaded,
-        "scores": {output: float(statistic(np.array(s).sum(0))) for output, s in sums.items()} | points,
+        "scores": {output: _value(block.task, found, output) for output in found.sums} | found.points,
         "reference": block.peers[0].name,
         "parameters": fitted.parameters,
         "step_ms": step_ms(task, fitted),
@@ -138,13 +141,36 @@ def _row(block: Block, task: Task, peer: Peer, seed: int, chosen: tuple[Setting,
         "searched": words,
         "setting": setting,
         "machine": conditions(),
-        "sums": sums,
+        "sums": found.sums,
+        "sessions": found.sessions,
     }
 
 
-def _decoded(task: Task, predicted: np.ndarray) -> tuple[dict[str, Any], dict[str, float]]:
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Of what was held out, by output: `sums` of trials for the task's statistic, and scores that have no interval.
+
+    `sessions`: a [mouse, session] of each of the trials, where sessions are more than one.
+    """
+
+    sums: dict[str, list[list[float]]]
+    points: dict[str, float]
+    sessions: dict[str, list[list[int]]]
+
+
+def _value(task: str, found: Scored, output: str) -> float:
+    """The score of all trials; of many sessions the mean of each session's."""
+    sums, statistic = np.array(found.sums[output]), STATISTICS[task]
+    if output not in found.sessions:
+        return float(statistic(sums.sum(0)))
+    session = np.array(found.sessions[output])[:, 1]
+    return float(np.mean([statistic(sums[session == s].sum(0)) for s in np.unique(session)]))
+
+
+def _decoded(task: Task, fitted: Fitted) -> Scored:
     """Sums over trials (or blocks of a continuous recording) of each output; median distance where it is a point."""
     test = task.parts.test
+    predicted = fitted.predict(test)
     bins = bins_of(test)
     segment = np.searchsorted(test.segments[:, 0], bins, side="right")
     trial, y = scoring.groups(segment, test.bin_ns), targets(task, test)
@@ -159,18 +185,42 @@ def _decoded(task: Task, predicted: np.ndarray) -> tuple[dict[str, Any], dict[st
     for group, row in scoring.score_points(plan, {"peer": predicted}, truth, test.bin_ns).items():
         for which in ("all", "moving"):
             points[f"{group} median error {which}, {row['unit']}"] = row[f"peer_median_error_{which}"]
-    return sums, points
+    return Scored(sums, points, {})
 
 
-def _encoded(task: Task, rates: np.ndarray) -> tuple[dict[str, Any], dict[str, float]]:
+def _encoded(task: Task, fitted: Fitted) -> Scored:
     """Bits above the training mean, and spikes, of each test trial."""
     goal = encoders.goal_of(task.parts.development, task.parts.test)
-    return {"bits/spike": goal.sums(goal.of(rates)).tolist()}, {}
+    return Scored({"bits/spike": goal.sums(goal.of(fitted.predict(task.parts.test))).tolist()}, {}, {})
 
 
-def step_ms(task: Task, fitted: Fitted) -> float | None:
+def _classified(task: Task | FoldTask, fitted: Fitted) -> Scored:
+    """Recalls of each held-out trial that has a label."""
+    held = classes.held_out(task)
+    mice = list(dict.fromkeys(mouse for mouse, _ in held))
+    found = Scored({}, {}, {})
+    for number, (mouse, part) in enumerate(held):
+        guess = fitted.predict(part)
+        for q, (name, n_classes) in enumerate(classes.questions(task).items()):
+            label = part.values[name][part.segments[:, 1] - 1]
+            known = label >= 0
+            rows = scores.recall_sums(label[known], guess[known, q], n_classes).tolist()
+            found.sums.setdefault(name, []).extend(rows)
+            if len(held) > 1:
+                found.sessions.setdefault(name, []).extend([[mice.index(mouse), number]] * len(rows))
+    return found
+
+
+SCORERS: dict[str, Callable[[Any, Fitted], Scored]] = {
+    "decode": _decoded,
+    "encode": _encoded,
+    "classify": _classified,
+}
+
+
+def step_ms(task: Task | FoldTask, fitted: Fitted) -> float | None:
     """Median milliseconds of one live bin on one thread, None for a peer that cannot run bin by bin."""
-    if fitted.step is None:
+    if fitted.step is None or isinstance(task, FoldTask):
         return None
     bins = bins_of(task.parts.validation)[:TIMED_STEPS]
     clock, took = task.session.clock(), []

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import (
+    classes,
     drift,
     kalman,
     ndt2,
     neds,
+    neds_classes,
     neds_encoding,
     neds_full,
     place,
@@ -18,7 +20,9 @@ from benchmarks.peers import (
     recurrent,
     reduced_rank,
     regression,
+    targets,
 )
+from benchmarks.peers.classes import FoldTask
 from benchmarks.peers.task import Peer, Task, at_random, chronological
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -32,9 +36,9 @@ class Block:
     """
 
     recording: str
-    task: str  # decode | encode
+    task: str  # decode | encode | classify
     split: str
-    make: Callable[[bool], Task]
+    make: Callable[[bool], Task | FoldTask]
     peers: tuple[Peer, ...]
     inputs: tuple[Path, ...] = ()
     checkpoints: tuple[Path, ...] = ()
@@ -56,6 +60,11 @@ def _block(
 
 def _decode(recording: str, *peers: Peer) -> Block:
     return _block(recording, "decode", "chronological", chronological, "train.toml", peers)
+
+
+def _mice(*peers: Peer) -> Block:
+    sessions = tuple(sorted((EXAMPLES / "steinmetz2019" / "sessions").glob("*.npz")))
+    return Block("steinmetz2019", "classify", "five folds", classes.read, peers, sessions)
 
 
 def _encode(split: str, cut: Callable[[Path, str, bool], Task], *shipped: Peer) -> Block:
@@ -108,4 +117,30 @@ BLOCKS = (
         neds.BLEND_ONE_SEED,
     ),
     _encode("random", at_random),
+    _mice(
+        classes.LOGISTIC,
+        classes.CONSTANT,
+        classes.CONTRASTS,
+        classes.LOGISTIC_BOTH,
+        neds_classes.NEDS_ONLY,
+        neds_classes.NEDS_SINGLE,
+        neds_classes.BLEND,
+        neds_classes.NEDS_TUNED,
+    ),
+    _block(
+        "bci-monkey-20131218",
+        "classify",
+        "chronological",
+        chronological,
+        "train.toml",
+        (
+            targets.LDA_FIVE,
+            classes.CONSTANT,
+            targets.LDA,
+            targets.LDA_CLOCKED,
+            targets.LOGISTIC,
+            targets.NEDS,
+            targets.BLEND,
+        ),
+    ),
 )

@@ -7,10 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import STATISTICS, Row
-from benchmarks.peers import drift, kalman, ndt2, neds, neds_full, recurrent, reduced_rank, regression
+from benchmarks import accuracy_table
+from benchmarks.accuracy import Row
+from benchmarks.peers import (
+    classes,
+    drift,
+    kalman,
+    ndt2,
+    neds,
+    neds_classes,
+    neds_full,
+    recurrent,
+    reduced_rank,
+    regression,
+    targets,
+)
 from benchmarks.peers.task import Peer
-from neds_core import bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +36,8 @@ class Goal:
 
 
 DECODE = ("ibl-dy016", "decode", "chronological")
+MICE = ("steinmetz2019", "classify", "five folds")
+TARGET = ("bci-monkey-20131218", "classify", "chronological")
 CAUSAL = (regression.CAUSAL_RIDGE, reduced_rank.REDUCED_RANK, kalman.KALMAN, recurrent.GRU, ndt2.NDT2)
 ACAUSAL = (regression.ACAUSAL_RIDGE, regression.ACAUSAL_CLOCKED_RIDGE)
 ENCODERS = (
@@ -42,6 +56,11 @@ GOALS = (
         for glm, peers in ENCODERS
         for peer in peers
     ),
+    Goal("NEDS of many mice minus NEDS of one session", MICE, neds_classes.NEDS_TUNED, (neds_classes.NEDS_SINGLE,)),
+    Goal("NEDS of one session minus its unimodal twin", MICE, neds_classes.NEDS_SINGLE, (neds_classes.NEDS_ONLY,)),
+    Goal("NEDS of one session minus logistic", MICE, neds_classes.NEDS_SINGLE, (classes.LOGISTIC,)),
+    Goal("blend minus logistic", MICE, neds_classes.BLEND, (classes.LOGISTIC,)),
+    Goal("NEDS minus the strongest LDA", TARGET, targets.NEDS, (targets.LDA, targets.LDA_CLOCKED, targets.LDA_FIVE)),
 )
 
 
@@ -59,13 +78,9 @@ def judge(rows: list[Row]) -> list[Row]:
             continue
         for output in ours[0]["sums"]:
             best = max(others, key=lambda seeds: np.mean([r["scores"][output] for r in seeds]))
-            gain = bootstrap.paired(_sums(ours, output), _sums(best, output), STATISTICS[goal.block[1]])
+            gain = accuracy_table.minus(ours, best, output, goal.block[1])
             found.append({"goal": goal.words, "output": output, "against": best[0]["peer"], **gain._asdict()})
     return found
-
-
-def _sums(seeds: list[Row], output: str) -> list[np.ndarray]:
-    return [np.array(r["sums"][output]) for r in seeds]
 
 
 def lines(found: list[dict[str, Any]]) -> list[str]:

@@ -9,6 +9,9 @@ import numpy as np
 
 from benchmarks.accuracy import STATISTICS, Row
 from neds_core import bootstrap
+from neds_core.bootstrap import Interval
+
+UNITS = {"decode": "R2", "encode": "bits/spike", "classify": "balanced accuracy"}
 
 
 def pooled(rows: list[Row]) -> list[Row]:
@@ -53,15 +56,33 @@ def _score(seeds: list[Row], reference: list[Row], name: str, task: str) -> dict
     values = [r["scores"][name] for r in seeds]
     if name not in seeds[0]["sums"]:
         return {"value": float(np.mean(values)), "each_seed": values}
-    statistic = STATISTICS[task]
-    ours = [np.array(r["sums"][name]) for r in seeds]
-    value, low, high = bootstrap.pooled(ours, statistic)
+    value, low, high = interval(seeds, name, task)
     row: dict[str, Any] = {"value": value, "ci95": [low, high], "each_seed": values}
     if reference and reference is not seeds:
-        theirs = [np.array(r["sums"][name]) for r in reference]
-        gain, low, high = bootstrap.paired(ours, theirs, statistic)
-        row["minus_reference"] = {"value": gain, "low": low, "high": high}
+        row["minus_reference"] = minus(seeds, reference, name, task)._asdict()
     return row
+
+
+def interval(seeds: list[Row], name: str, task: str) -> Interval:
+    """Mean score over training seeds; of many sessions, mice, sessions and trials are drawn, else trials and seeds."""
+    ours, statistic = _sums(seeds, name), STATISTICS[task]
+    if name not in seeds[0]["sessions"]:
+        return bootstrap.pooled(ours, statistic)
+    mouse, session = np.array(seeds[0]["sessions"][name]).T
+    return bootstrap.hierarchical(np.mean(ours, 0), session, mouse, statistic)
+
+
+def minus(seeds: list[Row], others: list[Row], name: str, task: str) -> Interval:
+    """Mean score over training seeds minus that of the others, paired by trial (see `interval`)."""
+    ours, theirs, statistic = _sums(seeds, name), _sums(others, name), STATISTICS[task]
+    if name not in seeds[0]["sessions"]:
+        return bootstrap.paired(ours, theirs, statistic)
+    mouse, session = np.array(seeds[0]["sessions"][name]).T
+    return bootstrap.hierarchical_paired(np.mean(ours, 0), np.mean(theirs, 0), session, mouse, statistic)
+
+
+def _sums(seeds: list[Row], name: str) -> list[np.ndarray]:
+    return [np.array(r["sums"][name]) for r in seeds]
 
 
 def lines(table: list[Row]) -> list[str]:
@@ -69,8 +90,8 @@ def lines(table: list[Row]) -> list[str]:
     out = []
     for (recording, task, split), group in groupby(table, lambda r: (r["recording"], r["task"], r["split"])):
         rows = list(group)
-        unit = "R2" if task == "decode" else "bits/spike"
-        out += ["", f"{recording}, {task}, {split} split: {unit} on the test part, and minus {rows[0]['reference']}"]
+        head = f"{recording}, {task}, {split} split: {UNITS[task]} of what was held out"
+        out += ["", f"{head}, and minus {rows[0]['reference']}"]
         names = list(rows[0]["scores"])
         head = f"{'peer':35}{'uses':14}" + "".join(f"{n:>40}" if "median" not in n else f"{n:>38}" for n in names)
         out.append(head + f"{'parameters':>12}{'ms/step':>9}{'train s':>9}{'search s':>9}{'seeds':>6}")

@@ -28,7 +28,7 @@ from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, ModelConfig,
 from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
 from neds_core.pretrain import Pretrained
-from neds_core.sources import build
+from neds_core.sources import Source, build
 from neds_core.train import Progress, Training
 
 Row = dict[str, Any]
@@ -154,17 +154,17 @@ def trunk_of(study: Study, bundles: list[Bundle], job: Job, folder: Path) -> Pre
     return trunks.kept(path, others, config, shuffled=job.condition == "shuffled trunk")
 
 
-def start_of(config: TrainConfig, found: Case, trunk: Pretrained | None, seed: int) -> NEDS:
+def start_of(config: TrainConfig, source: Source, trunk: Pretrained | None, seed: int) -> NEDS:
     """The network before its first step."""
     if trunk is None:
-        return build(config, (found.source,), seed)
-    return pretrain.graft(trunk, config, found.source, seed)
+        return build(config, (source,), seed)
+    return pretrain.graft(trunk, config, source, seed)
 
 
 def snapshots(study: Study, job: Job, found: Case, trunk: Pretrained | None) -> list[Row]:
     """Train once; the averaged weights' validation scores and test rows at each snapshot step."""
     config = recipe(study, job.condition, job.trials)
-    training = Training(config, (found.source,), job.seed, start=start_of(config, found, trunk, job.seed))
+    training = Training(config, (found.source,), job.seed, start=start_of(config, found.source, trunk, job.seed))
     taken: list[Row] = []
 
     def look(progress: Progress) -> None:

@@ -90,10 +90,17 @@ def shipped_fit(task: Task, setting: Setting, seed: int) -> Fitted:
 
 
 SHORT_BAND = {"band": 10}
-ONLY_KINDS = ({}, SHORT_BAND, {**SHORT_BAND, "dropout": 0.15}, {**SHORT_BAND, "layers": 3})
-ONLY_FIT = {"steps": 300, "batch": 16}
+ONLY_KINDS = (
+    ({}, 300),
+    (SHORT_BAND, 600),
+    ({**SHORT_BAND, "layers": 3}, 600),
+    ({**SHORT_BAND, "layers": 3, "width": 96}, 600),
+    ({**SHORT_BAND, "layers": 4}, 600),
+)
 ENCODING_ONLY = encoding_peer(
-    "NEDS encoding only", ENCODING, tuple({"model": model, "fit": ONLY_FIT} for model in ONLY_KINDS)
+    "NEDS encoding only",
+    ENCODING,
+    tuple({"model": model, "fit": {"steps": steps, "batch": 16}} for model, steps in ONLY_KINDS),
 )
 MULTI_KINDS: tuple[tuple[Setting, float], ...] = (({}, 50.0), (SHORT_BAND, 50.0), (SHORT_BAND, 20.0))
 MULTI = encoding_peer(

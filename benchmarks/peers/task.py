@@ -41,7 +41,8 @@ class Fitted:
     """A fitted peer.
 
     predict(session) -> (n, V) in units for a decoder, or (n, U) spikes a bin for an encoder; rows follow the
-    segments' bins. step(counts (U,), clock): one live bin, for its cost; None where a peer cannot run live.
+    segments' bins. Of classes: (S, Q) int64, what is guessed of each trial. step(counts (U,), clock): one live bin,
+    for its cost; None where a peer cannot run live.
     `seconds`: what an earlier training took, where the peer was loaded and not trained here.
     """
 
@@ -53,11 +54,14 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """search(task) -> the setting chosen, and what was searched in words; fit(task, setting, seed)."""
+    """search(task) -> the setting chosen, and what was searched in words; fit(task, setting, seed).
+
+    Of a `Task`, or of what else its block is split into.
+    """
 
     name: str
-    search: Callable[[Task], tuple[Setting, str]]
-    fit: Callable[[Task, Setting, int], Fitted]
+    search: Callable[[Any], tuple[Setting, str]]
+    fit: Callable[[Any, Setting, int], Fitted]
     uses: str = ""  # beyond past spikes: "time" in the trial, "future" spikes
     seeds: int = 1
     loaded: bool = False  # from checkpoints that were trained before: the same in a quick table

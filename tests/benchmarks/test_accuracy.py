@@ -97,8 +97,8 @@ def test_rows_of_another_version_are_computed_again(
 def test_every_block_knows_its_files() -> None:
     """The files that its rows depend on are there."""
     for one in accuracy.BLOCKS:
-        assert len(one.inputs) == 2
-        assert one.checkpoints
+        assert len(one.inputs) >= 2
+        assert one.checkpoints or not any(peer.loaded for peer in one.peers)
         keys = {accuracy.key(one, peer, 0, quick=True) for peer in one.peers}
         assert len(keys) == len(one.peers)
 

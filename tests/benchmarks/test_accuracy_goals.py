@@ -18,7 +18,7 @@ def row(peer: str, seed: int, noise: float) -> dict[str, Any]:
     rng = np.random.default_rng([seed, round(100 * noise)])
     y, trial = np.random.default_rng(0).normal(size=600), np.arange(600) // 20
     sums = scores.r2_sums(y, y + noise * rng.normal(size=600), trial)
-    found = {"peer": peer, "seed": seed, "sums": {"wheel_speed": sums.tolist()}}
+    found = {"peer": peer, "seed": seed, "sums": {"wheel_speed": sums.tolist()}, "sessions": {}}
     found["scores"] = {"wheel_speed": float(scores.r2_of_sums(sums.sum(0)))}
     return found | dict(zip(("recording", "task", "split"), accuracy_goals.DECODE, strict=True))
 
