@@ -17,9 +17,19 @@ from neds_core.session import Session
 Guess = Callable[[Session], np.ndarray]  # class of every bin of the session's segments
 
 
-def at_the_end(guess: Guess) -> Callable[[Session], np.ndarray]:
-    """(S, 1) the class that is said at each trial's last bin."""
-    return lambda session: guess(session)[np.cumsum(np.diff(session.segments)) - 1, None]
+def shortest(task: Task) -> int:
+    """Bins that every trial of the recording has."""
+    return int(np.diff(task.session.segments).min())
+
+
+def at_last_common(task: Task, guess: Guess) -> Callable[[Session], np.ndarray]:
+    """(S, 1) the class that is said at the last bin that every trial has: LDA is fitted up to there."""
+
+    def said(session: Session) -> np.ndarray:
+        length = np.diff(session.segments)[:, 0]
+        return guess(session)[np.cumsum(length) - length + shortest(task) - 1, None]
+
+    return said
 
 
 def name_of(task: Task) -> str:
@@ -39,17 +49,12 @@ def from_checkpoint(row: str, kind: str, seeds: int) -> Peer:
 
         if kind == "logistic":
             linear = made.linear[spec.name]
-            return Fitted(at_the_end(guess), int((linear.weight != 0).sum()) + linear.bias.size)
+            return Fitted(at_last_common(task, guess), int((linear.weight != 0).sum()) + linear.bias.size)
         live = decoder(task, made, kind, made.header.record.seconds)
-        return Fitted(at_the_end(guess), live.parameters, live.step, live.seconds)
+        return Fitted(at_last_common(task, guess), live.parameters, live.step, live.seconds)
 
     words = "as shipped: configuration chosen inside the training part, stopped on validation"
     return Peer(row, lambda task: ({}, words), fit, "", seeds, loaded=True)
-
-
-def shortest(task: Task) -> int:
-    """Bins that every trial has."""
-    return int(np.diff(task.session.segments).min())
 
 
 def labels(task: Task) -> np.ndarray:
@@ -71,7 +76,7 @@ def lda(row: str, clocked: bool, fixed: target_lda.Setting | None = None) -> Pee
         chosen, n = target_lda.Setting(**setting), shortest(task)
         made = target_lda.fit(task.parts.development, labels(task), task.scale.kept, chosen, n, clocked=clocked)
         n_parameters = sum(m.coef_.size + m.intercept_.size for m in made.models)
-        return Fitted(at_the_end(made.guess), n_parameters)
+        return Fitted(at_last_common(task, made.guess), n_parameters)
 
     return Peer(row, search, fit, "time" if clocked else "")
 
