@@ -6,6 +6,7 @@ The first 70 % of each session train; nothing is chosen, so nothing stops a trai
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -92,17 +93,18 @@ def kept(path: Path, bundles: list[Bundle], config: PretrainConfig, shuffled: bo
 
 
 def main() -> None:
-    """`python -m benchmarks.trunks`: one NEDS of all sessions for each kind of mask, for the brain-region map."""
+    """`python -m benchmarks.trunks`: a NEDS of all sessions for each kind of mask and seed, for the region map."""
     parser = argparse.ArgumentParser(description="train NEDS on all sessions: multimodal, decoding and encoding masks")
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for regions-KIND.safetensors")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for regions-KIND-seedN.safetensors")
+    parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     bundles = read_folder(given.folder)
-    for kind, masks in MASKS.items():
-        config = config_of(bundles, MODEL, masks, FIT, seed=0)
-        path = given.out / f"regions-{kind}.safetensors"
+    for seed, (kind, masks) in itertools.product(range(given.seeds), MASKS.items()):
+        config = config_of(bundles, MODEL, masks, FIT, seed)
+        path = given.out / f"regions-{kind}-seed{seed}.safetensors"
         header = kept(path, bundles, config).header
         print(
             f"{path}: {header.best_step} steps, validation skill {header.validation_skill:.3f}, {header.seconds:.0f} s"
