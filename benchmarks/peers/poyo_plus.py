@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
+from typing import Any
 
 import torch
 from msgspec.structs import replace as but
@@ -65,7 +66,7 @@ class Network(nn.Module):
         self.bin_s = task.session.bin_ns * 1e-9
         longest = int((task.session.segments[:, 1] - task.session.segments[:, 0]).max())  # a trial is one window
         n_steps = int(-(-longest * self.bin_s // LATENT_STEP_S))
-        self.poyo = POYO(
+        self.poyo: Any = POYO(  # its own annotations are narrower than what it does
             sequence_length=n_steps * LATENT_STEP_S,
             latent_step=LATENT_STEP_S,
             num_latents_per_step=LATENTS,
