@@ -1,4 +1,4 @@
-"""The door to attention: checks what it is given, refuses in one sentence, and picks the kernel by the device.
+"""The door to attention and the layer around it: checks what is given, refuses in one sentence, picks by the device.
 
 CUDA tensors go to Triton, CPU tensors to `kernels.reference`, which is the specification of both.
 """
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from kernels import reference
-from kernels.reference import StreamCache
+from kernels.reference import BlockWeights, StreamCache
 
 HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_WIDTH = 128
 MAX_TOKENS = 1 << 15  # keeps every offset within a head below 2^31
 MAX_BIN_TOKENS = 64  # the queries of a streaming step are one tile
 MAX_SINKS = 64
+MAX_BLOCK_TOKENS, MAX_BLOCK_WIDTH, MAX_BLOCK_MLP = 16, 512, 2048  # a fused layer holds its rows in registers
 
 
 def refuse(unless: bool, why: str) -> None:
@@ -103,6 +104,29 @@ def attention(
         return WindowAttention.apply(q, k, v, position, hidden, band, n_sinks, rows)
 
 
+def _check_bin(
+    cache: StreamCache, heads: int, n_tokens: int, head_width: int, position: Tensor, shown: Tensor
+) -> None:
+    """A cache for T tokens a bin of such heads, and where and what this bin's are."""
+    n, n_sinks = cache.k.shape[1], cache.sink_k.shape[1]
+    for name, x, slots in (
+        ("cache.k", cache.k, n), ("cache.v", cache.v, n), ("cache.sink_k", cache.sink_k, n_sinks),
+        ("cache.sink_v", cache.sink_v, n_sinks),
+    ):  # fmt: skip
+        _check_shape(name, x, (heads, slots, head_width))
+        refuse(x.is_contiguous(), f"{name} is not contiguous; make it so once")
+    rest = {"cache.v": cache.v, "cache.sink_k": cache.sink_k, "cache.sink_v": cache.sink_v}
+    _check_kind({"cache.k": cache.k} | rest, "cache.k")
+    kind = cache.k.dtype
+    refuse(kind in HALF_OR_SINGLE, f"cache.k is {kind}; a streaming step takes float32, float16 or bfloat16")
+    refuse(0 < n_tokens <= MAX_BIN_TOKENS, f"{n_tokens} tokens in a bin; a streaming step takes 1 to {MAX_BIN_TOKENS}")
+    refuse(n >= n_tokens and n % n_tokens == 0, f"a cache of {n} slots holds no whole bins of {n_tokens} tokens")
+    refuse(n_sinks <= MAX_SINKS, f"{n_sinks} sinks; a streaming step takes at most {MAX_SINKS}")
+    _check_shape("cache.visible", cache.visible, (n,), torch.bool)
+    _check_shape("position", position, (1,), torch.int64)
+    _check_shape("shown", shown, (n_tokens,), torch.bool)
+
+
 def stream_attention(
     q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, *, position: Tensor, shown: Tensor, out: Tensor
 ) -> Tensor:
@@ -118,22 +142,8 @@ def stream_attention(
     heads, n_tokens, head_width = q.shape
     for name, x in (("k", k), ("v", v), ("out", out)):
         _check_shape(name, x, (heads, n_tokens, head_width))
-    n, n_sinks = cache.k.shape[1], cache.sink_k.shape[1]
-    for name, x, slots in (
-        ("cache.k", cache.k, n), ("cache.v", cache.v, n), ("cache.sink_k", cache.sink_k, n_sinks),
-        ("cache.sink_v", cache.sink_v, n_sinks),
-    ):  # fmt: skip
-        _check_shape(name, x, (heads, slots, head_width))
-        refuse(x.is_contiguous(), f"{name} is not contiguous; make it so once")
-    _check_kind({"q": q, "k": k, "v": v, "out": out, "cache.k": cache.k, "cache.sink_k": cache.sink_k}, "q")
-    _check_kind({"cache.k": cache.k, "cache.v": cache.v, "cache.sink_v": cache.sink_v}, "cache.k")
-    refuse(q.dtype in HALF_OR_SINGLE, f"q is {q.dtype}; a streaming step takes float32, float16 or bfloat16")
-    refuse(0 < n_tokens <= MAX_BIN_TOKENS, f"{n_tokens} tokens in a bin; a streaming step takes 1 to {MAX_BIN_TOKENS}")
-    refuse(n >= n_tokens and n % n_tokens == 0, f"a cache of {n} slots holds no whole bins of {n_tokens} tokens")
-    refuse(n_sinks <= MAX_SINKS, f"{n_sinks} sinks; a streaming step takes at most {MAX_SINKS}")
-    _check_shape("cache.visible", cache.visible, (n,), torch.bool)
-    _check_shape("position", position, (1,), torch.int64)
-    _check_shape("shown", shown, (n_tokens,), torch.bool)
+    _check_kind({"q": q, "k": k, "v": v, "out": out, "cache.k": cache.k}, "q")
+    _check_bin(cache, heads, n_tokens, head_width, position, shown)
     asks = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     refuse(not asks, "a streaming step has no gradient; call it under torch.no_grad")
     if q.device.type == "cpu":
@@ -143,3 +153,48 @@ def stream_attention(
     with torch.cuda.device(q.device):
         step_call(q, k, v, cache, position=position, shown=shown, out=out).launch()
     return out
+
+
+def block_fits(n_tokens: int, width: int, mlp: int) -> bool:
+    """Whether `stream_block` takes layers of such sizes."""
+    return 0 < n_tokens <= MAX_BLOCK_TOKENS and 0 < width <= MAX_BLOCK_WIDTH and 0 < mlp <= MAX_BLOCK_MLP
+
+
+def stream_block(
+    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
+) -> Tensor:
+    """One layer of a streaming step, fused: see `kernels.reference.stream_block` for the meaning.
+
+    parts (P, T, D) float32, at most 16 tokens and 512 wide; weights with at most 2048 hidden
+    units, of the cache's dtype; position and shown as for `stream_attention`. On a GPU it is
+    three launches that a CUDA graph can capture, after one call outside the graph has compiled
+    them. Gives as many parts as it likes. No gradient. Raises ValueError.
+    """
+    given = {"parts": parts, "position": position, "shown": shown}
+    _check_device(given | cache._asdict() | weights._asdict())
+    refuse(parts.ndim == 3 and parts.shape[0] > 0, f"parts has shape {tuple(parts.shape)}; give it as (P, T, D)")
+    (_, n_tokens, width), mlp, heads = parts.shape, weights.up.shape[0], cache.k.shape[0]
+    refuse(
+        block_fits(n_tokens, width, mlp),
+        f"{n_tokens} tokens, {width} wide, {mlp} hidden units; a fused layer takes at most {MAX_BLOCK_TOKENS}, "
+        f"{MAX_BLOCK_WIDTH} and {MAX_BLOCK_MLP}, so step through the plain layers",
+    )
+    _check_shape("parts", parts, tuple(parts.shape), torch.float32)
+    refuse(parts.is_contiguous(), "parts is not contiguous; call contiguous()")
+    refuse(width % heads == 0, f"a stream {width} wide is not shared evenly by the cache's {heads} heads")
+    shapes = BlockWeights(
+        (width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,), (width,), (width,),
+        (mlp, width), (mlp,), (mlp, width), (width,),
+    )  # fmt: skip
+    for name, x in weights._asdict().items():
+        _check_shape(name, x, getattr(shapes, name), cache.k.dtype)
+        refuse(x.is_contiguous(), f"{name} is not contiguous; make it so once")
+    _check_bin(cache, heads, n_tokens, width // heads, position, shown)
+    asks = torch.is_grad_enabled() and any(x.requires_grad for x in (parts, *weights))
+    refuse(not asks, "a streaming step has no gradient; call it under torch.no_grad")
+    if parts.device.type == "cpu":
+        return reference.stream_block(parts, weights, cache, position=position, shown=shown)
+    from kernels.triton_block import launch_block
+
+    with torch.cuda.device(parts.device):
+        return launch_block(parts, weights, cache, position=position, shown=shown)

@@ -1,4 +1,4 @@
-"""Window and stream attention in plain torch: the specification that the Triton kernels are held to.
+"""Attention and the layer around it in plain torch: the specification that the Triton kernels are held to.
 
 Half precision is computed in float32, float64 stays float64. Rotary embedding: Su et al. 2021
 (RoFormer), half-split layout.
@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+LAYER_NORM_EPS = 1e-5  # of torch's LayerNorm
 QUERY_BLOCK = 128  # rows; bounds the score matrix however many tokens there are
 
 
@@ -30,6 +32,28 @@ class StreamCache(NamedTuple):
     def forget(self) -> None:
         """A cold start: only the sinks remain."""
         self.visible.zero_()
+
+
+class BlockWeights(NamedTuple):
+    """Of one pre-LayerNorm layer, width D and M hidden units: all of one dtype, all contiguous.
+
+    norm_scale, norm_shift (D,) before the attention; qkv (3D, D), out (D, D) as torch's Linear
+    has them; mlp_scale, mlp_shift (D,) before the MLP; up (M, D), and down (M, D): the transpose
+    of a Linear's, so that a hidden unit has a row in both.
+    """
+
+    norm_scale: Tensor
+    norm_shift: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor
+    out: Tensor
+    out_bias: Tensor
+    mlp_scale: Tensor
+    mlp_shift: Tensor
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
 
 
 def make_cache(sink_k: Tensor, sink_v: Tensor, band: int, n_tokens: int) -> StreamCache:
@@ -122,3 +146,24 @@ def stream_attention(
     score = torch.cat([q @ cache.sink_k.to(kind).mT, rotate(q, at) @ cache.k.to(kind).mT], dim=-1)
     met = torch.cat([cache.visible.new_ones(cache.sink_k.shape[1]), cache.visible])
     return out.copy_(softmax(score, met) @ torch.cat([cache.sink_v.to(kind), seen], dim=1))
+
+
+def stream_block(
+    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
+) -> Tensor:
+    """One layer of a streaming step: LayerNorm, QKV, `stream_attention`, projection; LayerNorm, MLP with exact GELU.
+
+    parts (P, T, D) float32: the residual stream is their sum. Writes the cache; returns the
+    parts of the stream behind the layer, here (1, T, D). What attention reads and gives has the
+    weights' dtype, all else is float32.
+    """
+    kind, (_, n_tokens, width) = weights.qkv.dtype, parts.shape
+    w = BlockWeights(*(x.float() for x in weights))
+    x = parts.sum(0)
+    normed = functional.layer_norm(x, (width,), w.norm_scale, w.norm_shift, LAYER_NORM_EPS)
+    qkv = functional.linear(normed, w.qkv, w.qkv_bias).to(kind)
+    q, k, v = qkv.view(n_tokens, 3, cache.k.shape[0], -1).permute(1, 2, 0, 3)
+    mixed = stream_attention(q, k, v, cache, position=position, shown=shown, out=torch.empty_like(q))
+    x = x + functional.linear(mixed.transpose(0, 1).flatten(1).float(), w.out, w.out_bias)
+    normed = functional.layer_norm(x, (width,), w.mlp_scale, w.mlp_shift, LAYER_NORM_EPS)
+    return (x + functional.gelu(functional.linear(normed, w.up, w.up_bias)) @ w.down + w.down_bias)[None]

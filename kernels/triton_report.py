@@ -9,6 +9,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.reference import make_cache
+from kernels.reference import BlockWeights, make_cache
+from kernels.triton_block import block_calls
 from kernels.triton_gradient import gradient_calls
 from kernels.triton_stream import step_call
 from kernels.triton_tiles import Call
@@ -100,11 +102,31 @@ def launches(head_width: int, dtype: torch.dtype, band: int | None, some: bool) 
     yield "stream step", step_call(x, x, x, cache, position=position[:1], shown=hidden[0, :n_tokens], out=x)
 
 
+def block_launches(
+    width: int, heads: int, mlp: int, dtype: torch.dtype, n_tokens: int = 3
+) -> Iterator[tuple[str, Call]]:
+    """The launches of a fused layer behind another one, by name, with 2 s in its cache."""
+    shapes = ((width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,), (width,), (width,),
+              (mlp, width), (mlp,), (mlp, width), (width,))  # fmt: skip
+    weights = BlockWeights(*(torch.empty(shape, dtype=dtype) for shape in shapes))
+    sinks = torch.empty(heads, 3, width // heads, dtype=dtype)
+    position, shown = torch.zeros(1, dtype=torch.int64), torch.zeros(n_tokens, dtype=torch.bool)
+    cache, tokens = make_cache(sinks, sinks, 100, n_tokens), torch.empty(1, n_tokens, width)
+    _, parts = block_calls(tokens, weights, cache, position=position, shown=shown)
+    calls, _ = block_calls(parts, weights, cache, position=position, shown=shown)
+    for name, call in zip(("norm + qkv", "attention + out", "norm + mlp"), calls, strict=True):
+        yield f"{name}, D {width}", call
+
+
+BLOCKS = ((32, 4, 64), (64, 4, 128), (256, 8, 512))  # D, heads and hidden units: the shipped models', the published
+
+
 def table() -> Iterator[str]:
-    """Lines of the report for heads of 32 and a band of 2 s."""
+    """Lines of the report for heads of 32 and a band of 2 s, and for the fused layers of `BLOCKS`."""
     yield f"{'kernel':24}{'dtype':>10}{'sm':>5}{'registers':>11}{'shared B':>10}{'stack B':>9}{'local B':>9}"
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        for name, call in launches(32, dtype, 100, some=False):
+        fused = (block_launches(*sizes, dtype) for sizes in BLOCKS)
+        for name, call in chain(launches(32, dtype, 100, some=False), *fused):
             for capability in CAPABILITIES:
                 used = resources(call, capability)
                 yield (

@@ -13,6 +13,7 @@ from kernels.reference import StreamCache
 from kernels.triton_tiles import (
     LOG2_E,
     Call,
+    Tiles,
     absorb,
     device_frequencies,
     half_block,
@@ -29,21 +30,18 @@ from kernels.triton_tiles import (
 
 
 @jit
-def stream_kernel(
-    p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position, p_shown, p_frequency, p_out,
-    q_h, q_n, k_h, k_n, v_h, v_n, o_h, o_n, scale,
+def attend(
+    i_h, o_t, m_t, p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position, p_shown, p_frequency,
+    q_h, q_n, k_h, k_n, v_h, v_n, scale,
     N: tl.constexpr, S: tl.constexpr, T: tl.constexpr, HALF: tl.constexpr,
     BH: tl.constexpr, BT: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (H,). N ring slots, S sinks, T tokens of this bin. Writes their slots and visibility, and out (H, T, K)."""
-    i_h = tl.program_id(0).to(tl.int64)
+    """Head i_h of a step: writes the bin's slots and their visibility; returns both halves [BT, BH] of its values."""
     p_ring_k += i_h * N * HALF * 2
     p_ring_v += i_h * N * HALF * 2
     b_at = tl.load(p_position)
     o_begin = b_at % (N // T) * T
     # [BT]
-    o_t = tl.arange(0, BT)
-    m_t = o_t < T
     m_shown = tl.load(p_shown + o_t, mask=m_t, other=0).to(tl.int32) != 0
     # [BT, BH]
     b_q1, b_q2 = load_halves(p_q + i_h * q_h, o_t, m_t, q_n, HALF, BH)
@@ -81,24 +79,49 @@ def stream_kernel(
         b_s = tl.where(m_s[None, :], product(b_r1, b_r2, b_c1, b_c2) * scale, float("-inf"))
         b_top, b_sum, b_o1, b_o2 = absorb(b_top, b_sum, b_o1, b_o2, b_s, b_w1, b_w2)
     b_sum = tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
-    store_halves(p_out + i_h * o_h, o_t, m_t, o_n, b_o1 / b_sum, b_o2 / b_sum, HALF, BH)
+    return b_o1 / b_sum, b_o2 / b_sum
+
+
+@jit
+def stream_kernel(
+    p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position, p_shown, p_frequency, p_out,
+    q_h, q_n, k_h, k_n, v_h, v_n, o_h, o_n, scale,
+    N: tl.constexpr, S: tl.constexpr, T: tl.constexpr, HALF: tl.constexpr,
+    BH: tl.constexpr, BT: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr,
+):  # fmt: skip
+    """Grid (H,). N ring slots, S sinks, T tokens of this bin. Writes their slots and visibility, and out (H, T, K)."""
+    i_h = tl.program_id(0).to(tl.int64)
+    o_t = tl.arange(0, BT)
+    m_t = o_t < T
+    b_o1, b_o2 = attend(
+        i_h, o_t, m_t, p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position, p_shown,
+        p_frequency, q_h, q_n, k_h, k_n, v_h, v_n, scale, N, S, T, HALF, BH, BT, BP, BS,
+    )  # fmt: skip
+    store_halves(p_out + i_h * o_h, o_t, m_t, o_n, b_o1, b_o2, HALF, BH)
+
+
+def arguments(
+    q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, position: Tensor, shown: Tensor, size: Tiles
+) -> dict[str, object]:
+    """What `attend` is given; see `kernels.reference.stream_attention`."""
+    n_tokens, head_width = q.shape[1:]
+    n_sinks = cache.sink_k.shape[1]
+    return {
+        "p_q": q, "p_k": k, "p_v": v, "p_ring_k": cache.k, "p_ring_v": cache.v, "p_visible": cache.visible,
+        "p_sink_k": cache.sink_k, "p_sink_v": cache.sink_v, "p_position": position, "p_shown": shown,
+        "p_frequency": device_frequencies(head_width, q.device),
+        "q_h": q.stride(0), "q_n": q.stride(1), "k_h": k.stride(0), "k_n": k.stride(1),
+        "v_h": v.stride(0), "v_n": v.stride(1), "scale": head_width**-0.5 * LOG2_E,
+        "N": cache.k.shape[1], "S": n_sinks, "T": n_tokens,
+        "HALF": head_width // 2, "BH": half_block(head_width), "BS": size.keys,
+        "BT": max(16, next_power_of_2(n_tokens)), "BP": max(16, next_power_of_2(n_sinks)),
+    }  # fmt: skip
 
 
 def step_call(
     q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, *, position: Tensor, shown: Tensor, out: Tensor
 ) -> Call:
     """The launch of one step, for arguments that `kernels.attention` has checked."""
-    heads, n_tokens, head_width = q.shape
-    n_sinks = cache.sink_k.shape[1]
-    size = tiles("stream", head_width, q.dtype)
-    arguments = {
-        "p_q": q, "p_k": k, "p_v": v, "p_ring_k": cache.k, "p_ring_v": cache.v, "p_visible": cache.visible,
-        "p_sink_k": cache.sink_k, "p_sink_v": cache.sink_v, "p_position": position, "p_shown": shown,
-        "p_frequency": device_frequencies(head_width, q.device), "p_out": out,
-        "q_h": q.stride(0), "q_n": q.stride(1), "k_h": k.stride(0), "k_n": k.stride(1),
-        "v_h": v.stride(0), "v_n": v.stride(1), "o_h": out.stride(0), "o_n": out.stride(1),
-        "scale": head_width**-0.5 * LOG2_E, "N": cache.k.shape[1], "S": n_sinks, "T": n_tokens,
-        "HALF": head_width // 2, "BH": half_block(head_width), "BS": size.keys,
-        "BT": max(16, next_power_of_2(n_tokens)), "BP": max(16, next_power_of_2(n_sinks)),
-    }  # fmt: skip
-    return Call(stream_kernel, (heads,), arguments, size.options())
+    size = tiles("stream", q.shape[2], q.dtype)
+    own = {"p_out": out, "o_h": out.stride(0), "o_n": out.stride(1)}
+    return Call(stream_kernel, (q.shape[0],), arguments(q, k, v, cache, position, shown, size) | own, size.options())

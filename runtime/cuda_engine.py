@@ -20,6 +20,8 @@ from kernels.reference import make_cache
 from neds_core import offline
 from neds_core.checkpoint import Checkpoint
 from neds_core.model import NEDS, Batch
+from runtime.cuda_graph import Pair, replayed
+from runtime.fused_layers import FusedLayers
 from runtime.layout import layout
 from runtime.observed import Observed
 from runtime.stream_engine import decoded
@@ -28,44 +30,6 @@ from runtime.token import Token
 from runtime.window_engine import WindowEngine
 
 CUDA = torch.device("cuda")
-
-
-class Pair:
-    """A buffer on the device and its twin on the host, pinned where the device is a GPU."""
-
-    def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.on_device = torch.zeros(n, dtype=dtype, device=device)
-        self.on_host = torch.zeros(n, dtype=dtype, pin_memory=device.type == "cuda")
-        self.host = self.on_host.numpy()  # the same memory
-
-    def up(self) -> None:
-        """Host to device."""
-        self.on_device.copy_(self.on_host, non_blocking=True)
-
-    def down(self, values: Tensor) -> None:
-        """Device to host."""
-        self.on_host.copy_(values, non_blocking=True)
-
-
-def replayed(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A step over static buffers as one launch that ends with its results on the host; on the CPU, the step itself."""
-    if device.type == "cpu":
-        return step
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):  # compiles the kernels, and lets libraries take their memory, before the capture
-            step()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-
-    def replay() -> None:
-        graph.replay()
-        torch.cuda.current_stream(device).synchronize()
-
-    return replay
 
 
 class _CudaStep(ABC):
@@ -77,8 +41,14 @@ class _CudaStep(ABC):
         observed: tuple[str, ...] = (),
         device: torch.device = CUDA,
         attend: Callable[..., Any] = door.stream_attention,
+        fused: bool | None = None,
+        block: Callable[..., Tensor] = door.stream_block,
     ) -> None:
-        """observed: behaviours that a token may show. attend: as `kernels.attention.stream_attention`."""
+        """observed: behaviours that a token may show. attend, block: as `kernels.attention`'s stream_attention, -block.
+
+        fused: a layer is one `block`, else torch's operations around `attend`; None = on a GPU,
+        where `block_fits`.
+        """
         self.checkpoint, self.layout, self.attend = checkpoint, layout(checkpoint), attend
         self.observed = Observed(checkpoint, observed)
         self.model: NEDS = copy.deepcopy(checkpoint.model).to(device)
@@ -95,6 +65,10 @@ class _CudaStep(ABC):
         self.caches = [cache._replace(visible=self.visible) for cache in caches]
         heads, head_width = config.heads, config.width // config.heads
         self.mixed = torch.zeros(heads, n_tokens, head_width, device=device)
+        if fused is None:
+            fused = device.type == "cuda" and door.block_fits(n_tokens, config.width, config.mlp)
+        self.through = FusedLayers(self.model, self.caches, block) if fused else self._plain
+        self.name = type(self).name if fused else f"{type(self).name}-plain"
         self.position = 0
         self.run = replayed(self._run, device)
         self.reset()
@@ -131,12 +105,16 @@ class _CudaStep(ABC):
         position, clock, valid = self.where.on_device.split(1)
         seen, valid = self.seen.on_device, valid != 0
         shown = self._shown(valid, ~seen.isnan() & valid)
-        x = self._tokens(self._batch(seen, clock, valid), ~shown)
-        for block, cache in zip(model.layers, self.caches, strict=True):
+        x = self.through(self._tokens(self._batch(seen, clock, valid), ~shown), position, shown)
+        self.answer.down(self._read(model.norm(x)[0]))
+
+    def _plain(self, x: Tensor, position: Tensor, shown: Tensor) -> Tensor:
+        """Tokens (1, 1 + M, D) through every layer, each as the model has it."""
+        for block, cache in zip(self.model.layers, self.caches, strict=True):
             q, k, v = (part[0] for part in block.heads_of(x))
             self.attend(q, k, v, cache, position=position, shown=shown, out=self.mixed)
             x = block.finish(x, self.mixed[None])
-        self.answer.down(self._read(model.norm(x)[0]))
+        return x
 
     def _batch(self, seen: Tensor, clock: Tensor, valid: Tensor) -> Batch:
         """This bin as a window of one."""
@@ -215,10 +193,12 @@ class CudaRateEngine(_CudaStep):
         observed: tuple[str, ...] | None = None,
         device: torch.device = CUDA,
         attend: Callable[..., Any] = door.stream_attention,
+        fused: bool | None = None,
+        block: Callable[..., Tensor] = door.stream_block,
     ) -> None:
-        """observed: behaviours that a token may show; None = all. attend: as `kernels.attention.stream_attention`."""
+        """observed: behaviours that a token may show; None = all. The rest as in `_CudaStep`."""
         every = tuple(spec.name for spec in checkpoint.specs)
-        super().__init__(checkpoint, every if observed is None else observed, device, attend)
+        super().__init__(checkpoint, every if observed is None else observed, device, attend, fused, block)
 
     def step(self, token: Token) -> np.ndarray:
         """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""

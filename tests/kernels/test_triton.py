@@ -26,7 +26,7 @@ def test_kernels_are_their_specification() -> None:
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
     if not torch.cuda.is_available():
         env["TRITON_INTERPRET"] = "1"
-    checks = [str(HERE / name) for name in ("check_window.py", "check_stream.py")]
+    checks = [str(HERE / name) for name in ("check_window.py", "check_stream.py", "check_block.py")]
 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *checks],

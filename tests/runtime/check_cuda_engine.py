@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import triton_stream
+from kernels import triton_block, triton_stream
 from kernels.reference import StreamCache
 from kernels.triton_gradient import WindowAttention
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.model import NEDS
 from runtime import engine as engines
-from runtime.cuda_engine import CudaStreamEngine, CudaWindowEngine
+from runtime.cuda_engine import CudaRateEngine, CudaStreamEngine, CudaWindowEngine
 from runtime.token import Token
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -37,6 +37,9 @@ def launch(q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, **rest: Tensor) 
     """`kernels.attention.stream_attention`, in Triton on any device."""
     triton_stream.step_call(q, k, v, cache, **rest).launch()
     return rest["out"]
+
+
+BLOCK = triton_block.launch_block  # `kernels.attention.stream_block`, in Triton on any device
 
 
 def window(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: None, n_sinks: int) -> Tensor:
@@ -57,10 +60,11 @@ def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.poisson(0.6, (n, U)).astype(np.uint16), rng.random(n) < 0.8, seen.astype(np.float32)
 
 
-def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint]) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint], fused: bool) -> None:
     """Two bands and more of bins with dropouts, observed behaviour, skipped bins and a cold start far away."""
     checkpoint, n = make_checkpoint(band=BAND, clock_bins=4), 2 * BAND + 2
-    engine = CudaStreamEngine(checkpoint, observed=BOTH, device=DEVICE, attend=launch)
+    engine = CudaStreamEngine(checkpoint, observed=BOTH, device=DEVICE, attend=launch, fused=fused, block=BLOCK)
     counts, valid, seen = drawn(n)
     clock, reset = np.arange(n), np.arange(n) == n - 2
     skipped = np.isin(np.arange(n), (4, 5))
@@ -77,6 +81,23 @@ def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint]) -> None:
 
     expected = engine.offline(counts, valid, clock, reset, seen)
     np.testing.assert_allclose(in_z(engine, streamed[~skipped]), in_z(engine, expected[~skipped]), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", [CudaStreamEngine, CudaRateEngine])
+def test_fused_is_plain(make_checkpoint: Callable[..., Checkpoint], kind: type[CudaStreamEngine]) -> None:
+    """Both directions: the fused layers say what torch's own operations say, from a far start."""
+    checkpoint, n = make_checkpoint(band=BAND, clock_bins=4), BAND + 2
+    fused, plain = (kind(checkpoint, BOTH, DEVICE, fused=fused, block=BLOCK) for fused in (True, False))
+    counts, valid, seen = drawn(n, seed=1)
+    for engine in (fused, plain):
+        engine.reset(FAR)
+    for t in range(n):
+        token = Token(t, 0, counts[t], bool(valid[t]), clock=t, observed=seen[t])
+
+        mine, theirs = fused.step(token), plain.step(token)
+
+        np.testing.assert_allclose(mine, theirs, **CLOSE)
+    assert (fused.name, plain.name) == (kind.name, f"{kind.name}-plain")
 
 
 def test_window_is_offline(make_checkpoint: Callable[..., Checkpoint], make_neds: Callable[..., NEDS]) -> None:

@@ -68,7 +68,12 @@ def plain(engine: Stream, values: np.ndarray) -> np.ndarray:
     return (values - engine.layout.offset) / engine.layout.scale
 
 
-@pytest.mark.parametrize("pair", [decoders, encoders])
+def fused_decoders(checkpoint: Checkpoint) -> tuple[CudaStreamEngine, StreamEngine]:
+    """The GPU's with its layers packed for the fused step, which on the CPU is the specification."""
+    return CudaStreamEngine(checkpoint, BOTH, CPU, fused=True), StreamEngine(checkpoint, observed=BOTH)
+
+
+@pytest.mark.parametrize("pair", [decoders, encoders, fused_decoders])
 @settings(max_examples=10)
 @given(
     n=st.integers(1, 25),
