@@ -1,4 +1,4 @@
-"""The door to attention and the layer around it: checks what is given, refuses in one sentence, picks by the device.
+"""The door to attention: checks what it is given, refuses in one sentence, and picks the kernel by the device.
 
 CUDA tensors go to Triton, CPU tensors to `kernels.reference`, which is the specification of both.
 """
@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from kernels import reference
-from kernels.reference import BlockWeights, StreamCache
+from kernels.reference import StreamCache
 
 HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_WIDTH = 128
 MAX_TOKENS = 1 << 15  # keeps every offset within a head below 2^31
 MAX_BIN_TOKENS = 64  # the queries of a streaming step are one tile
 MAX_SINKS = 64
-MAX_BLOCK_TOKENS, MAX_BLOCK_WIDTH, MAX_BLOCK_MLP = 16, 512, 2048  # a fused layer holds its rows in registers
 
 
 def refuse(unless: bool, why: str) -> None:
@@ -27,7 +26,7 @@ def refuse(unless: bool, why: str) -> None:
         raise ValueError(why)
 
 
-def _check_device(tensors: dict[str, Tensor]) -> None:
+def check_device(tensors: dict[str, Tensor]) -> None:
     """All on one device that has a kernel."""
     devices = {x.device for x in tensors.values()}
     refuse(len(devices) == 1, f"attention is given tensors on {sorted(map(str, devices))}; move them to one device")
@@ -38,7 +37,7 @@ def _check_device(tensors: dict[str, Tensor]) -> None:
         refuse(found, f"attention on {device} needs triton, which is not installed; install it or use the CPU")
 
 
-def _check_kind(tensors: dict[str, Tensor], name: str) -> None:
+def check_kind(tensors: dict[str, Tensor], name: str) -> None:
     """Floating tensors of one dtype that the device's kernel takes, heads contiguous."""
     kind, device = tensors[name].dtype, tensors[name].device
     allowed = (*HALF_OR_SINGLE, torch.float64) if device.type == "cpu" else HALF_OR_SINGLE
@@ -51,7 +50,7 @@ def _check_kind(tensors: dict[str, Tensor], name: str) -> None:
     refuse(even, f"a head is {width} wide, attention takes even widths up to {MAX_HEAD_WIDTH}; change the heads")
 
 
-def _check_shape(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+def check_shape(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
     refuse(x.shape == shape, f"{name} has shape {tuple(x.shape)}, the other arguments ask for {shape}")
     refuse(dtype is None or x.dtype == dtype, f"{name} is {x.dtype}, attention takes {dtype}; cast it")
     refuse(
@@ -81,19 +80,19 @@ def attention(
     given = {"q": q, "k": k, "v": v, "position": position, "hidden": hidden}
     if rows is not None:
         given["rows"] = rows
-    _check_device(given)
+    check_device(given)
     refuse(q.ndim == 4 and k.ndim == 4, f"q has {q.ndim} and k {k.ndim} axes; give both as (B, H, N, K)")
     n_batch, heads, n_rows, head_width = q.shape
     n = k.shape[2]
     refuse(min(*q.shape, n) > 0 and n <= MAX_TOKENS, f"a window of {n} tokens; attention takes 1 to {MAX_TOKENS}")
-    _check_shape("k", k, (n_batch, heads, n, head_width))
-    _check_shape("v", v, (n_batch, heads, n, head_width))
-    _check_kind({"q": q, "k": k, "v": v}, "q")
-    _check_shape("position", position, (n,), torch.int64)
-    _check_shape("hidden", hidden, (n_batch, n), torch.bool)
+    check_shape("k", k, (n_batch, heads, n, head_width))
+    check_shape("v", v, (n_batch, heads, n, head_width))
+    check_kind({"q": q, "k": k, "v": v}, "q")
+    check_shape("position", position, (n,), torch.int64)
+    check_shape("hidden", hidden, (n_batch, n), torch.bool)
     refuse(rows is not None or n_rows == n, f"q holds {n_rows} of {n} tokens; say which in rows")
     if rows is not None:
-        _check_shape("rows", rows, (n_rows,), torch.int64)
+        check_shape("rows", rows, (n_rows,), torch.int64)
     refuse(band is None or band >= 1, f"a band of {band} bins meets nothing; give at least 1, or None for every bin")
     refuse(0 <= n_sinks <= n, f"{n_sinks} sinks in a window of {n} tokens; give 0 to {n}")
     if q.device.type == "cpu":
@@ -104,27 +103,25 @@ def attention(
         return WindowAttention.apply(q, k, v, position, hidden, band, n_sinks, rows)
 
 
-def _check_bin(
-    cache: StreamCache, heads: int, n_tokens: int, head_width: int, position: Tensor, shown: Tensor
-) -> None:
+def check_bin(cache: StreamCache, heads: int, n_tokens: int, head_width: int, position: Tensor, shown: Tensor) -> None:
     """A cache for T tokens a bin of such heads, and where and what this bin's are."""
     n, n_sinks = cache.k.shape[1], cache.sink_k.shape[1]
     for name, x, slots in (
         ("cache.k", cache.k, n), ("cache.v", cache.v, n), ("cache.sink_k", cache.sink_k, n_sinks),
         ("cache.sink_v", cache.sink_v, n_sinks),
     ):  # fmt: skip
-        _check_shape(name, x, (heads, slots, head_width))
+        check_shape(name, x, (heads, slots, head_width))
         refuse(x.is_contiguous(), f"{name} is not contiguous; make it so once")
     rest = {"cache.v": cache.v, "cache.sink_k": cache.sink_k, "cache.sink_v": cache.sink_v}
-    _check_kind({"cache.k": cache.k} | rest, "cache.k")
+    check_kind({"cache.k": cache.k} | rest, "cache.k")
     kind = cache.k.dtype
     refuse(kind in HALF_OR_SINGLE, f"cache.k is {kind}; a streaming step takes float32, float16 or bfloat16")
     refuse(0 < n_tokens <= MAX_BIN_TOKENS, f"{n_tokens} tokens in a bin; a streaming step takes 1 to {MAX_BIN_TOKENS}")
     refuse(n >= n_tokens and n % n_tokens == 0, f"a cache of {n} slots holds no whole bins of {n_tokens} tokens")
     refuse(n_sinks <= MAX_SINKS, f"{n_sinks} sinks; a streaming step takes at most {MAX_SINKS}")
-    _check_shape("cache.visible", cache.visible, (n,), torch.bool)
-    _check_shape("position", position, (1,), torch.int64)
-    _check_shape("shown", shown, (n_tokens,), torch.bool)
+    check_shape("cache.visible", cache.visible, (n,), torch.bool)
+    check_shape("position", position, (1,), torch.int64)
+    check_shape("shown", shown, (n_tokens,), torch.bool)
 
 
 def stream_attention(
@@ -137,13 +134,13 @@ def stream_attention(
     outside the graph has compiled it; position and shown are read on the device. No gradient.
     Raises ValueError.
     """
-    _check_device({"q": q, "k": k, "v": v, "position": position, "shown": shown, "out": out} | cache._asdict())
+    check_device({"q": q, "k": k, "v": v, "position": position, "shown": shown, "out": out} | cache._asdict())
     refuse(q.ndim == 3, f"q has {q.ndim} axes; give it as (H, T, K)")
     heads, n_tokens, head_width = q.shape
     for name, x in (("k", k), ("v", v), ("out", out)):
-        _check_shape(name, x, (heads, n_tokens, head_width))
-    _check_kind({"q": q, "k": k, "v": v, "out": out, "cache.k": cache.k}, "q")
-    _check_bin(cache, heads, n_tokens, head_width, position, shown)
+        check_shape(name, x, (heads, n_tokens, head_width))
+    check_kind({"q": q, "k": k, "v": v, "out": out, "cache.k": cache.k}, "q")
+    check_bin(cache, heads, n_tokens, head_width, position, shown)
     asks = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     refuse(not asks, "a streaming step has no gradient; call it under torch.no_grad")
     if q.device.type == "cpu":
@@ -153,48 +150,3 @@ def stream_attention(
     with torch.cuda.device(q.device):
         step_call(q, k, v, cache, position=position, shown=shown, out=out).launch()
     return out
-
-
-def block_fits(n_tokens: int, width: int, mlp: int) -> bool:
-    """Whether `stream_block` takes layers of such sizes."""
-    return 0 < n_tokens <= MAX_BLOCK_TOKENS and 0 < width <= MAX_BLOCK_WIDTH and 0 < mlp <= MAX_BLOCK_MLP
-
-
-def stream_block(
-    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
-) -> Tensor:
-    """One layer of a streaming step, fused: see `kernels.reference.stream_block` for the meaning.
-
-    parts (P, T, D) float32, at most 16 tokens and 512 wide; weights with at most 2048 hidden
-    units, of the cache's dtype; position and shown as for `stream_attention`. On a GPU it is
-    three launches that a CUDA graph can capture, after one call outside the graph has compiled
-    them. Gives as many parts as it likes. No gradient. Raises ValueError.
-    """
-    given = {"parts": parts, "position": position, "shown": shown}
-    _check_device(given | cache._asdict() | weights._asdict())
-    refuse(parts.ndim == 3 and parts.shape[0] > 0, f"parts has shape {tuple(parts.shape)}; give it as (P, T, D)")
-    (_, n_tokens, width), mlp, heads = parts.shape, weights.up.shape[0], cache.k.shape[0]
-    refuse(
-        block_fits(n_tokens, width, mlp),
-        f"{n_tokens} tokens, {width} wide, {mlp} hidden units; a fused layer takes at most {MAX_BLOCK_TOKENS}, "
-        f"{MAX_BLOCK_WIDTH} and {MAX_BLOCK_MLP}, so step through the plain layers",
-    )
-    _check_shape("parts", parts, tuple(parts.shape), torch.float32)
-    refuse(parts.is_contiguous(), "parts is not contiguous; call contiguous()")
-    refuse(width % heads == 0, f"a stream {width} wide is not shared evenly by the cache's {heads} heads")
-    shapes = BlockWeights(
-        (width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,), (width,), (width,),
-        (mlp, width), (mlp,), (mlp, width), (width,),
-    )  # fmt: skip
-    for name, x in weights._asdict().items():
-        _check_shape(name, x, getattr(shapes, name), cache.k.dtype)
-        refuse(x.is_contiguous(), f"{name} is not contiguous; make it so once")
-    _check_bin(cache, heads, n_tokens, width // heads, position, shown)
-    asks = torch.is_grad_enabled() and any(x.requires_grad for x in (parts, *weights))
-    refuse(not asks, "a streaming step has no gradient; call it under torch.no_grad")
-    if parts.device.type == "cpu":
-        return reference.stream_block(parts, weights, cache, position=position, shown=shown)
-    from kernels.triton_block import launch_block
-
-    with torch.cuda.device(parts.device):
-        return launch_block(parts, weights, cache, position=position, shown=shown)

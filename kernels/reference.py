@@ -56,6 +56,38 @@ class BlockWeights(NamedTuple):
     down_bias: Tensor
 
 
+class TokenTables(NamedTuple):
+    """What a bin's tokens are made of, for U units, M behaviours and width D; float32 and int64.
+
+    A shown spike token is base[0] + sum of sqrt(count) rows (U, D); a shown trace m is base[m] + value shown[first[m]],
+    a shown class base[m] + shown[first[m] + class] of n_classes[m], which is 0 for a trace; a hidden token is
+    hidden[m]. base and hidden are (1 + M, D), shown (R, D), first and n_classes (M,). Each also has the row of codes
+    (C, D) of the bin's clock + 1, at most the last.
+    """
+
+    rows: Tensor
+    base: Tensor
+    hidden: Tensor
+    shown: Tensor
+    first: Tensor
+    n_classes: Tensor
+    codes: Tensor
+
+
+class ReadOut(NamedTuple):
+    """Last norm (D,) twice, and V linear outputs: weight (V, D), bias (V,), of token (V,) int64.
+
+    group (V,) int64: outputs of one group 0, 1, ... are logits of a class; -1 = no class.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    weight: Tensor
+    bias: Tensor
+    token: Tensor
+    group: Tensor
+
+
 def make_cache(sink_k: Tensor, sink_v: Tensor, band: int, n_tokens: int) -> StreamCache:
     """An empty cache of `band` bins with n_tokens tokens each, beside sinks (H, S, K), on their device."""
     heads, _, head_width = sink_k.shape
@@ -167,3 +199,34 @@ def stream_block(
     x = x + functional.linear(mixed.transpose(0, 1).flatten(1).float(), w.out, w.out_bias)
     normed = functional.layer_norm(x, (width,), w.mlp_scale, w.mlp_shift, LAYER_NORM_EPS)
     return (x + functional.gelu(functional.linear(normed, w.up, w.up_bias)) @ w.down + w.down_bias)[None]
+
+
+def stream_tokens(
+    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, shown: Tensor
+) -> Tensor:
+    """A bin's tokens: the parts of a sum, here (1, 1 + M, D).
+
+    counts (U,) float32; seen (M,) float32, NaN = hidden; where (3,) int64: position, clock and whether the bin is
+    valid; spikes: whether their token may be shown. Writes shown (1 + M,) bool. Counts that are NaN poison every token
+    that depends on them, and all where spikes are hidden.
+    """
+    clock, valid = where[1], where[2] != 0
+    shown.copy_(torch.cat([valid[None] & spikes, ~seen.isnan() & valid]))
+    row = tables.first + seen.nan_to_num(0.0).clamp(min=0).minimum((tables.n_classes - 1).clamp(min=0)).long()
+    told = torch.where(tables.n_classes > 0, 1.0, seen.nan_to_num(0.0, torch.inf, -torch.inf))
+    behaviour = told[:, None] * tables.shown[row]
+    token = tables.base + torch.cat([(counts.sqrt() @ tables.rows)[None], behaviour])
+    x = torch.where(shown[:, None], token, tables.hidden) + tables.codes[(clock + 1).clamp(0, len(tables.codes) - 1)]
+    return (x if spikes else x + counts.sum() * 0.0)[None]
+
+
+def stream_read(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Tensor:
+    """Outputs (V,) of the stream, the sum of parts (P, T, D), behind the last norm: softmax within a group, or exp."""
+    x = functional.layer_norm(parts.sum(0), head.scale.shape, head.scale, head.shift, LAYER_NORM_EPS)
+    y = (x[head.token] * head.weight).sum(1) + head.bias
+    if rates:
+        return out.copy_(y.exp())
+    same = head.group[:, None] == head.group
+    top = torch.where(same, y, -torch.inf).amax(1)
+    total = torch.where(same, (y - top[:, None]).exp(), 0.0).sum(1)
+    return out.copy_(torch.where(head.group >= 0, (y - top).exp() / total, y))

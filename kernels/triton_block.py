@@ -1,4 +1,4 @@
-"""A layer of a streaming step in three Triton launches: LayerNorm and QKV, attention and output projection, and the MLP.
+"""A layer of a streaming step in three Triton launches: norm and QKV, attention and output projection, norm and MLP.
 
 Specification: `kernels.reference.stream_block`. The residual stream is a sum of parts (P, T, D) float32, which whoever
 reads it adds in their order: one part a head after the attention, one a slice of hidden units after the MLP, so that
@@ -109,7 +109,7 @@ def mixing_kernel(
     BH: tl.constexpr, BT: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr,
     P: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """Grid (H,). A head's attention, times its columns of w (D, D): its part of out (H, T, D), stream and bias in it."""
+    """Grid (H,). A head's attention times its columns of w (D, D): a part of out (H, T, D), stream and bias in it."""
     i_h = tl.program_id(0)
     o_t = tl.arange(0, BT)
     m_t = o_t < T

@@ -18,8 +18,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.reference import BlockWeights, make_cache
+from kernels.reference import BlockWeights, ReadOut, TokenTables, make_cache
 from kernels.triton_block import block_calls
+from kernels.triton_ends import read_call, token_call
 from kernels.triton_gradient import gradient_calls
 from kernels.triton_stream import step_call
 from kernels.triton_tiles import Call
@@ -102,35 +103,41 @@ def launches(head_width: int, dtype: torch.dtype, band: int | None, some: bool) 
     yield "stream step", step_call(x, x, x, cache, position=position[:1], shown=hidden[0, :n_tokens], out=x)
 
 
-def block_launches(
+def step_launches(
     width: int, heads: int, mlp: int, dtype: torch.dtype, n_tokens: int = 3
 ) -> Iterator[tuple[str, Call]]:
-    """The launches of a fused layer behind another one, by name, with 2 s in its cache."""
+    """The launches of a fused step by name: 449 units to tokens, a layer with 2 s in its cache, the read-out."""
     shapes = ((width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,), (width,), (width,),
               (mlp, width), (mlp,), (mlp, width), (width,))  # fmt: skip
     weights = BlockWeights(*(torch.empty(shape, dtype=dtype) for shape in shapes))
     sinks = torch.empty(heads, 3, width // heads, dtype=dtype)
-    position, shown = torch.zeros(1, dtype=torch.int64), torch.zeros(n_tokens, dtype=torch.bool)
-    cache, tokens = make_cache(sinks, sinks, 100, n_tokens), torch.empty(1, n_tokens, width)
-    _, parts = block_calls(tokens, weights, cache, position=position, shown=shown)
-    calls, _ = block_calls(parts, weights, cache, position=position, shown=shown)
+    where, shown = torch.zeros(3, dtype=torch.int64), torch.zeros(n_tokens, dtype=torch.bool)
+    n_seen, n_units = n_tokens - 1, 449
+    index, rows = torch.zeros(n_seen, dtype=torch.int64), [torch.empty(n, width) for n in (n_units, n_tokens, n_tokens)]
+    tables = TokenTables(*rows, torch.empty(n_seen, width), index, index, torch.empty(48, width))
+    cache = make_cache(sinks, sinks, 100, n_tokens)
+    call, parts = token_call(torch.empty(n_units), torch.empty(n_seen), where, tables, spikes=True, shown=shown)
+    yield f"bin to tokens, D {width}", call
+    calls, parts = block_calls(parts, weights, cache, position=where[:1], shown=shown)
     for name, call in zip(("norm + qkv", "attention + out", "norm + mlp"), calls, strict=True):
         yield f"{name}, D {width}", call
+    head = ReadOut(*(torch.empty(width) for _ in "ab"), torch.empty(n_seen, width), torch.empty(n_seen), index, index)
+    yield f"norm + read-out, D {width}", read_call(parts, head, rates=False, out=torch.empty(n_seen))
 
 
-BLOCKS = ((32, 4, 64), (64, 4, 128), (256, 8, 512))  # D, heads and hidden units: the shipped models', the published
+STEPS = ((32, 4, 64), (64, 4, 128), (256, 8, 512))  # D, heads and hidden units: the shipped models', the published
 
 
 def table() -> Iterator[str]:
-    """Lines of the report for heads of 32 and a band of 2 s, and for the fused layers of `BLOCKS`."""
-    yield f"{'kernel':24}{'dtype':>10}{'sm':>5}{'registers':>11}{'shared B':>10}{'stack B':>9}{'local B':>9}"
+    """Lines of the report for heads of 32 and a band of 2 s, and for the fused steps of `STEPS`."""
+    yield f"{'kernel':28}{'dtype':>10}{'sm':>5}{'registers':>11}{'shared B':>10}{'stack B':>9}{'local B':>9}"
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        fused = (block_launches(*sizes, dtype) for sizes in BLOCKS)
+        fused = (step_launches(*sizes, dtype) for sizes in STEPS)
         for name, call in chain(launches(32, dtype, 100, some=False), *fused):
             for capability in CAPABILITIES:
                 used = resources(call, capability)
                 yield (
-                    f"{name:24}{TYPES[dtype]:>10}{capability:>5}"
+                    f"{name:28}{TYPES[dtype]:>10}{capability:>5}"
                     f"{used.registers:>11}{used.shared:>10}{used.stack:>9}{used.local:>9}"
                 )
 

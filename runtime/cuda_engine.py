@@ -21,7 +21,7 @@ from neds_core import offline
 from neds_core.checkpoint import Checkpoint
 from neds_core.model import NEDS, Batch
 from runtime.cuda_graph import Pair, replayed
-from runtime.fused_layers import FusedLayers
+from runtime.fused_step import FusedStep, Kernels, fits
 from runtime.layout import layout
 from runtime.observed import Observed
 from runtime.stream_engine import decoded
@@ -42,20 +42,19 @@ class _CudaStep(ABC):
         device: torch.device = CUDA,
         attend: Callable[..., Any] = door.stream_attention,
         fused: bool | None = None,
-        block: Callable[..., Tensor] = door.stream_block,
+        kernels: Kernels | None = None,
     ) -> None:
-        """observed: behaviours that a token may show. attend, block: as `kernels.attention`'s stream_attention, -block.
+        """observed: behaviours that a token may show. attend: as `kernels.attention.stream_attention`.
 
-        fused: a layer is one `block`, else torch's operations around `attend`; None = on a GPU,
-        where `block_fits`.
+        fused: `kernels` alone, else torch's operations around `attend`; None = on a GPU, where it fits.
         """
         self.checkpoint, self.layout, self.attend = checkpoint, layout(checkpoint), attend
         self.observed = Observed(checkpoint, observed)
         self.model: NEDS = copy.deepcopy(checkpoint.model).to(device)
         config, n_tokens = self.model.config, 1 + len(checkpoint.specs)
-        self.counts = Pair(len(checkpoint.units), torch.float32, device)
-        self.seen = Pair(len(checkpoint.specs), torch.float32, device)  # NaN = hidden
-        self.where = Pair(3, torch.int64, device)  # position, clock, whether the bin is valid
+        self.asked = Pair(24 + 4 * (len(checkpoint.specs) + len(checkpoint.units)), torch.uint8, device)
+        self.where, self.seen, self.counts = self._views(self.asked.on_device)
+        self.host_where, self.host_seen, self.host_counts = (x.numpy() for x in self._views(self.asked.on_host))
         n_values = self._n_values()
         self.answer = Pair(n_values, torch.float32, device)
         self.values = np.zeros(n_values, np.float32)
@@ -65,13 +64,21 @@ class _CudaStep(ABC):
         self.caches = [cache._replace(visible=self.visible) for cache in caches]
         heads, head_width = config.heads, config.width // config.heads
         self.mixed = torch.zeros(heads, n_tokens, head_width, device=device)
+        rates = isinstance(self, CudaRateEngine)
         if fused is None:
-            fused = device.type == "cuda" and door.block_fits(n_tokens, config.width, config.mlp)
-        self.through = FusedLayers(self.model, self.caches, block) if fused else self._plain
+            fused = device.type == "cuda" and fits(self.model, rates=rates)
+        made = kernels or Kernels()
+        self.fused = FusedStep(self.model, self.caches, rates=rates, kernels=made) if fused else None
         self.name = type(self).name if fused else f"{type(self).name}-plain"
         self.position = 0
         self.run = replayed(self._run, device)
         self.reset()
+
+    def _views(self, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the bytes of a bin: position, clock and validity; behaviour (M,), NaN = hidden; counts (U,)."""
+        values = asked[24:].view(torch.float32)
+        n_seen = len(self.checkpoint.specs)
+        return asked[:24].view(torch.int64), values[:n_seen], values[n_seen:]
 
     def reset(self, position: int = 0) -> None:
         self.visible.zero_()
@@ -86,35 +93,38 @@ class _CudaStep(ABC):
 
     def _ask(self, token: Token) -> None:
         """One bin through the model; its `_read` lies in `answer`."""
-        self.counts.host[:] = token.counts
-        self.seen.host.fill(np.nan)
+        self.host_counts[:] = token.counts
+        self.host_seen.fill(np.nan)
         if token.observed is not None:
-            self.observed.as_seen(token.observed, self.seen.host)
+            self.observed.as_seen(token.observed, self.host_seen)
             if token.valid and not self.observed.possible(token.observed):
-                self.counts.host.fill(np.nan)
-        self.where.host[:] = self.position, token.clock, token.valid
+                self.host_counts.fill(np.nan)
+        self.host_where[:] = self.position, token.clock, token.valid
         self.run()
         self.position += 1
 
     @torch.inference_mode()
     def _run(self) -> None:
-        """One bin, from the buffers on the host to the values on the host; reads no number on the way."""
-        model = self.model
-        for pair in (self.counts, self.seen, self.where):
-            pair.up()
-        position, clock, valid = self.where.on_device.split(1)
-        seen, valid = self.seen.on_device, valid != 0
-        shown = self._shown(valid, ~seen.isnan() & valid)
-        x = self.through(self._tokens(self._batch(seen, clock, valid), ~shown), position, shown)
-        self.answer.down(self._read(model.norm(x)[0]))
+        """One bin, from the buffer on the host to the values on the host; reads no number on the way."""
+        self.asked.up()
+        if self.fused is not None:
+            self.fused(self.counts, self.seen, self.where, self.answer.on_device)
+            self.answer.down(self.answer.on_device)
+        else:
+            self.answer.down(self._plain())
 
-    def _plain(self, x: Tensor, position: Tensor, shown: Tensor) -> Tensor:
-        """Tokens (1, 1 + M, D) through every layer, each as the model has it."""
-        for block, cache in zip(self.model.layers, self.caches, strict=True):
+    def _plain(self) -> Tensor:
+        """The same in torch's operations, as the model has them; the values."""
+        model = self.model
+        position, clock, valid = self.where.split(1)
+        valid = valid != 0
+        shown = self._shown(valid, ~self.seen.isnan() & valid)
+        x = self._tokens(self._batch(self.seen, clock, valid), ~shown)
+        for block, cache in zip(model.layers, self.caches, strict=True):
             q, k, v = (part[0] for part in block.heads_of(x))
             self.attend(q, k, v, cache, position=position, shown=shown, out=self.mixed)
             x = block.finish(x, self.mixed[None])
-        return x
+        return self._read(model.norm(x)[0])
 
     def _batch(self, seen: Tensor, clock: Tensor, valid: Tensor) -> Batch:
         """This bin as a window of one."""
@@ -124,7 +134,7 @@ class _CudaStep(ABC):
                 traces[spec.name] = value[None]
             else:  # what is no class poisons the counts instead: an index beyond the table ends the device
                 classes[spec.name] = value.nan_to_num(0.0).clamp(0, len(spec.classes) - 1).long()[None]
-        return Batch(self.counts.on_device[None, None], valid[None], traces, classes, clock[None])
+        return Batch(self.counts[None, None], valid[None], traces, classes, clock[None])
 
     @abstractmethod
     def _n_values(self) -> int:
@@ -194,11 +204,11 @@ class CudaRateEngine(_CudaStep):
         device: torch.device = CUDA,
         attend: Callable[..., Any] = door.stream_attention,
         fused: bool | None = None,
-        block: Callable[..., Tensor] = door.stream_block,
+        kernels: Kernels | None = None,
     ) -> None:
         """observed: behaviours that a token may show; None = all. The rest as in `_CudaStep`."""
         every = tuple(spec.name for spec in checkpoint.specs)
-        super().__init__(checkpoint, every if observed is None else observed, device, attend, fused, block)
+        super().__init__(checkpoint, every if observed is None else observed, device, attend, fused, kernels)
 
     def step(self, token: Token) -> np.ndarray:
         """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""

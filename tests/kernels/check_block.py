@@ -54,9 +54,7 @@ def launched(parts: Tensor, weights: BlockWeights, cache: StreamCache, position:
     n_parts=st.integers(1, 9),
     start=st.sampled_from([0, 10**7]),
 )
-def test_any_shape(
-    seed: int, heads: int, head_width: int, mlp: int, n_tokens: int, n_parts: int, start: int
-) -> None:
+def test_any_shape(seed: int, heads: int, head_width: int, mlp: int, n_tokens: int, n_parts: int, start: int) -> None:
     """Three bins of any sizes, through a cache of two: outputs and cache, bin by bin."""
     width = heads * head_width
     weights = weights_of(width, mlp)

@@ -11,11 +11,10 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from kernels import attention as door
-from kernels.reference import BlockWeights, make_cache, rotate
+from kernels.reference import make_cache, rotate
 from neds_core import attention as offline
 from neds_core.config import ModelConfig
-from neds_core.model import NEDS, Batch, Block
-from runtime.fused_layers import pack
+from neds_core.model import NEDS, Batch
 
 # float32 sums of some tens of terms in another order, and angles rounded at another place
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -185,60 +184,3 @@ def test_the_stream_refuses(change: dict[str, Any], why: str) -> None:
 
     with pytest.raises(ValueError, match=why):
         door.stream_attention(**a | {"cache": make_cache(*torch.zeros(2, 2, 1, 8), 3, 2)} | change)
-
-
-def block(width: int = 8, mlp: int = 24, n_tokens: int = 2) -> dict[str, Any]:
-    """Arguments of a layer with two heads, of random weights."""
-    rng = torch.Generator().manual_seed(4)
-    shapes = ((width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,), (width,), (width,),
-              (mlp, width), (mlp,), (mlp, width), (width,))  # fmt: skip
-    weights = BlockWeights(*(torch.randn(shape, generator=rng) * 0.5 for shape in shapes))
-    return {
-        "parts": torch.randn(3, n_tokens, width, generator=rng), "weights": weights,
-        "cache": make_cache(*torch.randn(2, 2, 1, width // 2, generator=rng), 3, n_tokens),
-        "position": torch.tensor([7]), "shown": torch.ones(n_tokens, dtype=torch.bool),
-    }  # fmt: skip
-
-
-def test_a_fused_layer_is_the_models() -> None:
-    """A `Block` with the step's attention in it, its weights packed as the engine packs them."""
-    torch.manual_seed(0)
-    layer = Block(ModelConfig(width=16, heads=2, mlp_ratio=3)).eval()
-    for p in layer.parameters():
-        torch.nn.init.normal_(p, std=0.5)
-    a = block(16, n_tokens=3) | {"weights": pack(layer)}
-    theirs = a["cache"]._replace(**{name: getattr(a["cache"], name).clone() for name in ("k", "v", "visible")})
-
-    got = door.stream_block(**a).sum(0)
-
-    x = a["parts"].sum(0)[None]
-    with torch.no_grad():
-        q, k, v = (part[0] for part in layer.heads_of(x))
-        rest = {"position": a["position"], "shown": a["shown"], "out": torch.empty_like(q)}
-        expected = layer.finish(x, door.stream_attention(q, k, v, theirs, **rest)[None])[0]
-    torch.testing.assert_close(got, expected, **CLOSE)
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"parts": torch.zeros(2, 8)}, "give it as \\(P, T, D\\)"),
-        ({"parts": torch.zeros(1, 2, 8).half()}, "parts is torch.float16"),
-        ({"parts": torch.zeros(1, 4, 8)[:, ::2]}, "parts is not contiguous"),
-        ({"parts": torch.zeros(1, 17, 8)}, "17 tokens, 8 wide, 24 hidden units; a fused layer takes at most 16"),
-        (block(514), "2 tokens, 514 wide"),
-        (block(mlp=2049), "2049 hidden units"),
-        ({"parts": torch.zeros(1, 2, 10)}, "norm_scale has shape"),
-        ({"parts": torch.zeros(1, 2, 9)}, "not shared evenly by the cache's 2 heads"),
-        ({"weights": BlockWeights(*(x.half() for x in block()["weights"]))}, "norm_scale is torch.float16"),
-        ({"weights": block()["weights"]._replace(down=torch.zeros(8, 24).T)}, "down must be contiguous"),
-        ({"weights": block()["weights"]._replace(up_bias=torch.zeros(24).to("meta"))}, "move them to one device"),
-        ({"weights": block()["weights"]._replace(out=torch.zeros(8, 8, requires_grad=True))}, "no gradient"),
-        ({"position": torch.zeros(1)}, "position is torch.float32"),
-        ({"cache": make_cache(*torch.zeros(2, 2, 1, 4), 3, 3)}, "no whole bins of 2"),
-    ],
-)
-def test_the_fused_layer_refuses(change: dict[str, Any], why: str) -> None:
-    """In one sentence, what it cannot do."""
-    with pytest.raises(ValueError, match=why):
-        door.stream_block(**block() | change)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import triton_block, triton_stream
+from kernels import triton_block, triton_ends, triton_stream
 from kernels.reference import StreamCache
 from kernels.triton_gradient import WindowAttention
 from neds_core.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ from neds_core.config import ModelConfig, TrainConfig
 from neds_core.model import NEDS
 from runtime import engine as engines
 from runtime.cuda_engine import CudaRateEngine, CudaStreamEngine, CudaWindowEngine
+from runtime.fused_step import Kernels
 from runtime.token import Token
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,7 +40,8 @@ def launch(q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, **rest: Tensor) 
     return rest["out"]
 
 
-BLOCK = triton_block.launch_block  # `kernels.attention.stream_block`, in Triton on any device
+# `kernels.streaming`, in Triton on any device
+LAUNCHED = Kernels(triton_ends.launch_tokens, triton_block.launch_block, triton_ends.launch_read)
 
 
 def window(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: None, n_sinks: int) -> Tensor:
@@ -64,7 +66,7 @@ def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint], fused: bool) -> None:
     """Two bands and more of bins with dropouts, observed behaviour, skipped bins and a cold start far away."""
     checkpoint, n = make_checkpoint(band=BAND, clock_bins=4), 2 * BAND + 2
-    engine = CudaStreamEngine(checkpoint, observed=BOTH, device=DEVICE, attend=launch, fused=fused, block=BLOCK)
+    engine = CudaStreamEngine(checkpoint, observed=BOTH, device=DEVICE, attend=launch, fused=fused, kernels=LAUNCHED)
     counts, valid, seen = drawn(n)
     clock, reset = np.arange(n), np.arange(n) == n - 2
     skipped = np.isin(np.arange(n), (4, 5))
@@ -87,7 +89,7 @@ def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint], fused: bo
 def test_fused_is_plain(make_checkpoint: Callable[..., Checkpoint], kind: type[CudaStreamEngine]) -> None:
     """Both directions: the fused layers say what torch's own operations say, from a far start."""
     checkpoint, n = make_checkpoint(band=BAND, clock_bins=4), BAND + 2
-    fused, plain = (kind(checkpoint, BOTH, DEVICE, fused=fused, block=BLOCK) for fused in (True, False))
+    fused, plain = (kind(checkpoint, BOTH, DEVICE, fused=fused, kernels=LAUNCHED) for fused in (True, False))
     counts, valid, seen = drawn(n, seed=1)
     for engine in (fused, plain):
         engine.reset(FAR)

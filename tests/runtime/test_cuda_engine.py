@@ -69,11 +69,16 @@ def plain(engine: Stream, values: np.ndarray) -> np.ndarray:
 
 
 def fused_decoders(checkpoint: Checkpoint) -> tuple[CudaStreamEngine, StreamEngine]:
-    """The GPU's with its layers packed for the fused step, which on the CPU is the specification."""
+    """The GPU's packed for the fused step, which on the CPU is the specification."""
     return CudaStreamEngine(checkpoint, BOTH, CPU, fused=True), StreamEngine(checkpoint, observed=BOTH)
 
 
-@pytest.mark.parametrize("pair", [decoders, encoders, fused_decoders])
+def fused_encoders(checkpoint: Checkpoint) -> tuple[CudaRateEngine, RateEngine]:
+    """The same of the other direction."""
+    return CudaRateEngine(checkpoint, BOTH, CPU, fused=True), RateEngine(StreamEngine(checkpoint), BOTH)
+
+
+@pytest.mark.parametrize("pair", [decoders, encoders, fused_decoders, fused_encoders])
 @settings(max_examples=10)
 @given(
     n=st.integers(1, 25),
