@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks import machine
-from benchmarks.full_forward import GATE_FLOAT32, Call, Row, full_forwards, gate
+from benchmarks.full_forward import GATE_FLOAT32, PAPER, Call, Row, full_forwards, gate
 from benchmarks.kernel_sweep import FACTORS, Size, sizes, slopes
 from kernels.numba_jit import jit
 from kernels.numba_pack import Precision
@@ -39,19 +39,33 @@ SPECS = (
 
 
 def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
-    """A checkpoint of this size with weights of ordinary scale."""
+    """A causal checkpoint of this size with weights of ordinary scale."""
+    return _random(ModelConfig(width=size.width, layers=size.layers, heads=8, band=size.band), SPECS, size.units, seed)
+
+
+def random_window(layers: int, units: int = 449) -> Checkpoint:
+    """One of full attention at the published size: spikes and four behaviours (Zhang et al. 2025, App. A)."""
+    config = ModelConfig(
+        attention="full", tokenizer="stitcher", width=PAPER["width"], layers=layers, heads=PAPER["heads"],
+        mlp_ratio=PAPER["mlp_ratio"], window_bins=PAPER["tokens"] // 5,
+    )  # fmt: skip
+    return _random(config, (*SPECS, BehaviourSpec("block", "class", classes=("0.2", "0.5", "0.8"))), units, 0)
+
+
+def _random(config: ModelConfig, specs: tuple[BehaviourSpec, ...], n_units: int, seed: int) -> Checkpoint:
     torch.manual_seed(seed)
-    config = ModelConfig(width=size.width, layers=size.layers, heads=8, band=size.band)
-    model = NEDS(config, (size.units,), SPECS).eval().requires_grad_(False)
-    units = UnitTable(np.arange(size.units), np.full(size.units, "?"), np.zeros(size.units, np.float32))
-    names = [s.name for s in SPECS]
+    model = NEDS(config, (n_units,), specs).eval().requires_grad_(False)
+    for spec in specs:  # a fresh model says next to nothing, which would hide an error
+        torch.nn.init.normal_(model.head(spec.name).weight, std=config.width**-0.5)
+    units = UnitTable(np.arange(n_units), np.full(n_units, "?"), np.zeros(n_units, np.float32))
+    names = [s.name for s in specs]
     header = Header(
-        FORMAT, "random", BIN_NS, TrainConfig("none", tuple(names), model=config), SPECS, units.sha256,
+        FORMAT, "random", BIN_NS, TrainConfig("none", tuple(names), model=config), specs, units.sha256,
         dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0), {}, {}, {},
         Record("", "", "", seed, 0, 0, 0, 0.0, 0.0, {}),
     )  # fmt: skip
-    nothing = np.zeros(size.units, np.float32)
-    return Checkpoint(header, model, units, Scalers(np.ones(size.units, bool), nothing, nothing, {}, {}, {}, {}), {})
+    nothing = np.zeros(n_units, np.float32)
+    return Checkpoint(header, model, units, Scalers(np.ones(n_units, bool), nothing, nothing, {}, {}, {}, {}), {})
 
 
 def tokens(size: Size, n: int, seed: int = 0) -> list[Token]:

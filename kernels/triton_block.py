@@ -15,33 +15,43 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.reference import LAYER_NORM_EPS, BlockWeights, StreamCache
-from kernels.triton_stream import arguments, attend
-from kernels.triton_tiles import Call, jit, load_halves, next_power_of_2, product, tiles, tiles_over
+from kernels.triton_stream import arguments, attend, few_values
+from kernels.triton_tiles import Call, jit, load_halves, next_power_of_2, scores, tiles_over
 
 EPS = tl.constexpr(LAYER_NORM_EPS)
 OUTPUTS = 16  # of the QKV projection that a block computes
-PROJECTED = 64  # outputs of the output projection in a tile
+PROJECTED = 64  # outputs of the output projection in a tile, where the bin has more than a few tokens
+LANES = 32  # of a warp, which share a weight row
 
 
 class Rows(NamedTuple):
-    """A tile of rows (BT) as wide as the stream (BW), the weight rows (BO) that it meets at once, and the warps."""
+    """A tile of rows (BT) as wide as the stream (BW), which is BK times LK."""
 
     rows: int
     width: int
-    outputs: int
-    warps: int
+    steps: int
+    lanes: int
+
+    def blocks(self) -> dict[str, int]:
+        """The tile as the kernels' constants."""
+        return {"BT": self.rows, "BW": self.width, "BK": self.steps, "LK": self.lanes}
 
 
 def rows_of(n_tokens: int, width: int) -> Rows:
-    """The fixed choice for a shape: 32 products a thread, in 4 warps, or 8 where the rows alone fill 4."""
-    rows, wide = next_power_of_2(n_tokens), next_power_of_2(width)
-    warps = 8 if rows * wide >= 4096 else 4
-    return Rows(rows, wide, max(1, min(OUTPUTS, 32 * 32 * warps // (rows * wide))), warps)
+    """The fixed choice for a shape."""
+    wide = next_power_of_2(width)
+    lanes = min(LANES, wide)
+    return Rows(next_power_of_2(n_tokens), wide, wide // lanes, lanes)
 
 
 def slice_units(mlp: int) -> int:
     """Hidden units of a block of the MLP: more blocks read the weights faster, and leave more parts to be added."""
-    return 16 if mlp <= 256 else 32 if mlp <= 1024 else 64
+    return max(32, next_power_of_2(tiles_over(mlp, 32)))
+
+
+def units_at_once(width: int) -> int:
+    """Of a block's hidden units, as many as its registers hold the weights of."""
+    return 32 if width <= 256 else 8
 
 
 @jit
@@ -72,33 +82,52 @@ def normalised(p_parts, p_scale, p_shift, o_t, P: tl.constexpr, T: tl.constexpr,
 
 
 @jit
-def load_rows(p_w, o_o, m_o, D: tl.constexpr, BW: tl.constexpr):
-    """Rows o_o [BO, BW] of a weight (O, D) in float32, 0 where m_o is False."""
-    o_d = tl.arange(0, BW)
-    m_w = m_o[:, None] & (o_d < D)[None, :]
-    return tl.load(p_w + o_o[:, None] * D + o_d[None, :], mask=m_w, other=0.0).to(tl.float32)
+def load_folded(p_w, o_o, m_o, D: tl.constexpr, BK: tl.constexpr, LK: tl.constexpr):
+    """Rows o_o of a weight (O, D) in float32 as [BK, BO, LK], 0 where m_o is False.
+
+    Folded, so that a product is added up within threads first, then among the lanes of a warp, and never across warps.
+    """
+    o_d = tl.arange(0, BK)[:, None, None] * LK + tl.arange(0, LK)[None, None, :]
+    m_w = m_o[None, :, None] & (o_d < D)
+    return tl.load(p_w + o_o[None, :, None] * D + o_d, mask=m_w, other=0.0).to(tl.float32)
+
+
+@jit
+def row(b_x, o_t, i_t):
+    """Row i_t of a tile [BT, ...] with two axes."""
+    return tl.sum(tl.where((o_t == i_t)[:, None], b_x, 0.0), 0)
+
+
+@jit
+def times(
+    b_x, b_w, o_t, T: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, LK: tl.constexpr, BO: tl.constexpr
+):  # fmt: skip
+    """T rows of b_x [BT, BW] times folded weight rows [BK, BO, LK]: [BT, BO]; rows beyond T are 0."""
+    b_y = tl.zeros([BT, BO], tl.float32)
+    for i_t in tl.static_range(T):
+        b_r = tl.reshape(row(b_x, o_t, i_t), [BK, LK])
+        b_one = tl.sum(tl.sum(b_w * b_r[:, None, :], 0), 1)
+        b_y += tl.where((o_t == i_t)[:, None], b_one[None, :], 0.0)
+    return b_y
 
 
 @jit
 def qkv_kernel(
     p_parts, p_scale, p_shift, p_w, p_bias, p_out,
     P: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
-    BT: tl.constexpr, BW: tl.constexpr, BO: tl.constexpr, N: tl.constexpr,
+    BT: tl.constexpr, BW: tl.constexpr, BK: tl.constexpr, LK: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles of N outputs,). LayerNorm of the stream times w (3D, D), and its bias: out (T, 3D)."""
+    """Grid (tiles of BO outputs,). LayerNorm of the stream times w (3D, D), and its bias: out (T, 3D)."""
     o_t = tl.arange(0, BT)
+    o_o = tl.program_id(0) * BO + tl.arange(0, BO)
+    m_o = o_o < 3 * D
+    # what does not depend on the stream is asked for first
+    b_w = load_folded(p_w, o_o, m_o, D, BK, LK)
+    b_bias = tl.load(p_bias + o_o, mask=m_o, other=0.0).to(tl.float32)
     b_x = normalised(p_parts, p_scale, p_shift, o_t, P, T, D, BW)
-    for i_o in tl.range(0, N // BO, loop_unroll_factor=4):
-        # [BO]
-        o_o = tl.program_id(0) * N + i_o * BO + tl.arange(0, BO)
-        m_o = o_o < 3 * D
-        # [BO, BW]
-        b_w = load_rows(p_w, o_o, m_o, D, BW)
-        # [BT, BO]
-        b_y = tl.sum(b_x[:, None, :] * b_w[None, :, :], 2)
-        b_y += tl.load(p_bias + o_o, mask=m_o, other=0.0).to(tl.float32)[None, :]
-        m_y = (o_t < T)[:, None] & m_o[None, :]
-        tl.store(p_out + o_t[:, None] * (3 * D) + o_o[None, :], b_y.to(p_out.dtype.element_ty), mask=m_y)
+    b_y = times(b_x, b_w, o_t, T, BT, BK, LK, BO) + b_bias[None, :]
+    m_y = (o_t < T)[:, None] & m_o[None, :]
+    tl.store(p_out + o_t[:, None] * (3 * D) + o_o[None, :], b_y.to(p_out.dtype.element_ty), mask=m_y)
 
 
 @jit
@@ -106,30 +135,31 @@ def mixing_kernel(
     p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position, p_shown, p_frequency,
     q_h, q_n, k_h, k_n, v_h, v_n, scale, p_parts, p_w, p_bias, p_out,
     N: tl.constexpr, S: tl.constexpr, T: tl.constexpr, HALF: tl.constexpr,
-    BH: tl.constexpr, BT: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr,
+    BH: tl.constexpr, BT: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr, FEW: tl.constexpr,
     P: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
     """Grid (H,). A head's attention times its columns of w (D, D): a part of out (H, T, D), stream and bias in it."""
     i_h = tl.program_id(0)
-    o_t = tl.arange(0, BT)
+    o_t, o_o = tl.arange(0, BT), tl.arange(0, BO)
     m_t = o_t < T
+    p_w += i_h * HALF * 2
+    # the first weights [BO, BH] are asked for before the attention is waited for
+    b_w1, b_w2 = load_halves(p_w, o_o, o_o < D, D, HALF, BH)
     # [BT, BH]
     b_o1, b_o2 = attend(
         i_h.to(tl.int64), o_t, m_t, p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position,
-        p_shown, p_frequency, q_h, q_n, k_h, k_n, v_h, v_n, scale, N, S, T, HALF, BH, BT, BP, BS,
+        p_shown, p_frequency, q_h, q_n, k_h, k_n, v_h, v_n, scale, N, S, T, HALF, BH, BT, BP, BS, FEW,
     )  # fmt: skip
     b_o1, b_o2 = b_o1.to(p_w.dtype.element_ty), b_o2.to(p_w.dtype.element_ty)
     for i_o in range(0, tl.cdiv(D, BO)):
-        # [BO]
-        o_o = i_o * BO + tl.arange(0, BO)
-        m_o = o_o < D
-        # [BO, BH]
-        b_w1, b_w2 = load_halves(p_w + i_h * HALF * 2, o_o, m_o, D, HALF, BH)
+        if i_o > 0:
+            o_o = i_o * BO + tl.arange(0, BO)
+            b_w1, b_w2 = load_halves(p_w, o_o, o_o < D, D, HALF, BH)
         # [BT, BO]
-        b_y = product(b_o1, b_o2, b_w1, b_w2)
-        p_y, m_y = o_t[:, None] * D + o_o[None, :], m_t[:, None] & m_o[None, :]
+        b_y = scores(b_o1, b_o2, b_w1, b_w2, FEW)
+        p_y, m_y = o_t[:, None] * D + o_o[None, :], m_t[:, None] & (o_o < D)[None, :]
         b_y = add_parts(b_y, p_y, m_y, p_parts, i_h, P, H, T * D)
-        b_y += tl.load(p_bias + o_o, mask=m_o & (i_h == 0), other=0.0).to(tl.float32)[None, :]
+        b_y += tl.load(p_bias + o_o, mask=(o_o < D) & (i_h == 0), other=0.0).to(tl.float32)[None, :]
         tl.store(p_out + i_h * T * D + p_y, b_y, mask=m_y)
 
 
@@ -143,7 +173,8 @@ def gelu(b_x):
 def mlp_kernel(
     p_parts, p_scale, p_shift, p_up, p_up_bias, p_down, p_down_bias, p_out,
     P: tl.constexpr, T: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
-    BT: tl.constexpr, BW: tl.constexpr, BO: tl.constexpr, N: tl.constexpr, SLICES: tl.constexpr,
+    BT: tl.constexpr, BW: tl.constexpr, BK: tl.constexpr, LK: tl.constexpr, BO: tl.constexpr, N: tl.constexpr,
+    SLICES: tl.constexpr,
 ):  # fmt: skip
     """Grid (SLICES,). N of the M hidden units, whose rows are those of up and down (M, D).
 
@@ -151,24 +182,29 @@ def mlp_kernel(
     """
     i_s = tl.program_id(0)
     o_t, o_d = tl.arange(0, BT), tl.arange(0, BW)
+    m_d = o_d < D
+    o_o = i_s * N + tl.arange(0, BO)
+    # the first weights are asked for before the stream is waited for: [BK, BO, LK] and [BO, BW]
+    b_up = load_folded(p_up, o_o, o_o < M, D, BK, LK)
+    b_down = tl.load(p_down + o_o[:, None] * D + o_d[None, :], mask=(o_o < M)[:, None] & m_d[None, :], other=0.0)
     b_x = normalised(p_parts, p_scale, p_shift, o_t, P, T, D, BW)
-    # [BT, BO, BW]: every thread adds up its own, and they meet once
-    b_sum = tl.zeros([BT, BO, BW], tl.float32)
-    for i_o in tl.range(0, N // BO, loop_unroll_factor=2):
-        # [BO]
-        o_o = i_s * N + i_o * BO + tl.arange(0, BO)
-        m_o = o_o < M
-        # [BO, BW]; down is asked for before up is waited for
-        b_up, b_down = load_rows(p_up, o_o, m_o, D, BW), load_rows(p_down, o_o, m_o, D, BW)
+    b_y = tl.zeros([BT, BW], tl.float32)
+    for i_o in range(0, N // BO):
+        if i_o > 0:
+            o_o = i_s * N + i_o * BO + tl.arange(0, BO)
+            b_up = load_folded(p_up, o_o, o_o < M, D, BK, LK)
+            b_down = tl.load(
+                p_down + o_o[:, None] * D + o_d[None, :], mask=(o_o < M)[:, None] & m_d[None, :], other=0.0
+            )
         # [BT, BO]
-        b_h = tl.sum(b_x[:, None, :] * b_up[None, :, :], 2)
-        b_h = gelu(b_h + tl.load(p_up_bias + o_o, mask=m_o, other=0.0).to(tl.float32)[None, :])
-        b_sum += b_h[:, :, None] * b_down[None, :, :]
-    # [BT, BW]
-    b_y = tl.sum(b_sum, 1)
-    p_y, m_y = o_t[:, None] * D + o_d[None, :], (o_t < T)[:, None] & (o_d < D)[None, :]
+        b_h = times(b_x, b_up, o_t, T, BT, BK, LK, BO)
+        b_h = gelu(b_h + tl.load(p_up_bias + o_o, mask=o_o < M, other=0.0).to(tl.float32)[None, :])
+        for i_t in tl.static_range(T):
+            b_one = tl.sum(row(b_h, o_t, i_t)[:, None] * b_down.to(tl.float32), 0)
+            b_y += tl.where((o_t == i_t)[:, None], b_one[None, :], 0.0)
+    p_y, m_y = o_t[:, None] * D + o_d[None, :], (o_t < T)[:, None] & m_d[None, :]
     b_y = add_parts(b_y, p_y, m_y, p_parts, i_s, P, SLICES, T * D)
-    b_y += tl.load(p_down_bias + o_d, mask=(o_d < D) & (i_s == 0), other=0.0).to(tl.float32)[None, :]
+    b_y += tl.load(p_down_bias + o_d, mask=m_d & (i_s == 0), other=0.0).to(tl.float32)[None, :]
     tl.store(p_out + i_s * T * D + p_y, b_y, mask=m_y)
 
 
@@ -184,27 +220,29 @@ def block_calls(
     qkv = torch.empty(n_tokens, 3 * width, dtype=weights.qkv.dtype, device=parts.device)
     mixed, out = parts.new_empty(heads, n_tokens, width), parts.new_empty(slices, n_tokens, width)
     shape = {"T": n_tokens, "D": width}
-    tile = {"BT": rows.rows, "BW": rows.width, "BO": rows.outputs}
-    options = {"num_warps": rows.warps, "num_stages": 1}
+    tile = rows.blocks()
     project = {
         "p_parts": parts, "p_scale": weights.norm_scale, "p_shift": weights.norm_shift, "p_w": weights.qkv,
-        "p_bias": weights.qkv_bias, "p_out": qkv, "P": n_parts, "N": OUTPUTS, **shape, **tile,
+        "p_bias": weights.qkv_bias, "p_out": qkv, "P": n_parts, "BO": OUTPUTS, **shape, **tile,
     }  # fmt: skip
     q, k, v = qkv.view(n_tokens, 3, heads, head_width).permute(1, 2, 0, 3)
-    size = tiles("stream", head_width, qkv.dtype)
-    mix = arguments(q, k, v, cache, position, shown, size) | {
+    given, attending = arguments(q, k, v, cache, position, shown)
+    half = next_power_of_2(head_width // 2)
+    outputs = min(next_power_of_2(width), few_values(half) // half) if given["FEW"] else PROJECTED
+    mix = given | {
         "p_parts": parts, "p_w": weights.out, "p_bias": weights.out_bias, "p_out": mixed,
-        "P": n_parts, "H": heads, "D": width, "BO": PROJECTED,
+        "P": n_parts, "H": heads, "D": width, "BO": outputs,
     }  # fmt: skip
     transform = {
         "p_parts": mixed, "p_scale": weights.mlp_scale, "p_shift": weights.mlp_shift,
         "p_up": weights.up, "p_up_bias": weights.up_bias, "p_down": weights.down, "p_down_bias": weights.down_bias,
-        "p_out": out, "P": heads, "M": mlp, "N": units, "SLICES": slices, **shape, **tile,
+        "p_out": out, "P": heads, "M": mlp, "BO": units_at_once(width), "N": units, "SLICES": slices, **shape, **tile,
     }  # fmt: skip
+    four, eight = ({"num_warps": n, "num_stages": 1} for n in (4, 8))
     calls = (
-        Call(qkv_kernel, (tiles_over(3 * width, OUTPUTS),), project, options),
-        Call(mixing_kernel, (heads,), mix, size.options()),
-        Call(mlp_kernel, (slices,), transform, options),
+        Call(qkv_kernel, (tiles_over(3 * width, OUTPUTS),), project, four),
+        Call(mixing_kernel, (heads,), mix, attending),
+        Call(mlp_kernel, (slices,), transform, eight),
     )
     return calls, out
 

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.reference import ReadOut, TokenTables
-from kernels.triton_block import normalised, rows_of
+from kernels.triton_block import load_folded, normalised, rows_of, times
 from kernels.triton_tiles import Call, jit, next_power_of_2, tiles_over
 
 MOST_PARTS = 16  # that the units' rows are summed in: whoever reads the stream adds them up
@@ -71,19 +71,19 @@ def token_kernel(
 def read_kernel(
     p_parts, p_scale, p_shift, p_w, p_bias, p_token, p_group, p_out,
     P: tl.constexpr, T: tl.constexpr, D: tl.constexpr, V: tl.constexpr, RATES: tl.constexpr,
-    BT: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr,
+    BT: tl.constexpr, BW: tl.constexpr, BK: tl.constexpr, LK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """Grid (tiles of V outputs,); a group lies in one tile. Norm of the stream, times w (V, D), to out (V,)."""
-    o_t, o_d = tl.arange(0, BT), tl.arange(0, BW)
+    o_t = tl.arange(0, BT)
     o_v = tl.program_id(0) * BV + tl.arange(0, BV)
     m_v = o_v < V
-    b_x = normalised(p_parts, p_scale, p_shift, o_t, P, T, D, BW)
+    b_w = load_folded(p_w, o_v, m_v, D, BK, LK)
     b_token = tl.load(p_token + o_v, mask=m_v, other=0)
-    b_w = tl.load(p_w + o_v[:, None] * D + o_d[None, :], mask=m_v[:, None] & (o_d < D)[None, :], other=0.0)
     b_y = tl.load(p_bias + o_v, mask=m_v, other=0.0)
-    # [BV, BT], of which each output keeps its own token's
-    b_each = tl.sum(b_w[:, None, :] * b_x[None, :, :], 2)
-    b_y += tl.sum(tl.where(b_token[:, None] == o_t[None, :], b_each, 0.0), 1)
+    b_x = normalised(p_parts, p_scale, p_shift, o_t, P, T, D, BW)
+    # [BT, BV], of which each output keeps its own token's
+    b_each = times(b_x, b_w, o_t, T, BT, BK, LK, BV)
+    b_y += tl.sum(tl.where(o_t[:, None] == b_token[None, :], b_each, 0.0), 0)
     if RATES:
         b_y = tl.exp(b_y)
     else:
@@ -124,9 +124,9 @@ def read_call(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Call
         "p_parts": parts, "p_scale": head.scale, "p_shift": head.shift, "p_w": head.weight, "p_bias": head.bias,
         "p_token": head.token, "p_group": head.group, "p_out": out,
         "P": n_parts, "T": n_tokens, "D": width, "V": n_outputs, "RATES": rates,
-        "BT": rows.rows, "BW": rows.width, "BV": outputs,
+        "BV": outputs, **rows.blocks(),
     }  # fmt: skip
-    return Call(read_kernel, (tiles_over(n_outputs, outputs),), arguments, {"num_warps": 8, "num_stages": 1})
+    return Call(read_kernel, (tiles_over(n_outputs, outputs),), arguments, {"num_warps": 4, "num_stages": 1})
 
 
 def launch_tokens(

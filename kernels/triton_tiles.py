@@ -161,7 +161,27 @@ def product(b_a1, b_a2, b_b1, b_b2):
 
 
 @jit
-def absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2):
+def scores(b_a1, b_a2, b_b1, b_b2, FEW: tl.constexpr):
+    """`product`; of few rows as plain sums, because a tensor core's tile of 16 rows would be mostly empty."""
+    if FEW:
+        b_a1, b_a2 = b_a1.to(tl.float32), b_a2.to(tl.float32)
+        b_y = b_a1[:, None, :] * b_b1.to(tl.float32)[None, :, :] + b_a2[:, None, :] * b_b2.to(tl.float32)[None, :, :]
+        return tl.sum(b_y, 2)
+    else:
+        return product(b_a1, b_a2, b_b1, b_b2)
+
+
+@jit
+def weighted(b_p, b_v, b_o, FEW: tl.constexpr):
+    """b_o [M, BH] + weights [M, N] times values [N, BH]; of few rows as plain sums."""
+    if FEW:
+        return b_o + tl.sum(b_p.to(tl.float32)[:, :, None] * b_v.to(tl.float32)[None, :, :], 1)
+    else:
+        return tl.dot(b_p, b_v, b_o, input_precision="ieee")
+
+
+@jit
+def absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2, FEW: tl.constexpr = False):
     """Online softmax (Milakov & Gimelshein 2018): take scores [M, N] in powers of 2 and values [N, BH] into the state.
 
     State: the largest score [M], the sum of weights [M], and the weighted values [M, BH] twice.
@@ -173,6 +193,6 @@ def absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2):
     b_fade = tl.exp2(b_top - b_shift)
     b_sum = b_sum * b_fade + tl.sum(b_p, 1)
     b_p = b_p.to(b_v1.dtype)
-    b_o1 = tl.dot(b_p, b_v1, b_o1 * b_fade[:, None], input_precision="ieee")
-    b_o2 = tl.dot(b_p, b_v2, b_o2 * b_fade[:, None], input_precision="ieee")
+    b_o1 = weighted(b_p, b_v1, b_o1 * b_fade[:, None], FEW)
+    b_o2 = weighted(b_p, b_v2, b_o2 * b_fade[:, None], FEW)
     return b_new, b_sum, b_o1, b_o2

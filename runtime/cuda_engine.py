@@ -20,7 +20,7 @@ from kernels.reference import make_cache
 from neds_core import offline
 from neds_core.checkpoint import Checkpoint
 from neds_core.model import NEDS, Batch
-from runtime.cuda_graph import Pair, replayed
+from runtime.cuda_graph import Pair, Replayed
 from runtime.fused_step import FusedStep, Kernels, fits
 from runtime.layout import layout
 from runtime.observed import Observed
@@ -34,6 +34,8 @@ CUDA = torch.device("cuda")
 
 class _CudaStep(ABC):
     """Every modality is one token a bin: a key where it is shown, and a query for what is hidden."""
+
+    graphed = True  # where there is a GPU; without, every operation is a launch of its own
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class _CudaStep(ABC):
         self.fused = FusedStep(self.model, self.caches, rates=rates, kernels=made) if fused else None
         self.name = type(self).name if fused else f"{type(self).name}-plain"
         self.position = 0
-        self.run = replayed(self._run, device)
+        self.run = Replayed(self._run, device, self.graphed)
         self.reset()
 
     def _views(self, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -234,31 +236,33 @@ class CudaWindowEngine(WindowEngine):
     """The whole window at its full length for every bin: bins to come are not valid, so that they are no keys."""
 
     name = "window-triton-cuda"
+    graphed = True
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         device: torch.device = CUDA,
         attend: Callable[..., Tensor] = door.attention,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """attend: as `kernels.attention.attention`."""
+        """attend: as `kernels.attention.attention`. dtype: of weights and activations; half precision is less exact."""
         super().__init__(checkpoint)
         self.attend = attend
-        self.on_device: NEDS = copy.deepcopy(checkpoint.model).to(device)
+        self.on_device: NEDS = copy.deepcopy(checkpoint.model).to(device, dtype)
         self.row = Pair(len(checkpoint.units), torch.float32, device)
         self.where = Pair(2, torch.int64, device)  # place, whether the bin is valid
         self.answer = Pair(self.layout.n_values, torch.float32, device)
         shape = (1, self.window_bins)
-        self.window = torch.zeros(*shape, len(checkpoint.units), device=device)
+        self.window = torch.zeros(*shape, len(checkpoint.units), device=device, dtype=dtype)
         self.live = torch.zeros(shape, dtype=torch.bool, device=device)
         specs = checkpoint.specs
         self.batch = Batch(
             self.window, self.live,
-            {s.name: torch.full(shape, torch.nan, device=device) for s in specs if s.kind == "continuous"},
+            {s.name: torch.full(shape, torch.nan, device=device, dtype=dtype) for s in specs if s.kind == "continuous"},
             {s.name: torch.full(shape, -1, device=device) for s in specs if s.kind == "class"},
             torch.full(shape, -1, device=device),
         )  # fmt: skip
-        self.run = replayed(self._run, device)
+        self.run = Replayed(self._run, device, self.graphed)
         self.reset()
 
     def reset(self, position: int = 0) -> None:
@@ -278,10 +282,14 @@ class CudaWindowEngine(WindowEngine):
         self.row.up()
         self.where.up()
         at, valid = self.where.on_device.split(1)
-        self.window.index_copy_(1, at, self.row.on_device[None, None])
+        self.window.index_copy_(1, at, self.row.on_device[None, None].to(self.window.dtype))
         self.live.index_copy_(1, at, valid[None] != 0)
+        self.answer.down(self._values(at))
+
+    def _values(self, at: Tensor) -> Tensor:
+        """(V,) z-scores and probabilities of the bin at (1,)."""
         found = offline.read_at(self.on_device, self.batch, at, self._attend)
-        self.answer.down(torch.cat([values.reshape(-1) for values in found.values()]))
+        return torch.cat([values.reshape(-1) for values in found.values()])
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int

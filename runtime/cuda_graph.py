@@ -25,22 +25,29 @@ class Pair:
         self.on_host.copy_(values, non_blocking=True)
 
 
-def replayed(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A step over static buffers as one launch that ends with its results on the host; on the CPU, the step itself."""
-    if device.type == "cpu":
-        return step
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):  # compiles the kernels, and lets libraries take their memory, before the capture
+class Replayed:
+    """A step over static buffers as one launch; called, it ends with the results on the host."""
+
+    def __init__(self, step: Callable[[], None], device: torch.device, graph: bool = True) -> None:
+        """graph: capture the step; without, as on the CPU, its operations are launched one by one."""
+        self.device, self.launch = device, step
+        if device.type == "cuda" and graph:
+            self.graph = self._captured(step)
+            self.launch = self.graph.replay
+
+    def __call__(self) -> None:
+        self.launch()
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+
+    def _captured(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(3):  # compiles the kernels, and lets libraries take their memory, before the capture
+                step()
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             step()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-
-    def replay() -> None:
-        graph.replay()
-        torch.cuda.current_stream(device).synchronize()
-
-    return replay
+        return graph
