@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -32,6 +33,7 @@ GATE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 1e-1}  # z-scores and probabi
 LAYERS = (5, 22)
 WINDOW_BINS = 100
 BIN_S = 0.02
+NOTHING = "$^"  # matches no name
 
 
 @dataclass(slots=True)
@@ -72,125 +74,115 @@ class Precision:
         torch.set_float32_matmul_precision("highest")
 
 
-def stream_rows(
-    layers: int, tokens: list[Token], checkpoint: Checkpoint, device: torch.device, quick: bool
-) -> Iterator[Row]:
-    """The KV step of every contender, each held to the offline forward."""
-    makers: list[tuple[str, Callable[[], Any], bool]] = [
-        ("float32", lambda: CudaStreamEngine(checkpoint, device=device, fused=True), True),
-        ("float32", lambda: CudaStreamEngine(checkpoint, device=device, fused=False), True),
-        ("float32", lambda: TorchStep(checkpoint, "eager", True, device), False),
-        ("float32", lambda: TorchStep(checkpoint, "graph", True, device), False),
-        ("float32", lambda: TorchStep(checkpoint, "graph", False, device), False),
-    ]
-    if not quick:
-        makers += [
-            (p, lambda sdpa=sdpa: TorchStep(checkpoint, "compiled", sdpa, device), False)
-            for p in ("float32", "tf32")
-            for sdpa in (True, False)
+Maker = tuple[str, bool, str, Callable[[], Any]]  # precision, whether ours, and what torch.compile has to search, if it
+
+
+@dataclass(slots=True)
+class Bench:
+    """What the rows have in common. searched: a regular expression of the contenders that torch.compile searches for."""
+
+    device: torch.device
+    tokens: list[Token]
+    searched: str
+    left_out: list[str] = field(default_factory=list)
+
+    def stream(self, layers: int, checkpoint: Checkpoint) -> list[Row]:
+        """The KV step of every contender, each held to the offline forward, and ours on the CPU."""
+        device = self.device
+        makers: list[Maker] = [
+            ("float32", True, "", lambda: CudaStreamEngine(checkpoint, device=device, fused=True)),
+            ("float32", True, "", lambda: CudaStreamEngine(checkpoint, device=device, fused=False)),
+            ("float32", False, "", lambda: TorchStep(checkpoint, "eager", True, device)),
+            ("float32", False, "", lambda: TorchStep(checkpoint, "graph", True, device)),
+            ("float32", False, "", lambda: TorchStep(checkpoint, "graph", False, device)),
+            ("float32", False, "matmul", lambda: TorchStep(checkpoint, "compiled", False, device)),
+            ("float32", False, "SDPA", lambda: TorchStep(checkpoint, "compiled", True, device)),
         ]
-    n = len(tokens)
-    counts = np.stack([t.counts for t in tokens])
-    truth = StreamEngine(checkpoint).offline(counts, np.ones(n, bool), np.full(n, -1), np.arange(n) == 0)
-    for precision, make, ours in makers:
-        yield from _row(
-            f"stream, {layers} layers", precision, make, ours, lambda e: _streamed(e, tokens), truth, _turn_of(tokens)
-        )
-    yield Row(
-        f"stream, {layers} layers",
-        "CPU, one thread",
-        "float32",
-        _turns(StreamEngine(checkpoint), tokens),
-        None,
-        False,
-        0.0,
-    )
+        n, cpu = len(self.tokens), StreamEngine(checkpoint)
+        counts = np.stack([t.counts for t in self.tokens])
+        truth = cpu.offline(counts, np.ones(n, bool), np.full(n, -1), np.arange(n) == 0)
+        case = f"stream, {layers} layers"
+        rows = self._rows(case, makers, self._streamed, truth, self._turns)
+        return [*rows, Row(case, "CPU, one thread", "float32", self._turns(cpu), None, False, 0.0)]
 
-
-def window_rows(
-    layers: int, tokens: list[Token], checkpoint: Checkpoint, device: torch.device, quick: bool
-) -> Iterator[Row]:
-    """The whole window of every contender; at the window's last place, all bins valid."""
-    single, half = torch.float32, torch.bfloat16
-    makers: list[tuple[str, Callable[[], Any], bool]] = [
-        ("float32", lambda: CudaWindowEngine(checkpoint, device), True),
-        ("tf32", lambda: CudaWindowEngine(checkpoint, device), True),
-        ("bfloat16", lambda: CudaWindowEngine(checkpoint, device, dtype=half), True),
-    ]
-    forms = [
-        ("float32", "eager", "any", single), ("float32", "graph", "efficient", single),
-        ("float32", "graph", "math", single), ("tf32", "graph", "efficient", single),
-        ("bfloat16", "graph", "flash", half), ("bfloat16", "graph", "cudnn", half),
-        ("bfloat16", "graph", "efficient", half),
-    ]  # fmt: skip
-    if not quick:
-        forms += [
-            ("float32", "compiled", "any", single), ("tf32", "compiled", "any", single),
-            ("bfloat16", "compiled", "any", half), ("bfloat16", "compiled", "flex", half),
-        ]  # fmt: skip
-    makers += [
-        (p, lambda m=mode, a=attention, d=dtype: TorchWindow(checkpoint, m, a, d, device), False)
-        for p, mode, attention, dtype in forms
-    ]
-    cpu = CudaWindowEngine(checkpoint, torch.device("cpu"))
-    cpu.window[0] = torch.from_numpy(np.stack([t.counts for t in tokens[:WINDOW_BINS]]).astype(np.float32))
-    cpu.live.fill_(True)
-    cpu._decode(WINDOW_BINS - 1, tokens[WINDOW_BINS - 1])
-    truth = cpu.values
-    for precision, make, ours in makers:
-        yield from _row(f"window, {layers} layers", precision, make, ours, lambda e: _filled(e, tokens), truth, _last)
-
-
-def _row(
-    case: str, precision: str, make: Callable[[], Any], ours: bool, tell: Callable[[Any], np.ndarray],
-    truth: np.ndarray, call: Callable[[Any], Callable[[], object]],
-) -> Iterator[Row]:  # fmt: skip
-    """A contender that is made, right and ready; one that is not says so in a line and is left out."""
-    began = time.monotonic()
-    with Precision(precision):
-        try:
-            engine = make()
-            error = float(np.abs(tell(engine) - truth).max())
-        except Exception as problem:  # a backend that this GPU or this torch lacks
-            print(
-                f"left out: {case}, {precision}: {type(problem).__name__}: {str(problem).splitlines()[0][:150]}",
-                flush=True,
+    def window(self, layers: int, checkpoint: Checkpoint) -> list[Row]:
+        """The whole window of every contender; at the window's last place, all bins valid."""
+        single, half, device = torch.float32, torch.bfloat16, self.device
+        makers: list[Maker] = [
+            ("float32", True, "", lambda: CudaWindowEngine(checkpoint, device)),
+            ("tf32", True, "", lambda: CudaWindowEngine(checkpoint, device)),
+            ("bfloat16", True, "", lambda: CudaWindowEngine(checkpoint, device, dtype=half)),
+        ]
+        forms = (
+            ("float32", "eager", "any", single), ("float32", "graph", "efficient", single),
+            ("float32", "graph", "math", single), ("tf32", "graph", "efficient", single),
+            ("bfloat16", "graph", "flash", half), ("bfloat16", "graph", "cudnn", half),
+            ("bfloat16", "graph", "efficient", half), ("float32", "compiled", "any", single),
+            ("bfloat16", "compiled", "any", half), ("tf32", "compiled", "any", single),
+            ("bfloat16", "compiled", "flex", half),
+        )  # fmt: skip
+        makers += [
+            (
+                p,
+                False,
+                attention if mode == "compiled" else "",
+                lambda m=mode, a=attention, d=d: TorchWindow(checkpoint, m, a, d, device),
             )
-            return
-    if not error <= GATE[precision]:
-        print(f"left out: {case}, {engine.name}, {precision}: differs by {error:.1e}", flush=True)
-        return
-    print(f"{case}, {engine.name}, {precision}: {error:.1e}, ready in {time.monotonic() - began:.0f} s", flush=True)
-    yield Row(case, engine.name, precision, call(engine), engine.run.launch, ours, error)
+            for p, mode, attention, d in forms
+        ]
+        cpu = CudaWindowEngine(checkpoint, torch.device("cpu"))
+        counts = np.stack([t.counts for t in self.tokens[:WINDOW_BINS]]).astype(np.float32)
+        cpu.window[0], cpu.live[:] = torch.from_numpy(counts), True
+        cpu._decode(WINDOW_BINS - 1, self.tokens[WINDOW_BINS - 1])
+        return list(self._rows(f"window, {layers} layers", makers, self._filled, cpu.values, _last))
 
+    def _rows(
+        self, case: str, makers: list[Maker], tell: Callable[[Any], np.ndarray], truth: np.ndarray,
+        call: Callable[[Any], Callable[[], object]],
+    ) -> Iterator[Row]:  # fmt: skip
+        """Contenders that are made, right and ready; one that is not says so in a line and is left out."""
+        for precision, ours, searches, make in makers:
+            if searches and not re.search(self.searched, f"{case}, {searches}, {precision}"):
+                continue
+            began = time.monotonic()
+            with Precision(precision):
+                try:
+                    engine = make()
+                    error = float(np.abs(tell(engine) - truth).max())
+                except Exception as problem:  # a backend that this GPU or this torch lacks
+                    self._leave(f"{case}, {precision}: {type(problem).__name__}: {str(problem).splitlines()[0][:150]}")
+                    continue
+            if not error <= GATE[precision]:
+                self._leave(f"{case}, {engine.name}, {precision}: differs by {error:.1e}")
+                continue
+            print(f"{case}, {engine.name}, {precision}: {error:.1e}, {time.monotonic() - began:.0f} s", flush=True)
+            yield Row(case, engine.name, precision, call(engine), engine.run.launch, ours, error)
 
-def _streamed(engine: Any, tokens: list[Token]) -> np.ndarray:
-    engine.reset()
-    return np.stack([engine.step(t).copy() for t in tokens])
+    def _leave(self, why: str) -> None:
+        self.left_out.append(why)
+        print(f"left out: {why}", flush=True)
 
+    def _streamed(self, engine: Any) -> np.ndarray:
+        engine.reset()
+        return np.stack([engine.step(t).copy() for t in self.tokens])
 
-def _filled(engine: Any, tokens: list[Token]) -> np.ndarray:
-    """What is said at the last place of a window that these bins have filled."""
-    engine.reset()
-    engine.answer.on_host.fill_(torch.nan)
-    for at in range(WINDOW_BINS):
-        engine._decode(at, tokens[at])
-    return engine.values.copy()
+    def _filled(self, engine: Any) -> np.ndarray:
+        """What is said at the last place of a window that these bins have filled."""
+        engine.reset()
+        engine.answer.on_host.fill_(torch.nan)
+        for at in range(WINDOW_BINS):
+            engine._decode(at, self.tokens[at])
+        return engine.values.copy()
 
+    def _turns(self, engine: Any) -> Callable[[], object]:
+        at = 0
 
-def _turn_of(tokens: list[Token]) -> Callable[[Any], Callable[[], object]]:
-    return lambda engine: _turns(engine, tokens)
+        def call() -> None:
+            nonlocal at
+            engine.step(self.tokens[at])
+            at = (at + 1) % len(self.tokens)
 
-
-def _turns(engine: Any, tokens: list[Token]) -> Callable[[], object]:
-    at = 0
-
-    def call() -> None:
-        nonlocal at
-        engine.step(tokens[at])
-        at = (at + 1) % len(tokens)
-
-    return call
+        return call
 
 
 def _last(engine: Any) -> Callable[[], object]:
@@ -292,31 +284,35 @@ def headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def run(quick: bool, device: torch.device) -> dict[str, Any]:
-    """All rows, floors and the headline."""
+def run(quick: bool, device: torch.device, searched: str = "", out: Path | None = None) -> dict[str, Any]:
+    """All rows, floors and the headline; `out` is written after each case. quick: nothing is searched for."""
     from benchmarks.kernels import random_checkpoint, random_window, tokens
 
     torch.set_num_threads(1)
-    told = tokens(Size(), 2 * Size().band + 7)
-    rows: list[Row] = []
-    for layers in LAYERS:
-        for make, checkpoint in (
-            (stream_rows, random_checkpoint(Size(layers=layers))),
-            (window_rows, random_window(layers)),
-        ):
-            group = list(make(layers, told, checkpoint, device, quick))
-            take_turns(group, 3.0 if quick else 8.0, 50 if quick else 200)
-            rows += group
-    found = [row.json() for row in rows]
-    return {
+    bench = Bench(device, tokens(Size(), 2 * Size().band + 7), NOTHING if quick else searched)
+    result: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe() | {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda},
         "quick": quick,
         "size": asdict(Size()) | {"window_tokens": 5 * WINDOW_BINS},
+        "gate": GATE,
         "floors": floors(device),
-        "headline": headline(found),
-        "rows": found,
+        "headline": {},
+        "left_out": bench.left_out,
+        "rows": [],
     }
+    for layers in LAYERS:
+        for case in ("stream", "window"):
+            if case == "stream":
+                rows = bench.stream(layers, random_checkpoint(Size(layers=layers)))
+            else:
+                rows = bench.window(layers, random_window(layers))
+            take_turns(rows, 2.0 if quick else 5.0, 50)
+            result["rows"] += [row.json() for row in rows]
+            result["headline"] = headline(result["rows"])
+            if out:
+                out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -342,14 +338,14 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path)
+    parser = argparse.ArgumentParser(description="cost of a step and of a window on a GPU")
+    parser.add_argument("--quick", action="store_true", help="without torch.compile, which searches for minutes")
+    parser.add_argument(
+        "--searched", default="", help="regular expression of 'case, attention, precision' to search for"
+    )
+    parser.add_argument("--out", type=Path, help="JSON file, written after each case")
     given = parser.parse_args()
-    result = run(given.quick, torch.device("cuda"))
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(lines(result)))
+    print("\n".join(lines(run(given.quick, torch.device("cuda"), given.searched, given.out))))
 
 
 if __name__ == "__main__":
