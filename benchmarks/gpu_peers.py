@@ -41,7 +41,6 @@ class TorchStep(CudaStreamEngine):
         super().__init__(checkpoint, device=device, fused=False)
         self.name = f"KV step in torch, {'SDPA' if sdpa else 'matmul'}, {mode}"
 
-    @torch.inference_mode()
     def reset(self, position: int = 0) -> None:
         super().reset(position)
         if self.past:
@@ -89,8 +88,6 @@ class TorchStep(CudaStreamEngine):
 
 class TorchWindow(CudaWindowEngine):
     """The window through torch's attention, in one of its forms."""
-
-    fused = False
 
     def __init__(
         self, checkpoint: Checkpoint, mode: Mode, attention: str, dtype: torch.dtype, device: torch.device

@@ -52,7 +52,7 @@ def check_kind(tensors: dict[str, Tensor], name: str) -> None:
 
 def check_shape(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
     refuse(x.shape == shape, f"{name} has shape {tuple(x.shape)}, the other arguments ask for {shape}")
-    refuse(dtype is None or x.dtype == dtype, f"{name} is {x.dtype}, not {dtype}; cast it")
+    refuse(dtype is None or x.dtype == dtype, f"{name} is {x.dtype}, attention takes {dtype}; cast it")
     refuse(
         x.numel() == 0 or x.stride(-1) == 1 or x.shape[-1] == 1,
         f"{name} must be contiguous along its last axis; call contiguous()",

@@ -180,19 +180,6 @@ def stream_attention(
     return out.copy_(softmax(score, met) @ torch.cat([cache.sink_v.to(kind), seen], dim=1))
 
 
-def linear(
-    x: Tensor, weight: Tensor, bias: Tensor, *, norm: tuple[Tensor, Tensor] | None = None, gelu: bool = False,
-    residual: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """LayerNorm of rows x (M, K), times weight (N, K), plus bias; exact GELU; plus residual (M, N)."""
-    if norm is not None:
-        x = functional.layer_norm(x.float(), x.shape[1:], norm[0].float(), norm[1].float(), LAYER_NORM_EPS)
-        x = x.to(weight.dtype)
-    y = functional.linear(x.float(), weight.float(), bias.float())
-    y = functional.gelu(y) if gelu else y
-    return (y if residual is None else y + residual.float()).to(weight.dtype)
-
-
 def stream_block(
     parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
 ) -> Tensor:

@@ -22,7 +22,6 @@ from kernels.reference import BlockWeights, ReadOut, TokenTables, make_cache
 from kernels.triton_block import block_calls
 from kernels.triton_ends import read_call, token_call
 from kernels.triton_gradient import gradient_calls
-from kernels.triton_linear import linear_call
 from kernels.triton_stream import step_call
 from kernels.triton_tiles import Call
 from kernels.triton_window import common, forward_call
@@ -126,21 +125,6 @@ def step_launches(
     yield f"norm + read-out, D {width}", read_call(parts, head, rates=False, out=torch.empty(n_seen))
 
 
-def linear_launches(width: int, mlp: int, dtype: torch.dtype, n_rows: int = 500) -> Iterator[tuple[str, Call]]:
-    """The four linear layers of a block by name, over the tokens of a window."""
-    x, inner = (torch.empty(n_rows, n, dtype=dtype) for n in (width, mlp))
-    bias, norm = torch.empty(3 * width + mlp, dtype=dtype), (torch.empty(width, dtype=dtype),) * 2
-
-    def call(rows: torch.Tensor, n: int, **rest: Any) -> Call:
-        weight = torch.empty(n, rows.shape[1], dtype=dtype)
-        return linear_call(rows, weight, bias[:n], **{"norm": None, "gelu": False, "residual": None} | rest)[0]
-
-    yield f"window qkv, D {width}", call(x, 3 * width, norm=norm)
-    yield f"window out, D {width}", call(x, width, residual=x)
-    yield f"window up, D {width}", call(x, mlp, norm=norm, gelu=True)
-    yield f"window down, D {width}", call(inner, width, residual=x)
-
-
 STEPS = ((32, 4, 64), (64, 4, 128), (256, 8, 512))  # D, heads and hidden units: the shipped models', the published
 
 
@@ -149,7 +133,7 @@ def table() -> Iterator[str]:
     yield f"{'kernel':28}{'dtype':>10}{'sm':>5}{'registers':>11}{'shared B':>10}{'stack B':>9}{'local B':>9}"
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         fused = (step_launches(*sizes, dtype) for sizes in STEPS)
-        for name, call in chain(launches(32, dtype, 100, some=False), *fused, linear_launches(256, 1024, dtype)):
+        for name, call in chain(launches(32, dtype, 100, some=False), *fused):
             for capability in CAPABILITIES:
                 used = resources(call, capability)
                 yield (

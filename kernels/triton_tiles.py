@@ -73,7 +73,7 @@ class Tiles(NamedTuple):
 # `triton_report` finds without spills: tuning on the device would compile while decoding.
 TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
     "forward": {
-        16: (Tiles(32, 32, 4), Tiles(32, 32, 8)),
+        16: (Tiles(32, 32, 4), Tiles(64, 32, 4)),
         32: (Tiles(32, 32, 8), Tiles(16, 32, 4)),
         64: (Tiles(32, 32, 8), Tiles(16, 32, 8)),
     },

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from kernels import attention as door
-from kernels.linear import linear as door_linear
 from kernels.reference import make_cache
 from neds_core import offline
 from neds_core.checkpoint import Checkpoint
 from neds_core.model import NEDS, Batch
 from runtime.cuda_graph import Pair, Replayed
-from runtime.fused_step import FusedBlock, FusedStep, Kernels, fits
+from runtime.fused_step import FusedStep, Kernels, fits
 from runtime.layout import layout
 from runtime.observed import Observed
 from runtime.stream_engine import decoded
@@ -237,7 +236,7 @@ class CudaWindowEngine(WindowEngine):
     """The whole window at its full length for every bin: bins to come are not valid, so that they are no keys."""
 
     name = "window-triton-cuda"
-    graphed = fused = True
+    graphed = True
 
     def __init__(
         self,
@@ -245,20 +244,11 @@ class CudaWindowEngine(WindowEngine):
         device: torch.device = CUDA,
         attend: Callable[..., Tensor] = door.attention,
         dtype: torch.dtype = torch.float32,
-        linear: Callable[..., Tensor] | None = None,
     ) -> None:
-        """attend: as `kernels.attention.attention`. dtype: of weights and activations; half precision is less exact.
-
-        linear: as `kernels.linear.linear`, which layers are then made of, else torch's operations; None = on a GPU.
-        """
+        """attend: as `kernels.attention.attention`. dtype: of weights and activations; half precision is less exact."""
         super().__init__(checkpoint)
         self.attend = attend
-        self.on_device: NEDS = copy.deepcopy(checkpoint.model).to(device, dtype).requires_grad_(False)
-        if linear is None and device.type == "cuda" and self.fused:
-            linear = door_linear
-        if linear is not None:
-            fused = [FusedBlock(block, linear) for block in self.on_device.layers]
-            self.on_device.blocks = torch.nn.ModuleList(fused)
+        self.on_device: NEDS = copy.deepcopy(checkpoint.model).to(device, dtype)
         self.row = Pair(len(checkpoint.units), torch.float32, device)
         self.where = Pair(2, torch.int64, device)  # place, whether the bin is valid
         self.answer = Pair(self.layout.n_values, torch.float32, device)

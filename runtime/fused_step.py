@@ -8,9 +8,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from kernels import linear as door, streaming
+from kernels import streaming
 from kernels.reference import BlockWeights, ReadOut, StreamCache, TokenTables
-from neds_core.attention import Attention
 from neds_core.embed import UnitTokenizer
 from neds_core.model import NEDS, Block
 
@@ -113,24 +112,3 @@ def fits(model: NEDS, *, rates: bool) -> bool:
     n_outputs = 0 if rates else sum(max(1, len(spec.classes)) for spec in model.specs)
     config = model.config
     return config.tokenizer == "rows" and streaming.fits(1 + len(model.specs), config.width, config.mlp, n_outputs)
-
-
-class FusedBlock(nn.Module):
-    """A `Block` of a window, for inference: five launches on a GPU, `linear` four times around the attention."""
-
-    def __init__(self, block: Block, linear: Callable[..., Tensor] = door.linear) -> None:
-        """linear: as `kernels.linear.linear`."""
-        super().__init__()
-        self.block, self.linear = block, linear
-
-    def forward(self, x: Tensor, position: Tensor, hidden: Tensor, n_sinks: int, attend: Attention) -> Tensor:
-        """As `Block.forward`, x (1, N, D)."""
-        b, n_tokens = self.block, x.shape[1]
-        norm, norm_mlp = ((n.weight, n.bias) for n in (b.norm_attention, b.norm_mlp))
-        x = x[0]
-        qkv = self.linear(x, b.qkv.weight, b.qkv.bias, norm=norm).view(1, n_tokens, 3, b.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v, position=position, hidden=hidden, band=b.band, n_sinks=n_sinks)
-        x = self.linear(mixed.transpose(1, 2).reshape(n_tokens, -1), b.out.weight, b.out.bias, residual=x)
-        up = self.linear(x, b.up.weight, b.up.bias, norm=norm_mlp, gelu=True)
-        return self.linear(up, b.down.weight, b.down.bias, residual=x)[None]

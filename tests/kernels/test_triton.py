@@ -16,7 +16,7 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed; there is none for this platform")
 
-from kernels.triton_report import CAPABILITIES, STEPS, Resources, launches, linear_launches, resources, step_launches
+from kernels.triton_report import CAPABILITIES, STEPS, Resources, launches, resources, step_launches
 
 HERE = Path(__file__).parent
 BAND = 100  # 2 s, as the shipped models have
@@ -27,10 +27,7 @@ def test_kernels_are_their_specification() -> None:
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
     if not torch.cuda.is_available():
         env["TRITON_INTERPRET"] = "1"
-    checks = [
-        str(HERE / name)
-        for name in ("check_window.py", "check_stream.py", "check_block.py", "check_ends.py", "check_linear.py")
-    ]
+    checks = [str(HERE / name) for name in ("check_window.py", "check_stream.py", "check_block.py", "check_ends.py")]
 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *checks],
@@ -50,22 +47,14 @@ def assert_fits(name: str, used: Resources) -> None:
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_shipped_sizes_do_not_spill(capability: int) -> None:
     """Heads of 32 and the published fused step in float32 with a band of 2 s, compiled for A100 and H100."""
-    for name, call in chain(
-        launches(32, torch.float32, BAND, some=False),
-        step_launches(*STEPS[-1], torch.float32),
-        linear_launches(256, 1024, torch.float32),
-    ):
+    for name, call in chain(launches(32, torch.float32, BAND, some=False), step_launches(*STEPS[-1], torch.float32)):
         assert_fits(name, resources(call, capability))
 
 
 @pytest.mark.parametrize("some", [False, True])
 def test_launches_name_every_argument_once(some: bool) -> None:
     """The interpreter ignores an argument that a kernel does not know; a launch on a GPU does not."""
-    for name, call in chain(
-        launches(32, torch.float32, None, some),
-        step_launches(*STEPS[0], torch.float32),
-        linear_launches(64, 128, torch.float32),
-    ):
+    for name, call in chain(launches(32, torch.float32, None, some), step_launches(*STEPS[0], torch.float32)):
         assert set(call.arguments) == {parameter.name for parameter in call.kernel.params}, name
 
 
@@ -88,15 +77,4 @@ def test_no_size_spills(head_width: int, dtype: torch.dtype, band: int | None, s
 def test_no_fused_step_spills(sizes: tuple[int, int, int], n_tokens: int, dtype: torch.dtype, capability: int) -> None:
     """Widths, tokens a bin and weights' dtypes, compiled."""
     for name, call in step_launches(*sizes, dtype, n_tokens):
-        assert_fits(name, resources(call, capability))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("width", "mlp"), [(64, 128), (128, 512), (256, 1024), (512, 2048)])
-@pytest.mark.parametrize("n_rows", [1, 100, 500, 1024])
-def test_no_linear_layer_spills(width: int, mlp: int, n_rows: int, dtype: torch.dtype, capability: int) -> None:
-    """Widths, windows and weights' dtypes, compiled."""
-    for name, call in linear_launches(width, mlp, dtype, n_rows):
         assert_fits(name, resources(call, capability))

@@ -19,7 +19,6 @@ from torch import Tensor
 from kernels import triton_block, triton_ends, triton_stream
 from kernels.reference import StreamCache
 from kernels.triton_gradient import WindowAttention
-from kernels.triton_linear import launch_linear
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.model import NEDS
@@ -103,17 +102,13 @@ def test_fused_is_plain(make_checkpoint: Callable[..., Checkpoint], kind: type[C
     assert (fused.name, plain.name) == (kind.name, f"{kind.name}-plain")
 
 
-@pytest.mark.parametrize("linear", [None, launch_linear])
-def test_window_is_offline(
-    make_checkpoint: Callable[..., Checkpoint], make_neds: Callable[..., NEDS], linear: Callable[..., Tensor] | None
-) -> None:
+def test_window_is_offline(make_checkpoint: Callable[..., Checkpoint], make_neds: Callable[..., NEDS]) -> None:
     """A window that fills, with a dropout and a late start, and nothing past its end."""
     causal = make_checkpoint(clock_bins=WINDOW)
     size = ModelConfig(attention="full", tokenizer="stitcher", width=32, heads=2, window_bins=WINDOW)
     config = TrainConfig("none", BOTH, model=size)
     header = msgspec.structs.replace(causal.header, config=config)
-    made = replace(causal, header=header, model=make_neds(size, (U,)))
-    engine = CudaWindowEngine(made, device=DEVICE, attend=window, linear=linear)
+    engine = CudaWindowEngine(replace(causal, header=header, model=make_neds(size, (U,))), device=DEVICE, attend=window)
     counts, valid, _ = drawn(7)
     clock, reset = np.array([0, 1, 2, 3, 4, 2, 3]), np.arange(7) == 5
     valid[:4] = [False, True, False, True]
