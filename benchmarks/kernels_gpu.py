@@ -79,7 +79,7 @@ Maker = tuple[str, bool, str, Callable[[], Any]]  # precision, whether ours, and
 
 @dataclass(slots=True)
 class Bench:
-    """What the rows have in common. searched: a regular expression of the contenders that torch.compile searches for."""
+    """What the rows have in common. searched: a regular expression of what torch.compile is asked to search for."""
 
     device: torch.device
     tokens: list[Token]

@@ -117,12 +117,12 @@ def stream_block(
         f"{MAX_BLOCK_WIDTH} and {MAX_BLOCK_MLP}, so step through the plain layers",
     )
     refuse(width % heads == 0, f"a stream {width} wide is not shared evenly by the cache's {heads} heads")
-    shapes = BlockWeights(
+    shapes = (
         (width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,), (width,), (width,),
         (mlp, width), (mlp,), (mlp, width), (width,),
     )  # fmt: skip
-    for name, x in weights._asdict().items():
-        _check_table(name, x, getattr(shapes, name), cache.k.dtype)
+    for (name, x), shape in zip(weights._asdict().items(), shapes, strict=True):
+        _check_table(name, x, shape, cache.k.dtype)
     check_bin(cache, heads, n_tokens, width // heads, position, shown)
     _no_gradient(parts, *weights)
     if parts.device.type == "cpu":

@@ -71,7 +71,7 @@ def normalised(p_parts, p_scale, p_shift, o_t, P: tl.constexpr, T: tl.constexpr,
     p_x = p_parts + o_t[:, None] * D + o_d[None, :]
     b_x = tl.load(p_x, mask=m_x, other=0.0)
     # unrolled, so that the parts are on their way together
-    for i_p in tl.static_range(1, P):
+    for i_p in tl.static_range(1, P):  # pyright: ignore[reportGeneralTypeIssues]
         b_x += tl.load(p_x + i_p * T * D, mask=m_x, other=0.0)
     b_mean = tl.sum(b_x, 1) / D
     b_x = tl.where(m_d[None, :], b_x - b_mean[:, None], 0.0)

@@ -109,19 +109,20 @@ def step_launches(
     """The launches of a fused step by name: 449 units to tokens, a layer with 2 s in its cache, the read-out."""
     shapes = ((width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,), (width,), (width,),
               (mlp, width), (mlp,), (mlp, width), (width,))  # fmt: skip
-    weights = BlockWeights(*(torch.empty(shape, dtype=dtype) for shape in shapes))
+    weights = BlockWeights._make(torch.empty(shape, dtype=dtype) for shape in shapes)
     sinks = torch.empty(heads, 3, width // heads, dtype=dtype)
     where, shown = torch.zeros(3, dtype=torch.int64), torch.zeros(n_tokens, dtype=torch.bool)
     n_seen, n_units = n_tokens - 1, 449
     index, rows = torch.zeros(n_seen, dtype=torch.int64), [torch.empty(n, width) for n in (n_units, n_tokens, n_tokens)]
-    tables = TokenTables(*rows, torch.empty(n_seen, width), index, index, torch.empty(48, width))
+    tables = TokenTables._make([*rows, torch.empty(n_seen, width), index, index, torch.empty(48, width)])
     cache = make_cache(sinks, sinks, 100, n_tokens)
     call, parts = token_call(torch.empty(n_units), torch.empty(n_seen), where, tables, spikes=True, shown=shown)
     yield f"bin to tokens, D {width}", call
     calls, parts = block_calls(parts, weights, cache, position=where[:1], shown=shown)
     for name, call in zip(("norm + qkv", "attention + out", "norm + mlp"), calls, strict=True):
         yield f"{name}, D {width}", call
-    head = ReadOut(*(torch.empty(width) for _ in "ab"), torch.empty(n_seen, width), torch.empty(n_seen), index, index)
+    norm = torch.empty(width)
+    head = ReadOut(norm, norm, torch.empty(n_seen, width), torch.empty(n_seen), index, index)
     yield f"norm + read-out, D {width}", read_call(parts, head, rates=False, out=torch.empty(n_seen))
 
 

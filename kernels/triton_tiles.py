@@ -181,7 +181,7 @@ def weighted(b_p, b_v, b_o, FEW: tl.constexpr):
 
 
 @jit
-def absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2, FEW: tl.constexpr = False):
+def absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2, FEW: tl.constexpr):
     """Online softmax (Milakov & Gimelshein 2018): take scores [M, N] in powers of 2 and values [N, BH] into the state.
 
     State: the largest score [M], the sum of weights [M], and the weighted values [M, BH] twice.

@@ -100,7 +100,7 @@ def forward_kernel(
             # [BT, BS]
             b_s = product(b_a1, b_a2, b_t1.to(b_k1.dtype), b_t2.to(b_k1.dtype)) * scale
             b_s = tl.where(m_pair, b_s, float("-inf"))
-            b_top, b_sum, b_o1, b_o2 = absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2)
+            b_top, b_sum, b_o1, b_o2 = absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2, False)
     # a row without a key is 0
     m_empty = b_sum == 0.0
     b_sum = tl.where(m_empty, 1.0, b_sum)

@@ -35,6 +35,7 @@ CUDA = torch.device("cuda")
 class _CudaStep(ABC):
     """Every modality is one token a bin: a key where it is shown, and a query for what is hidden."""
 
+    name: str
     graphed = True  # where there is a GPU; without, every operation is a launch of its own
 
     def __init__(

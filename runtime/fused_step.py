@@ -24,15 +24,9 @@ class Kernels(NamedTuple):
 
 def pack_layer(block: Block) -> BlockWeights:
     """A layer's weights on their device, detached; the same memory but for `down`, which is turned."""
-    return BlockWeights(
-        *(
-            x.detach()
-            for layer in (block.norm_attention, block.qkv, block.out, block.norm_mlp, block.up)
-            for x in (layer.weight, layer.bias)
-        ),
-        block.down.weight.detach().T.contiguous(),
-        block.down.bias.detach(),
-    )
+    layers = (block.norm_attention, block.qkv, block.out, block.norm_mlp, block.up)
+    both = [x.detach() for layer in layers for x in (layer.weight, layer.bias)]
+    return BlockWeights._make([*both, block.down.weight.detach().T.contiguous(), block.down.bias.detach()])
 
 
 @torch.inference_mode()
