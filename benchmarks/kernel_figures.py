@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.figures import BLUE, RED, canvas
-from benchmarks.kernel_sweep import points
+from benchmarks.figures import BLACK, BLUE, RED, canvas
+from benchmarks.kernel_sweep import FLOOR, STEP, points
 
 LABELS = {"band": "band W (bins)", "units": "units U (spikes held)", "layers": "layers L"}
 
@@ -22,7 +22,10 @@ def draw(result: dict[str, Any], out: Path) -> None:
             for name, colour in (("p50", RED), ("p99", BLUE)):
                 each.plot([v for v, _ in found], [ms[name] for _, ms in found], "o-", ms=4, color=colour, label=name)
             each.set(xlim=(0, None), ylim=(0, None), xlabel=label)
-            each.set_title(f"slope {result['slopes'][factor]:.2f} (1 = linear)", fontsize="medium")
+            each.set_title(f"slope {result['slopes'][STEP][factor]:.2f} (1 = linear)", fontsize="medium")
+        read = points(result["sweep"], result["headline_size"], "layers", FLOOR)
+        axes[-1].plot([v for v, _ in read], [ms["p50"] for _, ms in read], "o--", ms=4, color=BLACK, label="floor, p50")
+        axes[-1].legend(frameon=False)
         axes[0].set_ylabel("one step, float32 (ms)")
         axes[0].legend(frameon=False)
 

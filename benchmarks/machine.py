@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "numba", "scikit-learn", "umap-learn")
+PACKAGES = ("torch", "triton", "numpy", "numba", "onnxruntime", "scikit-learn", "umap-learn")
 
 
 def cpu() -> str:

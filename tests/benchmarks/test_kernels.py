@@ -59,10 +59,28 @@ def test_the_full_forward_reads_every_token() -> None:
     assert not torch.equal(model(x)[0, 0], model(other)[0, 0])
 
 
+@pytest.mark.parametrize(
+    ("name", "ratio", "passes"),
+    [
+        ("speedup_vs_best_full_forward", 29.9, False),
+        ("speedup_vs_torch_kv", 2.9, False),
+        ("ratio_to_floor", 3.1, False),
+        ("ratio_to_floor", float("nan"), False),
+        ("ratio_to_floor", 3.0, True),
+    ],
+)
+def test_the_gate_holds_each_ratio(name: str, ratio: float, passes: bool) -> None:
+    """One that misses its bound says so; the others are as required."""
+    top = kernels.GATE | {name: ratio}
+    assert [line.split()[0] for line in kernels.missed(top)] == ([] if passes else [name])
+
+
 def swept(cost: Any) -> list[dict[str, Any]]:
-    """A row for each size of the shipped sweep, its p50 a function of the size."""
-    sizes = kernel_sweep.sizes(kernels.Size(), kernel_sweep.FACTORS)
-    made = [Row("stream-numba-cpu", kernels.asdict(size), lambda: None, 1, [cost(size)] * 2) for size in sizes]
+    """A row for each size of the shipped sweep and each name, its p50 a function of the size."""
+    made = []
+    for name in kernel_sweep.SWEPT:
+        sizes = kernel_sweep.sizes(kernels.Size(), kernel_sweep.FACTORS, name)
+        made += [Row(f"{name}, x", kernels.asdict(size), lambda: None, 1, [cost(size)] * 2) for size in sizes]
     return [row.json() for row in made]
 
 
@@ -70,8 +88,29 @@ def test_slopes_are_those_of_one_factor_at_a_time() -> None:
     """A cost that is L sqrt(W): linear in layers, half in the band, nothing in the rest."""
     rows = swept(lambda size: 0.1 * size.layers * size.band**0.5)
     found = kernel_sweep.slopes(rows, kernels.asdict(kernels.Size()))
-    assert len(rows) == 1 + 2 + 3 + 3 + 2 + 2
-    assert found == pytest.approx({"units": 0, "layers": 1, "width": 0, "band": 0.5, "spikes": 0}, abs=1e-3)
+    assert len(rows) == (1 + 2 + 3 + 3 + 2 + 2) + (1 + 2 + 2) + (1 + 3)
+    none = {"units": 0, "spikes": 0}
+    expected = {kernel_sweep.STEP: {"layers": 1, "width": 0, "band": 0.5, **none}, kernel_sweep.INGEST: none,
+                kernel_sweep.FLOOR: {"layers": 1}}  # fmt: skip
+    assert {name: set(each) for name, each in found.items()} == {name: set(each) for name, each in expected.items()}
+    for name, each in expected.items():
+        assert found[name] == pytest.approx(each, abs=1e-3)
+
+
+def test_ingest_is_that_of_the_engine() -> None:
+    """The bins that the row ingests leave the token that the engine makes of the last one."""
+    size = kernels.Size(units=20, layers=1, width=16, band=5, spikes=6)
+    row = kernels.ingest(size, bins=3)
+    engine = kernels.StreamEngine(kernels.random_checkpoint(size))
+    token = np.zeros(size.width, np.float32)
+    counts = kernels.tokens(size, 3)[-1].counts
+    expected = engine.weights.constants[0] + np.sqrt(counts.astype(np.float32)) @ engine.weights.rows
+
+    kernels.kernel.ingest(counts, engine.weights.rows, engine.weights.constants[0], token)
+    row.call()
+
+    np.testing.assert_allclose(token, expected, rtol=1e-5, atol=1e-5)
+    assert row.name.startswith(kernel_sweep.INGEST)
 
 
 def test_bins_hold_the_spikes_that_a_size_says() -> None:
@@ -88,9 +127,9 @@ def test_the_whole_benchmark_at_tiny_sizes(monkeypatch: pytest.MonkeyPatch, tmp_
     few = {"units": (5, 10), "layers": (1, 5), "width": (16, 32), "band": (3, 5), "spikes": (3, 9)}
     take_turns, paced = kernels.take_turns, kernels.paced
     for name, instead in {
-        "Size": tiny, "FACTORS": few, "pin": lambda: "not pinned", "paced": lambda row, n: paced(row, 3),
+        "Size": tiny, "FACTORS": few, "paced": lambda row, n: paced(row, 3),
         "take_turns": lambda rows, seconds: take_turns(rows, 0.01),
-        "full_forwards": lambda layers, compiled: [Row("full forward", {"layers": layers}, lambda: None, 1)],
+        "full_forwards": lambda layers, quick: [Row("full forward", {"layers": layers}, lambda: None, 1)],
     }.items():  # fmt: skip
         monkeypatch.setattr(kernels, name, instead)
 
@@ -98,9 +137,9 @@ def test_the_whole_benchmark_at_tiny_sizes(monkeypatch: pytest.MonkeyPatch, tmp_
 
     words = kernels.lines(result)
     assert {row["layers"] for row in result["rows"]} == {5, 22}
-    assert len(result["sweep"]) == 1 + 5
-    assert set(result["slopes"]) == {"units", "layers", "width", "band", "spikes"}
-    assert words[-1].startswith("slope of log p50 against the log of each factor")
-    assert len(words) == 1 + len(result["rows"]) + len(result["sweep"]) + 2
+    assert len(result["sweep"]) == (1 + 5) + (1 + 2) + (1 + 1)
+    assert set(result["slopes"]) == set(kernel_sweep.SWEPT)
+    assert sum("slope of log p50 against the log of each factor" in line for line in words) == len(kernel_sweep.SWEPT)
+    assert sum(line.endswith(tuple("0123456789")) for line in words) >= len(result["rows"]) + len(result["sweep"])
     kernel_figures.draw(result, tmp_path / "cost.png")
     assert (tmp_path / "cost.png").stat().st_size > 10_000
