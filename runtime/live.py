@@ -84,7 +84,7 @@ class LiveRun:
         self.log = RunLog(capacity, len(checkpoint.units), self.engine.layout.n_values)
         self.pipeline = Pipeline(binner, self.engine, rules, on_token=self._on_token)
         per_minute = round(60e9 / checkpoint.header.bin_ns)
-        names = ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "infer_ms", "age_ms")
+        names = ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "wait_ms", "infer_ms", "send_ms", "age_ms")
         self.latency = {name: Latency(per_minute) for name in names}
         self.misses: dict[str, int] = dict.fromkeys(CAUSES, 0)
         self.stop = threading.Event()
@@ -195,6 +195,8 @@ class LiveRun:
         sent = lsl.now_ns()
         if decoded.values is not None and sent - decoded.t_end_ns <= self.budget_ns:
             self.log.mark_in_time(decoded.token)
+        self.latency["wait_ms"].record(moment.t_ns - decoded.t_end_ns)
+        self.latency["send_ms"].record(sent - before)
         newest = trace.age_ns(sent, decoded.newest_ns)
         if newest is not None and decoded.values is not None:
             self.latency["age_ms"].record(newest)

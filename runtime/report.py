@@ -34,7 +34,8 @@ def lines(summary: dict[str, Any]) -> list[str]:
         if name not in traces:
             out += _other(name, row)
     out.append("")
-    for key in ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "infer_ms", "age_ms", "source_delay_ms"):
+    times = ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "wait_ms", "infer_ms", "send_ms", "age_ms", "source_delay_ms")
+    for key in times:
         row = summary[key]
         out.append(f"{key:23}" + "  ".join(f"{p} {_number(row[p], 2)}" for p in ("p50", "p90", "p99", "p99.9", "max")))
     causes = ", ".join(f"{k} {v}" for k, v in summary["miss_causes"].items() if v) or "none"

@@ -95,7 +95,7 @@ def build(result: Result) -> dict[str, object]:
         "late_markers": result.pipeline.late_markers,
         "stopped_by": result.stopped_by,
         "source": result.source,
-        "device": "cpu",
+        "device": "cuda" if "-cuda" in result.engine.name else "cpu",
         "scheduling": result.scheduling,
         "stolen_ms": result.stolen_ms,
         "engine": result.engine.name,

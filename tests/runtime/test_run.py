@@ -133,13 +133,15 @@ def runs(start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lo
 def test_the_demo_prints_its_summary_as_the_last_line(runs: dict[str, Logged]) -> None:
     found = runs["recorded"].summary
     assert set(found) >= {
-        "outputs", "streamed_vs_offline_max_abs", "counts_vs_recording_diff", "edge_to_pub_ms", "infer_ms", "age_ms",
-        "source_delay_ms", "tokens", "deadline_misses", "miss_causes", "spikes", "lost_upstream", "late_markers",
-        "stopped_by", "source", "device", "engine", "decoder", "model", "model_sha", "versions",
+        "outputs", "streamed_vs_offline_max_abs", "counts_vs_recording_diff", "edge_to_pub_ms", "wait_ms", "infer_ms",
+        "send_ms", "age_ms", "source_delay_ms", "tokens", "deadline_misses", "miss_causes", "spikes", "lost_upstream",
+        "late_markers", "stopped_by", "source", "device", "engine", "decoder", "model", "model_sha", "versions",
     }  # fmt: skip
     assert (found["stopped_by"], found["source"], found["decoder"]) == ("seconds", "replay", "neds")
     assert {"wheel_speed", "whisker_motion_energy", "choice"} <= set(found["outputs"])
     assert set(found["edge_to_pub_ms"]) == {"p50", "p90", "p99", "p99.9", "max"}
+    for percentile, whole in found["edge_to_pub_ms"].items():  # a part of every token's way is no longer than the way
+        assert all(found[part][percentile] <= whole * 1.001 for part in ("wait_ms", "send_ms"))
     assert sum(found["miss_causes"].values()) == found["deadline_misses"]
 
 
