@@ -21,13 +21,15 @@ def verify(
     import msgspec
     import torch
 
+    from benchmarks import machine
     from neds_core import checkpoint as checkpoints, evaluation, session as sessions
-    from runtime import verifying
+    from runtime import priority, verifying
 
     torch.set_num_threads(1)
     made, session = checkpoints.load(checkpoint), sessions.load(recording)
     evaluation.refuse_other_units(made, session)
-    rows, failed = verifying.verify(made, session)
+    with priority.pinned() as pinned:
+        rows, failed = verifying.verify(made, session)
     for name, row in rows.items():
         print(
             f"{name:31} largest difference {row['max_abs']:.2e} (bound {row['bound']:g}), "
@@ -38,7 +40,10 @@ def verify(
     if failed:
         print(f"outside of a bound: {', '.join(failed)}")
     if json:
-        result = {"checkpoint": made.header.name, "recording": session.name, "engines": rows, "failed": failed}
+        result = {
+            "checkpoint": checkpoint.name, "recording": session.name, "engines": rows, "failed": failed,
+            "pinned": pinned, "machine": machine.describe(),
+        }  # fmt: skip
         print(msgspec.json.encode(result).decode())
     if failed:
         raise typer.Exit(3)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from neds_core import checkpoint as checkpoints, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.session import Session
 from runtime import verifying
+
+SHIPPED = sorted((Path(__file__).parents[2] / "examples").glob("*/*.safetensors"))
 
 
 def test_behaviour_is_the_recordings_bin_by_bin(tiny_checkpoint: Checkpoint, session: Session) -> None:
@@ -28,3 +33,16 @@ def test_behaviour_is_the_recordings_bin_by_bin(tiny_checkpoint: Checkpoint, ses
     assert np.isnan(whole.behaviour[~known, 1]).all()
     assert np.isnan(blind.behaviour[:, 1]).all()
     assert [t.reset for t in whole.tokens(None)] == [t % 25 == 0 for t in range(75)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:
+    """Over its whole recording: float32 within 1e-5 of the offline reference, compact weights within their bounds."""
+    rows, failed = verifying.verify(checkpoints.load(path), sessions.load(path.parent / "session.npz"))
+
+    assert failed == []
+    assert len(rows) >= 2
+    exact = {name: row for name, row in rows.items() if not name.endswith(("bfloat16", "int8"))}
+    assert exact
+    assert all(row["max_abs"] <= 1e-5 for row in exact.values())
