@@ -22,7 +22,8 @@ from neds_core.errors import CheckpointError
 from neds_core.model import NEDS
 from neds_core.session import Session
 from neds_core.sources import Source
-from neds_core.train import Progress, Resume
+from neds_core.train_log import Lines, Progress
+from neds_core.train_state import Resume
 
 SESSIONS = 3
 
@@ -212,14 +213,14 @@ ON_TWO_MACHINES = """
 import sys
 from pathlib import Path
 from torch import distributed as dist
-from neds_core import config, distributed, pretrain, train
+from neds_core import config, distributed, pretrain, train, train_state
 from neds_core.errors import CheckpointError
 
 path, seed = Path(sys.argv[1]), int(sys.argv[2])
 with distributed.world("cpu") as world:
     settings = config.load(path, config.PretrainConfig)
     sources = pretrain.read_sources(settings, path.parent, world)
-    resume = train.Resume(path.parent / f"of-rank-{world.rank}.state")
+    resume = train_state.Resume(path.parent / f"of-rank-{world.rank}.state")
     try:
         found = train.Training(settings, sources, seed, world=world, resume=resume).run(None)
     except CheckpointError as error:
