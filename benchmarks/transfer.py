@@ -29,7 +29,8 @@ from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
 from neds_core.pretrain import Pretrained
 from neds_core.sources import Source, build
-from neds_core.train import Progress, Training
+from neds_core.train import Training
+from neds_core.train_log import Progress
 
 Row = dict[str, Any]
 CONTROLS = ("scratch", "random trunk", "shuffled trunk")

@@ -30,7 +30,8 @@ class LinearHeader(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """How a checkpoint came about. `test_looks` counts the scorings of the test part that were recorded as such
-    (`neds-rt evaluate --record`), `test_scores` holds the last of them."""
+    (`neds-rt evaluate --record`), `test_scores` holds the last of them. trunk_sha: SHA-256 of the multi-session NEDS
+    that it was fine-tuned from, or empty; interrupted: the best so far of a training that was stopped."""
 
     created: str
     recording: str
@@ -44,6 +45,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
     test_looks: int = 0
     test_scores: dict[str, dict[str, float]] = {}
+    trunk_sha: str = ""
+    interrupted: bool = False
 
 
 class Imported(Struct, frozen=True, forbid_unknown_fields=True):

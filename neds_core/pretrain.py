@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,11 +19,13 @@ from neds_core import config as configs, distributed, scalers, session as sessio
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.distributed import World
 from neds_core.embed import UnitTokenizer
-from neds_core.errors import CheckpointError, ConfigError, NedsError
+from neds_core.errors import CheckpointError, ConfigError
 from neds_core.model import NEDS
 from neds_core.session import BehaviourSpec, UnitTable
 from neds_core.sources import Source
-from neds_core.train import Fit, Progress, Resume
+from neds_core.train import Fit
+from neds_core.train_log import Log, Show
+from neds_core.train_state import Resume
 
 FORMAT = 1
 KEY = "neds_rt_pretrained"
@@ -68,10 +67,11 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A NEDS of many sessions, in the order of `header.sessions`."""
+    """A NEDS of many sessions, in the order of `header.sessions`, and the SHA-256 of its file."""
 
     header: Header
     model: NEDS
+    sha: str = ""
 
 
 def read_sources(config: PretrainConfig, folder: Path, world: World) -> tuple[Source, ...]:
@@ -142,7 +142,7 @@ def load(path: Path) -> Pretrained:
             f"{path} is not a multi-session NEDS of this version ({reason}); "
             "train one with `python -m neds_core.train CONFIG.toml`"
         ) from None
-    return Pretrained(header, model.eval())
+    return Pretrained(header, model.eval(), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 @torch.no_grad()
@@ -179,30 +179,7 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
     return model
 
 
-def _lines_until(path: Path, done: int) -> list[str]:
-    """Lines of an earlier run up to step `done`; one that a crash cut short is not among them."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if done and path.exists() else []
-    return [line for line in lines if line.endswith("\n") and msgspec.json.decode(line, type=Progress).step <= done]
-
-
-@contextmanager
-def _log(path: Path, done: int) -> Iterator[train.OnStep]:
-    """One JSON line a step, there before the step's state is; of an earlier run, those up to step `done` are kept."""
-    lines = _lines_until(path, done)
-    with path.open("w", encoding="utf-8", buffering=1) as file:
-        file.writelines(lines)
-        file.flush()
-
-        def write(progress: Progress) -> None:
-            file.write(msgspec.json.encode(progress).decode() + "\n")
-            if progress.skill is not None:
-                at = f"step {progress.step}/{progress.steps}"
-                print(f"{at} loss {progress.loss:.4f} skill {progress.skill:.4f}", flush=True)
-
-        yield write
-
-
-def run(path: Path, out: Path) -> Fit:
+def run(path: Path, out: Path, show: Show) -> Fit:
     """Train what a TOML file says, in this process or in all that `torchrun` started.
 
     Writes `out`; beside it `.jsonl` (a line a step) and, until it is done, `.state` to go on from.
@@ -213,32 +190,20 @@ def run(path: Path, out: Path) -> Fit:
     with distributed.world(config.fit.device) as world, distributed.stop_on_signal() as stop:
         found = read_sources(config, path.parent, world)
         resume = Resume(out.with_suffix(".state"), stop.is_set)
-        training = train.Training(config, found, config.seed, world=world, resume=resume)
+        with Log(out.with_suffix(".jsonl"), show) as log:
+            if not world.rank:
+                log.stage("NEDS, stopped on validation")
+            fit = train.fit_many(config, found, config.seed, on_step=log.step, world=world, resume=resume)
         if world.rank:
-            return training.run(None)
-        with _log(out.with_suffix(".jsonl"), training.learner.step) as write:
-            fit = training.run(write)
+            return fit
         if fit.interrupted:
-            print(f"stopped at step {training.learner.step}, saved to {resume.path}; the same command goes on")
+            print(f"{out}: stopped, saved to {resume.path}; the same command goes on")
             return fit
         specs = fit.model.specs
         rows = tuple(row(source) for source in found)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - began + fit.earlier_s
         header = Header(FORMAT, found[0].train.bin_ns, config, specs, rows, fit.best_step, fit.best_skill, seconds)
         save(Pretrained(header, fit.model), out)
-        resume.path.unlink(missing_ok=True)
+        resume.discard()
         print(f"{out}: best step {fit.best_step}, validation skill {fit.best_skill:.4f}, {seconds:.0f} s")
         return fit
-
-
-def main() -> None:
-    """`python -m neds_core.train CONFIG.toml [--out X.safetensors]`; exit 2 and one sentence for a user's error."""
-    parser = argparse.ArgumentParser(prog="python -m neds_core.train", description="train one NEDS on many recordings")
-    parser.add_argument("config", type=Path, help="CONFIG.toml (see neds_core.config.PretrainConfig)")
-    parser.add_argument("--out", type=Path, help="checkpoint to write; default: beside the config")
-    given = parser.parse_args()
-    try:
-        run(given.config, given.out or given.config.with_suffix(".safetensors"))
-    except NedsError as error:
-        print(f"neds_core.train: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -9,13 +9,11 @@ Dropout is keyed by (seed, step, process).
 from __future__ import annotations
 
 import copy
-import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 
@@ -28,43 +26,29 @@ from neds_core.optim import Learner
 from neds_core.scalers import Scalers
 from neds_core.session import Session
 from neds_core.sources import Source, build, shared_specs
+from neds_core.train_log import OnStep, Progress
+from neds_core.train_state import Resume
 from neds_core.windows import DROPOUT, Piece, Sampler, Windows, keyed, onto
 
 ATTEMPTS = 1000  # batches that ask nothing before the masks are given up
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What `on_step` sees after each step."""
-
-    step: int
-    steps: int
-    loss: float
-    terms: dict[str, float]
-    skill: float | None  # validation skill where it was measured at this step
-
-
-OnStep = Callable[[Progress], None]
 Decode = Callable[[NEDS, Session, int], dict[str, np.ndarray]]
 
 
 @dataclass(slots=True)
 class Fit:
-    """A trained model and the record of how it came about. `history` holds the steps of this process."""
+    """A trained model and the record of how it came about. `history` holds the steps of this process.
+
+    earlier_s: seconds that the processes before it took, where it went on from a state.
+    """
 
     model: NEDS
     best_step: int
     best_skill: float
     interrupted: bool = False
     history: list[Progress] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Where a training keeps its states, and what asks it to save one and stop."""
-
-    path: Path
-    asked_to_stop: Callable[[], bool] = lambda: False
+    earlier_s: float = 0.0
 
 
 def decode(model: NEDS, session: Session, row: int = 0) -> dict[str, np.ndarray]:
@@ -116,9 +100,11 @@ def fit(
     steps: int | None = None,
     on_step: OnStep | None = None,
     start: NEDS | None = None,
+    world: World | None = None,
+    resume: Resume | None = None,
 ) -> Fit:
     """Train on one session (see `fit_many`)."""
-    return fit_many(config, (Source(train, validation, scale),), seed, steps, on_step, start)
+    return fit_many(config, (Source(train, validation, scale),), seed, steps, on_step, start, world, resume)
 
 
 def fit_many(
@@ -137,8 +123,8 @@ def fit_many(
     the mean over sessions, measured every `check_every` steps and at the last. start: the model to go on
     from, which is not changed; else a fresh one, which a configuration with a trunk refuses. `on_step` is
     called in the first process alone. KeyboardInterrupt keeps the best so far and says so in the result.
-    With `resume`, a state is written every `save_every` steps and when asked to stop, and a training that
-    finds one goes on from it.
+    With `resume`, a state is written every `save_every` steps, when asked to stop and at the end, and a
+    training that finds one goes on from it.
     """
     return Training(config, sources, seed, steps, start, world, resume).run(on_step)
 
@@ -176,10 +162,9 @@ class Training:
         self.checked = all(source.validation is not None for source in sources)
         self.best = Fit(copy.deepcopy(model), 0, -np.inf)
         self.waited = 0
-        self.identity = ""
+        self.identity, self.began = "", time.monotonic()
         if resume is not None:
-            parts = (train_state.our_version(), config, seed, self.steps, [(s.train.name, s.sha256) for s in sources])
-            self.identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+            self.identity = train_state.identity(config, sources, seed, self.steps, start)
             # the first process alone saves, and the others may be on machines with other folders
             self._restore(world.from_first(lambda: train_state.load(resume.path, self.identity)))
 
@@ -198,6 +183,8 @@ class Training:
                     on_step(progress)
                 if learner.step % self.config.fit.save_every == 0 and learner.step < self.steps:
                     self._save()
+            else:
+                self._save()
         except KeyboardInterrupt:
             best.interrupted = True
         if not self.checked:
@@ -282,8 +269,10 @@ class Training:
 
     def _save(self) -> None:
         if self.resume is not None and self.world.rank == 0:
-            best = {"best": self.best.model.state_dict(), "skill": self.best.best_skill, "at": self.best.best_step}
-            state = {"waited": self.waited, **best, "learner": self.learner.state()}
+            best = self.best
+            seconds = best.earlier_s + time.monotonic() - self.began
+            kept = {"best": best.model.state_dict(), "skill": best.best_skill, "at": best.best_step}
+            state = {"waited": self.waited, "seconds": seconds, **kept, "learner": self.learner.state()}
             train_state.save(state, self.identity, self.resume.path)
 
     def _restore(self, state: dict[str, Any] | None) -> None:
@@ -291,9 +280,10 @@ class Training:
             self.learner.restore(state["learner"])
             self.best.model.load_state_dict(state["best"])
             self.waited, self.best.best_skill, self.best.best_step = state["waited"], state["skill"], state["at"]
+            self.best.earlier_s = state["seconds"]
 
 
 if __name__ == "__main__":
-    from neds_core.pretrain import main
+    from neds_core.train_command import main
 
     main()

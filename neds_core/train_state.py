@@ -6,16 +6,41 @@ random generator.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
+from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.errors import CheckpointError
+from neds_core.model import NEDS
+from neds_core.sources import Source
 
 FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a training keeps its states, and what asks it to save one and stop."""
+
+    path: Path
+    asked_to_stop: Callable[[], bool] = lambda: False
+
+    @property
+    def refit(self) -> Resume:
+        """The same for the refit that follows: `X.refit.state` beside `X.state`, which stays."""
+        return Resume(self.path.with_suffix(f".refit{self.path.suffix}"), self.asked_to_stop)
+
+    def discard(self) -> None:
+        """Delete the states of a training that is done."""
+        self.path.unlink(missing_ok=True)
+        self.refit.path.unlink(missing_ok=True)
 
 
 def our_version() -> str:
@@ -24,6 +49,19 @@ def our_version() -> str:
         return version("neds-rt")
     except PackageNotFoundError:
         return "not installed"
+
+
+def identity(
+    config: TrainConfig | PretrainConfig, sources: tuple[Source, ...], seed: int, steps: int, start: NEDS | None
+) -> str:
+    """SHA-256 of all that a training depends on: version, configuration, data, seed, length and the start."""
+    found = hashlib.sha256()
+    data = [(source.train.name, source.sha256) for source in sources]
+    found.update(msgspec.json.encode((our_version(), config, seed, steps, data)))
+    for name, value in start.state_dict().items() if start is not None else ():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def save(state: dict[str, Any], identity: str, path: Path) -> None:

@@ -22,7 +22,8 @@ from neds_core.model import NEDS
 from neds_core.pretrain import Pretrained
 from neds_core.session import Session
 from neds_core.sources import Source
-from neds_core.train import Progress, Training
+from neds_core.train import Training
+from neds_core.train_log import Progress
 
 LOOKS = (48, 96, 144, 240)  # steps of one schedule at which a training is read
 QUICK_LOOKS = (8, 16)

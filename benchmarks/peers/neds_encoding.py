@@ -13,7 +13,7 @@ from neds_core.config import MaskConfig, TrainConfig
 from neds_core.model import NEDS
 from neds_core.session import Session
 from neds_core.sources import Source
-from neds_core.train import Progress
+from neds_core.train_log import Progress
 from neds_core.windows import Windows
 
 ENCODING = MaskConfig(encoding=1.0, decoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)

@@ -19,7 +19,8 @@ from neds_core.model import NEDS
 from neds_core.scalers import Scalers
 from neds_core.session import Session, Splits
 from neds_core.sources import Source
-from neds_core.train import Fit, Progress
+from neds_core.train import Fit
+from neds_core.train_log import Progress
 from neds_core.windows import Windows
 
 

@@ -22,7 +22,8 @@ from neds_core.errors import CheckpointError
 from neds_core.model import NEDS
 from neds_core.session import Session
 from neds_core.sources import Source
-from neds_core.train import Progress, Resume
+from neds_core.train_log import Lines, Progress
+from neds_core.train_state import Resume
 
 SESSIONS = 3
 
@@ -76,7 +77,7 @@ def test_two_processes_give_the_losses_of_one(folder: Callable[..., Path]) -> No
         [*torchrun, "-m", "neds_core.train", config, "--out", two], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    pretrain.run(config, one)
+    pretrain.run(config, one, Lines())
 
     ours, theirs = losses_of(one.with_suffix(".jsonl")), losses_of(two.with_suffix(".jsonl"))
     # 1e-4: float32 sums in another order, fed back through 50 steps; 1e-6 is usual
@@ -93,6 +94,7 @@ def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stdout.readline() == "NEDS, stopped on validation\n"
         assert process.stdout.readline().startswith("step 3/30")
         process.send_signal(signal.SIGTERM)
         said = process.stdout.read()
@@ -100,7 +102,7 @@ def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable
     assert "the same command goes on" in said
     assert killed.with_suffix(".state").exists()
     assert not killed.exists()
-    resumed, through = pretrain.run(config, killed), pretrain.run(config, whole)
+    resumed, through = pretrain.run(config, killed, Lines()), pretrain.run(config, whole, Lines())
 
     assert 0 < len(resumed.history) < 30
     assert resumed.history == through.history[-len(resumed.history) :]
@@ -113,6 +115,7 @@ HARD_STOP = """
 import os, sys
 from pathlib import Path
 from neds_core import pretrain, train_state
+from neds_core.train_log import Lines
 
 save = train_state.save
 
@@ -121,7 +124,7 @@ def save_for_the_last_time(*given):
     os._exit(9)
 
 train_state.save = save_for_the_last_time
-pretrain.run(Path(sys.argv[1]), Path(sys.argv[2]))
+pretrain.run(Path(sys.argv[1]), Path(sys.argv[2]), Lines())
 """
 
 
@@ -134,7 +137,7 @@ def test_a_hard_stop_loses_no_line_of_the_log(folder: Callable[..., Path]) -> No
     assert done.returncode == 9
     with out.with_suffix(".jsonl").open("a") as log:
         log.write('{"step": 5, "lo')
-    pretrain.run(config, out)
+    pretrain.run(config, out, Lines())
 
     steps = [json.loads(line)["step"] for line in out.with_suffix(".jsonl").read_text().splitlines()]
     assert steps == list(range(1, 11))
@@ -212,14 +215,14 @@ ON_TWO_MACHINES = """
 import sys
 from pathlib import Path
 from torch import distributed as dist
-from neds_core import config, distributed, pretrain, train
+from neds_core import config, distributed, pretrain, train, train_state
 from neds_core.errors import CheckpointError
 
 path, seed = Path(sys.argv[1]), int(sys.argv[2])
 with distributed.world("cpu") as world:
     settings = config.load(path, config.PretrainConfig)
     sources = pretrain.read_sources(settings, path.parent, world)
-    resume = train.Resume(path.parent / f"of-rank-{world.rank}.state")
+    resume = train_state.Resume(path.parent / f"of-rank-{world.rank}.state")
     try:
         found = train.Training(settings, sources, seed, world=world, resume=resume).run(None)
     except CheckpointError as error:

@@ -375,7 +375,7 @@ def test_check_prints_the_plan(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('outputs = ["wheel_speed"]\n', "recording: required key is missing"),
+        ('outputs = ["wheel_speed"]\n', "has to name either recording (one file) or recordings (many)"),
         ('recording = "gone.npz"\noutputs = ["wheel_speed"]\n', "gone.npz does not exist; check the path"),
         (
             'recording = "session.npz"\noutputs = ["wheel"]\n',

@@ -1,0 +1,107 @@
+"""What a training says of itself: a line a step beside the checkpoint, and whoever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Protocol, TextIO
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What `on_step` sees after each step."""
+
+    step: int
+    steps: int
+    loss: float
+    terms: dict[str, float]
+    skill: float | None  # validation skill where it was measured at this step
+
+
+OnStep = Callable[[Progress], None]
+
+
+class Show(Protocol):
+    """Whoever shows a training: each stage by its name, then its steps."""
+
+    def stage(self, name: str) -> None: ...
+
+    def step(self, progress: Progress) -> None: ...
+
+
+class Lines:
+    """Shows a training as lines of text."""
+
+    def stage(self, name: str) -> None:
+        """A new stage."""
+        print(name, flush=True)
+
+    def step(self, progress: Progress) -> None:
+        """A step; said where skill was measured."""
+        if progress.skill is not None:
+            at = f"step {progress.step}/{progress.steps}"
+            print(f"{at} loss {progress.loss:.4f} skill {progress.skill:.4f}", flush=True)
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line of the log: `Progress`, and the stage that the step is of."""
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+    terms: dict[str, float]
+    skill: float | None
+
+
+class Log:
+    """One JSON line a step, there before the step's state is; what it is told is shown too.
+
+    A training that goes on joins its lines to those of the steps before, and one that makes no step
+    leaves the file as it is.
+    """
+
+    def __init__(self, path: Path, show: Show) -> None:
+        self.path, self.show, self.name = path, show, ""
+        self.file: TextIO | None = None
+
+    def stage(self, name: str) -> None:
+        """A new stage of the training."""
+        self.name = name
+        self.show.stage(name)
+
+    def step(self, progress: Progress) -> None:
+        """One step of the optimiser."""
+        if self.file is None:
+            self.file = self._open(progress.step)
+        terms, skill = progress.terms, progress.skill
+        line = Line(self.name, progress.step, progress.steps, progress.loss, terms, skill)
+        self.file.write(msgspec.json.encode(line).decode() + "\n")
+        self.show.step(progress)
+
+    def _open(self, step: int) -> TextIO:
+        """The file with the lines of an earlier run up to `step` of this stage; a line that a crash cut is not kept."""
+
+        def before(line: str) -> bool:
+            try:
+                found = msgspec.json.decode(line, type=Line)
+            except msgspec.DecodeError:
+                return False
+            return line.endswith("\n") and (found.stage != self.name or found.step < step)
+
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        file = self.path.open("w", encoding="utf-8", buffering=1)
+        file.writelines(list(takewhile(before, lines)))
+        file.flush()
+        return file
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
