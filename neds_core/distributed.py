@@ -26,11 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among `size`, and where its model lives."""
+    """This process among `size`, where its model lives, and the attention that trains there; None = torch's own."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    attend: Callable[..., Tensor] | None = None
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Element-wise sum over the processes, in float64."""
@@ -82,22 +83,24 @@ class World:
 
 
 @contextmanager
-def world(device: str) -> Iterator[World]:
+def world(device: str, attend: Callable[..., Tensor] | None = None) -> Iterator[World]:
     """This process's place, from the environment that `torchrun` sets; alone without it.
 
-    gloo between CPUs, nccl between GPUs. Raises `ConfigError` where `device` is not there.
+    gloo between CPUs, nccl between GPUs. attend: what attends on GPUs. Raises `ConfigError` where `device` is not
+    there.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("fit.device is 'cuda', but torch finds no GPU here; set it to 'cpu' or run on one")
     here = torch.device(device, int(os.environ.get("LOCAL_RANK", 0))) if device == "cuda" else torch.device(device)
+    attend = attend if device == "cuda" else None
     if "WORLD_SIZE" not in os.environ:
-        yield World(device=here)
+        yield World(device=here, attend=attend)
         return
     if device == "cuda":
         torch.cuda.set_device(here)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), here)
+        yield World(dist.get_rank(), dist.get_world_size(), here, attend)
     finally:
         dist.destroy_process_group()
 

@@ -8,6 +8,7 @@ rotary only, sinks replace cold starts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -80,6 +81,21 @@ class Block(nn.Module):
         return self.finish(x, mixed)
 
 
+def _everywhere(
+    kernel: Callable[..., Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    band: int,
+    position: Tensor,
+    hidden: Tensor,
+    n_sinks: int,
+) -> Tensor:
+    """A kernel without its band: every key of the window."""
+    return kernel(q, k, v, position=position, hidden=hidden, band=None, n_sinks=n_sinks)
+
+
 class NEDS(nn.Module):
     """Tokens of a bin are ordered (spikes, behaviour 1, behaviour 2, ...); bins follow each other."""
 
@@ -88,6 +104,9 @@ class NEDS(nn.Module):
         super().__init__()
         width = config.width
         self.config, self.specs = config, specs
+        self.kernel: Callable[..., Tensor] | None = (
+            None  # attention in place of torch's own, where a trainer on a GPU gives one
+        )
         is_full, n_sessions, n_modalities = config.attention == "full", len(n_units), 1 + len(specs)
         self.units = nn.ModuleList(embed.spike_tokenizer(config, n) for n in n_units)
         self.rates = nn.ModuleList(nn.Linear(width, n) for n in n_units)
@@ -159,8 +178,14 @@ class NEDS(nn.Module):
         return torch.cat([self.session[session : session + 1], self.registers])
 
     def pattern(self) -> Attention:
-        """The attention of the configuration: on the CPU the fast twin of the plain one."""
-        if self.config.attention == "causal":
+        """The attention of the configuration: the kernel where there is one, on the CPU the fast twin of the plain one.
+
+        Dropout of attention weights is torch's alone.
+        """
+        is_full, drops = self.config.attention == "full", self.training and self.config.attention_dropout > 0
+        if self.kernel is not None and not (is_full and drops):
+            return partial(_everywhere, self.kernel) if is_full else self.kernel
+        if not is_full:
             return banded.attention if self.mask_token.is_cpu else attention
         return partial(full, dropout=self.config.attention_dropout if self.training else 0.0)
 

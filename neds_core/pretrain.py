@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,7 @@ import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from neds_core import config as configs, distributed, scalers, session as sessions, sources, store, train
 from neds_core.config import PretrainConfig, TrainConfig
@@ -179,7 +181,7 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
     return model
 
 
-def run(path: Path, out: Path, show: Show) -> Fit:
+def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None = None) -> Fit:
     """Train what a TOML file says, in this process or in all that `torchrun` started.
 
     Writes `out`; beside it `.jsonl` (a line a step) and, until it is done, `.state` to go on from.
@@ -187,7 +189,7 @@ def run(path: Path, out: Path, show: Show) -> Fit:
     config = configs.load(path, PretrainConfig)
     torch.set_num_threads(config.fit.threads)
     began = time.monotonic()
-    with distributed.world(config.fit.device) as world, distributed.stop_on_signal() as stop:
+    with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
         found = read_sources(config, path.parent, world)
         resume = Resume(out.with_suffix(".state"), stop.is_set)
         with Log(out.with_suffix(".jsonl"), show) as log:

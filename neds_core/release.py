@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neds_core import (
     baseline,
@@ -215,7 +216,7 @@ def write(made: Checkpoint, fit: Fit, path: Path, resume: Resume) -> None:
     print(f"{path}: done; {kept}, {made.header.record.seconds:.0f} s, {size:.2f} MB")
 
 
-def run(path: Path, out: Path, seeds: list[int], show: Show) -> None:
+def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None) -> None:
     """Train what a TOML file says, a checkpoint a seed, in this process or in all that `torchrun` started.
 
     Writes `out` (several seeds: `out-seedN`); beside it `.jsonl` (a line a step) and, until it is done, `.state`
@@ -225,7 +226,7 @@ def run(path: Path, out: Path, seeds: list[int], show: Show) -> None:
     recording = (path.parent / config.recording).resolve()
     trunk = pretrain.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
     linears = None
-    with distributed.world(config.fit.device) as world, distributed.stop_on_signal() as stop:
+    with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
         for seed in seeds:
             target = out if len(seeds) == 1 else out.with_stem(f"{out.stem}-seed{seed}")
             resume = Resume(target.with_suffix(".state"), stop.is_set)

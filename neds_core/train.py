@@ -155,6 +155,7 @@ class Training:
         self.sampler = Sampler(windows, config, seed)
         model = copy.deepcopy(start) if start is not None else build(config, sources, seed)
         model.to(world.device)
+        model.kernel = world.attend
         world.copy_from_first(model)
         self.learner = Learner(model, config.fit, config.stages)
         self.steps = min(steps or self.learner.steps, self.learner.steps)
@@ -190,6 +191,7 @@ class Training:
         if not self.checked:
             best.model, best.best_step = copy.deepcopy(learner.smooth), learner.step
         best.model.to("cpu").requires_grad_(True).eval()
+        best.model.kernel = None
         return best
 
     def _draw(self) -> tuple[list[Piece], set[int], dict[str, float]] | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from torch import Tensor
 
 from neds_core import config as configs, pretrain, release
 from neds_core.errors import ConfigError, NedsError
@@ -21,9 +23,12 @@ class Kind(Struct, frozen=True):
     recordings: Any = None
 
 
-def run(path: Path, out: Path | None, seeds: list[int], show: Show) -> None:
+def run(
+    path: Path, out: Path | None, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
+) -> None:
     """Train what a TOML file says (see `release.run` and `pretrain.run`); `out`: default beside the file.
 
+    attend: what attends where the file asks for a GPU; None = torch.
     seeds: of a training of one recording, none = 0; many recordings have theirs in the file.
     """
     kind = configs.load(path, Kind)
@@ -33,11 +38,11 @@ def run(path: Path, out: Path | None, seeds: list[int], show: Show) -> None:
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist; make it first")
     if kind.recording is not None:
-        release.run(path, out, seeds or [0], show)
+        release.run(path, out, seeds or [0], show, attend)
     elif seeds:
         raise ConfigError(f"--seed is for one recording; for many, set seed in {path}")
     else:
-        pretrain.run(path, out, show)
+        pretrain.run(path, out, show, attend)
 
 
 def main() -> None:

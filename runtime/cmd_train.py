@@ -47,8 +47,9 @@ def train(
     Ctrl-C or SIGTERM ends after the step at hand and keeps the best so far; the same command goes on. Under torchrun:
     `python -m neds_core.train`, which trains the same.
     """
+    from kernels.attention import attention
     from neds_core import train_command
 
     bar = Bar()
     with bar.bar:
-        train_command.run(config, out, seed or [], bar)
+        train_command.run(config, out, seed or [], bar, attention)

@@ -184,3 +184,29 @@ def test_the_stream_refuses(change: dict[str, Any], why: str) -> None:
 
     with pytest.raises(ValueError, match=why):
         door.stream_attention(**a | {"cache": make_cache(*torch.zeros(2, 2, 1, 8), 3, 2)} | change)
+
+
+@pytest.mark.parametrize("attention", ["causal", "full"])
+def test_neds_trains_through_it(make_neds: Callable[..., NEDS], attention: str) -> None:
+    """A model that is given it as its kernel has the loss and the gradients that it has with torch's own attention."""
+    size = ModelConfig(attention=attention, width=16, layers=2, heads=2, band=5, window_bins=12)  # pyright: ignore[reportArgumentType]
+    model = make_neds(size).eval().requires_grad_(True)
+    rng = torch.Generator().manual_seed(0)
+    shape = (2, 12)
+    counts, unknown = torch.poisson(torch.ones(*shape, 6), generator=rng), torch.full(shape, -1)
+    traces = {"wheel_speed": torch.randn(shape, generator=rng)}
+    batch = Batch(counts, torch.ones(shape, dtype=torch.bool), traces, {"choice": torch.zeros_like(unknown)}, unknown)
+    hidden = torch.rand(*shape, 3, generator=rng) < 0.5
+    found = []
+    for kernel in (None, door.attention):
+        model.kernel, model.training = kernel, False
+        model.zero_grad()
+        loss = sum(y.square().sum() for y in model(batch, hidden).values())
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        found.append((loss.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+
+    (ours, our_gradients), (theirs, their_gradients) = found
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for mine, other in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()) + 1e-6)
