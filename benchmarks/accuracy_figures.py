@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.accuracy import Row
 from benchmarks.figures import BLACK, BLUE, ORANGE, RED, SKY, canvas
 
-OURS = {"decode": "NEDS multi-task", "encode": "NEDS multi-task"}
+OURS = "NEDS multi-task"
+UNITS = {"decode": "R2", "encode": "bits/spike", "classify": "balanced accuracy"}
 RIVALS = ("POYO", "NDT2")  # beginnings of the peers' names; NEDS is drawn against each trial by trial
 
 
@@ -72,22 +73,24 @@ def draw(folder: Path, rows: list[Row], table: list[Row]) -> list[Path]:
     for block in blocks:
         pooled = [r for r in table if _block(r) == block]
         single = [r for r in rows if _block(r) == block]
-        task = block[1]
-        shares, unit = (trial_shares, "R2") if task == "decode" else (bit_shares, "bits/spike")
+        task, unit = block[1], UNITS[block[1]]
         for output, first in pooled[0]["scores"].items():
             if "ci95" not in first:
                 continue  # a point estimate without sums, such as a median distance
-            name = "-".join((*block, output)).replace("/", "-per-")
-            x_label = f"{unit}, {output.replace('_', ' ')}" if task == "decode" else unit
+            name = "-".join((*block, output)).replace("/", "-per-").replace(" ", "-")
+            x_label = unit if task == "encode" else f"{unit}, {output.replace('_', ' ')}"
             written.append(folder / f"{name}.png")
             forest(pooled, output, x_label, written[-1])
-            ours = [r for r in single if r["peer"] == OURS[task]]
+            if task == "classify":
+                continue  # a trial is right or wrong: no scatter
+            shares = trial_shares if task == "decode" else bit_shares
+            ours = [r for r in single if r["peer"] == OURS]
             for peer in dict.fromkeys(r["peer"] for r in single if r["peer"].startswith(RIVALS)):
                 theirs = [r for r in single if r["peer"] == peer]
                 if ours:
                     written.append(folder / f"{name}-{peer.split()[0].lower().replace('+', '-plus')}.png")
                     pair = shares(ours, output), shares(theirs, output)
-                    scatter(*pair, (OURS[task], peer), f"{unit} of a trial, {output.replace('_', ' ')}", written[-1])
+                    scatter(*pair, (OURS, peer), f"{unit} of a trial, {output.replace('_', ' ')}", written[-1])
     return written
 
 

@@ -20,6 +20,11 @@ def made(peer: str, task: str, seed: int) -> Row:
         y = rng.normal(size=360)
         sums = scores.r2_sums(y, y + 0.5 * rng.normal(size=360), trial)
         name, score = "wheel_speed", float(scores.r2_of_sums(sums.sum(0)))
+    elif task == "classify":
+        label = rng.integers(0, 2, 40)
+        guess = np.where(rng.random(40) < 0.8, label, 1 - label)
+        sums = scores.recall_sums(label, guess, 2)
+        name, score = "go", scores.balanced_accuracy(label, guess, 2)
     else:
         counts = rng.poisson(0.5, (360, 8)).astype(float)
         sums = encoding_scores.bits_sums(counts, np.full((360, 8), 0.6), np.full(8, 0.4), trial)
@@ -28,7 +33,7 @@ def made(peer: str, task: str, seed: int) -> Row:
         "peer": peer, "recording": "planted", "task": task, "split": "chronological", "seed": seed, "uses": "",
         "budget": "full", "loaded": False, "reference": "causal ridge", "scores": {name: score}, "parameters": 1,
         "step_ms": None, "seconds_train": 1.0, "seconds_search": 1.0, "searched": "", "setting": {},
-        "sums": {name: sums.tolist()},
+        "sums": {name: sums.tolist()}, "sessions": {},
     }  # fmt: skip
 
 
@@ -53,9 +58,9 @@ def test_a_trial_without_spikes_has_no_bits_per_spike() -> None:
 
 
 def test_every_block_is_drawn_and_rivals_trial_by_trial(tmp_path: Path) -> None:
-    """One picture an output, one scatter a rival that has rows."""
+    """One picture an output, one scatter a rival that has rows; none of classes."""
     peers = ("causal ridge", "NDT2-style", "POYO+", "NEDS multi-task")
-    rows = [made(p, t, s) for t in ("decode", "encode") for p in peers for s in range(2)]
+    rows = [made(p, t, s) for t in ("decode", "encode", "classify") for p in peers for s in range(2)]
     rows = [{**r, "reference": "causal ridge"} for r in rows]
 
     written = accuracy_figures.draw(tmp_path, rows, accuracy_table.pooled(rows))
@@ -64,6 +69,7 @@ def test_every_block_is_drawn_and_rivals_trial_by_trial(tmp_path: Path) -> None:
         "planted-decode-chronological-wheel_speed.png",
         "planted-decode-chronological-wheel_speed-ndt2-style.png",
         "planted-decode-chronological-wheel_speed-poyo-plus.png",
+        "planted-classify-chronological-go.png",
         "planted-encode-chronological-bits-per-spike.png",
         "planted-encode-chronological-bits-per-spike-ndt2-style.png",
         "planted-encode-chronological-bits-per-spike-poyo-plus.png",
