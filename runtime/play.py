@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -69,6 +72,19 @@ def timeline(session: Session, shift_ns: int = 0) -> list[Segment]:
         found.append(Segment(int(number), start, stop - start, at + shift_ns, t_ns + at + shift_ns, unit, labels))
         at += (stop - start + GAP_BINS) * session.bin_ns
     return found
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without the garbage collector: a pause of the sender would be read as one of the decoder."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class Player:
@@ -138,25 +154,26 @@ class Player:
         end_ns = zero_ns + plan[-1].start_ns + (plan[-1].n_bins + GAP_BINS) * bin_ns
         edge_ns = zero_ns - int(LEAD_S * 1e9) // bin_ns * bin_ns
         slice_ns, at, note, value, tick = bin_ns // SLICES, 0, 0, 0, 0
-        while edge_ns <= end_ns and not self._orphaned():
-            self._sleep_until(edge_ns)
-            upto = int(np.searchsorted(t_ns, edge_ns))
-            if upto > at:
-                self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
-                self.sent += upto - at
-                at = upto
-            if tick % SLICES == 0:
-                self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
-            while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
-                self.markers.push_sample([notes[note][1]], notes[note][0] * 1e-9)
-                note += 1
-            while value < len(values) and values[value][0] <= edge_ns:
-                stamp, row = values[value]
-                for name, trace in self.traces.items():
-                    self.behaviours[name].push_sample([float(trace[row])], stamp * 1e-9)
-                value += 1
-            edge_ns += slice_ns
-            tick += 1
+        with _undisturbed():
+            while edge_ns <= end_ns and not self._orphaned():
+                self._sleep_until(edge_ns)
+                upto = int(np.searchsorted(t_ns, edge_ns))
+                if upto > at:
+                    self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
+                    self.sent += upto - at
+                    at = upto
+                if tick % SLICES == 0:
+                    self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
+                while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
+                    self.markers.push_sample([notes[note][1]], notes[note][0] * 1e-9)
+                    note += 1
+                while value < len(values) and values[value][0] <= edge_ns:
+                    stamp, row = values[value]
+                    for name, trace in self.traces.items():
+                        self.behaviours[name].push_sample([float(trace[row])], stamp * 1e-9)
+                    value += 1
+                edge_ns += slice_ns
+                tick += 1
         time.sleep(0.5)  # the last samples leave before the outlets close
 
     def _notes(self, plan: list[Segment], zero_ns: int) -> list[tuple[int, str]]:

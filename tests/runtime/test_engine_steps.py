@@ -6,14 +6,16 @@ import gc
 import sys
 import tracemalloc
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
 from numba.core import event
 
-from benchmarks.kernels import Size, random_checkpoint
+from benchmarks.kernels import Size, random_checkpoint, random_window
 from neds_core.checkpoint import Checkpoint
 from runtime import engine as engines
+from runtime.engine import Engine
 from runtime.rate_engine import RateEngine
 from runtime.stream_engine import StreamEngine
 from runtime.token import Token
@@ -34,8 +36,8 @@ def a_cycle(n_units: int, n_outputs: int) -> list[Token]:
     return tokens
 
 
-def kept(engine: StreamEngine | RateEngine, cycle: list[Token]) -> int:
-    """Python objects that 10,000 steps leave behind: what a step kept would be there in both rounds."""
+def kept(engine: Engine | RateEngine, cycle: list[Token], steps: int = STEPS) -> int:
+    """Python objects that the steps leave behind: what a step kept would be there in both rounds."""
 
     def run(n_steps: int) -> None:
         for i in range(n_steps):
@@ -52,7 +54,7 @@ def kept(engine: StreamEngine | RateEngine, cycle: list[Token]) -> int:
     try:
         for _ in range(2):
             before = sys.getallocatedblocks()
-            run(STEPS)
+            run(steps)
             grown.append(sys.getallocatedblocks() - before)
     finally:
         gc.enable()
@@ -74,6 +76,27 @@ def test_ten_thousand_steps_compile_nothing_and_keep_nothing(
 
     assert left < 10  # the interpreter keeps a little here and there
     assert len(compiled.buffer) == 0
+
+
+@pytest.mark.parametrize("name", ["ridge", "blend"])
+def test_the_linear_decoders_keep_nothing(tiny_checkpoint: Checkpoint, name: Literal["ridge", "blend"]) -> None:
+    """Nor do they compile anything."""
+    engine = engines.create(tiny_checkpoint, name)
+    engines.warm_up(engine, len(tiny_checkpoint.units))
+
+    with event.install_recorder("numba:compile") as compiled:
+        left = kept(engine, a_cycle(len(tiny_checkpoint.units), len(tiny_checkpoint.specs)))
+
+    assert left < 10
+    assert len(compiled.buffer) == 0
+
+
+def test_the_window_keeps_nothing() -> None:
+    """Hundreds of windows, each computed whole, past the end of the last place too."""
+    engine = engines.create(random_window(1, 12), "neds")
+    engines.warm_up(engine, 12)
+
+    assert kept(engine, a_cycle(12, 4), steps=300) < 10
 
 
 @pytest.mark.parametrize("name", ["decode", "observed", "rates"])
