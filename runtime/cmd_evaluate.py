@@ -11,8 +11,10 @@ TASKS = ("decode", "encode", "within", "cross")
 
 
 def evaluate(
-    recording: Annotated[Path, typer.Argument(help="a Session.npz")],
-    checkpoints: Annotated[list[Path], typer.Argument(help="one checkpoint for each training seed")],
+    given: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES", help="a Session.npz and one checkpoint for each training seed, in any order"),
+    ],
     task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode",
     figures: Annotated[Path | None, typer.Option(help="folder for figures")] = None,
     record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False,
@@ -34,8 +36,17 @@ def evaluate(
         raise ConfigError(f"--task {task!r} is not known; choose {', '.join(TASKS[:-1])} or {TASKS[-1]}")
     if record and task != "decode":
         raise ConfigError(f"--record: only scores of decoding are written into a checkpoint, not of {task}")
+    for path in given:
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist; check the path")
+    recordings, checkpoints = ([p for p in given if (p.suffix == ".npz") == is_npz] for is_npz in (True, False))
+    if len(recordings) != 1 or not checkpoints:
+        raise ConfigError(
+            f"given {len(recordings)} recordings (.npz) and {len(checkpoints)} checkpoints; give one recording and its "
+            "checkpoints, in any order"
+        )
     torch.set_num_threads(1)
-    session = sessions.load(recording)
+    session = sessions.load(recordings[0])
     made = [files.load(path) for path in checkpoints]
     result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
     if task == "decode":

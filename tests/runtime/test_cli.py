@@ -105,6 +105,13 @@ def test_a_missing_file(fails: Fails, tmp_path: Path, rig_home: Path) -> None:
     assert "cannot be read" in fails("train", gone)
 
 
+def test_evaluate_wants_one_recording_and_checkpoints(fails: Fails, rig_home: Path) -> None:
+    recording, checkpoint = rig_home / "session.npz", rig_home / "tiny.safetensors"
+    assert "given 2 recordings (.npz) and 1 checkpoints" in fails("evaluate", recording, checkpoint, recording)
+    assert "given 0 recordings (.npz) and 1 checkpoints" in fails("evaluate", checkpoint)
+    assert "given 1 recordings (.npz) and 0 checkpoints" in fails("evaluate", recording)
+
+
 def test_an_unknown_decoder(fails: Fails, make_rig: MakeRig) -> None:
     assert fails("run", make_rig(), "--decoder", "lstm") == "--decoder 'lstm' is not known; choose neds, ridge or blend"
 
@@ -422,7 +429,7 @@ def test_evaluate_prints_one_json_object_and_counts_its_look(
 def test_evaluate_says_the_same_in_words(
     call: Callable[..., int], rig_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("evaluate", rig_home / "session.npz", rig_home / "tiny.safetensors") == 0
+    assert call("evaluate", rig_home / "tiny.safetensors", rig_home / "session.npz") == 0  # in any order
     out = capsys.readouterr().out
     assert out.startswith("planted, held-out part, 1 checkpoint(s)")
     assert "neds minus ridge" in out
