@@ -36,6 +36,7 @@ class _CudaStep(ABC):
     """Every modality is one token a bin: a key where it is shown, and a query for what is hidden."""
 
     name: str
+    rates = False  # behaviour in and rates out
     graphed = True  # where there is a GPU; without, every operation is a launch of its own
 
     def __init__(
@@ -67,11 +68,10 @@ class _CudaStep(ABC):
         self.caches = [cache._replace(visible=self.visible) for cache in caches]
         heads, head_width = config.heads, config.width // config.heads
         self.mixed = torch.zeros(heads, n_tokens, head_width, device=device)
-        rates = isinstance(self, CudaRateEngine)
         if fused is None:
-            fused = device.type == "cuda" and fits(self.model, rates=rates)
+            fused = device.type == "cuda" and fits(self.model, rates=self.rates)
         made = kernels or Kernels()
-        self.fused = FusedStep(self.model, self.caches, rates=rates, kernels=made) if fused else None
+        self.fused = FusedStep(self.model, self.caches, rates=self.rates, kernels=made) if fused else None
         self.name = type(self).name if fused else f"{type(self).name}-plain"
         self.position = 0
         self.run = Replayed(self._run, device, self.graphed)
@@ -199,6 +199,7 @@ class CudaRateEngine(_CudaStep):
     """The encoding direction: behaviour in, the rates expected of the units out; no spike is seen."""
 
     name = "rates-triton-cuda"
+    rates = True
 
     def __init__(
         self,
