@@ -39,7 +39,7 @@ class Bundle:
 def read(path: Path) -> Bundle:
     """A published bundle. Raises `DataError` with the remedy."""
     try:
-        session = bundles.steinmetz2019_task(path)
+        session = bundles.steinmetz2019(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:
             contrast = np.stack([raw["contrast_left"], raw["contrast_right"]], axis=1)
             movement_ms, mouse = raw["reaction_time_ms"].astype(np.float64), str(raw["mouse"])

@@ -90,21 +90,6 @@ def _steinmetz(
 
 
 def steinmetz2019(npz: Path) -> Session:
-    """One Steinmetz et al. 2019 session with the report as one class of three: what ships as session.npz."""
-    raw = np.load(npz)
-    code = {1: 0, -1: 1, 0: 2}
-    choice = np.array([code[int(r)] for r in raw["response_type"]])
-    spec = BehaviourSpec(
-        "choice",
-        "class",
-        sign="the mouse's report, not the stimulus",
-        classes=("left", "right", "no_go"),
-        contrasts={"left_right": (("left",), ("right",)), "go_no_go": (("left", "right"), ("no_go",))},
-    )
-    return _steinmetz(raw, "steinmetz2019-session09", (spec,), {"choice": choice})
-
-
-def steinmetz2019_task(npz: Path) -> Session:
     """One Steinmetz et al. 2019 session, named by mouse and date, with report and stimulus as three two-way classes.
 
     wheel_direction is undefined (-1) where the mouse did not go, stimulus_side where both contrasts are equal.

@@ -198,6 +198,7 @@ def test_a_published_bundle_names_its_mouse() -> None:
     assert one.kept.shape == (788,)
 
 
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed")
 def test_umap_is_an_extra() -> None:
     """Two dimensions where it is installed; else one sentence with the remedy."""
     x = np.random.default_rng(0).normal(size=(40, 6))

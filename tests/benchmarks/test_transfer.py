@@ -320,7 +320,7 @@ def test_the_converter_says_what_the_animal_did(mice: list[Bundle], tmp_path: Pa
     """Direction where it went, side where contrasts differ, and both kinds of counts."""
     write(tmp_path / "sessions", mice[:1])
 
-    one = bundles.steinmetz2019_task(tmp_path / "sessions" / "session0.npz")
+    one = bundles.steinmetz2019(tmp_path / "sessions" / "session0.npz")
 
     for name in steinmetz.OUTPUTS:
         np.testing.assert_array_equal(one.values[name], mice[0].session.values[name])

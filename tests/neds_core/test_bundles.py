@@ -37,7 +37,7 @@ def shipped(name: str) -> Session:
             "ibl-dy016", (14_100, 449), 300,
             ["wheel_speed", "whisker_motion_energy", "pupil_diameter", "paw_speed", "choice"],
         ),
-        ("steinmetz2019", (7_440, 788), 372, ["choice"]),
+        ("steinmetz2019", (7_440, 788), 372, ["wheel_direction", "go", "stimulus_side"]),
         ("rat-linear-track", (48_000, 31), 1, ["position_x", "position_y"]),
     ],
 )  # fmt: skip
@@ -60,8 +60,8 @@ def test_shipped_recordings_have_their_shape(
 
 
 def test_inferred_labels_say_so() -> None:
-    """No score of the IBL choice is evidence; the measured choice of the other mouse is."""
-    inferred, measured = shipped("ibl-dy016").spec("choice"), shipped("steinmetz2019").spec("choice")
+    """No score of the IBL choice is evidence; what the other mouse reported was measured."""
+    inferred, measured = shipped("ibl-dy016").spec("choice"), shipped("steinmetz2019").spec("wheel_direction")
 
     assert inferred.labels == "inferred"
     assert "no score of them is evidence" in inferred.labels_note
@@ -131,18 +131,22 @@ def test_what_is_no_block_of_the_monkey_is_refused(tmp_path: Path) -> None:
         bundles.bci_monkey(path, 2)
 
 
-def test_labels_are_constant_in_their_trials() -> None:
+@pytest.mark.parametrize(
+    ("recording", "name", "expected"),
+    [
+        ("ibl-dy016", "choice", {-1: 101, 0: 147, 1: 52}),
+        ("steinmetz2019", "wheel_direction", {-1: 134, 0: 146, 1: 92}),
+        ("steinmetz2019", "go", {0: 238, 1: 134}),
+    ],
+)
+def test_labels_are_constant_in_their_trials(recording: str, name: str, expected: dict[int, int]) -> None:
     """As often as the READMEs say."""
-    for name, expected in (
-        ("ibl-dy016", {-1: 101, 0: 147, 1: 52}),
-        ("steinmetz2019", {0: 146, 1: 92, 2: 134}),
-    ):
-        one = shipped(name)
-        choice = one.values["choice"].reshape(len(one.segments), -1)
+    one = shipped(recording)
+    label = one.values[name].reshape(len(one.segments), -1)
 
-        assert (choice == choice[:, :1]).all()
-        values, n = np.unique(choice[:, 0], return_counts=True)
-        assert dict(zip(values.tolist(), n.tolist(), strict=True)) == expected
+    assert (label == label[:, :1]).all()
+    values, n = np.unique(label[:, 0], return_counts=True)
+    assert dict(zip(values.tolist(), n.tolist(), strict=True)) == expected
 
 
 def test_the_rat_is_tracked_from_bin_1292_on() -> None:
@@ -224,27 +228,24 @@ def test_the_steinmetz_conversion_sums_pairs_of_bins() -> None:
     """And names the mouse's report: 1 left, -1 right, 0 no-go."""
     one = shipped("steinmetz2019")
     source = arrays_of(STEINMETZ / "session09_Hench_2017-06-16.npz")
-    report = np.array([1, -1, 0])
+    report = {1: (0, 0), -1: (1, 0), 0: (-1, 1)}  # wheel direction and go
 
     fine = source["counts"]
     for trial, (start, stop) in enumerate(one.segments):
         np.testing.assert_array_equal(one.counts[start:stop].T, fine[trial, :, ::2] + fine[trial, :, 1::2])
-        assert report[one.values["choice"][start]] == source["response_type"][trial]
-    assert one.spec("choice").classes == ("left", "right", "no_go")
+        told = one.values["wheel_direction"][start], one.values["go"][start]
+        assert told == report[int(source["response_type"][trial])]
+    assert (one.spec("wheel_direction").classes, one.spec("go").classes) == (("left", "right"), ("go", "no_go"))
     assert one.units.region.tolist() == source["brain_area"].tolist()
 
 
-def test_steinmetz_sessions_convert_to_report_and_stimulus() -> None:
-    """17 files; named by mouse and date, the report as in session.npz, the sides those of the contrasts."""
+def test_steinmetz_sessions_are_named_by_mouse_and_date() -> None:
+    """17 files; the sides are those of the contrasts."""
     paths = sorted(STEINMETZ.glob("*.npz"))
-    found = {path: bundles.steinmetz2019_task(path) for path in (paths[0], paths[8])}
-    ninth, three_way = found[paths[8]], shipped("steinmetz2019").values["choice"]
+    found = {path: bundles.steinmetz2019(path) for path in (paths[0], paths[8])}
 
     assert len(paths) == 17
     assert [one.name for one in found.values()] == ["steinmetz2019-Cori-2016-12-14", "steinmetz2019-Hench-2017-06-16"]
-    np.testing.assert_array_equal(ninth.counts, shipped("steinmetz2019").counts)
-    np.testing.assert_array_equal(ninth.values["wheel_direction"], np.where(three_way == 2, -1, three_way))
-    np.testing.assert_array_equal(ninth.values["go"], three_way == 2)
     for path, one in found.items():
         sessions.check(one, one.name)
         source = arrays_of(path)
