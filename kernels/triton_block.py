@@ -228,7 +228,9 @@ def block_calls(
     q, k, v = qkv.view(n_tokens, 3, heads, head_width).permute(1, 2, 0, 3)
     given, attending = arguments(q, k, v, cache, position, shown)
     half = next_power_of_2(head_width // 2)
-    outputs = min(next_power_of_2(width), few_values(half) // half) if given["FEW"] else PROJECTED
+    outputs = (
+        min(next_power_of_2(width), few_values(half) // half) if given["FEW"] else PROJECTED // (1 if half <= 16 else 2)
+    )
     mix = given | {
         "p_parts": parts, "p_w": weights.out, "p_bias": weights.out_bias, "p_out": mixed,
         "P": n_parts, "H": heads, "D": width, "BO": outputs,
@@ -238,11 +240,11 @@ def block_calls(
         "p_up": weights.up, "p_up_bias": weights.up_bias, "p_down": weights.down, "p_down_bias": weights.down_bias,
         "p_out": out, "P": heads, "M": mlp, "BO": units_at_once(width), "N": units, "SLICES": slices, **shape, **tile,
     }  # fmt: skip
-    four, eight = ({"num_warps": n, "num_stages": 1} for n in (4, 8))
+    four, more = ({"num_warps": n, "num_stages": 1} for n in (4, 4 if width <= 128 else 8))
     calls = (
         Call(qkv_kernel, (tiles_over(3 * width, OUTPUTS),), project, four),
         Call(mixing_kernel, (heads,), mix, attending),
-        Call(mlp_kernel, (slices,), transform, eight),
+        Call(mlp_kernel, (slices,), transform, more),
     )
     return calls, out
 

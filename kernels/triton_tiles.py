@@ -89,7 +89,7 @@ TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
     },
     "stream": {  # its rows are the bin's tokens, whatever stands here
         16: (Tiles(16, 64, 4), Tiles(16, 64, 4)),
-        32: (Tiles(16, 64, 4), Tiles(16, 64, 4)),
+        32: (Tiles(16, 32, 4), Tiles(16, 64, 4)),
         64: (Tiles(16, 32, 4), Tiles(16, 64, 4)),
     },
 }
