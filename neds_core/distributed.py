@@ -101,6 +101,7 @@ def world(device: str, attend: Callable[..., Tensor] | None = None) -> Iterator[
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), here, attend)
+        dist.barrier()  # one that leaves while another is still at work may abort
     finally:
         dist.destroy_process_group()
 
