@@ -21,15 +21,19 @@ OUTPUTS = ("wheel_direction", "go", "stimulus_side")
 class Bundle:
     """One session of S trials.
 
-    contrast (S, 2): left and right; movement_ms (S,): first wheel movement from stimulus onset, inf = none seen;
-    sha256: of the file.
+    contrast (S, 2): left and right; sha256: of the file.
     """
 
     session: Session
     mouse: str
     contrast: np.ndarray
-    movement_ms: np.ndarray
     sha256: str
+
+    @property
+    def movement_ms(self) -> np.ndarray:
+        """(S,) first wheel movement from stimulus onset, inf = none seen."""
+        ms = self.session.moments["first_movement"]
+        return np.where(np.isnan(ms), np.inf, ms)
 
     def labels(self, output: str) -> np.ndarray:
         """(S,) int64: a trial's class, -1 = undefined."""
@@ -42,11 +46,11 @@ def read(path: Path) -> Bundle:
         session = bundles.steinmetz2019(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:
             contrast = np.stack([raw["contrast_left"], raw["contrast_right"]], axis=1)
-            movement_ms, mouse = raw["reaction_time_ms"].astype(np.float64), str(raw["mouse"])
+            mouse = str(raw["mouse"])
         sessions.check(session, str(path))
     except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
         raise DataError(f"{path} is not a session of Steinmetz et al. 2019 as shipped here; copy it again") from None
-    return Bundle(session, mouse, contrast, movement_ms, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Bundle(session, mouse, contrast, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def read_folder(folder: Path) -> list[Bundle]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,7 +80,8 @@ class Session:
     counts (T, U) uint8; valid (T,) bool, False = bin with a known fault; values name -> (T,)
     float32 (NaN = undefined) or int64 (-1 = undefined); segments (S, 2) int64 start and stop
     bins, contiguous inside, in time order. events, where the source has spike times: t_ns (n,) int64 from
-    the start of bin 0, non-decreasing, and unit (n,) int32.
+    the start of bin 0, non-decreasing, and unit (n,) int32. moments: what happened when in each segment, name ->
+    (S,) float ms from its start, NaN = it did not; such as first_movement.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Session:
     events: tuple[np.ndarray, np.ndarray] | None = None
     licence: str = ""
     citation: str = ""
+    moments: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse segments out of time order: whoever looks a bin up among the starts would find the wrong one."""
@@ -142,15 +144,25 @@ class Splits:
         return join(self.train, self.validation)
 
 
+def select(session: Session, rows: slice | np.ndarray) -> Session:
+    """The segments that `rows` picks, a slice or an index or mask in time order; the bins of the whole stay."""
+    moments = {name: ms[rows] for name, ms in session.moments.items()}
+    return replace(session, segments=session.segments[rows], segment_ids=session.segment_ids[rows], moments=moments)
+
+
 def join(first: Session, second: Session) -> Session:
     """The segments of both parts, in time order; neighbours of a continuous recording merge."""
     if first.continuous and second.continuous and first.segments[0, 1] == second.segments[0, 0]:
         merged = np.array([[first.segments[0, 0], second.segments[0, 1]]])
         return replace(first, segments=merged)
     segments = np.concatenate([first.segments, second.segments])
-    ids = np.concatenate([first.segment_ids, second.segment_ids])
     order = np.argsort(segments[:, 0], kind="stable")
-    return replace(first, segments=segments[order], segment_ids=ids[order])
+    return replace(
+        first,
+        segments=segments[order],
+        segment_ids=np.concatenate([first.segment_ids, second.segment_ids])[order],
+        moments={name: np.concatenate([ms, second.moments[name]])[order] for name, ms in first.moments.items()},
+    )
 
 
 def part(session: Session, begin: float, end: float) -> Session:
@@ -160,7 +172,7 @@ def part(session: Session, begin: float, end: float) -> Session:
         cut = [start + round((stop - start) * share) for share in (begin, end)]
         return replace(session, segments=np.array([cut], np.int64))
     lo, hi = (round(len(session.segments) * share) for share in (begin, end))
-    return replace(session, segments=session.segments[lo:hi], segment_ids=session.segment_ids[lo:hi])
+    return select(session, slice(lo, hi))
 
 
 def split(session: Session) -> Splits:
@@ -183,6 +195,7 @@ def save(session: Session, path: Path) -> None:
         "unit_region": session.units.region,
         "unit_depth_um": session.units.depth_um,
         **{f"value/{name}": v for name, v in session.values.items()},
+        **{f"moment/{name}": ms for name, ms in session.moments.items()},
     }
     if session.events is None:
         arrays["counts"] = session.counts
@@ -242,6 +255,7 @@ def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Sessio
         events=events,
         licence=header.licence,
         citation=header.citation,
+        moments={k.removeprefix("moment/"): ms for k, ms in arrays.items() if k.startswith("moment/")},
     )
 
 
@@ -290,6 +304,7 @@ def _check_shapes(session: Session, origin: str) -> None:
     for spec in session.specs:
         kind = "float" if spec.kind == "continuous" else "int"
         wanted[spec.name] = (session.values[spec.name], kind, (n_bins,))
+    wanted |= {f"moment {name}": (ms, "float", (n_segments,)) for name, ms in session.moments.items()}
     for name, (array, kind, shape) in wanted.items():
         if array.shape != shape or array.dtype.kind != KINDS[kind]:
             raise DataError(

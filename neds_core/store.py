@@ -33,6 +33,7 @@ def write(session: Session, folder: Path) -> None:
         "unit_region": session.units.region,
         "unit_depth_um": session.units.depth_um,
         **{f"value-{m}": session.values[spec.name] for m, spec in enumerate(session.specs)},
+        **{f"moment-{name}": ms for name, ms in session.moments.items()},
     }
     partial = folder.with_name(f"{folder.name}.partial-{uuid4().hex}")
     partial.mkdir(parents=True)
@@ -68,6 +69,7 @@ def load(folder: Path) -> Session:
             segment_ids=np.array(arrays["segment_ids"]),
             licence=header.licence,
             citation=header.citation,
+            moments={k.removeprefix("moment-"): np.array(ms) for k, ms in arrays.items() if k.startswith("moment-")},
         )
     except (OSError, ValueError, KeyError, EOFError, msgspec.DecodeError) as error:
         raise DataError(f"{folder} is not a stored session or is damaged ({error}); delete that folder") from None

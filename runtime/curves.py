@@ -83,7 +83,11 @@ def _class(decoded: SeedScores, spec: BehaviourSpec, probs: np.ndarray) -> Row:
     label = np.full(shape[0], -1, np.int64)
     label[trial] = decoded.truth.labels[spec.name]
     events = {"from_segment_start": np.zeros(shape[0], np.int64)}
-    if "wheel_speed" in decoded.truth.traces:
+    for name, ms in decoded.truth.moments.items():
+        found = np.full(shape[0], np.nan)
+        found[trial] = ms * 1e6 / decoded.checkpoint.header.bin_ns
+        events[f"from_{name}"] = np.floor(np.nan_to_num(found, nan=-1.0)).astype(np.int64)
+    if "from_first_movement" not in events and "wheel_speed" in decoded.truth.traces:
         speed = np.full(shape, np.nan)
         speed[trial, position] = decoded.truth.traces["wheel_speed"]
         events["from_first_movement"] = decoding_scores.movement_onset(speed, MOVING_RAD_S)

@@ -55,8 +55,9 @@ def bins(session: Session, log: RunLog, rows: np.ndarray) -> np.ndarray:
 
 
 def truth(session: Session, log: RunLog, rows: np.ndarray) -> Truth:
-    """Measured behaviour and labels of the recording on the tokens `rows` of a log."""
+    """Measured behaviour, labels and moments of the recording on the tokens `rows` of a log."""
     at = bins(session, log, rows)
     traces = {s.name: session.values[s.name][at].astype(np.float64) for s in session.specs if s.kind == "continuous"}
     labels = {s.name: session.values[s.name][at] for s in session.specs if s.kind == "class"}
-    return Truth(traces, labels)
+    segment = np.searchsorted(session.segments[:, 0], at, side="right") - 1
+    return Truth(traces, labels, {name: ms[segment] for name, ms in session.moments.items()})

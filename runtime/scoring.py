@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,12 @@ MIN_GROUPS = 5  # fewer trials or blocks than this carry no interval
 @dataclass(frozen=True, slots=True)
 class Truth:
     """What was measured on the n decoded tokens: traces name -> (n,) float64, NaN = unknown;
-    labels name -> (n,) int64 class of the token's segment, -1 = unknown."""
+    labels name -> (n,) int64 class of the token's segment, -1 = unknown; moments name -> (n,) float ms from the start
+    of the token's segment, NaN = it did not happen there."""
 
     traces: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
+    moments: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def held(values: np.ndarray, in_time: np.ndarray, start: np.ndarray) -> np.ndarray:

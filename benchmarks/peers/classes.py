@@ -14,7 +14,7 @@ from benchmarks.choice import DECODERS, QUESTIONS, WINDOW_MS, Decoded, Rows, con
 from benchmarks.peers.regression import nothing_to_search
 from benchmarks.peers.task import Fitted, Peer, Setting, Task
 from benchmarks.steinmetz import Bundle
-from neds_core import linear
+from neds_core import linear, session as sessions
 from neds_core.pretrain import Pretrained
 from neds_core.session import Session
 
@@ -25,9 +25,7 @@ Held = tuple[str, Session]  # a mouse, and the trials of a session of its that a
 
 def shortened(bundle: Bundle, n: int) -> Bundle:
     """The first n trials."""
-    one = bundle.session
-    session = replace(one, segments=one.segments[:n], segment_ids=one.segment_ids[:n])
-    return replace(bundle, session=session, contrast=bundle.contrast[:n], movement_ms=bundle.movement_ms[:n])
+    return replace(bundle, session=sessions.select(bundle.session, slice(n)), contrast=bundle.contrast[:n])
 
 
 @dataclass(frozen=True)

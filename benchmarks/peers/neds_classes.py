@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import numpy as np
 from msgspec import Struct
@@ -16,7 +14,7 @@ from benchmarks.peers.task import Fitted, Peer, Setting
 from benchmarks.steinmetz import Bundle
 from benchmarks.transfer import Study
 from benchmarks.transfer_judge import ALL
-from neds_core import scalers, scores, train
+from neds_core import scalers, scores, session as sessions, train
 from neds_core.config import TrainConfig
 from neds_core.model import NEDS
 from neds_core.pretrain import Pretrained
@@ -71,8 +69,7 @@ def trunk(task: FoldTask, kind: Kind, mouse: str) -> Pretrained | None:
 
 def trials(bundle: Bundle, rows: np.ndarray) -> Session:
     """The trials where rows (S,) is True."""
-    one = bundle.session
-    return replace(one, segments=one.segments[rows], segment_ids=one.segment_ids[rows])
+    return sessions.select(bundle.session, rows)
 
 
 def evidence(model: NEDS, part: Session, source: Source) -> np.ndarray:

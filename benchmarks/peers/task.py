@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def at_random(folder: Path, config_name: str, quick: bool, seed: int = 42) -> Ta
 
     def drawn(begin: float, end: float) -> Session:
         rows = np.sort(order[round(begin * len(order)) : round(end * len(order))])
-        return replace(session, segments=session.segments[rows], segment_ids=session.segment_ids[rows])
+        return sessions.select(session, rows)
 
     parts = Splits(drawn(0.0, 0.7), drawn(0.7, 0.8), drawn(0.8, 1.0))
     folds = tuple((drawn(0.0, a), drawn(a, b)) for a, b in ORIGINS)

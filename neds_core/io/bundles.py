@@ -69,6 +69,7 @@ def _steinmetz(
     raw: Mapping[str, np.ndarray], name: str, specs: tuple[BehaviourSpec, ...], labels: dict[str, np.ndarray]
 ) -> Session:
     """0-0.4 s after stimulus, pairs of 10 ms bins summed; labels: class name -> one for each trial."""
+    movement_ms = raw["reaction_time_ms"].astype(np.float64)
     counts = raw["counts"]
     n_trials, n_units, fine = counts.shape
     counts = counts.reshape(n_trials, n_units, fine // 2, 2).sum(-1, dtype=np.uint8).transpose(0, 2, 1)
@@ -86,6 +87,7 @@ def _steinmetz(
         licence="CC-BY-4.0",
         citation="Steinmetz NA, Zatka-Haas P, Carandini M, Harris KD. Distributed coding of choice, action and "
         "engagement across the mouse brain. Nature 576, 266-273 (2019), doi:10.1038/s41586-019-1787-x",
+        moments={"first_movement": np.where(np.isfinite(movement_ms), movement_ms, np.nan)},
     )
 
 

@@ -42,9 +42,9 @@ def made(seed: int, mouse: str, follows: Callable[[np.ndarray, np.ndarray], np.n
         values={name: np.repeat(label, BINS) for name, label in zip(OUTPUTS, labels, strict=True)},
         segments=np.stack([edges[:-1], edges[1:]], axis=1),
         segment_ids=np.arange(S),
+        moments={"first_movement": rng.choice([150.0, 250.0, 350.0, 600.0, np.nan], S)},
     )
-    movement_ms = rng.choice([150.0, 250.0, 350.0, 600.0, np.inf], S)
-    return Bundle(session, mouse, contrast, movement_ms, f"sha{seed}")
+    return Bundle(session, mouse, contrast, f"sha{seed}")
 
 
 def of_choice(side: np.ndarray, right: np.ndarray) -> np.ndarray:

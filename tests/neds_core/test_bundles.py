@@ -204,6 +204,9 @@ def test_shipped_recordings_are_their_conversions(name: str) -> None:
     for spec in ours.specs:
         np.testing.assert_array_equal(ours.values[spec.name], theirs.values[spec.name])
     assert ours.units.sha256 == theirs.units.sha256
+    assert ours.moments.keys() == theirs.moments.keys()
+    for moment, ms in ours.moments.items():
+        np.testing.assert_array_equal(ms, theirs.moments[moment])
 
 
 @with_sources

@@ -36,21 +36,24 @@ def assert_same(a: Session, b: Session) -> None:
         (a.counts, b.counts), (a.valid, b.valid), (a.segments, b.segments), (a.segment_ids, b.segment_ids),
         (a.units.ids, b.units.ids), (a.units.region, b.units.region), (a.units.depth_um, b.units.depth_um),
         *[(a.values[s.name], b.values[s.name]) for s in a.specs], *zip(a.events or (), b.events or (), strict=True),
+        *[(ms, b.moments[name]) for name, ms in a.moments.items()],
     ]  # fmt: skip
+    assert a.moments.keys() == b.moments.keys()
     for x, y in arrays:
         np.testing.assert_array_equal(x, y, strict=True)
 
 
 def test_a_recording_survives_its_file(session: Session, unbroken: Session, tmp_path: Path) -> None:
     """Of counts, and of spike times, whose counts are made again on reading; nothing else is written."""
-    for one in (session, unbroken):
+    moved = replace(session, name="moved", moments={"first_movement": np.r_[np.nan, np.linspace(0.0, 700.0, 59)]})
+    for one in (session, unbroken, moved):
         sessions.save(one, tmp_path / f"{one.name}.npz")
 
         read = sessions.load(tmp_path / f"{one.name}.npz")
 
         assert_same(one, read)
         assert read.units.sha256 == one.units.sha256
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["planted.npz", "unbroken.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["moved.npz", "planted.npz", "unbroken.npz"]
 
 
 def test_a_full_disk_leaves_the_old_file(session: Session, tmp_path: Path) -> None:
@@ -141,11 +144,14 @@ def test_trials_are_split_in_time_order(session: Session) -> None:
 
 
 def test_interleaved_parts_join_in_time_order(session: Session) -> None:
-    """Every segment with its own id."""
-    odd = replace(session, segments=session.segments[1::2], segment_ids=session.segment_ids[1::2])
-    even = replace(session, segments=session.segments[::2], segment_ids=session.segment_ids[::2])
+    """Every segment with its own id and moments."""
+    session = replace(session, moments={"first_movement": np.arange(60.0)})
+    odd, even = sessions.select(session, slice(1, None, 2)), sessions.select(session, np.arange(0, 60, 2))
 
     joined = sessions.join(odd, even)
+
+    np.testing.assert_array_equal(joined.moments["first_movement"], np.arange(60.0))
+    np.testing.assert_array_equal(sessions.split(session).test.moments["first_movement"], np.arange(48.0, 60.0))
 
     np.testing.assert_array_equal(joined.segments, session.segments)
     np.testing.assert_array_equal(joined.segment_ids, session.segment_ids)
@@ -225,6 +231,7 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
     "NaN everywhere": (with_wheel(np.full(1500, np.nan, np.float32)), "NaN everywhere"),
     "unknown label": (with_choice(lambda label: label + 1), "outside its 2 classes"),
     "labels as floats": (with_choice(lambda label: label * 1.0), "choice is"),
+    "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
     "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
     "decreasing times": (
         lambda s: replace(s, events=(np.array([9, 4]), np.zeros(2, np.int32))), "spike times are NaN or decrease"

@@ -17,10 +17,12 @@ SESSIONS = 3
 
 def test_a_stored_session_is_the_recording_mapped(session: Session, tmp_path: Path) -> None:
     """Same values, read from disk; written once, and again when the recording changes."""
+    session = replace(session, moments={"first_movement": np.linspace(0.0, 90.0, len(session.segments))})
     sessions.save(session, tmp_path / "a.npz")
     folder = store.prepare(tmp_path / "a.npz", tmp_path / "store")
     found = store.load(folder)
 
+    np.testing.assert_array_equal(found.moments["first_movement"], session.moments["first_movement"])
     assert isinstance(found.counts, np.memmap)
     assert all(isinstance(v, np.memmap) for v in found.values.values())
     assert not found.counts.flags.writeable

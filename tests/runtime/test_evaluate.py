@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from matplotlib import image
 from typer.testing import CliRunner
 
-from runtime import cli, curves
+from neds_core import checkpoint as checkpoints, session as sessions
+from runtime import cli, cmd_evaluate, curves
 
 Evaluate = Callable[..., tuple[int, str, str]]
 
@@ -97,6 +99,25 @@ def test_decoding_has_its_curves(drawn: dict[str, tuple[dict[str, Any], Path]]) 
     assert events["from_segment_start"]["offset_ms"] == [20.0 * k for k in range(25)]
     assert max(events["from_segment_start"]["n"]) == 11  # one of twelve trials has no label
     assert choice["calibration"] is None  # a quarter of eleven trials is too few for a temperature
+
+
+def test_a_measured_moment_is_taken_at_its_word(rig_home: Path, tmp_path: Path) -> None:
+    """Trial by trial, in bins rounded down; before one that lies after the trial, and nowhere without one."""
+    made = checkpoints.load(rig_home / "tiny.safetensors")
+    whole = sessions.load(rig_home / "session.npz")
+    test = sessions.split(whole).test
+    ms = np.r_[np.full(6, 59.9), np.full(3, 600.0), np.full(3, np.nan)]
+    moved = replace(whole, moments={"first_movement": np.r_[np.zeros(48), ms]})
+
+    curve = cmd_evaluate._pooled(cmd_evaluate._decoded([made], moved), moved, None)["curves"]["choice"]
+    found = curve["against_time"]["left_against_right"]["from_first_movement"]
+
+    label = test.values["choice"][test.segments[:, 0]] >= 0
+    n = dict(zip(found["offset_ms"], found["n"], strict=True))
+    assert found["offset_ms"][0] == -500.0  # the trials of 500 ms that moved at 600 ms have no other
+    assert n[-40.0] == n[0.0] == label[:6].sum()
+    assert n[-60.0] == 0
+    assert n[-120.0] == n[-500.0] == label[6:9].sum()
 
 
 def test_calibration_is_fitted_and_judged_on_different_trials() -> None:
