@@ -145,8 +145,8 @@ class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class StageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One stage of training: a one-cycle schedule of its own, and what it trains.
 
-    units: unit rows and rate read-outs of the session; session: its embedding; heads: behaviour
-    read-outs; trunk: everything else.
+    units: unit rows and rate read-outs of the session, and with tokenizer "stitcher" its behaviour tokenizers and
+    read-outs; session: its embedding; heads: behaviour read-outs that sessions share; trunk: everything else.
     """
 
     steps: Positive
@@ -227,8 +227,6 @@ class PretrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.recordings or len(set(self.recordings)) < len(self.recordings):
             raise ValueError("recordings: it has to name at least one file, and each once")
-        if self.model.tokenizer != "rows":
-            raise ValueError("model.tokenizer: many recordings share behaviour tokenizers and heads; set it to 'rows'")
         _check_recipe(self)
 
     @property

@@ -15,14 +15,18 @@ from neds_core.model import NEDS
 
 def role(name: str) -> str:
     """What a parameter belongs to: "units", "session", "heads" or "trunk" (see `StageConfig.trains`)."""
+    if owner(name) is not None:
+        return "units"
     first = name.split(".")[0]
-    return {"units": "units", "rates": "units", "session": "session", "heads": "heads"}.get(first, "trunk")
+    return first if first in ("session", "heads") else "trunk"
 
 
 def owner(name: str) -> int | None:
-    """The session that alone uses a parameter, or None."""
+    """The session that alone uses a parameter, or None; stitchers and their read-outs are a session's own."""
     first, *rest = name.split(".")
-    return int(rest[0]) if first in ("units", "rates") else None
+    if first in ("units", "rates"):
+        return int(rest[0])
+    return int(rest[1]) if first in ("behaviour", "heads") and rest[1].isdigit() else None
 
 
 def one_cycle(

@@ -23,6 +23,7 @@ from neds_core.distributed import World
 from neds_core.embed import UnitTokenizer
 from neds_core.errors import CheckpointError, ConfigError
 from neds_core.model import NEDS
+from neds_core.optim import owner
 from neds_core.session import BehaviourSpec, UnitTable
 from neds_core.sources import Source
 from neds_core.train import Fit
@@ -151,7 +152,8 @@ def load(path: Path) -> Pretrained:
 def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> NEDS:
     """A NEDS for one new session on a pre-trained trunk: fresh unit rows, the mean of the session embeddings.
 
-    Its outputs may be some of the trunk's. Raises `ConfigError` where the trunk does not fit.
+    With stitchers whatever a session of the trunk had for itself is fresh. Its outputs may be some of the trunk's.
+    Raises `ConfigError` where the trunk does not fit.
     """
     old = trunk.model
     for key in SIZES:
@@ -171,13 +173,13 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
             raise ConfigError(f"output {spec.name!r} is none of the trunk's ({', '.join(place)}); leave it out")
         model.modality[m] = old.modality[n]
     model.modality[0] = old.modality[0]
-    own = ("units.", "rates.")
-    theirs = {k: v for k, v in old.state_dict().items() if not k.startswith(own) and k not in ("session", "modality")}
+    theirs = {k: v for k, v in old.state_dict().items() if owner(k) is None and k not in ("session", "modality")}
     kept = model.state_dict()
     model.load_state_dict({k: theirs.get(k, v) for k, v in kept.items()})
     model.session[0] = old.session.mean(0)
-    biases = [cast(UnitTokenizer, old.tokenizer(s)).bias.detach() for s in range(len(trunk.header.sessions))]
-    cast(UnitTokenizer, model.tokenizer()).bias.copy_(torch.stack(biases).mean(0))
+    if config.model.tokenizer == "rows":
+        biases = [cast(UnitTokenizer, old.tokenizer(s)).bias.detach() for s in range(len(trunk.header.sessions))]
+        cast(UnitTokenizer, model.tokenizer()).bias.copy_(torch.stack(biases).mean(0))
     return model
 
 

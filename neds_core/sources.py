@@ -63,8 +63,10 @@ def build(config: TrainConfig | PretrainConfig, sources: tuple[Source, ...], see
     with torch.no_grad():
         for spec in specs:
             if spec.kind == "class":
-                prior = np.mean([source.scale.prior[spec.name] for source in sources], axis=0)
-                model.head(spec.name).bias.copy_(torch.from_numpy(np.log(prior)))
+                priors = [source.scale.prior[spec.name] for source in sources]
+                for s, own in enumerate(priors):
+                    prior = own if config.model.tokenizer == "stitcher" else np.mean(priors, axis=0)
+                    model.head(spec.name, s).bias.copy_(torch.from_numpy(np.log(prior)))
     return model
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from neds_core import checkpoint, pretrain, release, session as sessions, train
-from neds_core.config import FinetuneConfig, PretrainConfig, StageConfig, TrainConfig
+from neds_core.config import FinetuneConfig, MaskConfig, ModelConfig, PretrainConfig, StageConfig, TrainConfig
 from neds_core.errors import CheckpointError, ConfigError, DataError
 from neds_core.model import NEDS
-from neds_core.optim import Learner, role
+from neds_core.optim import Learner, owner, role
 from neds_core.pretrain import Pretrained
 from neds_core.session import Session
-from neds_core.sources import Source
+from neds_core.sources import Source, build
 
 SESSIONS = 3
 
@@ -74,6 +74,73 @@ def test_a_step_teaches_its_own_sessions_alone(many: PretrainConfig, sources: tu
     for s in range(SESSIONS):
         for name in (f"units.{s}.rows", f"rates.{s}.weight"):
             assert torch.equal(before[name], after[name]) == (s != drawn)
+
+
+@pytest.fixture(scope="module")
+def published(many: PretrainConfig, session: Session) -> PretrainConfig:
+    """The same recordings, in the published pattern with the published tokenizers."""
+    size = ModelConfig(
+        attention="full",
+        tokenizer="stitcher",
+        width=16,
+        layers=1,
+        heads=2,
+        window_bins=25,
+        dropout=0.0,
+        embed_dropout=0.0,
+    )
+    fit = msgspec.structs.replace(many.fit, window_bins=25)
+    return msgspec.structs.replace(many, model=size, fit=fit)
+
+
+def test_the_published_tokenizers_learn_many_sessions(published: PretrainConfig, sources: tuple[Source, ...]) -> None:
+    """Every session has its own, priors included; one step on a session moves those of no other."""
+    config = msgspec.structs.replace(published, fit=msgspec.structs.replace(published.fit, sessions_per_step=1))
+    training = train.Training(config, sources, 0)
+    model = training.learner.model
+    for s, source in enumerate(sources):
+        prior = model.head("choice", s).bias.detach().softmax(0).numpy()
+        np.testing.assert_allclose(prior, source.scale.prior["choice"], rtol=1e-5)
+    (drawn,) = set(training.sampler.sessions(0).tolist())
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+
+    training.run(lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+
+    moved = {owner(k) for k, v in model.named_parameters() if not torch.equal(v, before[k])}
+    assert moved == {None, drawn}
+    masks = MaskConfig(encoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
+    fit = msgspec.structs.replace(published.fit, steps=200, check_every=200)
+    found = train.fit_many(msgspec.structs.replace(published, masks=masks, fit=fit), sources, 0)
+    each = [train.skill(found.model, s.train, s.scale, ("wheel_speed",), row) for row, s in enumerate(sources)]
+    assert min(each) > 0.1
+
+
+def test_a_new_session_has_stitchers_of_its_own(
+    published: PretrainConfig, tiny: TrainConfig, sources: tuple[Source, ...], tmp_path: Path
+) -> None:
+    """On a trunk with published tokenizers: blocks and positions are the trunk's, tokenizers and read-outs fresh, and
+    those train first."""
+    fit = train.fit_many(published, sources[1:], 0, steps=2)
+    rows = tuple(pretrain.row(source) for source in sources[1:])
+    header = pretrain.Header(1, sources[0].train.bin_ns, published, fit.model.specs, rows, 2, 0.0, 1.0)
+    pretrain.save(Pretrained(header, fit.model), tmp_path / "x.safetensors")
+    stages = (StageConfig(3, 1e-2, ("units", "session")), StageConfig(3, 1e-3))
+    config = msgspec.structs.replace(
+        tiny, model=published.model, fit=msgspec.structs.replace(tiny.fit, window_bins=25),
+        finetune=FinetuneConfig("x.safetensors", stages),
+    )  # fmt: skip
+
+    start = pretrain.graft(pretrain.load(tmp_path / "x.safetensors"), config, sources[0], 0)
+    fresh, old = build(config, sources[:1], 0).state_dict(), fit.model.state_dict()
+    first = train.fit_many(config, (replace(sources[0], validation=None),), 0, steps=3, start=start)
+
+    for name, value in start.state_dict().items():
+        if name not in ("session", "modality"):
+            assert torch.equal(value, old[name] if owner(name) is None else fresh[name]), name
+    assert torch.equal(start.session[0], old["session"].mean(0))
+    assert changed(first.model, start) == {"units", "session"}
+    moved = {n.split(".")[0] for n, p in first.model.named_parameters() if not torch.equal(p, start.state_dict()[n])}
+    assert {"units", "rates", "behaviour", "heads"} <= moved
 
 
 def test_sessions_that_mean_other_things_are_refused(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
