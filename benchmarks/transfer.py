@@ -21,9 +21,10 @@ import torch
 from msgspec import Struct
 
 from benchmarks import rows as finished, transfer_judge, trunks
-from benchmarks.steinmetz import OUTPUTS, Bundle
-from benchmarks.transfer_judge import ALL, STATISTICS, Case, Sums
-from neds_core import pretrain
+from benchmarks.made_up import MadeUp
+from benchmarks.steinmetz import Bundle
+from benchmarks.transfer_judge import ALL, Asked, Case, Sums
+from neds_core import ceiling, pretrain
 from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, ModelConfig, StageConfig, TrainConfig
 from neds_core.errors import ConfigError, DataError
 from neds_core.model import NEDS
@@ -35,9 +36,10 @@ from neds_core.train_log import Progress
 Row = dict[str, Any]
 CONTROLS = ("scratch", "random trunk", "shuffled trunk")
 CONDITIONS = ("pretrained", *CONTROLS)
-PLAIN = "no network"  # logistic regression; the trial average for encoding
+PLAIN = "no network"  # logistic regression or causal ridge; the trial average for encoding
+CEILING = "ceiling"  # of made-up recordings: whoever knows how they were made
 EVERYTHING = ("units", "session", "heads", "trunk")
-VERSION = 1  # of a row's meaning: raise it where it changes, so that older rows are computed again
+VERSION = 2  # of a row's meaning: raise it where it changes, so that older rows are computed again
 
 
 class Study(Struct, frozen=True):
@@ -49,6 +51,8 @@ class Study(Struct, frozen=True):
     trials: tuple[int, ...] = (30, ALL, 10, 100)  # in the order in which they are run
     headline: int = 30
     seeds: int = 3  # at the headline; one elsewhere
+    asked: Asked = Asked()
+    references: tuple[str, ...] = (PLAIN,)
     model: ModelConfig = trunks.MODEL
     masks: MaskConfig = trunks.MASKS["multi"]
     pretrain: FitConfig = trunks.FIT
@@ -75,6 +79,15 @@ QUICK = Study(
     new_steps=8,
     snapshots=(8, 16),
 )
+
+
+TRACES = ("wheel_velocity", "whisker_motion_energy")
+MADE_UP = {"asked": Asked((*TRACES, "choice"), ("choice",), TRACES), "references": (PLAIN, CEILING)}
+
+
+def study(quick: bool, made_up: bool) -> Study:
+    """Of the mice, or the same of made-up animals."""
+    return msgspec.structs.replace(QUICK if quick else Study(), **(MADE_UP if made_up else {}))
 
 
 def sized(study: Study, trials: list[int] | None, seeds: int | None) -> Study:
@@ -108,7 +121,7 @@ def jobs(study: Study, bundles: list[Bundle]) -> Iterator[Job]:
     for trials in study.trials:
         for seed in range(study.seeds if trials == study.headline else 1):
             for one in bundles:
-                for condition in (*CONDITIONS, *((PLAIN,) if seed == 0 else ())):
+                for condition in (*CONDITIONS, *(study.references if seed == 0 else ())):
                     yield Job(one, trials, condition, seed)
 
 
@@ -133,7 +146,7 @@ def recipe(study: Study, condition: str, trials: int) -> TrainConfig:
         stages = (new, StageConfig(steps - study.new_steps, study.tuning_rate, EVERYTHING))
     return TrainConfig(
         recording=condition,
-        outputs=OUTPUTS,
+        outputs=study.asked.outputs,
         min_rate_hz=trunks.MIN_RATE_HZ,
         model=study.model,
         masks=study.masks,
@@ -149,7 +162,8 @@ def trunk_of(study: Study, bundles: list[Bundle], job: Job, folder: Path) -> Pre
     others = [one for one in bundles if one.mouse != job.bundle.mouse]
     if not others:
         raise DataError("a trunk for a new mouse needs sessions of another; give a folder with two mice")
-    config = trunks.config_of(others, study.model, study.masks, study.pretrain, seed=0)
+    outputs = study.asked.outputs
+    config = trunks.config_of(others, study.model, study.masks, study.pretrain, seed=0, outputs=outputs)
     kind = job.condition.replace(" ", "-")
     path = folder / f"transfer-{identity(study, bundles)}-{job.bundle.mouse}-{kind}.safetensors"
     return trunks.kept(path, others, config, shuffled=job.condition == "shuffled trunk")
@@ -171,16 +185,17 @@ def snapshots(study: Study, job: Job, found: Case, trunk: Pretrained | None) -> 
     def look(progress: Progress) -> None:
         if progress.step in study.looks(job.trials):
             model = training.learner.smooth
-            taken.append(_snapshot(progress.step, found.validation.neds(model), found.test.neds(model)))
+            taken.append(_snapshot(study, progress.step, found.validation.neds(model), found.test.neds(model)))
 
     training.run(look)
     return taken
 
 
-def _snapshot(step: int, validation: Sums, test: Sums) -> Row:
+def _snapshot(study: Study, step: int, validation: Sums, test: Sums) -> Row:
+    statistics = study.asked.statistics
     return {
         "step": step,
-        "validation": {name: float(STATISTICS[name](sums.sum(0))) for name, sums in validation.items()},
+        "validation": {name: float(statistics[name](sums.sum(0))) for name, sums in validation.items()},
         "test": {name: np.round(sums, 3).tolist() for name, sums in test.items()},
     }
 
@@ -190,9 +205,13 @@ def row(study: Study, bundles: list[Bundle], job: Job, folder: Path) -> Row:
     began = time.process_time()
     trunk = trunk_of(study, bundles, job, folder)
     trained = time.process_time()
-    found = transfer_judge.case(job.bundle.session, job.trials, trunks.MIN_RATE_HZ)
+    found = transfer_judge.case(job.bundle.session, study.asked, job.trials, trunks.MIN_RATE_HZ)
     if job.condition == PLAIN:
-        taken = [_snapshot(0, *found.logistic())]
+        taken = [_snapshot(study, 0, *found.plain(study.model.clock_bins))]
+    elif job.condition == CEILING:
+        if not isinstance(job.bundle, MadeUp):
+            raise DataError(f"{job.bundle.session.name} was measured, so its ceiling is not known; leave that row out")
+        taken = [_snapshot(study, 0, *found.known(ceiling.decode(job.bundle.recording)))]
     else:
         taken = snapshots(study, job, found, trunk)
     return {

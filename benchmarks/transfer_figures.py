@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, canvas
-from benchmarks.transfer_judge import CLASSES
+from benchmarks.transfer_judge import ENCODE, Asked
 
 STYLES = ((BLUE, "o"), (ORANGE, "^"), (GREEN, "s"), (PURPLE, "D"), (SKY, "v"), (RED, "P"), (BLACK, "X"))
 
 
-def scatter(sessions: list[dict[str, Any]], out: Path) -> None:
+def scatter(sessions: list[dict[str, Any]], asked: Asked, out: Path) -> None:
     """sessions: as in `transfer_table.table`. A row of panels a target, a column a number of trials."""
     columns = list(dict.fromkeys(one["trials"] for one in sessions))
     targets = list(dict.fromkeys(one["target"] for one in sessions))
@@ -29,7 +29,7 @@ def scatter(sessions: list[dict[str, Any]], out: Path) -> None:
             for column, trials in enumerate(columns):
                 each = axes[row, column]
                 each.axline((limits[0], limits[0]), slope=1, color="0.7", lw=0.8, zorder=0)
-                if target in CLASSES:
+                if target in asked.classes:
                     each.axhline(0.5, color="0.85", lw=0.8, zorder=0)
                     each.axvline(0.5, color="0.85", lw=0.8, zorder=0)
                 for mouse, (colour, marker) in zip(mice, STYLES, strict=False):
@@ -39,7 +39,8 @@ def scatter(sessions: list[dict[str, Any]], out: Path) -> None:
                 each.set(xlim=limits, ylim=limits, aspect="equal")
                 if row == 0:
                     each.set_title(f"{trials} trials" if trials else "all of the first 70 %", fontsize="medium")
-            unit = "bits/spike" if target not in CLASSES else f"{target.replace('_', ' ')}\nbalanced accuracy"
+            score = "R2" if target in asked.traces else "balanced accuracy"
+            unit = "bits/spike" if target == ENCODE else f"{target.replace('_', ' ')}\n{score}"
             axes[row, 0].set_ylabel(f"{unit}\npre-trained")
         axes[0, 0].legend(frameon=False, fontsize="x-small", loc="upper left")
         figure.supxlabel("the same network from scratch", fontsize="medium")

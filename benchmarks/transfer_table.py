@@ -8,12 +8,11 @@ import msgspec
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.transfer import ALL, CONDITIONS, CONTROLS, PLAIN, Row, Study
-from benchmarks.transfer_judge import CLASSES, STATISTICS
+from benchmarks.transfer import ALL, CONDITIONS, CONTROLS, Row, Study
 from neds_core import bootstrap
 from neds_core.bootstrap import Interval, Statistic
 
-MARGIN = 0.05  # of balanced accuracy, that counts as a gain in one session
+MARGIN = 0.05  # of balanced accuracy or R2, that counts as a gain in one session
 
 
 def chosen_step(rows: list[Row], mouse: str, target: str) -> int:
@@ -35,10 +34,10 @@ def of_seeds(statistic: Statistic, seeds: int) -> Statistic:
 class Scored:
     """One condition, number of trials and target: test rows of the chosen snapshots, seeds side by side."""
 
-    def __init__(self, rows: list[Row], target: str) -> None:
+    def __init__(self, rows: list[Row], target: str, statistic: Statistic) -> None:
         self.steps = {mouse: chosen_step(rows, mouse, target) for mouse in sorted({r["mouse"] for r in rows})}
         self.seeds = len({one["seed"] for one in rows})
-        self.statistic = of_seeds(STATISTICS[target], self.seeds)
+        self.statistic = of_seeds(statistic, self.seeds)
         self.sessions = list(dict.fromkeys(one["session"] for one in rows))
         self.mice, blocks = [], []
         for session in self.sessions:
@@ -82,14 +81,16 @@ def table(rows: list[Row], study: Study) -> dict[str, Any]:
     """Everything that is reported, as one JSON object."""
     cells, comparisons, verdicts, sessions = [], [], [], []
     for trials in sorted(study.trials, key=lambda n: (n == ALL, n)):
-        for target in STATISTICS:
+        for target, statistic in study.asked.statistics.items():
             made = {
-                condition: Scored([r for r in rows if (r["trials"], r["condition"]) == (trials, condition)], target)
-                for condition in (*CONDITIONS, PLAIN)
+                condition: Scored(
+                    [r for r in rows if (r["trials"], r["condition"]) == (trials, condition)], target, statistic
+                )
+                for condition in (*CONDITIONS, *study.references)
             }
             cells += [{"trials": trials, "target": target, "condition": c} | s.value() for c, s in made.items()]
             ours = made["pretrained"]
-            against = {control: ours.minus(made[control]) for control in (*CONTROLS, PLAIN)}
+            against = {control: ours.minus(made[control]) for control in (*CONTROLS, *study.references)}
             comparisons += [{"trials": trials, "target": target, "control": c} | r for c, r in against.items()]
             helps = all(against[control]["low"] > 0 for control in CONTROLS)
             verdicts.append({"trials": trials, "target": target, "pretraining_helps": helps})
@@ -113,7 +114,8 @@ def table(rows: list[Row], study: Study) -> dict[str, Any]:
 
 
 def gained(sessions: list[dict[str, Any]], study: Study) -> dict[str, Any]:
-    """Sessions in which pre-trained beats scratch by `MARGIN` balanced accuracy at the headline."""
+    """Sessions in which pre-trained beats scratch by `MARGIN` at the headline."""
+    targets = (*study.asked.classes, *study.asked.traces)
     gain = {
         target: np.array(
             [
@@ -122,11 +124,17 @@ def gained(sessions: list[dict[str, Any]], study: Study) -> dict[str, Any]:
                 if (one["trials"], one["target"]) == (study.headline, target)
             ]
         )
-        for target in CLASSES
+        for target in targets
     }
-    gain["mean of both"] = np.mean([gain[target] for target in CLASSES], axis=0)
+    together = f"mean of {'both' if len(targets) == 2 else 'all'}"
+    gain[together] = np.mean([gain[target] for target in targets], axis=0)
     counts = {name: int((values >= MARGIN).sum()) for name, values in gain.items()}
-    return {"trials": study.headline, "margin": MARGIN, "of": len(gain["mean of both"]), **counts}
+    return {"trials": study.headline, "margin": MARGIN, "of": len(gain[together]), **counts}
+
+
+def told(result: dict[str, Any], key: str, of: str = "scores") -> list[str]:
+    """Targets, conditions or controls of a table, in its order."""
+    return list(dict.fromkeys(row[key] for row in result[of]))
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -135,21 +143,22 @@ def lines(result: dict[str, Any]) -> list[str]:
     scores = {(c["trials"], c["target"], c["condition"]): c for c in result["scores"]}
     counts = list(dict.fromkeys(c["trials"] for c in result["scores"]))
     gaps = {(c["trials"], c["target"], c["control"]): c for c in result["pretrained_minus"]}
-    for target in STATISTICS:
+    conditions, controls = told(result, "condition"), told(result, "control", "pretrained_minus")
+    for target in told(result, "target"):
         out += ["", f"{target.replace('_', ' ')} on the last 20 % of each session: mean over sessions [95 %]"]
-        out.append(f"{'trials':<8}" + "".join(f"{c:>28}" for c in (*CONDITIONS, PLAIN)))
+        out.append(f"{'trials':<8}" + "".join(f"{c:>28}" for c in conditions))
         for trials in counts:
-            cells = "".join(f"{_cell(scores[trials, target, c]):>28}" for c in (*CONDITIONS, PLAIN))
+            cells = "".join(f"{_cell(scores[trials, target, c]):>28}" for c in conditions)
             out.append(f"{trials or 'all':<8}{cells}")
         out.append("pretrained minus")
         for trials in counts:
-            cells = "".join(f"{_cell(gaps[trials, target, c], '+'):>28}" for c in (*CONTROLS, PLAIN))
+            cells = "".join(f"{_cell(gaps[trials, target, c], '+'):>28}" for c in controls)
             out.append(f"{trials or 'all':<8}{'':>28}{cells}")
     out += ["", *_each_session(result)]
     won = [f"{v['target']}, {v['trials'] or 'all'} trials" for v in result["verdicts"] if v["pretraining_helps"]]
     count = result["sessions_gained"]
     out += ["", f"all three controls beaten (intervals above 0): {'; '.join(won) or 'nowhere'}"]
-    each = ", ".join(f"{name.replace('_', ' ')} {count[name]}" for name in (*CLASSES, "mean of both"))
+    each = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in list(count.items())[3:])
     out.append(
         f"sessions of {count['of']} where pretrained beats scratch by {count['margin']} at {count['trials']}: {each}"
     )
@@ -160,9 +169,9 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 def _each_session(result: dict[str, Any]) -> list[str]:
     """Every session at the headline's number of trials, target by target."""
-    trials, names = result["sessions_gained"]["trials"], (*CONDITIONS, PLAIN)
+    trials, names = result["sessions_gained"]["trials"], told(result, "condition")
     out = []
-    for target in STATISTICS:
+    for target in told(result, "target"):
         mine = [one for one in result["sessions"] if (one["trials"], one["target"]) == (trials, target)]
         out.append(f"{target.replace('_', ' ') + f', {trials} trials':<34}" + "".join(f"{c:>16}" for c in names))
         out += [f"{one['session']:<34}" + "".join(f"{one[c]:>16.3f}" for c in names) for one in mine]

@@ -54,11 +54,16 @@ def sources(bundles: list[Bundle], shuffled_by: int | None = None) -> tuple[Sour
 
 
 def config_of(
-    bundles: list[Bundle], model: ModelConfig, masks: MaskConfig, fit: FitConfig, seed: int
+    bundles: list[Bundle],
+    model: ModelConfig,
+    masks: MaskConfig,
+    fit: FitConfig,
+    seed: int,
+    outputs: tuple[str, ...] = OUTPUTS,
 ) -> PretrainConfig:
     """What a trunk is trained by; sessions are named instead of files."""
     names = tuple(one.session.name for one in bundles)
-    return PretrainConfig(names, OUTPUTS, min_rate_hz=MIN_RATE_HZ, seed=seed, model=model, masks=masks, fit=fit)
+    return PretrainConfig(names, outputs, min_rate_hz=MIN_RATE_HZ, seed=seed, model=model, masks=masks, fit=fit)
 
 
 def make(bundles: list[Bundle], config: PretrainConfig, shuffled: bool = False) -> Pretrained:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neds_core import synthetic
 from neds_core.synthetic import P_LEFT, Recording, block_code
 
 NEWTON_STEPS = 4
@@ -21,12 +22,14 @@ NEWTON_STEPS = 4
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """traces name -> (n,) posterior mean, rows as the session's bins; sd likewise; choice (n, 2) posterior
-    of (left, right) at each bin; block_evidence (S, 3): log p(spikes of the trial | block)."""
+    of (left, right) at each bin; block_evidence (S, 3): log p(spikes of the trial | block); rates (n, U): true
+    ones, spikes a bin, of latents and block as they were."""
 
     traces: dict[str, np.ndarray]
     sd: dict[str, np.ndarray]
     choice: np.ndarray
     block_evidence: np.ndarray
+    rates: np.ndarray
 
 
 def decode(recording: Recording) -> Ceiling:
@@ -66,7 +69,15 @@ def decode(recording: Recording) -> Ceiling:
         sd={n: np.sqrt(variance[..., v]).ravel() for v, n in enumerate(names)},
         choice=choice.reshape(S * T, 2),
         block_evidence=peak + np.log(np.exp(top - peak[:, None]).mean(1)),
+        rates=true_rates(recording),
     )
+
+
+def true_rates(recording: Recording) -> np.ndarray:
+    """(n, U) spikes a bin that the generator drew counts from, rows as the session's bins."""
+    units = recording.units
+    block = block_code(recording.block)[:, None] * units.block
+    return synthetic.rates((recording.log_rate + block)[:, None] + recording.latents @ units.loading.T)
 
 
 def update(

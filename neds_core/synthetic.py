@@ -151,7 +151,7 @@ def record(
     latents = _wander(shared, rng, S, T) + shared.mean + direction[:, None, None] * shared.turn
     log_rate = units.base + np.cumsum(rng.normal(0, world.drift / np.sqrt(S), (S, len(units.ids))), 0)
     eta = log_rate[:, None] + latents @ units.loading.T + (block_code(block)[:, None] * units.block)[:, None]
-    counts = rng.poisson(np.exp(eta.clip(max=np.log(20.0)))).clip(max=255).astype(np.uint8)
+    counts = rng.poisson(rates(eta)).clip(max=255).astype(np.uint8)
     clean = latents @ shared.readout.T + shared.offset
     traces = clean + world.behaviour_noise * rng.normal(size=clean.shape)
     values: dict[str, np.ndarray] = {
@@ -166,7 +166,7 @@ def record(
         name=name,
         bin_ns=world.bin_ns,
         units=UnitTable(units.ids, np.array(world.regions)[units.region], units.depth_um),
-        counts=counts.reshape(S * T, -1),
+        counts=counts,
         valid=np.ones(S * T, bool),
         specs=SPECS,
         values=values,
@@ -176,6 +176,11 @@ def record(
         citation="synthetic: neds_core.synthetic",
     )
     return Recording(session, animal, shared, units, log_rate, direction, block, latents)
+
+
+def rates(eta: np.ndarray) -> np.ndarray:
+    """(S * T, U) spikes a bin of log rates (S, T, U), 20 at most."""
+    return np.exp(eta.clip(max=np.log(20.0))).reshape(-1, eta.shape[-1])
 
 
 def block_code(block: np.ndarray) -> np.ndarray:

@@ -205,6 +205,7 @@ def transfer(
     quick: Annotated[bool, typer.Option(help="30 trials, one seed and short schedules, in a few minutes")] = False,
     trials: Annotated[list[int] | None, typer.Option(min=0, help="training trials, 0: all of the first 70 %")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="training seeds at 30 trials; one elsewhere")] = None,
+    made_up: Annotated[bool, typer.Option("--made-up", help="synthetic animals that share their latents")] = False,
     out: Annotated[
         Path | None, typer.Option(help="JSON-lines file of finished rows, trunks beside it; a later call goes on there")
     ] = None,
@@ -216,18 +217,25 @@ def transfer(
 
     import msgspec
 
-    from benchmarks import steinmetz, transfer as work, transfer_table
+    from benchmarks import made_up as animals, steinmetz, transfer as work, transfer_table
+    from neds_core.errors import ConfigError
 
-    study = work.sized(work.QUICK if quick else work.Study(), trials, seeds)
-    path = out or Path("runs") / ("transfer-quick.jsonl" if quick else "transfer.jsonl")
-    bundles = steinmetz.read_folder(folder or steinmetz.FOLDER)
+    if made_up and folder:
+        raise ConfigError(f"--made-up and the folder {folder} were both given; leave one of them out")
+    study = work.sized(work.study(quick, made_up), trials, seeds)
+    name = f"transfer{'-made-up' * made_up}{'-quick' * quick}.jsonl"
+    path = out or Path("runs") / name
+    if made_up:
+        bundles = animals.bundles(animals.WORLD, study.asked.outputs)
+    else:
+        bundles = steinmetz.read_folder(folder or steinmetz.FOLDER)
     rows = work.run(bundles, study, path, lambda what: print(what, file=sys.stderr, flush=True))
     result = transfer_table.table(rows, study)
     print("\n".join(transfer_table.lines(result)))
     if figure:
         from benchmarks import transfer_figures
 
-        transfer_figures.scatter(result["sessions"], figure)
+        transfer_figures.scatter(result["sessions"], study.asked, figure)
         print(f"wrote {figure}")
     if json:
         print(msgspec.json.encode(result).decode())

@@ -11,10 +11,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks import steinmetz, transfer, transfer_judge, transfer_table, trunks
+from benchmarks import made_up, steinmetz, transfer, transfer_judge, transfer_table, trunks
+from benchmarks.made_up import MadeUp
 from benchmarks.steinmetz import Bundle
-from benchmarks.transfer import CONDITIONS, PLAIN, Job, Study
-from neds_core import bootstrap, directions, pretrain, session as sessions, sources, synthetic, train
+from benchmarks.transfer import CEILING, CONDITIONS, PLAIN, Job, Study
+from benchmarks.transfer_judge import Asked
+from neds_core import (
+    bootstrap,
+    ceiling,
+    directions,
+    pretrain,
+    scores,
+    session as sessions,
+    sources,
+    synthetic,
+    train,
+)  # fmt: skip
 from neds_core.config import FitConfig, ModelConfig
 from neds_core.errors import ConfigError, DataError
 from neds_core.io import bundles
@@ -66,8 +78,7 @@ def mice() -> list[Bundle]:
     )  # fmt: skip
     made = synthetic.recordings(world, 0)
     return [
-        Bundle(labelled(made[m].session, m), mouse, np.zeros((TRIALS, 2)), np.full(TRIALS, np.inf), f"sha{m}")
-        for m, mouse in enumerate("abc")
+        Bundle(labelled(made[m].session, m), mouse, np.zeros((TRIALS, 2)), f"sha{m}") for m, mouse in enumerate("abc")
     ]
 
 
@@ -237,7 +248,7 @@ def test_help_needs_all_three_controls(result: dict[str, Any]) -> None:
 
 def test_rates_of_a_kind_of_trial_are_those_of_each_trial(mice: list[Bundle]) -> None:
     """Computed once for each kind of trial, they equal the rates trial by trial."""
-    found = transfer_judge.case(mice[0].session, 10, 0.5)
+    found = transfer_judge.case(mice[0].session, Asked(), 10, 0.5)
     config = transfer.recipe(TINY, "scratch", 10)
     model = sources.build(config, (found.source,), 0)
     part = found.test.part
@@ -246,6 +257,60 @@ def test_rates_of_a_kind_of_trial_are_those_of_each_trial(mice: list[Bundle]) ->
     )
 
     np.testing.assert_allclose(found.test._rates(model), each, rtol=1e-5)  # sums of another batch shape
+
+
+@pytest.fixture(scope="module")
+def animals() -> list[Bundle]:
+    """Three made-up animals with traces and a choice."""
+    world = synthetic.World(
+        animals=3, sessions=1, trials=TRIALS, trial_bins=12, regions=("ca1", "vis"), units_per_region=8, rate_hz=30.0,
+        tuning=0.8, drift=0.0,
+    )  # fmt: skip
+    return made_up.bundles(world, transfer.study(False, True).asked.outputs)
+
+
+def test_the_ceiling_is_above_all_that_has_to_learn(animals: list[Bundle], tmp_path: Path) -> None:
+    """On the same test trials as the others: traces, choice and rates, by whoever knows how they were made."""
+    study = msgspec.structs.replace(TINY, **transfer.MADE_UP)
+    found = {
+        name: [
+            transfer.row(study, animals, Job(one, 10, name, 0), tmp_path)["snapshots"][-1]["test"] for one in animals
+        ]
+        for name in (CEILING, PLAIN, "pretrained")
+    }
+
+    for target, statistic in study.asked.statistics.items():
+        sums = {name: np.concatenate([rows[target] for rows in of]) for name, of in found.items()}
+        score = {name: float(statistic(rows.sum(0))) for name, rows in sums.items()}
+        assert score[CEILING] > max(score[PLAIN], score["pretrained"]), target
+        assert len({len(rows) for rows in sums.values()}) == 1
+    assert isinstance(animals[0], MadeUp)
+    by_hand = ceiling.decode(animals[0].recording).traces["wheel_velocity"].reshape(TRIALS, -1)[-8:]
+    measured = animals[0].session.values["wheel_velocity"].reshape(TRIALS, -1)[-8:]
+    r2 = scores.r2(measured.ravel().astype(float), by_hand.ravel())
+    assert float(scores.r2_of_sums(np.array(found[CEILING][0]["wheel_velocity"]).sum(0))) == pytest.approx(r2, abs=1e-3)
+
+
+def test_true_rates_are_those_that_counts_were_drawn_from(animals: list[Bundle]) -> None:
+    """Over all bins and units, counts scatter about them as Poisson does."""
+    assert isinstance(animals[1], MadeUp)
+    rates, counts = ceiling.true_rates(animals[1].recording), animals[1].session.counts.astype(float)
+
+    pearson = (counts - rates) / np.sqrt(rates)
+
+    assert abs(pearson.mean()) < 5 / np.sqrt(pearson.size)
+    assert abs((pearson**2).mean() - 1) < 0.1
+    assert rates.std(0).min() > 0.05
+
+
+def test_measured_animals_have_no_ceiling(mice: list[Bundle], tmp_path: Path) -> None:
+    """And a folder beside made-up animals is one too many."""
+    study = msgspec.structs.replace(TINY, references=(CEILING,))
+
+    with pytest.raises(DataError, match="its ceiling is not known"):
+        transfer.row(study, mice, Job(mice[0], 10, CEILING, 0), tmp_path)
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        cli.app(["bench", "transfer", str(tmp_path), "--made-up"], standalone_mode=False)
 
 
 def write(folder: Path, mice: list[Bundle]) -> None:
@@ -262,7 +327,7 @@ def write(folder: Path, mice: list[Bundle]) -> None:
             response_type=np.select([went == 0, went == 1], [1, -1], 0).astype(np.int8),
             contrast_left=np.where(side == 0, 0.5, 0.0),
             contrast_right=np.where(side == 1, 0.5, 0.0),
-            reaction_time_ms=one.movement_ms,
+            reaction_time_ms=np.full(TRIALS, np.inf),
             mouse=one.mouse,
             date=f"day{m}",
         )
