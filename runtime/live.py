@@ -141,9 +141,10 @@ class LiveRun:
         stopped_by = "signal"
         while not self.stop.is_set():
             wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - lsl.now_ns()) * 1e-9))
+            faults = trace.page_faults()
             arrived = spikes.pull(wait_s)
             now = lsl.now_ns()
-            moment = trace.Moment(now, time.thread_time_ns(), trace.page_faults())
+            moment = trace.Moment(now, time.thread_time_ns(), faults)
             self.gc_ns = 0
             if markers is not None:  # before the spikes: those may close bins that markers rule
                 for mark in markers.pull():

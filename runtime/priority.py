@@ -1,16 +1,36 @@
-"""Real-time scheduling and a core of one's own where the system grants them, and the plain truth where it does not."""
+"""Real-time scheduling, locked memory and a core of one's own where the system grants them, and the truth where not."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 FIFO_PRIORITY = 10
+CURRENT, FUTURE, ON_FAULT = 1, 2, 4  # of mlockall(2): pages that have been touched, and those that will be
 
 
 def raise_priority() -> str:
-    """Ask for SCHED_FIFO for this thread and those it starts; returns what was granted, for the summary."""
+    """Ask for SCHED_FIFO for this thread and those it starts, and for memory that stays; returns what was granted."""
+    return f"{_schedule()}, memory {'locked' if _lock_memory() else 'not locked'}"
+
+
+def _lock_memory() -> bool:
+    """Keep the pages of this process where they are: one that the system takes back costs a step a wait for the disk.
+
+    Not under a limit (`ulimit -l`): there it would make a later allocation fail.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import resource
+
+    unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+    return (unlimited or os.geteuid() == 0) and ctypes.CDLL(None).mlockall(CURRENT | FUTURE | ON_FAULT) == 0
+
+
+def _schedule() -> str:
     if not hasattr(os, "sched_setscheduler"):
         return "normal (this system has no SCHED_FIFO)"
     try:
@@ -21,7 +41,9 @@ def raise_priority() -> str:
 
 
 def lower_priority() -> None:
-    """Back to normal scheduling for this thread: what follows is not urgent."""
+    """Back to normal scheduling for this thread, and memory may go: what follows is not urgent."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).munlockall()
     if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 

@@ -64,7 +64,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The clock, this thread's CPU time and the major page faults at one point of the loop."""
+    """The clock and this thread's CPU time when the loop woke, and the major page faults before it waited."""
 
     t_ns: int
     cpu_ns: int
@@ -90,14 +90,15 @@ def miss_cause(
     """Why a token left later than its budget, from the times of its own pass through the loop.
 
     arrived_ns: when the loop woke with it; before_ns: when its decoding ended, send begins;
-    cpu_ns: thread CPU between waking and sent; due_ns: when it had to close by the clock.
+    cpu_ns: thread CPU between waking and sent; faults: major page faults since the pass before; due_ns: when it had
+    to close by the clock.
     """
-    if closed > 1:
-        return "backlog"
     if gc_ns > budget_ns // 4:
         return "gc"
     if faults:
         return "page_fault"
+    if closed > 1:
+        return "backlog"
     if sent_ns - arrived_ns - cpu_ns > PREEMPTED_NS or arrived_ns - due_ns > PREEMPTED_NS:
         return "preempted"
     if infer_ns > budget_ns // 2:
