@@ -20,8 +20,7 @@ import torch
 from msgspec.structs import replace as but
 
 from benchmarks import accuracy, machine, rows as finished
-from benchmarks.peers.neds import DECODING
-from benchmarks.peers.neds_encoding import ENCODING
+from benchmarks.trunks import DECODING, ENCODING
 from neds_core import (
     bootstrap,
     config as configs,

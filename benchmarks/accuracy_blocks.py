@@ -113,8 +113,8 @@ BLOCKS = (
         kalman.KALMAN,
         recurrent.GRU,
         place.BAYES,
-        neds.MULTI_ONE_SEED,
-        neds.BLEND_ONE_SEED,
+        neds.MULTI,
+        neds.BLEND,
     ),
     _encode("random", at_random),
     _mice(

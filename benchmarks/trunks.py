@@ -23,10 +23,12 @@ from neds_core.sources import Source
 
 MIN_RATE_HZ = 0.5
 MODEL = ModelConfig(width=64, layers=2, heads=4, band=20, window_bins=20, clock_bins=20)
+DECODING = MaskConfig(decoding=1.0, encoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
+ENCODING = MaskConfig(decoding=0.0, encoding=1.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
 MASKS = {
     "multi": MaskConfig(decoding=2.0, within_behaviour=0.0),
-    "decoding": MaskConfig(decoding=1.0, encoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0),
-    "encoding": MaskConfig(decoding=0.0, encoding=1.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0),
+    "decoding": DECODING,
+    "encoding": ENCODING,
 }
 FIT = FitConfig(steps=840, batch=16, sessions_per_step=4, window_bins=20, learning_rate=3e-3, ema_decay=0.95, threads=1)
 

@@ -8,15 +8,14 @@ import numpy as np
 from msgspec.structs import replace as but
 
 from benchmarks.peers.task import Fitted, Peer, Setting, Task, bins_of
+from benchmarks.trunks import DECODING
 from neds_core import checkpoint as checkpoints, evaluation, train
 from neds_core.checkpoint import Checkpoint
-from neds_core.config import MaskConfig
 from neds_core.session import Session
 from runtime import engine as engines
 from runtime.layout import layout
 from runtime.token import Token
 
-DECODING = MaskConfig(encoding=0.0, decoding=1.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
 QUICK_STEPS = 120
 QUICK_BATCH = 16
 
@@ -76,8 +75,6 @@ def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
 
 PHASE_FREE = ("neds", "neds-seed1", "neds-seed2")
 CLOCKED = ("clocked-seed0", "clocked-seed1", "clocked-seed2")
-MULTI_ONE_SEED = from_examples("NEDS multi-task", "neds", PHASE_FREE[:1])
-BLEND_ONE_SEED = from_examples("blend of NEDS and ridge", "blend", PHASE_FREE[:1])
 MULTI = from_examples("NEDS multi-task", "neds", PHASE_FREE)
 MULTI_CLOCKED = from_examples("NEDS multi-task, clocked", "neds", CLOCKED, "time")
 FULL_LIVE = from_examples("NEDS full, up to the bin", "neds", ("full",), "time")

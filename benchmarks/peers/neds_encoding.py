@@ -8,6 +8,7 @@ from msgspec.structs import replace as but
 from benchmarks.peers.encoders import goal_of, skill
 from benchmarks.peers.neds import CLOCKED, QUICK_STEPS, shipped
 from benchmarks.peers.task import Fitted, Peer, Predict, Setting, Task
+from benchmarks.trunks import ENCODING
 from neds_core import directions, evaluation, train
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.model import NEDS
@@ -16,7 +17,6 @@ from neds_core.sources import Source
 from neds_core.train_log import Progress
 from neds_core.windows import Windows
 
-ENCODING = MaskConfig(encoding=1.0, decoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
 # Weights on multi-task training for encoding. A spike's loss moves by hundredths where a behaviour's moves by halves:
 # at weight 1 the trunk hardly learns to encode.
 EVERYTHING = MaskConfig(encoding=4.0, decoding=1.0, within_spikes=0.5, within_behaviour=0.0, cross_modal=0.5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace as but
 
-from benchmarks.peers.neds import DECODING, QUICK_BATCH, QUICK_STEPS
+from benchmarks.peers.neds import QUICK_BATCH, QUICK_STEPS
 from benchmarks.peers.task import Fitted, Peer, Predict, Setting, Task, standard
+from benchmarks.trunks import DECODING
 from neds_core import train
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.model import NEDS
