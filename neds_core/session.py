@@ -283,6 +283,11 @@ def check(session: Session, origin: str) -> None:
     for spec in session.specs:
         if spec.name in AMBIGUOUS:
             raise DataError(f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")
+        asked = {c for pair in spec.contrasts.values() for side in pair for c in side}
+        if strange := sorted(asked - set(spec.classes)):
+            raise DataError(
+                f"{origin}: a contrast of {spec.name} asks for {strange[0]!r}, which is none of its classes"
+            )
         values = session.values[spec.name]
         if spec.kind == "continuous" and not np.isfinite(values[session.valid]).any():
             raise DataError(f"{origin}: {spec.name} is NaN everywhere; leave it out of the recording")

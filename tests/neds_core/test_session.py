@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -231,6 +232,10 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
     "NaN everywhere": (with_wheel(np.full(1500, np.nan, np.float32)), "NaN everywhere"),
     "unknown label": (with_choice(lambda label: label + 1), "outside its 2 classes"),
     "labels as floats": (with_choice(lambda label: label * 1.0), "choice is"),
+    "a contrast of no class": (
+        lambda s: replace(s, specs=(s.specs[0], msgspec.structs.replace(s.specs[1], contrasts={"x": (("left",), ("rigth",))}))),
+        "asks for 'rigth', which is none of its classes",
+    ),
     "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
     "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
     "decreasing times": (
