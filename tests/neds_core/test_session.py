@@ -233,7 +233,7 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
     "unknown label": (with_choice(lambda label: label + 1), "outside its 2 classes"),
     "labels as floats": (with_choice(lambda label: label * 1.0), "choice is"),
     "a contrast of no class": (
-        lambda s: replace(s, specs=(s.specs[0], msgspec.structs.replace(s.specs[1], contrasts={"x": (("left",), ("rigth",))}))),
+        lambda s: replace(s, specs=(msgspec.structs.replace(s.specs[1], contrasts={"x": (("left",), ("rigth",))}),)),
         "asks for 'rigth', which is none of its classes",
     ),
     "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
