@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, canvas
 from benchmarks.transfer_judge import ENCODE, Asked
+from neds_core.synthetic import SAYS
 
 STYLES = ((BLUE, "o"), (ORANGE, "^"), (GREEN, "s"), (PURPLE, "D"), (SKY, "v"), (RED, "P"), (BLACK, "X"))
 
@@ -43,4 +44,5 @@ def scatter(sessions: list[dict[str, Any]], asked: Asked, out: Path) -> None:
             unit = "bits/spike" if target == ENCODE else f"{target.replace('_', ' ')}\n{score}"
             axes[row, 0].set_ylabel(f"{unit}\npre-trained")
         axes[0, 0].legend(frameon=False, fontsize="x-small", loc="upper left")
-        figure.supxlabel("the same network from scratch", fontsize="medium")
+        made_up = f" ({SAYS} animals)" if all(one["session"].startswith(SAYS) for one in sessions) else ""
+        figure.supxlabel(f"the same network from scratch{made_up}", fontsize="medium")
