@@ -365,6 +365,27 @@ def test_the_command_reads_a_folder_and_prints_one_object(
     assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3 * (len(CONDITIONS) + 1)
 
 
+def test_the_command_makes_animals_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same study of synthetic animals, their ceiling in the tables, every session called so."""
+    small = synthetic.World(animals=2, sessions=1, trials=TRIALS, trial_bins=12, regions=("ca1",), units_per_region=6)
+    monkeypatch.setattr(made_up, "WORLD", small)
+    monkeypatch.setattr(transfer, "QUICK", msgspec.structs.replace(TINY, snapshots=(4,)))
+    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+    words = ["--made-up", "--quick", "--trials", "10", "--seeds", "1", "--out", str(tmp_path / "x.jsonl"), "--json"]
+
+    cli.app(["bench", "transfer", *words, "--figure", str(tmp_path / "x.png")], standalone_mode=False)
+
+    out = capsys.readouterr().out.splitlines()
+    result = json.loads(out[-1])
+    assert [one["condition"] for one in result["scores"][:6]] == [*CONDITIONS, PLAIN, CEILING]
+    assert {one["target"] for one in result["scores"]} == {"choice", *transfer.TRACES, "bits_per_spike"}
+    assert all(one["session"].startswith("synthetic") for one in result["sessions"])
+    assert any("mean of all" in line for line in out)
+    assert (tmp_path / "x.png").stat().st_size > 5_000
+
+
 def test_what_is_no_session_is_refused(mice: list[Bundle], tmp_path: Path) -> None:
     """An empty folder, a damaged bundle, one mouse alone: one sentence."""
     (tmp_path / "none").mkdir()
