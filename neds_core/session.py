@@ -286,7 +286,7 @@ def check(session: Session, origin: str) -> None:
         asked = {c for pair in spec.contrasts.values() for side in pair for c in side}
         if strange := sorted(asked - set(spec.classes)):
             raise DataError(
-                f"{origin}: a contrast of {spec.name} asks for {strange[0]!r}, which is none of its classes; convert again"
+                f"{origin}: a contrast of {spec.name} asks for {strange[0]!r}, none of its classes; convert again"
             )
         values = session.values[spec.name]
         if spec.kind == "continuous" and not np.isfinite(values[session.valid]).any():

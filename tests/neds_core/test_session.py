@@ -234,7 +234,7 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
     "labels as floats": (with_choice(lambda label: label * 1.0), "choice is"),
     "a contrast of no class": (
         lambda s: replace(s, specs=(msgspec.structs.replace(s.specs[1], contrasts={"x": (("left",), ("rigth",))}),)),
-        "asks for 'rigth', which is none of its classes",
+        "asks for 'rigth', none of its classes; convert again",
     ),
     "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
     "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
