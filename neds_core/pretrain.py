@@ -167,16 +167,18 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
         raise ConfigError(f"recording {source.train.name!r} has other bins than the trunk; use one of its bin width")
     place = {spec.name: (m, spec) for m, spec in enumerate(old.specs, start=1)}
     model = sources.build(config, (source,), seed)
-    for m, spec in enumerate(model.specs, start=1):
+    modality = [0]  # the trunk's row of each of ours
+    for spec in model.specs:
         n, known = place.get(spec.name, (0, None))
         if known is None or (known.kind, known.classes) != (spec.kind, spec.classes):
             raise ConfigError(f"output {spec.name!r} is none of the trunk's ({', '.join(place)}); leave it out")
-        model.modality[m] = old.modality[n]
-    model.modality[0] = old.modality[0]
-    theirs = {k: v for k, v in old.state_dict().items() if owner(k) is None and k not in ("session", "modality")}
+        modality.append(n)
+    theirs = {k: v for k, v in old.state_dict().items() if owner(k) is None} | {"session": old.session.mean(0)[None]}
+    theirs["modality"] = old.modality[modality]
+    if config.model.attention == "full":  # tables of every modality apart
+        theirs |= {"position": old.position[:, modality], "session": theirs["session"][:, modality]}
     kept = model.state_dict()
     model.load_state_dict({k: theirs.get(k, v) for k, v in kept.items()})
-    model.session[0] = old.session.mean(0)
     if config.model.tokenizer == "rows":
         biases = [cast(UnitTokenizer, old.tokenizer(s)).bias.detach() for s in range(len(trunk.header.sessions))]
         cast(UnitTokenizer, model.tokenizer()).bias.copy_(torch.stack(biases).mean(0))

@@ -143,6 +143,30 @@ def test_a_new_session_has_stitchers_of_its_own(
     assert {"units", "rates", "behaviour", "heads"} <= moved
 
 
+@pytest.mark.parametrize("tokenizer", ["rows", "stitcher", "causal"])
+def test_a_new_session_may_have_some_of_the_outputs(
+    published: PretrainConfig, many: PretrainConfig, tiny: TrainConfig, sources: tuple[Source, ...], tokenizer: str
+) -> None:
+    """In another order or fewer: every table has the trunk's rows of those modalities."""
+    size = many.model if tokenizer == "causal" else msgspec.structs.replace(published.model, tokenizer=tokenizer)
+    config = msgspec.structs.replace(published, model=size, fit=many.fit if tokenizer == "causal" else published.fit)
+    fit = train.fit_many(config, sources[1:], 0, steps=2)
+    old = fit.model
+    rows = tuple(pretrain.row(source) for source in sources[1:])
+    trunk = Pretrained(pretrain.Header(1, sources[0].train.bin_ns, config, old.specs, rows, 2, 0.0, 1.0), old)
+
+    for outputs, taken in ((("choice",), [0, 2]), (("choice", "wheel_speed"), [0, 2, 1])):
+        one = msgspec.structs.replace(tiny, outputs=outputs, model=size, fit=config.fit)
+        new = pretrain.graft(trunk, one, sources[0], 0)
+
+        assert torch.equal(new.modality, old.modality[taken])
+        mean = old.session.mean(0)
+        assert torch.equal(new.session[0], mean if tokenizer == "causal" else mean[taken])
+        if tokenizer != "causal":
+            assert torch.equal(new.position, old.position[:, taken])
+        assert train.decode(new, sources[0].train)["choice"].shape[1] == 2
+
+
 def test_sessions_that_mean_other_things_are_refused(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """Another bin width, or another meaning of a name."""
     first, second = sources[:2]
