@@ -19,6 +19,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.directions import bins_of, spans_of
 from neds_core.errors import CheckpointError, DataError
 from neds_core.session import Session, part
+from runtime import scoring
 
 DECODERS = ("neds", "ridge", "blend")
 NOTE = "offline sorting made worse by a seed; no claim about online-sorted spikes"
@@ -42,8 +43,8 @@ def bench(
 ) -> dict[str, Any]:
     """R2 of each decoder on the test part, intact and degraded, over training seeds and draws.
 
-    Returns one JSON object; rows are outputs, in them conditions. `neds_minus_ridge` is paired by trial
-    and pooled over draws. Raises `DataError` where a checkpoint is of other units, and
+    Returns one JSON object; rows are outputs, in them conditions. `neds_minus_ridge` is paired by trial (by
+    10 s of a continuous recording) and pooled over draws. Raises `DataError` where a checkpoint is of other units, and
     `CheckpointError` where it holds no linear decoder.
     """
     began = time.monotonic()
@@ -96,7 +97,8 @@ def _row(test: Session, name: str, decoded: list[list[Values]]) -> dict[str, Any
     known = np.isfinite(target) & test.valid[bins]
     n_draws = len(decoded[0])
     y = np.tile(target[known], n_draws)
-    trial = np.tile(baseline.segment_of(test, bins)[known], n_draws)
+    group = scoring.groups(baseline.segment_of(test, bins), test.bin_ns)
+    trial = np.tile(group[known], n_draws)
     row: dict[str, Any] = {}
     for decoder in DECODERS:
         each = [scores.r2(target[known], v[name][decoder][known]) for seed in decoded for v in seed]

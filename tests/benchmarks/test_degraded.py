@@ -17,7 +17,7 @@ from neds_core import baseline, checkpoint as checkpoints, degrade, session as s
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import CheckpointError, DataError
 from neds_core.session import Session
-from runtime import cli
+from runtime import cli, scoring
 
 
 def test_rows_are_scores_of_the_test_part(
@@ -55,6 +55,21 @@ def test_rows_are_scores_of_the_test_part(
     assert rows["units_absent_20"]["ridge"]["r2"] < rows["intact"]["ridge"]["r2"]
     assert "no claim about online-sorted" in result["note"]
     assert result["machine"]["versions"]["numpy"] == np.__version__
+
+
+def test_a_continuous_recording_is_resampled_by_blocks(
+    session: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One segment is no sample: its blocks are drawn, here of 0.2 s."""
+    monkeypatch.setattr(scoring, "BLOCK_S", 0.2)
+    one = replace(session, segments=np.array([[0, session.n_bins]]), segment_ids=np.zeros(1, np.int64))
+    sessions.save(one, tmp_path / "session.npz")
+    checkpoints.save(make_checkpoint(), tmp_path / "a.safetensors")
+
+    result = degraded.bench(tmp_path / "session.npz", [tmp_path / "a.safetensors"], draws=1)
+
+    gain = result["outputs"]["wheel_speed"]["intact"]["neds_minus_ridge"]
+    assert gain["low"] < gain["value"] - 0.01 < gain["value"] + 0.01 < gain["high"]
 
 
 def test_another_recordings_checkpoint_is_refused(
