@@ -105,7 +105,7 @@ def co_smooth(
     Raises `DataError` for full attention, which has one token a bin and modality.
     """
     if model.config.attention == "full":
-        raise DataError("co-smoothing needs a causal model: full attention has no place beside a spike token")
+        raise DataError("full attention has no place beside a spike token for held-out units; give a causal checkpoint")
     model.eval()
     parts: list[np.ndarray] = []
     for group, batch, _ in _groups(model, windows, spans):
