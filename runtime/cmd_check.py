@@ -30,7 +30,7 @@ def check(
     import torch
 
     from neds_core import checkpoint as checkpoints
-    from runtime import config as rigs, engine as engines, lsl
+    from runtime import config as rigs, engine as engines, lsl, priority
     from runtime.publish import Publisher
     from runtime.streams import find_streams
 
@@ -44,7 +44,9 @@ def check(
         engines.refuse_endless(engine)
     torch.set_num_threads(1)  # as in a run: its pace is measured
     step_ms = engines.warm_up(engine, len(checkpoint.units))
+    scheduling = priority.raise_priority()  # as in a run: so are the delays
     with ExitStack() as stack:
+        stack.callback(priority.lower_priority)
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
         streams = find_streams(config, checkpoint, allow_replay)
         for inlet in streams.all():
@@ -53,6 +55,7 @@ def check(
             stack.enter_context(inlet)
         units_seen = _listen(streams, seconds)
         plan = _plan(config, checkpoint, engine.name)
+        plan["scheduling"] = scheduling
         plan["step_ms"], plan["too_slow"] = step_ms, engines.too_slow(engine, step_ms, checkpoint.header.bin_ns)
         plan["spikes"] = _spikes(streams.spikes, units_seen, config.bins.lateness_ms)
         plan["markers"] = _arrivals(streams.markers) if streams.markers is not None else None
@@ -140,6 +143,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"rig {plan['rig']}: {plan['decoder']} on {plan['engine']}, model {plan['model']} ({plan['model_sha'][:12]})",
         f"receptive field {plan['receptive_field_bins']} bins = {plan['receptive_field_s']:.2f} s, "
         f"{'clocked' if plan['clocked'] else 'phase-free'}, budget {plan['budget_ms']:g} ms",
+        f"scheduling {plan['scheduling']}",
         f"units {plan['units']['expected']} in the map, {plan['units']['kept']} kept, "
         f"{s['units_seen']} seen while listening",
         f"spikes {s['stream']} on {s['host']} ({s['source']}): {s['received']} received, "

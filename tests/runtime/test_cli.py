@@ -373,6 +373,7 @@ def test_check_prints_the_plan(
     words = capsys.readouterr().out
     assert "12 in the map, 11 kept, 5 seen" in words
     assert "receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in words
+    assert any(line.startswith("scheduling ") and "memory" in line for line in words.splitlines())
     assert f"wheel_speed {wheel} on " in words
 
 
