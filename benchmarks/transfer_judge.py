@@ -95,9 +95,10 @@ class Judge:
 
     def _rates(self, model: NEDS) -> np.ndarray:
         """(bins, U) from the outputs; trials of the same labels have the same, so each kind is computed once."""
-        kinds = np.stack([labels(self.part, name) for name in self.asked.outputs], 1)
-        if self.asked.traces:
-            kinds = np.arange(len(kinds))
+        if self.asked.traces:  # no two trials are alike
+            kinds = np.arange(len(self.part.segments))
+        else:
+            kinds = np.stack([labels(self.part, name) for name in self.asked.outputs], 1)
         _, example, kind = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
         spans = [(int(a), int(b)) for a, b in self.part.segments[example]]
         windows = Windows(self.part, model.specs, self.source.scale)

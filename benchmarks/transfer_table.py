@@ -12,6 +12,7 @@ from benchmarks.transfer import ALL, CONDITIONS, CONTROLS, Row, Study
 from neds_core import bootstrap
 from neds_core.bootstrap import Interval, Statistic
 
+HEAD = ("trials", "margin", "of")  # of `gained`, before its counts
 MARGIN = 0.05  # of balanced accuracy or R2, that counts as a gain in one session
 
 
@@ -129,7 +130,7 @@ def gained(sessions: list[dict[str, Any]], study: Study) -> dict[str, Any]:
     together = f"mean of {'both' if len(targets) == 2 else 'all'}"
     gain[together] = np.mean([gain[target] for target in targets], axis=0)
     counts = {name: int((values >= MARGIN).sum()) for name, values in gain.items()}
-    return {"trials": study.headline, "margin": MARGIN, "of": len(gain[together]), **counts}
+    return dict(zip(HEAD, (study.headline, MARGIN, len(gain[together])), strict=True)) | counts
 
 
 def told(result: dict[str, Any], key: str, of: str = "scores") -> list[str]:
@@ -158,7 +159,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     won = [f"{v['target']}, {v['trials'] or 'all'} trials" for v in result["verdicts"] if v["pretraining_helps"]]
     count = result["sessions_gained"]
     out += ["", f"all three controls beaten (intervals above 0): {'; '.join(won) or 'nowhere'}"]
-    each = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in list(count.items())[3:])
+    each = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in count.items() if name not in HEAD)
     out.append(
         f"sessions of {count['of']} where pretrained beats scratch by {count['margin']} at {count['trials']}: {each}"
     )

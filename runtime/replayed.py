@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neds_core import baseline
 from neds_core.checkpoint import Checkpoint
 from neds_core.session import Session
 from runtime import engine as engines
@@ -59,5 +60,5 @@ def truth(session: Session, log: RunLog, rows: np.ndarray) -> Truth:
     at = bins(session, log, rows)
     traces = {s.name: session.values[s.name][at].astype(np.float64) for s in session.specs if s.kind == "continuous"}
     labels = {s.name: session.values[s.name][at] for s in session.specs if s.kind == "class"}
-    segment = np.searchsorted(session.segments[:, 0], at, side="right") - 1
+    segment = baseline.segment_of(session, at)
     return Truth(traces, labels, {name: ms[segment] for name, ms in session.moments.items()})
