@@ -1,6 +1,6 @@
 """What a streaming step works on: packed weights, the cache of keys and values, and its buffers.
 
-Everything is allocated here, once. Widths are padded to eight lanes with zeros, which change no sum.
+Everything is allocated here, once. Widths are padded with zeros, which change no sum.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from kernels.numba_tiles import LANES, aligned, paired
+from kernels.numba_rows import ERF_END
+from kernels.numba_tiles import panels
+from kernels.numba_vectors import FOUR, STEP, aligned
 
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
-ERF_END = 4.0  # beyond, erf is 1 to float32
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -36,7 +37,7 @@ class Layer(NamedTuple):
 class Rows(NamedTuple):
     """A product's weights for all layers: scale w . x + bias, one scale a row."""
 
-    weight: np.ndarray  # (L, N, K) `paired`: float32, int8, or uint16, the bits of bfloat16
+    weight: np.ndarray  # N rows of K in `panels`: float32, int8, or uint16, the bits of bfloat16
     scale: np.ndarray  # (L, N) float32, 1 where the weights are not int8
     bias: np.ndarray  # (L, N) float32
 
@@ -73,22 +74,20 @@ class Cache(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Buffers of one step for at most T tokens."""
+    """Buffers of one step for at most T tokens, with rows behind them for the last four."""
 
     x: np.ndarray  # (T, D') residual stream
     normed: np.ndarray  # (T, D')
     plain: np.ndarray  # (T, 3 * H * K') queries, keys, values before rotation
-    turned: np.ndarray  # (T, H * K') rotated queries
+    turned: np.ndarray  # (T, H * K' + STEP) rotated queries
     score: np.ndarray  # (T, N)
-    bits: np.ndarray  # (N,) int32, and the same memory as float32:
-    power: np.ndarray
     mixed: np.ndarray  # (T, H * K')
     inner: np.ndarray  # (T, F')
-    cosine: np.ndarray  # (K / 2,)
+    cosine: np.ndarray  # (K / 2 + STEP,)
     sine: np.ndarray
 
 
-def padded(n: int, step: int = LANES) -> int:
+def padded(n: int, step: int = STEP) -> int:
     """n, up to the next multiple of a step."""
     return -(-n // step) * step
 
@@ -114,15 +113,15 @@ def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: P
     w, b = np.stack(weight), np.stack(bias)
     ones = np.ones(w.shape[:2], np.float32)
     if precision == "float32":
-        return Rows(paired(w), ones, b)
+        return Rows(panels(w), ones, b)
     if not np.isfinite(w).all():  # rounding would make plausible numbers of them
         raise ValueError(f"weights that are not finite cannot be stored as {precision}; leave them float32")
     if precision == "bfloat16":  # to the nearest, ties to even
         bits = w.view(np.uint32)
-        return Rows(paired(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)), ones, b)
+        return Rows(panels(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)), ones, b)
     top = np.abs(w).max(2, keepdims=True)
     scale = np.where(top > 0, top / 127.0, 1.0).astype(np.float32)
-    return Rows(paired(np.rint(w / scale).astype(np.int8)), scale[..., 0].copy(), b)
+    return Rows(panels(np.rint(w / scale).astype(np.int8)), scale[..., 0].copy(), b)
 
 
 def pack(
@@ -138,7 +137,7 @@ def pack(
     """
     width = len(norm[0])
     k, inner = width // heads, layers[0].up[0].shape[0]
-    kp, dp, fp = padded(k, 2 * LANES), padded(width), padded(inner)
+    kp, dp, fp = padded(k), padded(width), padded(inner)
     qkv, qkv_bias, out, up, up_bias = [], [], [], [], []
     for layer in layers:
         gain, shift = (part.astype(np.float64) for part in layer.norm_attention)
@@ -166,8 +165,8 @@ def pack(
 def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Cache:
     """An empty cache of `band` bins with room for `slots` keys each, and the sinks of the layers."""
     _, n_sinks, k = layers[0].sink_k.shape
-    kp, ring = padded(k, 2 * LANES), padded(band * slots, 2 * LANES)
-    n = ring + padded(n_sinks, 2 * LANES)
+    kp, ring = padded(k), padded(band * slots)
+    n = ring + padded(n_sinks)
     cache = Cache(
         aligned((len(layers), heads, kp, n)), aligned((len(layers), heads, n, kp)),
         np.zeros(n, np.float32), np.full(n, FAR, np.float32), band, slots, ring,
@@ -182,14 +181,13 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     """Buffers for steps of at most n_tokens tokens."""
     n = cache.v.shape[2]
-    dp, span = stack.out.weight.shape[1:]
-    bits = np.zeros(n, np.int32)
+    dp, span = len(stack.norm[0]), stack.out.weight.shape[2]
+    half = stack.head_width // 2
 
     def room(columns: int) -> np.ndarray:
-        return aligned((n_tokens, columns))
+        return aligned((n_tokens + FOUR - 1, columns))
 
-    half = stack.head_width // 2
     return Work(
-        room(dp), room(dp), room(3 * span), room(span), room(n), bits, bits.view(np.float32), room(span),
-        room(stack.up.weight.shape[1]), np.zeros(half, np.float32), np.zeros(half, np.float32),
+        room(dp), room(dp), room(3 * span), room(span + STEP), room(n), room(span), room(stack.up.bias.shape[1]),
+        np.zeros(half + STEP, np.float32), np.zeros(half + STEP, np.float32),
     )  # fmt: skip

@@ -10,10 +10,10 @@ import math
 import numpy as np
 
 from kernels.numba_jit import jit
-from kernels.numba_pack import ERF_END, FAR, Cache, Stack, Work
-from kernels.numba_tiles import across, linear, top
-
-EPS = 1e-5  # of torch's LayerNorm
+from kernels.numba_pack import FAR, Cache, Stack, Work
+from kernels.numba_rows import added, gelu, normed, rotate, scaled, scatter, softmax
+from kernels.numba_tiles import product
+from kernels.numba_vectors import FOUR, LANES, at
 
 
 @jit
@@ -34,86 +34,6 @@ def hide(cache: Cache, position: int, first: int) -> None:
 
 
 @jit
-def _normed(x, width, out, first, last):
-    """LayerNorm without gain and bias, which are folded into the weights behind it."""
-    for t in range(first, last):
-        mean = np.float32(0.0)
-        for d in range(width):
-            mean += x[t, d]
-        mean /= width
-        spread = np.float32(0.0)
-        for d in range(width):
-            spread += (x[t, d] - mean) ** 2
-        scale = np.float32(1.0 / math.sqrt(spread / width + EPS))
-        for d in range(width):
-            out[t, d] = (x[t, d] - mean) * scale
-
-
-@jit
-def _gelu(x, erf):
-    """x (F,) in place: x (1 + erf(x / sqrt 2)) / 2 (Hendrycks & Gimpel 2016)."""
-    half = np.float32(math.sqrt(0.5))
-    end, stretch = np.float32(ERF_END), np.float32(2.0 / ERF_END**2)
-    one = np.float32(1.0)
-    for i in range(len(x)):
-        z = x[i] * half
-        near = min(max(z, -end), end)
-        t = near * near * stretch - one
-        ratio = erf[0]
-        for j in range(1, 17):
-            ratio = ratio * t + erf[j]
-        x[i] = x[i] * np.float32(0.5) * (one + min(max(near * ratio, -one), one))
-
-
-@jit
-def _softmax(scores, t, shown, far, bits, power):
-    """Row t of scores (T, N) in place to weights that sum to 1 over the shown slots."""
-    score = scores[t]
-    for i in range(len(score)):
-        score[i] += far[i]
-    highest = top(scores, t)
-    per_octave, octave = np.float32(1.0 / math.log(2.0)), np.float32(math.log(2.0))
-    for i in range(len(score)):  # exp(z) = 2^n exp(r), |r| <= log(2) / 2: eight terms of its series
-        z = max(score[i] - highest, np.float32(-87.0))
-        n = np.floor(z * per_octave + np.float32(0.5))
-        r = z - n * octave
-        e = np.float32(1.0 / 5040.0)
-        e = e * r + np.float32(1.0 / 720.0)
-        e = e * r + np.float32(1.0 / 120.0)
-        e = e * r + np.float32(1.0 / 24.0)
-        e = e * r + np.float32(1.0 / 6.0)
-        e = e * r + np.float32(0.5)
-        e = e * r + np.float32(1.0)
-        score[i] = (e * r + np.float32(1.0)) * shown[i]
-        bits[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
-    total = np.float32(0.0)
-    for i in range(len(score)):
-        score[i] *= power[i]
-        total += score[i]
-    share = np.float32(1.0) / total
-    for i in range(len(score)):
-        score[i] *= share
-
-
-@jit
-def _rotate(plain, turned, t, column, heads, padded_width, cosine, sine):
-    """Rotary embedding (Su et al. 2021, half-split) of token t's heads from plain[t, column:] into turned[t, :]."""
-    half = len(cosine)
-    for h in range(heads):
-        begin = h * padded_width
-        for i in range(half):
-            a, b = plain[t, column + begin + i], plain[t, column + begin + half + i]
-            turned[t, begin + i] = a * cosine[i] - b * sine[i]
-            turned[t, begin + half + i] = b * cosine[i] + a * sine[i]
-
-
-@jit
-def _product(rows, layer, x, token, n_tokens, y):
-    n = rows.weight.shape[1]
-    linear(rows.weight[layer], rows.scale[layer], rows.bias[layer], 0, n, x, token, n_tokens, 0, y, 0)
-
-
-@jit
 def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, position: int) -> None:
     """Run work.x (n_tokens, D') of one bin through all layers; the first n_keys tokens become keys of this bin.
 
@@ -122,50 +42,63 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
     """
     heads, width, k = stack.heads, stack.width, stack.head_width
     n, kp = cache.v.shape[2:]
-    span = heads * kp
-    n_layers, ring = stack.out.weight.shape[0], cache.ring
-    for i in range(len(work.cosine)):
+    span, ring, half = heads * kp, cache.ring, len(stack.inverse_frequency)
+    n_layers, wide = stack.out.bias.shape
+    inner, turns = stack.up.bias.shape[1], work.turned.shape[1]
+    for i in range(half):
         angle = position * stack.inverse_frequency[i]  # float64: bin 10**7 is as exact as bin 0
         work.cosine[i], work.sine[i] = math.cos(angle), math.sin(angle)
     begin = position % cache.band * cache.slots
     for slot in range(begin, begin + n_keys):
         cache.shown[slot], cache.far[slot] = 1.0, 0.0
     hide(cache, position, n_keys)
+    x, normal, plain, turned = at(work.x, 0), at(work.normed, 0), at(work.plain, 0), at(work.turned, 0)
+    score, mixed, hidden = at(work.score, 0), at(work.mixed, 0), at(work.inner, 0)
+    cosine, sine, shown, far, erf = at(work.cosine, 0), at(work.sine, 0), at(cache.shown, 0), at(cache.far, 0), at(stack.erf, 0)
     for layer in range(n_layers):
         first = n_keys if layer == n_layers - 1 else 0
         asking = n_tokens - first
-        _normed(work.x, width, work.normed, 0, n_tokens)
-        qkv, scale, bias = stack.qkv.weight[layer], stack.qkv.scale[layer], stack.qkv.bias[layer]
-        linear(qkv, scale, bias, 0, span, work.normed, first, asking, 0, work.plain, 0)
-        linear(qkv, scale, bias, span, 2 * span, work.normed, 0, n_keys, 0, work.plain, span)
+        rows = 3 * span
+        weight, scale, bias = at(stack.qkv.weight, layer * rows * wide), at(stack.qkv.scale, layer * rows), at(stack.qkv.bias, layer * rows)
+        for t in range(0, n_tokens, FOUR):
+            normed(at(x, t * wide), at(normal, t * wide), wide, width)
+        product(weight, LANES * wide, LANES, wide, span // LANES, at(normal, first * wide), wide, asking, at(plain, first * rows), rows)
+        product(at(weight, span * wide), LANES * wide, LANES, wide, 2 * span // LANES, normal, wide, n_keys, at(plain, span), rows)
+        for t in range(first, n_tokens, FOUR):
+            scaled(at(plain, t * rows), rows, span, scale, bias)
+        for t in range(0, n_keys, FOUR):
+            scaled(at(plain, t * rows + span), rows, 2 * span, at(scale, span), at(bias, span))
         for t in range(n_keys):
-            _rotate(work.plain, work.turned, t, span, heads, kp, work.cosine, work.sine)
+            key, value = at(turned, t * turns), at(plain, t * rows + 2 * span)
+            rotate(at(plain, t * rows + span), key, heads, kp, half, cosine, sine)
             for h in range(heads):
-                for i in range(k):
-                    cache.k[layer, h, i, begin + t] = work.turned[t, h * kp + i]
-                    cache.v[layer, h, begin + t, i] = work.plain[t, 2 * span + h * kp + i]
+                block = (layer * heads + h) * kp * n
+                scatter(at(key, h * kp), k, at(cache.k, block + begin + t), n)
+                scatter(at(value, h * kp), k, at(cache.v, block + (begin + t) * kp), 1)
         for t in range(first, n_tokens):
-            _rotate(work.plain, work.turned, t, 0, heads, kp, work.cosine, work.sine)
+            rotate(at(plain, t * rows), at(turned, t * turns), heads, kp, half, cosine, sine)
         for h in range(heads):
-            keys, values = cache.k[layer, h], cache.v[layer, h]
-            across(keys, kp, 0, ring, work.turned, first, asking, h * kp, work.score, 0)
-            across(keys, kp, ring, n - ring, work.plain, first, asking, h * kp, work.score, ring)
-            for t in range(first, n_tokens):
-                _softmax(work.score, t, cache.shown, cache.far, work.bits, work.power)
-            across(values, n, 0, kp, work.score, first, asking, 0, work.mixed, h * kp)
-        _product(stack.out, layer, work.mixed, first, asking, work.normed)
-        for t in range(first, n_tokens):
-            for d in range(width):
-                work.x[t, d] += work.normed[t, d]
-        _normed(work.x, width, work.normed, first, n_tokens)
-        _product(stack.up, layer, work.normed, first, asking, work.inner)
-        for t in range(first, n_tokens):
-            _gelu(work.inner[t], stack.erf)
-        _product(stack.down, layer, work.inner, first, asking, work.normed)
-        for t in range(first, n_tokens):
-            for d in range(width):
-                work.x[t, d] += work.normed[t, d]
-    _normed(work.x, width, work.normed, n_keys, n_tokens)
+            block = (layer * heads + h) * kp * n
+            keys, values, scores = at(cache.k, block), at(cache.v, block), at(score, first * n)
+            product(keys, LANES, n, kp, ring // LANES, at(turned, first * turns + h * kp), turns, asking, scores, n)
+            product(at(keys, ring), LANES, n, kp, (n - ring) // LANES, at(plain, first * rows + h * kp), rows, asking, at(scores, ring), n)
+            for t in range(first, n_tokens, FOUR):
+                softmax(at(score, t * n), n, shown, far)
+            product(values, LANES, kp, n, kp // LANES, scores, n, asking, at(mixed, first * span + h * kp), span)
+        product(at(stack.out.weight, layer * wide * span), LANES * span, LANES, span, wide // LANES, at(mixed, first * span), span, asking, at(normal, first * wide), wide)
+        for t in range(first, n_tokens, FOUR):
+            added(at(normal, t * wide), wide, wide, at(stack.out.scale, layer * wide), at(stack.out.bias, layer * wide), at(x, t * wide))
+        for t in range(first, n_tokens, FOUR):
+            normed(at(x, t * wide), at(normal, t * wide), wide, width)
+        product(at(stack.up.weight, layer * inner * wide), LANES * wide, LANES, wide, inner // LANES, at(normal, first * wide), wide, asking, at(hidden, first * inner), inner)
+        for t in range(first, n_tokens, FOUR):
+            scaled(at(hidden, t * inner), inner, inner, at(stack.up.scale, layer * inner), at(stack.up.bias, layer * inner))
+            gelu(at(hidden, t * inner), inner, erf)
+        product(at(stack.down.weight, layer * wide * inner), LANES * inner, LANES, inner, wide // LANES, at(hidden, first * inner), inner, asking, at(normal, first * wide), wide)
+        for t in range(first, n_tokens, FOUR):
+            added(at(normal, t * wide), wide, wide, at(stack.down.scale, layer * wide), at(stack.down.bias, layer * wide), at(x, t * wide))
+    for t in range(n_keys, n_tokens, FOUR):
+        normed(at(x, t * wide), at(normal, t * wide), wide, width)
     for t in range(n_keys, n_tokens):
         for d in range(width):
             work.x[t, d] = work.normed[t, d] * stack.norm[0, d] + stack.norm[1, d]

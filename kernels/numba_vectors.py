@@ -1,0 +1,159 @@
+"""Vector instructions for `numba_tiles` and `numba_rows`, as LLVM IR inside a compiled function.
+
+Numba keeps no array element in a register across a loop, counts references around whatever takes an array (as much
+as a third of a step), and vectorises by half the width; on the pointers and loops here it does none of these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers of a register
+STEP = 16  # every inner width is padded to a multiple of this
+FOUR = 4  # rows of tokens that are worked on at once, as many as wait for each other's results
+LINE = 64  # bytes of a cache line; weights that lie across lines cost a fifth more
+
+INDEX, WORD, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
+VECTOR, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(WORD, LANES)
+ZERO = ir.Constant(INDEX, 0)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """Zeros that begin with a cache line."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(n_bytes + LINE, np.uint8)
+    first = -room.ctypes.data % LINE
+    return room[first : first + n_bytes].view(dtype).reshape(shape)
+
+
+@intrinsic
+def _at(typing: Any, base: Any, i: Any) -> Any:
+    """Pointer to number i of an array in C order, or i numbers behind a pointer."""
+    whole = isinstance(base, types.Array)
+    kind = types.CPointer(base.dtype)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = context.make_array(signature.args[0])(context, builder, args[0]).data if whole else args[0]
+        return builder.gep(pointer, [args[1]])
+
+    return kind(base, types.int64), emit
+
+
+at: Callable[..., Any] = _at
+
+
+def full(value: float) -> Any:
+    """A constant in every lane."""
+    return ir.Constant(VECTOR, [value] * LANES)
+
+
+class Vectors:
+    """Emits instructions on vectors of LANES float32 at the place where a builder stands."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self.context, self.builder = context, builder
+
+    def rows(self, pointer: Any, stride: Any, n: int = FOUR) -> list[Any]:
+        """Pointers to n rows that begin `stride` numbers apart."""
+        return [self.builder.gep(pointer, [self.times(stride, r)]) for r in range(n)]
+
+    def add(self, a: Any, b: Any) -> Any:
+        """Sum of two whole numbers."""
+        return self.builder.add(a, ir.Constant(INDEX, b) if isinstance(b, int) else b)
+
+    def times(self, a: Any, b: Any) -> Any:
+        """Product of two whole numbers."""
+        return self.builder.mul(a, ir.Constant(INDEX, b) if isinstance(b, int) else b)
+
+    def loop(self, n: Any, step: int, carried: Sequence[Any], body: Callable[..., list[Any]]) -> list[Any]:
+        """for k in range(0, n, step): carried = body(k, *carried), n > 0; returns the last `carried`."""
+        before, inside = self.builder.block, self.builder.append_basic_block("loop")
+        after = self.builder.append_basic_block("after")
+        self.builder.branch(inside)
+        self.builder.position_at_end(inside)
+        k, values = self.builder.phi(INDEX), [self.builder.phi(one.type) for one in carried]
+        grown = body(k, *values)
+        following, last = self.add(k, step), self.builder.block
+        for phi, first, then in zip([k, *values], [ZERO, *carried], [following, *grown], strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(then, last)
+        self.builder.cbranch(self.builder.icmp_signed("<", following, n), inside, after)
+        self.builder.position_at_end(after)
+        return grown
+
+    def load(self, pointer: Any, element: Any = types.float32) -> Any:
+        """LANES numbers from a pointer on, as float32: stored so, as int8, or as the upper half of float32."""
+        bits = ir.VectorType(self.context.get_data_type(element), LANES)
+        value = self.builder.load(self.builder.bitcast(pointer, bits.as_pointer()))
+        value.align = element.bitwidth // 8
+        if element == types.int8:
+            return self.builder.sitofp(self.builder.sext(value, WORDS), VECTOR)
+        if element == types.uint16:
+            return self.builder.bitcast(self.builder.shl(self.builder.zext(value, WORDS), WORDS([16] * LANES)), VECTOR)
+        return value
+
+    def store(self, value: Any, pointer: Any) -> None:
+        """A vector, from a pointer on."""
+        self.builder.store(value, self.builder.bitcast(pointer, VECTOR.as_pointer())).align = 4
+
+    def spread(self, number: Any) -> Any:
+        """One number in every lane."""
+        empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+        single = self.builder.insert_element(empty, number, ir.Constant(WORD, 0))
+        return self.builder.shuffle_vector(single, single, ir.Constant(WORDS, [0] * LANES))
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a b + c, rounded once."""
+        kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
+        name = f"llvm.fma.v{LANES}f32"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
+
+    def root(self, a: Any) -> Any:
+        """Square root."""
+        kind, name = ir.FunctionType(VECTOR, [VECTOR]), f"llvm.sqrt.v{LANES}f32"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a])
+
+    def series(self, factors: Sequence[Any], x: Sequence[Any]) -> list[Any]:
+        """The polynomial with these factors, highest power first, in each of several x (Horner, side by side)."""
+        values = [factors[0]] * len(x)
+        for factor in factors[1:]:
+            values = [self.fma(value, one, factor) for value, one in zip(values, x, strict=True)]
+        return values
+
+    def greater(self, a: Any, b: Any) -> Any:
+        """The greater of two; b where either is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def lesser(self, a: Any, b: Any) -> Any:
+        """The lesser of two; b where either is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
+
+    def joined(self, value: Any, join: Callable[[Any, Any], Any]) -> Any:
+        """A vector's lanes joined in halves to one number."""
+        width = LANES
+        while width > 1:
+            width //= 2
+            low, high = (
+                self.builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(WORD, width), list(range(first, first + width)))
+                )
+                for first in (0, width)
+            )
+            value = join(low, high)
+        return self.builder.extract_element(value, ir.Constant(WORD, 0))
+
+    def fetch(self, pointer: Any, ahead: int) -> None:
+        """Ask for what lies so many bytes ahead of a pointer."""
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, WORD, WORD, WORD])
+        hint = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        there = self.builder.gep(self.builder.bitcast(pointer, byte), [ir.Constant(INDEX, ahead)])
+        self.builder.call(hint, [there, *(ir.Constant(WORD, v) for v in (0, 3, 1))])  # to read, in all caches, as data
