@@ -21,7 +21,6 @@ ERF_END = 4.0  # beyond, erf is 1 to float32
 ROUND = 1.5 * 2.0**23  # added to a float32 below 2^22, leaves a whole number in its last bits
 
 
-
 @intrinsic
 def _normed(typing: Any, x: Any, out: Any, stride: Any, width: Any) -> Any:
     """out = LayerNorm of x[:, :width] without gain and bias, which are folded into the weights behind it.
@@ -31,32 +30,32 @@ def _normed(typing: Any, x: Any, out: Any, stride: Any, width: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         make, (x, out, stride, width) = Vectors(context, builder), args
-        sources, targets, zero = make.rows(x, stride), make.rows(out, stride), full(0.0)
+        sources, targets = make.rows(x, stride), make.rows(out, stride)
+        zero, nothing = full(0.0), [full(0.0)] * FOUR
         n, end = builder.sitofp(width, FLOAT), make.spread(builder.trunc(width, WORD))
 
-        def mean(totals: list[Any]) -> list[Any]:
+        def mean(totals: Any) -> list[Any]:
             return [make.spread(builder.fdiv(make.joined(one, builder.fadd), n)) for one in totals]
 
-        def centred(k: Any) -> list[Any]:
+        def less(k: Any, means: list[Any]) -> list[Any]:
             lane = builder.add(make.spread(builder.trunc(k, WORD)), ir.Constant(WORDS, list(range(LANES))))
             inside = builder.icmp_signed("<", lane, end)
-            values = [builder.fsub(make.load(builder.gep(source, [k])), m) for source, m in zip(sources, less, strict=True)]
-            return [builder.select(inside, value, zero) for value in values]
+            values = [make.load(builder.gep(source, [k])) for source in sources]
+            return [builder.select(inside, builder.fsub(v, m), zero) for v, m in zip(values, means, strict=True)]
 
         def add(k: Any, *totals: Any) -> list[Any]:
-            return [builder.fadd(total, v) for total, v in zip(totals, centred(k), strict=True)]
+            return [builder.fadd(total, v) for total, v in zip(totals, less(k, nothing), strict=True)]
 
         def add_square(k: Any, *totals: Any) -> list[Any]:
-            return [make.fma(v, v, total) for total, v in zip(totals, centred(k), strict=True)]
+            return [make.fma(v, v, total) for total, v in zip(totals, less(k, means), strict=True)]
 
         def write(k: Any) -> list[Any]:
-            for value, scale, target in zip(centred(k), scales, targets, strict=True):
+            for value, scale, target in zip(less(k, means), scales, targets, strict=True):
                 make.store(builder.fmul(value, scale), builder.gep(target, [k]))
             return []
 
-        less = [zero] * FOUR
-        less = mean(make.loop(stride, LANES, [zero] * FOUR, add))
-        variances = mean(make.loop(stride, LANES, [zero] * FOUR, add_square))
+        means = mean(make.loop(stride, LANES, nothing, add))
+        variances = mean(make.loop(stride, LANES, nothing, add_square))
         scales = [builder.fdiv(full(1.0), make.root(builder.fadd(one, full(EPS)))) for one in variances]
         make.loop(stride, LANES, [], write)
         return context.get_dummy_value()

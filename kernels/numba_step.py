@@ -13,7 +13,7 @@ from kernels.numba_jit import jit
 from kernels.numba_pack import FAR, Cache, Stack, Work
 from kernels.numba_rows import added, gelu, normed, rotate, scaled, scatter, softmax
 from kernels.numba_tiles import product
-from kernels.numba_vectors import FOUR, LANES, at
+from kernels.numba_vectors import FOUR, LANES, STEP, at
 
 
 @jit
@@ -34,17 +34,70 @@ def hide(cache: Cache, position: int, first: int) -> None:
 
 
 @jit
+def _norm(x, n_tokens, stride, width, out):
+    for t in range(0, n_tokens, FOUR):
+        normed(at(x, t * stride), at(out, t * stride), stride, width)
+
+
+@jit
+def _linear(rows, layer, first, n_rows, x, n_tokens, y):
+    """y[t, r] = scale[r] w[r] . x[t] + bias[r] for n_rows rows r of a layer's weights; x (T, K), y (T, N) pointers."""
+    n, k = rows.bias.shape[1], rows.weight.shape[2]
+    row = layer * n + first
+    y = at(y, first)
+    product(at(rows.weight, row * k), LANES * k, LANES, k, n_rows // LANES, x, k, n_tokens, y, n)
+    for t in range(0, n_tokens, FOUR):
+        scaled(at(y, t * n), n, n_rows, at(rows.scale, row), at(rows.bias, row))
+
+
+@jit
+def _onto(rows, layer, x, n_tokens, y, residual):
+    """residual (T, N) += scale w . x + bias of a layer, by way of y (T, N)."""
+    n, k = rows.bias.shape[1], rows.weight.shape[2]
+    row = layer * n
+    product(at(rows.weight, row * k), LANES * k, LANES, k, n // LANES, x, k, n_tokens, y, n)
+    for t in range(0, n_tokens, FOUR):
+        added(at(y, t * n), n, n, at(rows.scale, row), at(rows.bias, row), at(residual, t * n))
+
+
+@jit
+def _store(cache, layer, key, value, k, slot):
+    """One token's rotated key and its value (H * K',), of which k count in each head, into a slot."""
+    heads, kp, n = cache.k.shape[1:]
+    for h in range(heads):
+        block = (layer * heads + h) * kp * n
+        scatter(at(key, h * kp), k, at(cache.k, block + slot), n)
+        scatter(at(value, h * kp), k, at(cache.v, block + slot * kp), 1)
+
+
+@jit
+def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
+    """mixed (T, H * K') of queries, rotated (T, H * K' + STEP) for the ring and plain (T, 3 * H * K') for the sinks."""
+    heads, kp, n = cache.k.shape[1:]
+    span, ring = heads * kp, cache.ring
+    shown, far = at(cache.shown, 0), at(cache.far, 0)
+    for h in range(heads):
+        block, column = (layer * heads + h) * kp * n, h * kp
+        keys, values = at(cache.k, block), at(cache.v, block)
+        product(keys, LANES, n, kp, ring // LANES, at(turned, column), span + STEP, n_tokens, score, n)
+        n_sinks = (n - ring) // LANES
+        product(at(keys, ring), LANES, n, kp, n_sinks, at(plain, column), 3 * span, n_tokens, at(score, ring), n)
+        for t in range(0, n_tokens, FOUR):
+            softmax(at(score, t * n), n, shown, far)
+        product(values, LANES, kp, n, kp // LANES, score, n, n_tokens, at(mixed, column), span)
+
+
+@jit
 def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, position: int) -> None:
     """Run work.x (n_tokens, D') of one bin through all layers; the first n_keys tokens become keys of this bin.
 
     On return work.x[n_keys:n_tokens] holds the queries behind the last LayerNorm; nothing is
     computed for the key tokens that nobody reads.
     """
-    heads, width, k = stack.heads, stack.width, stack.head_width
-    n, kp = cache.v.shape[2:]
-    span, ring, half = heads * kp, cache.ring, len(stack.inverse_frequency)
+    heads, kp, k, width = stack.heads, cache.k.shape[2], stack.head_width, stack.width
+    span, half = heads * kp, len(stack.inverse_frequency)
     n_layers, wide = stack.out.bias.shape
-    inner, turns = stack.up.bias.shape[1], work.turned.shape[1]
+    inner = stack.up.bias.shape[1]
     for i in range(half):
         angle = position * stack.inverse_frequency[i]  # float64: bin 10**7 is as exact as bin 0
         work.cosine[i], work.sine[i] = math.cos(angle), math.sin(angle)
@@ -52,53 +105,29 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
     for slot in range(begin, begin + n_keys):
         cache.shown[slot], cache.far[slot] = 1.0, 0.0
     hide(cache, position, n_keys)
-    x, normal, plain, turned = at(work.x, 0), at(work.normed, 0), at(work.plain, 0), at(work.turned, 0)
-    score, mixed, hidden = at(work.score, 0), at(work.mixed, 0), at(work.inner, 0)
-    cosine, sine, shown, far, erf = at(work.cosine, 0), at(work.sine, 0), at(cache.shown, 0), at(cache.far, 0), at(stack.erf, 0)
+    cosine, sine, erf = at(work.cosine, 0), at(work.sine, 0), at(stack.erf, 0)
     for layer in range(n_layers):
         first = n_keys if layer == n_layers - 1 else 0
         asking = n_tokens - first
-        rows = 3 * span
-        weight, scale, bias = at(stack.qkv.weight, layer * rows * wide), at(stack.qkv.scale, layer * rows), at(stack.qkv.bias, layer * rows)
-        for t in range(0, n_tokens, FOUR):
-            normed(at(x, t * wide), at(normal, t * wide), wide, width)
-        product(weight, LANES * wide, LANES, wide, span // LANES, at(normal, first * wide), wide, asking, at(plain, first * rows), rows)
-        product(at(weight, span * wide), LANES * wide, LANES, wide, 2 * span // LANES, normal, wide, n_keys, at(plain, span), rows)
-        for t in range(first, n_tokens, FOUR):
-            scaled(at(plain, t * rows), rows, span, scale, bias)
-        for t in range(0, n_keys, FOUR):
-            scaled(at(plain, t * rows + span), rows, 2 * span, at(scale, span), at(bias, span))
+        x, normal, hidden = at(work.x, first * wide), at(work.normed, first * wide), at(work.inner, 0)
+        plain, turned = at(work.plain, first * 3 * span), at(work.turned, first * (span + STEP))
+        _norm(at(work.x, 0), n_tokens, wide, width, at(work.normed, 0))
+        _linear(stack.qkv, layer, 0, span, normal, asking, plain)
+        _linear(stack.qkv, layer, span, 2 * span, at(work.normed, 0), n_keys, at(work.plain, 0))
         for t in range(n_keys):
-            key, value = at(turned, t * turns), at(plain, t * rows + 2 * span)
-            rotate(at(plain, t * rows + span), key, heads, kp, half, cosine, sine)
-            for h in range(heads):
-                block = (layer * heads + h) * kp * n
-                scatter(at(key, h * kp), k, at(cache.k, block + begin + t), n)
-                scatter(at(value, h * kp), k, at(cache.v, block + (begin + t) * kp), 1)
-        for t in range(first, n_tokens):
-            rotate(at(plain, t * rows), at(turned, t * turns), heads, kp, half, cosine, sine)
-        for h in range(heads):
-            block = (layer * heads + h) * kp * n
-            keys, values, scores = at(cache.k, block), at(cache.v, block), at(score, first * n)
-            product(keys, LANES, n, kp, ring // LANES, at(turned, first * turns + h * kp), turns, asking, scores, n)
-            product(at(keys, ring), LANES, n, kp, (n - ring) // LANES, at(plain, first * rows + h * kp), rows, asking, at(scores, ring), n)
-            for t in range(first, n_tokens, FOUR):
-                softmax(at(score, t * n), n, shown, far)
-            product(values, LANES, kp, n, kp // LANES, scores, n, asking, at(mixed, first * span + h * kp), span)
-        product(at(stack.out.weight, layer * wide * span), LANES * span, LANES, span, wide // LANES, at(mixed, first * span), span, asking, at(normal, first * wide), wide)
-        for t in range(first, n_tokens, FOUR):
-            added(at(normal, t * wide), wide, wide, at(stack.out.scale, layer * wide), at(stack.out.bias, layer * wide), at(x, t * wide))
-        for t in range(first, n_tokens, FOUR):
-            normed(at(x, t * wide), at(normal, t * wide), wide, width)
-        product(at(stack.up.weight, layer * inner * wide), LANES * wide, LANES, wide, inner // LANES, at(normal, first * wide), wide, asking, at(hidden, first * inner), inner)
-        for t in range(first, n_tokens, FOUR):
-            scaled(at(hidden, t * inner), inner, inner, at(stack.up.scale, layer * inner), at(stack.up.bias, layer * inner))
+            key, value = at(work.plain, (3 * t + 1) * span), at(work.plain, (3 * t + 2) * span)
+            rotate(key, at(work.turned, 0), heads, kp, half, cosine, sine)
+            _store(cache, layer, at(work.turned, 0), value, k, begin + t)
+        for t in range(asking):
+            rotate(at(plain, 3 * t * span), at(turned, t * (span + STEP)), heads, kp, half, cosine, sine)
+        _attend(cache, layer, turned, plain, asking, at(work.score, 0), at(work.mixed, 0))
+        _onto(stack.out, layer, at(work.mixed, 0), asking, normal, x)
+        _norm(x, asking, wide, width, normal)
+        _linear(stack.up, layer, 0, inner, normal, asking, hidden)
+        for t in range(0, asking, FOUR):
             gelu(at(hidden, t * inner), inner, erf)
-        product(at(stack.down.weight, layer * wide * inner), LANES * inner, LANES, inner, wide // LANES, at(hidden, first * inner), inner, asking, at(normal, first * wide), wide)
-        for t in range(first, n_tokens, FOUR):
-            added(at(normal, t * wide), wide, wide, at(stack.down.scale, layer * wide), at(stack.down.bias, layer * wide), at(x, t * wide))
-    for t in range(n_keys, n_tokens, FOUR):
-        normed(at(x, t * wide), at(normal, t * wide), wide, width)
+        _onto(stack.down, layer, hidden, asking, normal, x)
+    _norm(at(work.x, n_keys * wide), n_tokens - n_keys, wide, width, at(work.normed, n_keys * wide))
     for t in range(n_keys, n_tokens):
         for d in range(width):
             work.x[t, d] = work.normed[t, d] * stack.norm[0, d] + stack.norm[1, d]

@@ -18,7 +18,7 @@ from kernels.numba_vectors import LANES, LINE, ZERO, Vectors, aligned, at, full
 # vectors of outputs a tile, for as many tokens: each reads weights in a place of its own, which a memory serves sooner
 # than one; and as many accumulators as keep both multipliers busy and still fit the 16 registers (32 of 512 bits)
 VECTORS = {4: 4 if LANES == 16 else 2, 3: 4, 2: 4, 1: 8}
-AHEAD = 512  # bytes: between two steps, 20 ms apart, others have used the cache
+AHEAD = 4096 // VECTORS[4]  # bytes, for 4 kB in all: between two steps, 20 ms apart, others have used the cache
 
 
 def panels(w: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
     """A function (w, between, stride, n, x (T, x_stride), x_stride, y (T, y_stride), y_stride, apart) that writes y.
 
     Vector v, the LANES numbers from w[v between + k stride] on for each k < n, becomes the LANES of y[t, v apart]
-    and on: the sum over k of x[t, k] times it. n is a multiple of LINE / LANES, but for float32 in 16 lanes.
+    and on: the sum over k of x[t, k] times it. n is a multiple of STEP.
     """
 
     @intrinsic
@@ -88,8 +88,8 @@ def product(w, between, stride, n, n_vectors, x, x_stride, n_tokens, y, y_stride
     """
     while n_tokens > 0:
         now = min(4, n_tokens)
-        n_tiles = n_vectors // (_V4 if now == 4 else _V3 if now == 3 else _V2 if now == 2 else _V1)
-        done = n_tiles * (_V4 if now == 4 else _V3 if now == 3 else _V2 if now == 2 else _V1)
+        of_tile = _V4 if now == 4 else _V3 if now == 3 else _V2 if now == 2 else _V1
+        n_tiles = n_vectors // of_tile
         for g in range(n_tiles):
             here, there, far, apart = at(w, g * between), at(y, g * LANES), n_tiles * between, n_tiles * LANES
             if now == 4:
@@ -100,7 +100,7 @@ def product(w, between, stride, n, n_vectors, x, x_stride, n_tokens, y, y_stride
                 _tiles_2(here, far, stride, n, x, x_stride, there, y_stride, apart)
             else:
                 _tiles_1(here, far, stride, n, x, x_stride, there, y_stride, apart)
-        for v in range(done, n_vectors):
+        for v in range(n_tiles * of_tile, n_vectors):
             here, there = at(w, v * between), at(y, v * LANES)
             if now == 4:
                 _tile_4(here, 0, stride, n, x, x_stride, there, y_stride, 0)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from kernels import numba_pack, numba_step as kernel
-from kernels.numba_tiles import across, linear, paired
+from kernels import numba_pack, numba_rows, numba_step as kernel
+from kernels.numba_tiles import panels, product
+from kernels.numba_vectors import LANES, at
 from neds_core.attention import attention
 from neds_core.config import ModelConfig
 from neds_core.model import Block
@@ -101,62 +105,135 @@ def test_step_is_the_offline_forward(case: dict[str, int], live: list[int]) -> N
     np.testing.assert_allclose(np.concatenate(got), expected, atol=1e-4, rtol=1e-4)
 
 
+@numba.njit
+def times_panels(w, row, n_rows, x, token, n_tokens, column, y, out):
+    """y[token + t, out + r] = w[row + r] . x[token + t, column:]."""
+    k = w.shape[1]
+    product(
+        at(w, row * k), LANES * k, LANES, k, n_rows // LANES, at(x, token * x.shape[1] + column), x.shape[1],
+        n_tokens, at(y, token * y.shape[1] + out), y.shape[1],
+    )  # fmt: skip
+
+
+@numba.njit
+def times_rows(w, n, first, n_columns, x, token, n_tokens, column, y, out):
+    """y[token + t, out + c] = sum over the first n rows of x[token + t, column + row] w[row, first + c]."""
+    product(
+        at(w, first), LANES, w.shape[1], n, n_columns // LANES, at(x, token * x.shape[1] + column), x.shape[1],
+        n_tokens, at(y, token * y.shape[1] + out), y.shape[1],
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("n_tokens", range(1, 10))
-@pytest.mark.parametrize(("n_rows", "n_in"), [(8, 8), (16, 24), (40, 136)])
-def test_linear_is_the_matrix_product(n_tokens: int, n_rows: int, n_in: int) -> None:
-    """From any row, column and token, and nothing beside the asked block is touched."""
+@pytest.mark.parametrize(("n_rows", "n_in"), [(16, 16), (48, 32), (144, 144)])
+@pytest.mark.parametrize("stored", [np.float32, np.int8, np.uint16])
+def test_product_with_panels(n_tokens: int, n_rows: int, n_in: int, stored: type) -> None:
+    """Of any row, column and token, and nothing beside the asked block is touched."""
     rng = np.random.default_rng(n_tokens * n_in)
-    w = rng.standard_normal((n_rows + 8, n_in)).astype(np.float32)
-    scale, bias = rng.standard_normal((2, n_rows + 8)).astype(np.float32)
+    w = rng.standard_normal((n_rows + 16, n_in)).astype(np.float32)
+    if stored is np.int8:
+        w = np.rint(w * 40.0).astype(np.int8)
+    elif stored is np.uint16:
+        w = (w.view(np.uint32) >> 16).astype(np.uint16)
     x = rng.standard_normal((n_tokens + 2, n_in + 5)).astype(np.float32)
     y = np.full((n_tokens + 2, n_rows + 3), np.nan, np.float32)
 
-    np.testing.assert_array_equal(by_row(paired(w)[None])[0], w)
-    linear(paired(w), scale, bias, 8, n_rows, x, 1, n_tokens, 5, y, 2)
+    np.testing.assert_array_equal(by_row(panels(w)), w)
+    times_panels(panels(w), 16, n_rows, x, 1, n_tokens, 5, y, 2)
 
-    expected = x[1:-1, 5:].astype(np.float64) @ (scale[8:, None] * w[8:]).T.astype(np.float64) + bias[8:]
-    # 1e-5: a float32 sum of up to 136 products of about 1
-    np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=1e-5, rtol=1e-5)
+    if stored is np.uint16:
+        w = (w.astype(np.uint32) << 16).view(np.float32)
+    expected = x[1:-1, 5:].astype(np.float64) @ w[16:].T.astype(np.float64)
+    # 3e-5: each of up to 144 additions, one after the other, rounds a sum of about 12; int8 weights are 40 times larger
+    np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=3e-5 * (40 if stored is np.int8 else 1))
     assert np.isnan(y).sum() == y.size - n_tokens * n_rows
 
 
 @pytest.mark.parametrize("n_tokens", range(1, 10))
-@pytest.mark.parametrize(("n", "n_columns"), [(1, 16), (5, 32), (24, 48)])
-def test_across_is_the_product_with_the_rows(n_tokens: int, n: int, n_columns: int) -> None:
+@pytest.mark.parametrize(("n", "n_columns"), [(16, 16), (32, 48), (48, 144)])
+def test_product_with_rows(n_tokens: int, n: int, n_columns: int) -> None:
     """From any column and token, with fewer rows than there are, and nothing beside the asked block is touched."""
     rng = np.random.default_rng(n_tokens * n)
     w = rng.standard_normal((n + 3, n_columns + 16)).astype(np.float32)
     x = rng.standard_normal((n_tokens + 2, n + 5)).astype(np.float32)
     y = np.full((n_tokens + 2, n_columns + 3), np.nan, np.float32)
 
-    across(w, n, 16, n_columns, x, 1, n_tokens, 5, y, 2)
+    times_rows(w, n, 16, n_columns, x, 1, n_tokens, 5, y, 2)
 
     expected = x[1:-1, 5 : 5 + n].astype(np.float64) @ w[:n, 16:].astype(np.float64)
-    np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=1e-5)  # up to 48 additions of about 7
     assert np.isnan(y).sum() == y.size - n_tokens * n_columns
 
 
+@numba.njit
+def normed(x, width, out):
+    numba_rows.normed(at(x, 0), at(out, 0), x.shape[1], width)
+
+
+@numba.njit
+def gelu(x, erf):
+    numba_rows.gelu(at(x, 0), x.shape[1], at(erf, 0))
+
+
+@numba.njit
+def softmax(scores, shown, far):
+    numba_rows.softmax(at(scores, 0), scores.shape[1], at(shown, 0), at(far, 0))
+
+
+@numba.njit
+def rotate(plain, turned, heads, head, half, cosine, sine):
+    numba_rows.rotate(at(plain, 0), at(turned, 0), heads, head, half, at(cosine, 0), at(sine, 0))
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 33, 48])
+def test_layer_norm_reads_no_padding(width: int) -> None:
+    x = np.random.default_rng(width).standard_normal((4, 48)).astype(np.float32) * 3.0 + 1.0
+    x[:, width:] = np.nan
+    out = np.full_like(x, np.nan)
+    normed(x, width, out)
+    expected = torch.nn.functional.layer_norm(torch.from_numpy(x[:, :width]).double(), (width,)).numpy()
+    np.testing.assert_allclose(out[:, :width], expected, atol=2e-6)  # float32's own rounding of values up to 4
+    assert not out[:, width:].any()
+
+
 def test_gelu_is_the_exact_one() -> None:
-    x = np.concatenate([np.linspace(-12.0, 12.0, 4001), [0.0, -0.0, 1e-30, 1e30, -1e30]]).astype(np.float32)
+    x = np.concatenate([np.linspace(-12.0, 12.0, 4091), [0.0, -0.0, 1e-30, 1e30, -1e30]]).astype(np.float32)
     expected = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
-    got = x.copy()
-    kernel._gelu(got, numba_pack._erf_coefficients())
+    got = x.copy().reshape(4, -1)
+    gelu(got, numba_pack._erf_coefficients())
     # 2e-7 of x: float32's own rounding of a value near 1, twice
-    assert np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected))) < 4e-7
+    assert np.max(np.abs(got.ravel() - expected) / np.maximum(1.0, np.abs(expected))) < 4e-7
 
 
 def test_softmax_over_what_is_shown() -> None:
     """Scores of any size; a hidden slot weighs exactly 0, whatever it holds."""
     rng = np.random.default_rng(0)
     for spread in (0.1, 3.0, 60.0):
-        score = (rng.standard_normal(64) * spread).astype(np.float32)
+        scores = (rng.standard_normal((4, 64)) * spread).astype(np.float32)
         shown = (rng.random(64) < 0.5).astype(np.float32)
-        bits = np.zeros(64, np.int32)
-        expected = np.where(shown > 0, np.exp(score.astype(np.float64) - score[shown > 0].max()), 0.0)
+        highest = scores[:, shown > 0].max(1, keepdims=True)
+        expected = np.where(shown > 0, np.exp(scores.astype(np.float64) - highest), 0.0)
         far = np.where(shown > 0, 0.0, numba_pack.FAR).astype(np.float32)
-        kernel._softmax(score[None], 0, shown, far, bits, bits.view(np.float32))
-        np.testing.assert_allclose(score, expected / expected.sum(), atol=1e-6)
-        assert not score[shown == 0].any()
+        softmax(scores, shown, far)
+        np.testing.assert_allclose(scores, expected / expected.sum(1, keepdims=True), atol=1e-6)
+        assert not scores[:, shown == 0].any()
+
+
+@pytest.mark.parametrize("half", [1, 4, 8, 9, 16, 17, 40])
+def test_rotation_of_every_head(half: int) -> None:
+    """Of any width; what is written behind a head's numbers is finite."""
+    rng = np.random.default_rng(half)
+    heads, head = 3, numba_pack.padded(2 * half)
+    plain, turned = rng.standard_normal((2, heads * head + LANES)).astype(np.float32)
+    angle = np.zeros(half + LANES, np.float32)
+    angle[:half] = rng.uniform(0.0, 7.0, half)
+    rotate(plain, turned, heads, head, half, np.cos(angle), np.sin(angle))
+    pair = plain[: heads * head].reshape(heads, head).astype(np.float64)
+    pair = (pair[:, :half] + 1j * pair[:, half : 2 * half]) * np.exp(1j * angle[:half].astype(np.float64))
+    got = turned[: heads * head].reshape(heads, head)
+    np.testing.assert_allclose(got[:, :half], pair.real, atol=1e-6)
+    np.testing.assert_allclose(got[:, half : 2 * half], pair.imag, atol=1e-6)
+    assert np.isfinite(turned).all()
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -170,7 +247,7 @@ def test_a_poisoned_token_shows(poison: float) -> None:
 
     def run(cache: numba_pack.Cache, token: np.ndarray, position: int) -> np.ndarray:
         work = numba_pack.make_work(stack, cache, 2)
-        work.x[:] = token
+        work.x[:2] = token
         kernel.step(stack, cache, work, 1, 2, position)
         return work.x[1].copy()
 
@@ -230,9 +307,8 @@ def test_a_step_allocates_nothing() -> None:
 
 
 def by_row(w: np.ndarray) -> np.ndarray:
-    """The inverse of `paired`."""
-    pairs = w.reshape(len(w), w.shape[1] // 2, -1, 2, 8)
-    return pairs.swapaxes(2, 3).reshape(w.shape)
+    """The inverse of `panels`."""
+    return w.swapaxes(-2, -1).reshape(*w.shape[:-3], -1, w.shape[-2])
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 2.0**-8), ("int8", 1.0 / 254.0)])
@@ -249,14 +325,24 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
         stored = (stored * rows.scale[..., None]).astype(np.float32)
         largest = np.abs(whole) if precision == "bfloat16" else np.abs(whole).max(2, keepdims=True)
         assert np.all(np.abs(stored - whole) <= bound * largest * 1.0001)
-        parts[name] = numba_pack.Rows(paired(stored), np.ones_like(rows.scale), rows.bias)
+        parts[name] = numba_pack.Rows(panels(stored), np.ones_like(rows.scale), rows.bias)
     x = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
     found = []
     for stack in (compact, exact._replace(**parts)):
         cache = numba_pack.make_cache(layers, 2, 5, 1)
         work = numba_pack.make_work(stack, cache, 3)
         for position in range(8):
-            work.x[:] = x + position
+            work.x[:3] = x + position
             kernel.step(stack, cache, work, 1, 3, position)
-        found.append(work.x.copy())
+        found.append(work.x[1:3].copy())
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)  # float32 products in another order
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LANES == 8, reason="this processor has no vectors of 512 bits: all tests ran with half the lanes")
+def test_all_of_it_with_half_the_lanes() -> None:
+    """As on a processor without vectors of 512 bits."""
+    told = os.environ | {"NUMBA_CPU_FEATURES": "+avx2,+fma"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", __file__]
+    done = subprocess.run(command, env=told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
