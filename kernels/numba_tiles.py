@@ -61,7 +61,7 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
                     weight = make.load(pointer, stored)
                     for i, number in enumerate(shown, v * n_tokens):
                         grown[i] = make.fma(weight, number, grown[i])
-                here = make.add(here, stride)
+                here = builder.add(here, stride)
             return [here, *grown]
 
         _, *sums = make.loop(n, turns, [ZERO, *[full(0.0)] * (n_vectors * n_tokens)], body)
