@@ -79,7 +79,7 @@ class Work(NamedTuple):
     x: np.ndarray  # (T, D') residual stream
     normed: np.ndarray  # (T, D')
     plain: np.ndarray  # (T, 3 * H * K') queries, keys, values before rotation
-    turned: np.ndarray  # (T, H * K' + STEP) rotated queries
+    turned: np.ndarray  # (T, H * K') rotated queries
     score: np.ndarray  # (T, N)
     mixed: np.ndarray  # (T, H * K')
     inner: np.ndarray  # (T, F')
@@ -188,6 +188,6 @@ def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
         return aligned((n_tokens + FOUR - 1, columns))
 
     return Work(
-        room(dp), room(dp), room(3 * span), room(span + STEP), room(n), room(span), room(stack.up.bias.shape[1]),
+        room(dp), room(dp), room(3 * span), room(span), room(n), room(span), room(stack.up.bias.shape[1]),
         np.zeros(half + STEP, np.float32), np.zeros(half + STEP, np.float32),
     )  # fmt: skip

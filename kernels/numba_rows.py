@@ -1,7 +1,8 @@
-"""What a step does to token rows between the products, FOUR rows at once so that their waits overlap.
+"""What a step does to token rows between the products.
 
 Everything is float32; pointers are `numba_vectors.at` something, strides are in numbers, row widths are
-multiples of STEP. Where fewer rows are asked for, those behind them are worked on too, and must exist.
+multiples of STEP. All but `rotate` and `scatter` work on FOUR rows at once, so that their waits overlap: where fewer
+are asked for, those behind them are worked on too, and must exist.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from kernels.numba_vectors import FLOAT, FOUR, INDEX, LANES, WORD, WORDS, Vector
 
 EPS = 1e-5  # of torch's LayerNorm
 ERF_END = 4.0  # beyond, erf is 1 to float32
+LEAST = -60.0  # of a score, below the highest: its weight is 0 to float32, and far from numbers that are slow
 ROUND = 1.5 * 2.0**23  # added to a float32 below 2^22, leaves a whole number in its last bits
 
 
@@ -105,19 +107,17 @@ def _softmax(typing: Any, scores: Any, n: Any, shown: Any, far: Any) -> Any:
             return [make.greater(a, b) for a, b in zip(score(k), best, strict=True)]  # a NaN is passed over; see below
 
         def weigh(k: Any, *totals: Any) -> list[Any]:
-            # exp(z) = 2^n exp(r), |r| <= log(2) / 2: eight terms of its series
+            # exp(z) = 2^octaves exp(r), |r| <= log(2) / 2: eight terms of its series
             visible = make.load(builder.gep(shown, [k]))
             z = [builder.fsub(s, top) for s, top in zip(score(k), highest, strict=True)]
-            z = [make.greater(full(-87.0), one) for one in z]  # a NaN stays one
-            turned = [make.fma(one, full(1.0 / math.log(2.0)), full(ROUND)) for one in z]  # n in its last bits
-            r = [
-                make.fma(builder.fsub(n, full(ROUND)), full(-math.log(2.0)), one)
-                for n, one in zip(turned, z, strict=True)
-            ]
+            z = [make.greater(full(LEAST), one) for one in z]  # a NaN stays one
+            turned = [make.fma(one, full(1.0 / math.log(2.0)), full(ROUND)) for one in z]  # octaves in its last bits
+            whole = [builder.fsub(one, full(ROUND)) for one in turned]
+            r = [make.fma(octaves, full(-math.log(2.0)), one) for octaves, one in zip(whole, z, strict=True)]
             parts = make.series([full(1.0 / math.factorial(i)) for i in range(7, -1, -1)], r)
             out = []
-            for part, n_bits, source, total in zip(parts, turned, sources, totals, strict=True):
-                bits = builder.shl(builder.bitcast(n_bits, WORDS), ir.Constant(WORDS, [23] * LANES))
+            for part, octaves, source, total in zip(parts, turned, sources, totals, strict=True):
+                bits = builder.shl(builder.bitcast(octaves, WORDS), ir.Constant(WORDS, [23] * LANES))
                 power = builder.bitcast(builder.add(bits, ir.Constant(WORDS, [127 << 23] * LANES)), part.type)
                 e = builder.fmul(builder.fmul(part, visible), power)
                 make.store(e, builder.gep(source, [k]))
@@ -144,8 +144,10 @@ def _softmax(typing: Any, scores: Any, n: Any, shown: Any, far: Any) -> Any:
 def _rotate(typing: Any, plain: Any, turned: Any, heads: Any, head: Any, half: Any, cosine: Any, sine: Any) -> Any:
     """Rotary embedding (Su et al. 2021, half-split) of one token's heads, each `head` numbers wide with padding.
 
-    plain, turned (heads * head + LANES,), of which the last LANES are scratch; cosine, sine (half + LANES,).
-    What is written behind a head's 2 * half numbers is finite where plain is, and meets weights of 0.
+    plain, turned (heads * head + LANES,): the last LANES of plain are read and those of turned overwritten, so that
+    tokens are turned in their order; cosine, sine (half + LANES,) with 0 behind half. Of the padding behind a head's
+    2 * half numbers some is written, finite where plain is, and some is not: turned starts as zeros, and keys hold 0
+    there.
     """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -157,11 +159,11 @@ def _rotate(typing: Any, plain: Any, turned: Any, heads: Any, head: Any, half: A
 
             def part(second: bool) -> Any:
                 def body(k: Any) -> list[Any]:
-                    far = builder.add(k, half)
-                    a, b = (make.load(builder.gep(source, [i])) for i in (k, far))
+                    other = builder.add(k, half)
+                    a, b = (make.load(builder.gep(source, [i])) for i in (k, other))
                     c, s = (make.load(builder.gep(table, [k])) for table in (cosine, sine))
                     if second:
-                        make.store(make.fma(b, c, builder.fmul(a, s)), builder.gep(target, [far]))
+                        make.store(make.fma(b, c, builder.fmul(a, s)), builder.gep(target, [other]))
                     else:
                         minus = builder.fsub(full(0.0), builder.fmul(b, s))
                         make.store(make.fma(a, c, minus), builder.gep(target, [k]))

@@ -13,12 +13,12 @@ from kernels.numba_jit import jit
 from kernels.numba_pack import FAR, Cache, Stack, Work
 from kernels.numba_rows import added, gelu, normed, rotate, scaled, scatter, softmax
 from kernels.numba_tiles import product
-from kernels.numba_vectors import FOUR, LANES, STEP, at
+from kernels.numba_vectors import FOUR, LANES, at
 
 
 @jit
 def forget(cache: Cache) -> None:
-    """A cold start. Also wipes what was stored, so that nothing poisoned lingers behind a weight of 0."""
+    """A cold start. Also wipes what was stored: a NaN in a slot poisons every step, even behind a weight of 0."""
     cache.shown[: cache.ring] = 0.0
     cache.far[: cache.ring] = FAR
     cache.k[:, :, :, : cache.ring] = 0.0
@@ -72,14 +72,14 @@ def _store(cache, layer, key, value, k, slot):
 
 @jit
 def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
-    """mixed (T, H * K') of queries, rotated (T, H * K' + STEP) for the ring and plain (T, 3 * H * K') for the sinks."""
+    """mixed (T, H * K') of queries, rotated (T, H * K') for the ring and plain (T, 3 * H * K') for the sinks."""
     heads, kp, n = cache.k.shape[1:]
     span, ring = heads * kp, cache.ring
     shown, far = at(cache.shown, 0), at(cache.far, 0)
     for h in range(heads):
         block, column = (layer * heads + h) * kp * n, h * kp
         keys, values = at(cache.k, block), at(cache.v, block)
-        product(keys, LANES, n, kp, ring // LANES, at(turned, column), span + STEP, n_tokens, score, n)
+        product(keys, LANES, n, kp, ring // LANES, at(turned, column), span, n_tokens, score, n)
         n_sinks = (n - ring) // LANES
         product(at(keys, ring), LANES, n, kp, n_sinks, at(plain, column), 3 * span, n_tokens, at(score, ring), n)
         for t in range(0, n_tokens, FOUR):
@@ -110,7 +110,7 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
         first = n_keys if layer == n_layers - 1 else 0
         asking = n_tokens - first
         x, normal, hidden = at(work.x, first * wide), at(work.normed, first * wide), at(work.inner, 0)
-        plain, turned = at(work.plain, first * 3 * span), at(work.turned, first * (span + STEP))
+        plain, turned = at(work.plain, first * 3 * span), at(work.turned, first * span)
         _norm(at(work.x, 0), n_tokens, wide, width, at(work.normed, 0))
         _linear(stack.qkv, layer, 0, span, normal, asking, plain)
         _linear(stack.qkv, layer, span, 2 * span, at(work.normed, 0), n_keys, at(work.plain, 0))
@@ -119,7 +119,7 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
             rotate(key, at(work.turned, 0), heads, kp, half, cosine, sine)
             _store(cache, layer, at(work.turned, 0), value, k, begin + t)
         for t in range(asking):
-            rotate(at(plain, 3 * t * span), at(turned, t * (span + STEP)), heads, kp, half, cosine, sine)
+            rotate(at(plain, 3 * t * span), at(turned, t * span), heads, kp, half, cosine, sine)
         _attend(cache, layer, turned, plain, asking, at(work.score, 0), at(work.mixed, 0))
         _onto(stack.out, layer, at(work.mixed, 0), asking, normal, x)
         _norm(x, asking, wide, width, normal)

@@ -18,7 +18,7 @@ from kernels.numba_vectors import LANES, LINE, ZERO, Vectors, aligned, at, full
 # vectors of outputs a tile, for as many tokens: each reads weights in a place of its own, which a memory serves sooner
 # than one; and as many accumulators as keep both multipliers busy and still fit the 16 registers (32 of 512 bits)
 VECTORS = {4: 4 if LANES == 16 else 2, 3: 4, 2: 4, 1: 8}
-AHEAD = 4096 // VECTORS[4]  # bytes, for 4 kB in all: between two steps, 20 ms apart, others have used the cache
+AHEAD = 4096  # bytes, of all vectors of a tile: between two steps, 20 ms apart, others have used the cache
 
 
 def panels(w: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
                 for v in range(n_vectors):
                     pointer = builder.gep(sources[v], [here])
                     if turn == 0:
-                        make.fetch(pointer, AHEAD)
+                        make.fetch(pointer, AHEAD // n_vectors)
                     weight = make.load(pointer, stored)
                     for i, number in enumerate(shown, v * n_tokens):
                         grown[i] = make.fma(weight, number, grown[i])
@@ -91,15 +91,15 @@ def product(w, between, stride, n, n_vectors, x, x_stride, n_tokens, y, y_stride
         of_tile = _V4 if now == 4 else _V3 if now == 3 else _V2 if now == 2 else _V1
         n_tiles = n_vectors // of_tile
         for g in range(n_tiles):
-            here, there, far, apart = at(w, g * between), at(y, g * LANES), n_tiles * between, n_tiles * LANES
+            here, there, by, apart = at(w, g * between), at(y, g * LANES), n_tiles * between, n_tiles * LANES
             if now == 4:
-                _tiles_4(here, far, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_4(here, by, stride, n, x, x_stride, there, y_stride, apart)
             elif now == 3:
-                _tiles_3(here, far, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_3(here, by, stride, n, x, x_stride, there, y_stride, apart)
             elif now == 2:
-                _tiles_2(here, far, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_2(here, by, stride, n, x, x_stride, there, y_stride, apart)
             else:
-                _tiles_1(here, far, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_1(here, by, stride, n, x, x_stride, there, y_stride, apart)
         for v in range(n_tiles * of_tile, n_vectors):
             here, there = at(w, v * between), at(y, v * LANES)
             if now == 4:

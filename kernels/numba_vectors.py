@@ -11,23 +11,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from kernels.numba_jit import settings
 
 
 def _has_512_bits() -> bool:
-    """Whether the processor that Numba compiles for, this one unless told otherwise, has vectors of 512 bits."""
-    told = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None
-    return "+avx512f" in told.split(",") if told is not None else bool(binding.get_host_cpu_features().get("avx512f"))
+    """Whether Numba, as its environment has it, compiles for a processor with vectors of 512 bits."""
+    told = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None: this processor's
+    return "+avx512f" in (get_host_cpu_features() if told is None else told).split(",")
 
 
 LANES = 16 if _has_512_bits() else 8  # float32 numbers of a register
 STEP = 16  # every inner width is padded to a multiple of this
-FOUR = 4  # rows of tokens that are worked on at once, as many as wait for each other's results
+FOUR = 4  # rows of tokens that are worked on at once: what one waits for, the others use
 LINE = 64  # bytes of a cache line; weights that lie across lines cost a fifth more
 
 INDEX, WORD, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
@@ -47,6 +49,8 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
 def _at(typing: Any, base: Any, i: Any) -> Any:
     """Pointer to number i of an array in C order, or i numbers behind a pointer."""
     whole = isinstance(base, types.Array)
+    if whole and base.layout != "C":
+        raise TypingError(f"a pointer is made of arrays in C order, not of {base}; copy it with np.ascontiguousarray")
     kind = types.CPointer(base.dtype)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
