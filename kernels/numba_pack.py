@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from kernels.numba_rows import ERF_END
+from kernels.numba_rows import ERF_END, ERF_TERMS
 from kernels.numba_tiles import panels
 from kernels.numba_vectors import FOUR, STEP, aligned
 
@@ -87,18 +87,18 @@ class Work(NamedTuple):
     sine: np.ndarray
 
 
-def padded(n: int, step: int = STEP) -> int:
-    """n, up to the next multiple of a step."""
-    return -(-n // step) * step
+def padded(n: int) -> int:
+    """n, up to the next multiple of STEP."""
+    return -(-n // STEP) * STEP
 
 
 def _erf_coefficients() -> np.ndarray:
     """erf(x) / x for |x| <= ERF_END as a polynomial of degree 16 in t = 2 x^2 / ERF_END^2 - 1; error below 2e-7."""
 
-    t = chebyshev.chebpts1(17)
+    t = chebyshev.chebpts1(ERF_TERMS)
     x = np.sqrt((t + 1) * ERF_END**2 / 2)
     ratio = np.array([math.erf(one) / one for one in x])
-    return chebyshev.cheb2poly(chebyshev.chebfit(t, ratio, 16))[::-1].astype(np.float32)
+    return chebyshev.cheb2poly(chebyshev.chebfit(t, ratio, ERF_TERMS - 1))[::-1].astype(np.float32)
 
 
 def _place(values: np.ndarray, *shape: int) -> np.ndarray:

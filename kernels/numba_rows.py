@@ -19,6 +19,7 @@ from kernels.numba_vectors import FLOAT, FOUR, INDEX, LANES, WORD, WORDS, Vector
 
 EPS = 1e-5  # of torch's LayerNorm
 ERF_END = 4.0  # beyond, erf is 1 to float32
+ERF_TERMS = 17  # of its polynomial
 LEAST = -60.0  # of a score, below the highest: its weight is 0 to float32, and far from numbers that are slow
 ROUND = 1.5 * 2.0**23  # added to a float32 below 2^22, leaves a whole number in its last bits
 
@@ -67,12 +68,12 @@ def _normed(typing: Any, x: Any, out: Any, stride: Any, width: Any) -> Any:
 
 @intrinsic
 def _gelu(typing: Any, x: Any, stride: Any, erf: Any) -> Any:
-    """x (4, stride) in place: x (1 + erf(x / sqrt 2)) / 2 (Hendrycks & Gimpel 2016); erf: `erf_coefficients`."""
+    """x (4, stride) in place: x (1 + erf(x / sqrt 2)) / 2 (Hendrycks & Gimpel 2016); erf: `Stack.erf`."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         make, (x, stride, erf) = Vectors(context, builder), args
         sources, one = make.rows(x, stride), full(1.0)
-        factors = [make.spread(builder.load(builder.gep(erf, [ir.Constant(INDEX, i)]))) for i in range(17)]
+        factors = [make.spread(builder.load(builder.gep(erf, [ir.Constant(INDEX, i)]))) for i in range(ERF_TERMS)]
 
         def body(k: Any) -> list[Any]:
             pointers = [builder.gep(source, [k]) for source in sources]

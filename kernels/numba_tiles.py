@@ -15,9 +15,9 @@ from numba.extending import intrinsic
 from kernels.numba_jit import jit
 from kernels.numba_vectors import LANES, LINE, ZERO, Vectors, aligned, at, full
 
-# vectors of outputs a tile, for as many tokens: each reads weights in a place of its own, which a memory serves sooner
-# than one; and as many accumulators as keep both multipliers busy and still fit the 16 registers (32 of 512 bits)
-VECTORS = {4: 4 if LANES == 16 else 2, 3: 4, 2: 4, 1: 8}
+# vectors of outputs in a tile of 4, 3, 2 and 1 tokens: each reads weights in a place of its own, which a memory serves
+# sooner than one; as many accumulators as keep both multipliers busy and fit the 16 registers (32 of 512 bits)
+_V4, _V3, _V2, _V1 = 4 if LANES == 16 else 2, 4, 4, 8
 AHEAD = 4096  # bytes, of all vectors of a tile: between two steps, 20 ms apart, others have used the cache
 
 
@@ -74,7 +74,6 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
     return tile
 
 
-_V4, _V3, _V2, _V1 = (VECTORS[t] for t in (4, 3, 2, 1))
 _tiles_4, _tiles_3, _tiles_2, _tiles_1 = _tile(4, _V4), _tile(3, _V3), _tile(2, _V2), _tile(1, _V1)
 _tile_4, _tile_3, _tile_2, _tile_1 = _tile(4, 1), _tile(3, 1), _tile(2, 1), _tile(1, 1)
 
