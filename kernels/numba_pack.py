@@ -14,7 +14,7 @@ from numpy.polynomial import chebyshev
 
 from kernels.numba_rows import ERF_END, ERF_TERMS
 from kernels.numba_tiles import panels
-from kernels.numba_vectors import FOUR, STEP, aligned
+from kernels.numba_vectors import FOUR, LANES, aligned
 
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
 
@@ -60,7 +60,8 @@ class Stack(NamedTuple):
 class Cache(NamedTuple):
     """Keys and values of the last W bins, `slots` a bin, and the sinks behind them.
 
-    k (L, H, K', N) rotated, v (L, H, N, K') float32; shown (N,) 1 where a slot holds a key, else 0;
+    k (L, H, N / LANES, K', LANES) rotated, v (L, H, K' / LANES, N, LANES), float32, are `panels` of the keys and of
+    the values' columns; shown (N,) 1 where a slot holds a key, else 0;
     far (N,) what is added to its score. `ring` slots are overwritten, the rest are sinks.
     """
 
@@ -83,13 +84,13 @@ class Work(NamedTuple):
     score: np.ndarray  # (T, N)
     mixed: np.ndarray  # (T, H * K')
     inner: np.ndarray  # (T, F')
-    cosine: np.ndarray  # (K / 2 + STEP,)
+    cosine: np.ndarray  # (K / 2 + LANES,)
     sine: np.ndarray
 
 
 def padded(n: int) -> int:
-    """n, up to the next multiple of STEP."""
-    return -(-n // STEP) * STEP
+    """n, up to the next multiple of LANES."""
+    return -(-n // LANES) * LANES
 
 
 def _erf_coefficients() -> np.ndarray:
@@ -167,20 +168,17 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
     _, n_sinks, k = layers[0].sink_k.shape
     kp, ring = padded(k), padded(band * slots)
     n = ring + padded(n_sinks)
-    cache = Cache(
-        aligned((len(layers), heads, kp, n)), aligned((len(layers), heads, n, kp)),
-        np.zeros(n, np.float32), np.full(n, FAR, np.float32), band, slots, ring,
-    )  # fmt: skip
+    keys = np.zeros((2, len(layers), heads, n, kp), np.float32)
     for i, layer in enumerate(layers):
-        cache.k[i, :, :k, ring : ring + n_sinks] = layer.sink_k.transpose(0, 2, 1)
-        cache.v[i, :, ring : ring + n_sinks, :k] = layer.sink_v
-    cache.shown[ring : ring + n_sinks], cache.far[ring : ring + n_sinks] = 1.0, 0.0
-    return cache
+        keys[:, i, :, ring : ring + n_sinks, :k] = layer.sink_k, layer.sink_v
+    shown, far = np.zeros(n, np.float32), np.full(n, FAR, np.float32)
+    shown[ring : ring + n_sinks], far[ring : ring + n_sinks] = 1.0, 0.0
+    return Cache(panels(keys[0]), panels(keys[1].swapaxes(-2, -1)), shown, far, band, slots, ring)
 
 
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     """Buffers for steps of at most n_tokens tokens."""
-    n = cache.v.shape[2]
+    n = cache.v.shape[3]
     dp, span = len(stack.norm[0]), stack.out.weight.shape[2]
     half = stack.head_width // 2
 
@@ -189,5 +187,5 @@ def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
 
     return Work(
         room(dp), room(dp), room(3 * span), room(span), room(n), room(span), room(stack.up.bias.shape[1]),
-        np.zeros(half + STEP, np.float32), np.zeros(half + STEP, np.float32),
+        np.zeros(half + LANES, np.float32), np.zeros(half + LANES, np.float32),
     )  # fmt: skip

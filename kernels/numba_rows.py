@@ -1,7 +1,7 @@
 """What a step does to token rows between the products.
 
 Everything is float32; pointers are `numba_vectors.at` something, strides are in numbers, row widths are
-multiples of STEP. All but `rotate` and `scatter` work on FOUR rows at once, so that their waits overlap: where fewer
+multiples of LANES. All but `rotate` and `scatter` work on FOUR rows at once, so that their waits overlap: where fewer
 are asked for, those behind them are worked on too, and must exist.
 """
 

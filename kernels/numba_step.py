@@ -21,8 +21,8 @@ def forget(cache: Cache) -> None:
     """A cold start. Also wipes what was stored: a NaN in a slot poisons every step, even behind a weight of 0."""
     cache.shown[: cache.ring] = 0.0
     cache.far[: cache.ring] = FAR
-    cache.k[:, :, :, : cache.ring] = 0.0
-    cache.v[:, :, : cache.ring] = 0.0
+    cache.k[:, :, : cache.ring // LANES] = 0.0
+    cache.v[:, :, :, : cache.ring] = 0.0
 
 
 @jit
@@ -45,7 +45,7 @@ def _linear(rows, layer, first, n_rows, x, n_tokens, y):
     n, k = rows.bias.shape[1], rows.weight.shape[2]
     row = layer * n + first
     y = at(y, first)
-    product(at(rows.weight, row * k), LANES * k, LANES, k, n_rows // LANES, x, k, n_tokens, y, n)
+    product(at(rows.weight, row * k), k, n_rows // LANES, x, k, n_tokens, y, n)
     for t in range(0, n_tokens, FOUR):
         scaled(at(y, t * n), n, n_rows, at(rows.scale, row), at(rows.bias, row))
 
@@ -55,7 +55,7 @@ def _onto(rows, layer, x, n_tokens, y, residual):
     """residual (T, N) += scale w . x + bias of a layer, by way of y (T, N)."""
     n, k = rows.bias.shape[1], rows.weight.shape[2]
     row = layer * n
-    product(at(rows.weight, row * k), LANES * k, LANES, k, n // LANES, x, k, n_tokens, y, n)
+    product(at(rows.weight, row * k), k, n // LANES, x, k, n_tokens, y, n)
     for t in range(0, n_tokens, FOUR):
         added(at(y, t * n), n, n, at(rows.scale, row), at(rows.bias, row), at(residual, t * n))
 
@@ -63,28 +63,31 @@ def _onto(rows, layer, x, n_tokens, y, residual):
 @jit
 def _store(cache, layer, key, value, k, slot):
     """One token's rotated key and its value (H * K',), of which k count in each head, into a slot."""
-    heads, kp, n = cache.k.shape[1:]
+    heads, n_vectors, n, _ = cache.v.shape[1:]
+    kp, panel, lane = n_vectors * LANES, slot // LANES, slot % LANES
     for h in range(heads):
         block = (layer * heads + h) * kp * n
-        scatter(at(key, h * kp), k, at(cache.k, block + slot), n)
-        scatter(at(value, h * kp), k, at(cache.v, block + slot * kp), 1)
+        scatter(at(key, h * kp), k, at(cache.k, block + panel * kp * LANES + lane), LANES)
+        for v in range(n_vectors):
+            scatter(at(value, h * kp + v * LANES), LANES, at(cache.v, block + (v * n + slot) * LANES), 1)
 
 
 @jit
 def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
     """mixed (T, H * K') of queries, rotated (T, H * K') for the ring and plain (T, 3 * H * K') for the sinks."""
-    heads, kp, n = cache.k.shape[1:]
-    span, ring = heads * kp, cache.ring
+    heads, n_vectors, n, _ = cache.v.shape[1:]
+    kp, ring = n_vectors * LANES, cache.ring
+    span = heads * kp
     shown, far = at(cache.shown, 0), at(cache.far, 0)
     for h in range(heads):
         block, column = (layer * heads + h) * kp * n, h * kp
         keys, values = at(cache.k, block), at(cache.v, block)
-        product(keys, LANES, n, kp, ring // LANES, at(turned, column), span, n_tokens, score, n)
-        n_sinks = (n - ring) // LANES
-        product(at(keys, ring), LANES, n, kp, n_sinks, at(plain, column), 3 * span, n_tokens, at(score, ring), n)
+        sinks, n_sinks = at(keys, ring * kp), (n - ring) // LANES
+        product(keys, kp, ring // LANES, at(turned, column), span, n_tokens, score, n)
+        product(sinks, kp, n_sinks, at(plain, column), 3 * span, n_tokens, at(score, ring), n)
         for t in range(0, n_tokens, FOUR):
             softmax(at(score, t * n), n, shown, far)
-        product(values, LANES, kp, n, kp // LANES, score, n, n_tokens, at(mixed, column), span)
+        product(values, n, n_vectors, score, n, n_tokens, at(mixed, column), span)
 
 
 @jit
@@ -94,7 +97,7 @@ def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, pos
     On return work.x[n_keys:n_tokens] holds the queries behind the last LayerNorm; nothing is
     computed for the key tokens that nobody reads.
     """
-    heads, kp, k, width = stack.heads, cache.k.shape[2], stack.head_width, stack.width
+    heads, kp, k, width = stack.heads, cache.k.shape[3], stack.head_width, stack.width
     span, half = heads * kp, len(stack.inverse_frequency)
     n_layers, wide = stack.out.bias.shape
     inner = stack.up.bias.shape[1]

@@ -17,8 +17,10 @@ from kernels.numba_vectors import LANES, LINE, ZERO, Vectors, aligned, at, full
 
 # vectors of outputs in a tile of 4, 3, 2 and 1 tokens: each reads weights in a place of its own, which a memory serves
 # sooner than one; as many accumulators as keep both multipliers busy and fit the 16 registers (32 of 512 bits)
-_V4, _V3, _V2, _V1 = 4 if LANES == 16 else 2, 4, 4, 8
-AHEAD = 4096  # bytes, of all vectors of a tile: between two steps, 20 ms apart, others have used the cache
+_V4, _V3, _V2, _V1 = (4, 4, 4, 8) if LANES == 16 else (2, 4, 4, 4)
+# bytes, of all vectors of a tile, that are asked for before they are read: between two steps, 20 ms apart, others have
+# used the cache. With half the lanes the processor's own foresight suffices, and asking costs a tenth
+AHEAD = 4096 if LANES == 16 else 0
 
 
 def panels(w: np.ndarray) -> np.ndarray:
@@ -30,22 +32,22 @@ def panels(w: np.ndarray) -> np.ndarray:
 
 
 def _tile(n_tokens: int, n_vectors: int) -> Any:
-    """A function (w, between, stride, n, x (T, x_stride), x_stride, y (T, y_stride), y_stride, apart) that writes y.
+    """A function (w, between, n, x (T, x_stride), x_stride, y (T, y_stride), y_stride, apart) that writes y.
 
-    Vector v, the LANES numbers from w[v between + k stride] on for each k < n, becomes the LANES of y[t, v apart]
-    and on: the sum over k of x[t, k] times it. n is a multiple of STEP.
+    Vector v, the LANES numbers from w[v between + k LANES] on for each k < n, becomes the LANES of y[t, v apart]
+    and on: the sum over k of x[t, k] times it. n is a multiple of LANES.
     """
 
     @intrinsic
     def tile(
-        typing: Any, w: Any, between: Any, stride: Any, n: Any, x: Any, x_stride: Any, y: Any, y_stride: Any, apart: Any
+        typing: Any, w: Any, between: Any, n: Any, x: Any, x_stride: Any, y: Any, y_stride: Any, apart: Any
     ) -> Any:  # fmt: skip
         whole = types.int64
-        return types.void(w, whole, whole, whole, x, whole, y, whole, whole), _emit
+        return types.void(w, whole, whole, x, whole, y, whole, whole), _emit
 
     def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         make, stored = Vectors(context, builder), signature.args[0].dtype
-        w, between, stride, n, x, x_stride, y, y_stride, apart = args
+        w, between, n, x, x_stride, y, y_stride, apart = args
         turns = LINE // (LANES * stored.bitwidth // 8)  # through a line; the one ahead is asked for once
         sources = make.rows(w, between, n_vectors)
         tokens = make.rows(x, x_stride, n_tokens)
@@ -56,12 +58,12 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
                 shown = [make.spread(builder.load(builder.gep(one, [make.add(k, turn)]))) for one in tokens]
                 for v in range(n_vectors):
                     pointer = builder.gep(sources[v], [here])
-                    if turn == 0:
+                    if AHEAD and turn == 0:
                         make.fetch(pointer, AHEAD // n_vectors)
                     weight = make.load(pointer, stored)
                     for i, number in enumerate(shown, v * n_tokens):
                         grown[i] = make.fma(weight, number, grown[i])
-                here = builder.add(here, stride)
+                here = make.add(here, LANES)
             return [here, *grown]
 
         _, *sums = make.loop(n, turns, [ZERO, *[full(0.0)] * (n_vectors * n_tokens)], body)
@@ -79,35 +81,36 @@ _tile_4, _tile_3, _tile_2, _tile_1 = _tile(4, 1), _tile(3, 1), _tile(2, 1), _til
 
 
 @jit
-def product(w, between, stride, n, n_vectors, x, x_stride, n_tokens, y, y_stride):
-    """y[t, v LANES + i] = sum over k < n of x[t, k] w[v between + k stride + i], for v < n_vectors and i < LANES.
+def product(w, n, n_vectors, x, x_stride, n_tokens, y, y_stride):
+    """y[t, v LANES + i] = sum over k < n of x[t, k] w[v, k, i], for v < n_vectors and i < LANES.
 
-    w: pointer to float32, int8, or uint16 (bfloat16's bits); x, y: to float32, of rows x_stride and y_stride
-    numbers apart. n is a multiple of STEP.
+    w: pointer to `panels` (n_vectors, n, LANES) of float32, int8, or uint16 (bfloat16's bits); x, y: to float32, of
+    rows x_stride and y_stride numbers apart. n is a multiple of LANES.
     """
+    panel = n * LANES
     while n_tokens > 0:
         now = min(4, n_tokens)
         of_tile = _V4 if now == 4 else _V3 if now == 3 else _V2 if now == 2 else _V1
         n_tiles = n_vectors // of_tile
         for g in range(n_tiles):
-            here, there, by, apart = at(w, g * between), at(y, g * LANES), n_tiles * between, n_tiles * LANES
+            here, there, by, apart = at(w, g * panel), at(y, g * LANES), n_tiles * panel, n_tiles * LANES
             if now == 4:
-                _tiles_4(here, by, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_4(here, by, n, x, x_stride, there, y_stride, apart)
             elif now == 3:
-                _tiles_3(here, by, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_3(here, by, n, x, x_stride, there, y_stride, apart)
             elif now == 2:
-                _tiles_2(here, by, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_2(here, by, n, x, x_stride, there, y_stride, apart)
             else:
-                _tiles_1(here, by, stride, n, x, x_stride, there, y_stride, apart)
+                _tiles_1(here, by, n, x, x_stride, there, y_stride, apart)
         for v in range(n_tiles * of_tile, n_vectors):
-            here, there = at(w, v * between), at(y, v * LANES)
+            here, there = at(w, v * panel), at(y, v * LANES)
             if now == 4:
-                _tile_4(here, 0, stride, n, x, x_stride, there, y_stride, 0)
+                _tile_4(here, 0, n, x, x_stride, there, y_stride, 0)
             elif now == 3:
-                _tile_3(here, 0, stride, n, x, x_stride, there, y_stride, 0)
+                _tile_3(here, 0, n, x, x_stride, there, y_stride, 0)
             elif now == 2:
-                _tile_2(here, 0, stride, n, x, x_stride, there, y_stride, 0)
+                _tile_2(here, 0, n, x, x_stride, there, y_stride, 0)
             else:
-                _tile_1(here, 0, stride, n, x, x_stride, there, y_stride, 0)
+                _tile_1(here, 0, n, x, x_stride, there, y_stride, 0)
         n_tokens -= now
         x, y = at(x, now * x_stride), at(y, now * y_stride)

@@ -27,8 +27,7 @@ def _has_512_bits() -> bool:
     return "+avx512f" in (get_host_cpu_features() if told is None else told).split(",")
 
 
-LANES = 16 if _has_512_bits() else 8  # float32 numbers of a register
-STEP = 16  # every inner width is padded to a multiple of this
+LANES = 16 if _has_512_bits() else 8  # float32 numbers of a register; every inner width is padded to a multiple
 FOUR = 4  # rows of tokens that are worked on at once: what one waits for, the others use
 LINE = 64  # bytes of a cache line; weights that lie across lines cost a fifth more
 

@@ -112,17 +112,8 @@ def times_panels(w, row, n_rows, x, token, n_tokens, column, y, out):
     """y[token + t, out + r] = w[row + r] . x[token + t, column:]."""
     k = w.shape[1]
     product(
-        at(w, row * k), LANES * k, LANES, k, n_rows // LANES, at(x, token * x.shape[1] + column), x.shape[1],
-        n_tokens, at(y, token * y.shape[1] + out), y.shape[1],
-    )  # fmt: skip
-
-
-@compiled
-def times_rows(w, n, first, n_columns, x, token, n_tokens, column, y, out):
-    """y[token + t, out + c] = sum over the first n rows of x[token + t, column + row] w[row, first + c]."""
-    product(
-        at(w, first), LANES, w.shape[1], n, n_columns // LANES, at(x, token * x.shape[1] + column), x.shape[1],
-        n_tokens, at(y, token * y.shape[1] + out), y.shape[1],
+        at(w, row * k), k, n_rows // LANES, at(x, token * x.shape[1] + column), x.shape[1], n_tokens,
+        at(y, token * y.shape[1] + out), y.shape[1],
     )  # fmt: skip
 
 
@@ -149,22 +140,6 @@ def test_product_with_panels(n_tokens: int, n_rows: int, n_in: int, stored: type
     # 3e-5: each of up to 144 additions, one after the other, rounds a sum of about 12; int8 weights are 40 times larger
     np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=3e-5 * (40 if stored is np.int8 else 1))
     assert np.isnan(y).sum() == y.size - n_tokens * n_rows
-
-
-@pytest.mark.parametrize("n_tokens", range(1, 10))
-@pytest.mark.parametrize(("n", "n_columns"), [(16, 16), (32, 48), (48, 144)])
-def test_product_with_rows(n_tokens: int, n: int, n_columns: int) -> None:
-    """From any column and token, with fewer rows than there are, and nothing beside the asked block is touched."""
-    rng = np.random.default_rng(n_tokens * n)
-    w = rng.standard_normal((n + 3, n_columns + 16)).astype(np.float32)
-    x = rng.standard_normal((n_tokens + 2, n + 5)).astype(np.float32)
-    y = np.full((n_tokens + 2, n_columns + 3), np.nan, np.float32)
-
-    times_rows(w, n, 16, n_columns, x, 1, n_tokens, 5, y, 2)
-
-    expected = x[1:-1, 5 : 5 + n].astype(np.float64) @ w[:n, 16:].astype(np.float64)
-    np.testing.assert_allclose(y[1:-1, 2:-1], expected, atol=1e-5)  # up to 48 additions of about 7
-    assert np.isnan(y).sum() == y.size - n_tokens * n_columns
 
 
 @compiled
