@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.experimental import structref
 from numpy.polynomial import chebyshev
 
 from kernels.numba_rows import ERF_END, ERF_TERMS
@@ -86,6 +88,21 @@ class Work(NamedTuple):
     inner: np.ndarray  # (T, F')
     cosine: np.ndarray  # (K / 2 + LANES,)
     sine: np.ndarray
+
+
+@structref.register
+class _PartsType(types.StructRef):
+    """How Numba sees `Parts`."""
+
+
+class Parts(structref.StructRefProxy):
+    """Parts(stack, cache, work): all that a step works on, handed over as one.
+
+    A call unpacks the arrays of a tuple one by one, each time: 8 us for these, where one of these takes 1 us.
+    """
+
+
+structref.define_proxy(Parts, _PartsType, ["stack", "cache", "work"])
 
 
 def padded(n: int) -> int:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from kernels.numba_jit import jit
-from kernels.numba_pack import FAR, Cache, Stack, Work
+from kernels.numba_pack import FAR, Cache, Parts
 from kernels.numba_rows import added, gelu, normed, rotate, scaled, scatter, softmax
 from kernels.numba_tiles import product
 from kernels.numba_vectors import FOUR, LANES, at
@@ -91,12 +91,13 @@ def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
 
 
 @jit
-def step(stack: Stack, cache: Cache, work: Work, n_keys: int, n_tokens: int, position: int) -> None:
+def step(parts: Parts, n_keys: int, n_tokens: int, position: int) -> None:
     """Run work.x (n_tokens, D') of one bin through all layers; the first n_keys tokens become keys of this bin.
 
     On return work.x[n_keys:n_tokens] holds the queries behind the last LayerNorm; nothing is
     computed for the key tokens that nobody reads.
     """
+    stack, cache, work = parts.stack, parts.cache, parts.work
     heads, kp, k, width = stack.heads, cache.k.shape[3], stack.head_width, stack.width
     span, half = heads * kp, len(stack.inverse_frequency)
     n_layers, wide = stack.out.bias.shape

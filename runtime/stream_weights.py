@@ -87,9 +87,9 @@ class Stepper:
 
     def __init__(self, weights: StreamWeights, band: int, slots: int, n_asked: int) -> None:
         """slots: keys that a bin may add; n_asked: queries of a bin."""
-        self.stack = weights.stack
         self.cache = numba_pack.make_cache(weights.layers, weights.stack.heads, band, slots)
         self.work = numba_pack.make_work(weights.stack, self.cache, slots + n_asked)
+        self._parts = numba_pack.Parts(weights.stack, self.cache, self.work)
         self.position = 0
 
     def reset(self, position: int) -> None:
@@ -105,5 +105,5 @@ class Stepper:
 
     def step(self, n_keys: int, n_tokens: int) -> None:
         """One bin, its tokens in `work.x`, keys first; leaves there what is asked, behind the last norm."""
-        kernel.step(self.stack, self.cache, self.work, n_keys, n_tokens, self.position)
+        kernel.step(self._parts, n_keys, n_tokens, self.position)
         self.position += 1

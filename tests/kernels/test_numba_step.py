@@ -99,7 +99,7 @@ def test_step_is_the_offline_forward(case: dict[str, int], live: list[int]) -> N
     got = []
     for t, (n, shown) in enumerate(zip(n_keys, tokens, strict=True)):
         work.x[: len(shown), :width] = shown.numpy()
-        kernel.step(stack, cache, work, n, len(shown), case["start"] + t)
+        kernel.step(numba_pack.Parts(stack, cache, work), n, len(shown), case["start"] + t)
         got.append(work.x[n : len(shown), :width].copy())
 
     # 1e-4 of values of about 1: float32 through up to three layers, norms folded into weights, a polynomial erf;
@@ -235,7 +235,7 @@ def test_a_poisoned_token_shows(poison: float, half: int) -> None:
         cache: numba_pack.Cache, work: numba_pack.Work, token: np.ndarray, n_keys: int, position: int
     ) -> np.ndarray:
         work.x[: len(token), : token.shape[1]] = token
-        kernel.step(stack, cache, work, n_keys, len(token), position)
+        kernel.step(numba_pack.Parts(stack, cache, work), n_keys, len(token), position)
         return work.x[n_keys : len(token), : token.shape[1]].copy()
 
     bad = rng.standard_normal((slots + queries, stack.width)).astype(np.float32)
@@ -272,7 +272,7 @@ def test_a_step_stays_in_its_buffers(half: int, fill: float) -> None:
         for position in range(6):
             n_keys = slots - position % 2
             work.x[: n_keys + asked, : stack.width] = rng.standard_normal((n_keys + asked, stack.width))
-            kernel.step(stack, cache, work, n_keys, n_keys + asked, position)
+            kernel.step(numba_pack.Parts(stack, cache, work), n_keys, n_keys + asked, position)
             assert np.isfinite(work.x[n_keys : n_keys + asked]).all()
         for one, then in zip(beside, before, strict=True):
             np.testing.assert_array_equal(one, then)
@@ -309,7 +309,7 @@ def test_a_step_allocates_nothing() -> None:
 
     def run(n_steps: int) -> None:
         for position in range(n_steps):
-            kernel.step(stack, cache, work, position % 2, 3, position)
+            kernel.step(numba_pack.Parts(stack, cache, work), position % 2, 3, position)
 
     run(1000)
     compiled, grown = len(kernel.step.signatures), []
@@ -353,7 +353,7 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
         work = numba_pack.make_work(stack, cache, 3)
         for position in range(8):
             work.x[:3] = x + position
-            kernel.step(stack, cache, work, 1, 3, position)
+            kernel.step(numba_pack.Parts(stack, cache, work), 1, 3, position)
         found.append(work.x[1:3].copy())
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)  # float32 products in another order
 
