@@ -86,6 +86,7 @@ class Work(NamedTuple):
     score: np.ndarray  # (T, N)
     mixed: np.ndarray  # (T, H * K')
     inner: np.ndarray  # (T, F')
+    short: np.ndarray  # (T, max(D', H * K', F') + 2) int16: rows that `numba_rows.shortened` left
     cosine: np.ndarray  # (K / 2 + LANES,)
     sine: np.ndarray
 
@@ -151,7 +152,8 @@ def pack(
 ) -> Stack:
     """Weights for `step`. norm: gain and bias (D,) of the last LayerNorm; base: of the rotary frequencies.
 
-    precision: how the weights are stored; sums are float32 always. int8 has one scale a row.
+    precision: how the weights are stored. int8 has one scale a row, and is multiplied with activations of 16 bits,
+    rounded token by token, in whole numbers; all other sums are float32.
     """
     width = len(norm[0])
     k, inner = width // heads, layers[0].up[0].shape[0]
@@ -196,13 +198,14 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     """Buffers for steps of at most n_tokens tokens."""
     n = cache.v.shape[3]
-    dp, span = len(stack.norm[0]), stack.out.weight.shape[2]
+    dp, span, inner = len(stack.norm[0]), stack.out.weight.shape[2], stack.up.bias.shape[1]
     half = stack.head_width // 2
 
-    def room(columns: int) -> np.ndarray:
-        return aligned((n_tokens + FOUR - 1, columns))
+    def room(columns: int, dtype: type = np.float32) -> np.ndarray:
+        return aligned((n_tokens + FOUR - 1, columns), dtype)
 
     return Work(
-        room(dp), room(dp), room(3 * span), room(span), room(n), room(span), room(stack.up.bias.shape[1]),
+        room(dp), room(dp), room(3 * span), room(span), room(n), room(span), room(inner),
+        room(max(dp, span, inner) + 2, np.int16),
         np.zeros(half + LANES, np.float32), np.zeros(half + LANES, np.float32),
     )  # fmt: skip

@@ -21,6 +21,7 @@ EPS = 1e-5  # of torch's LayerNorm
 ERF_END = 4.0  # beyond, erf is 1 to float32
 ERF_TERMS = 17  # of its polynomial
 LEAST = -60.0  # of a score, below the highest: its weight is 0 to float32, and far from numbers that are slow
+TINY = 1e-30  # below every magnitude that counts
 ROUND = 1.5 * 2.0**23  # added to a float32 below 2^22, leaves a whole number in its last bits
 
 
@@ -232,6 +233,45 @@ def _scatter(typing: Any, source: Any, n: Any, target: Any, stride: Any) -> Any:
     return types.void(source, types.int64, target, types.int64), emit
 
 
+@intrinsic
+def _shortened(typing: Any, x: Any, n: Any, top: Any, out: Any) -> Any:
+    """out (4, n + 2) int16: x (4, n) in steps of its largest magnitude / top, and behind it this step, as float32.
+
+    top: at most 32767. A row with a number that is not finite has a step of NaN.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        make, (x, n, top, out) = Vectors(context, builder), args
+        sources, targets = make.rows(x, n), make.rows(out, make.add(n, 2))
+        zero, most = full(0.0), make.spread(builder.sitofp(top, FLOAT))
+
+        def find(k: Any, *found: Any) -> list[Any]:
+            values = [make.load(builder.gep(source, [k])) for source in sources]
+            sizes = [make.greater(v, builder.fsub(zero, v)) for v in values]
+            largest = [make.greater(size, before) for size, before in zip(sizes, found[:FOUR], strict=True)]
+            return largest + [make.fma(v, zero, before) for v, before in zip(values, found[FOUR:], strict=True)]
+
+        def write(k: Any) -> list[Any]:
+            for source, scale, target in zip(sources, scales, targets, strict=True):
+                turned = make.fma(make.load(builder.gep(source, [k])), scale, full(ROUND))  # see `_softmax`
+                value = builder.trunc(builder.bitcast(turned, WORDS), ir.VectorType(ir.IntType(16), LANES))
+                place = builder.bitcast(builder.gep(target, [k]), value.type.as_pointer())
+                builder.store(value, place).align = 2
+            return []
+
+        found = make.loop(n, LANES, [full(TINY)] * FOUR + [zero] * FOUR, find)
+        largest = [make.spread(make.joined(one, make.greater)) for one in found[:FOUR]]
+        scales = [builder.fdiv(most, one) for one in largest]
+        make.loop(n, LANES, [], write)
+        for one, poison, target in zip(largest, found[FOUR:], targets, strict=True):
+            step = builder.fdiv(builder.extract_element(one, ir.Constant(WORD, 0)), builder.sitofp(top, FLOAT))
+            place = builder.bitcast(builder.gep(target, [n]), FLOAT.as_pointer())
+            builder.store(builder.fadd(step, make.joined(poison, builder.fadd)), place)
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64, types.int64, out), emit
+
+
 normed: Callable[..., Any] = _normed
 gelu: Callable[..., Any] = _gelu
 softmax: Callable[..., Any] = _softmax
@@ -239,3 +279,4 @@ rotate: Callable[..., Any] = _rotate
 scaled: Callable[..., Any] = _scaled
 added: Callable[..., Any] = _added
 scatter: Callable[..., Any] = _scatter
+shortened: Callable[..., Any] = _shortened

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from kernels.numba_jit import jit
 from kernels.numba_pack import FAR, Cache, Parts
-from kernels.numba_rows import added, gelu, normed, rotate, scaled, scatter, softmax
+from kernels.numba_rows import added, gelu, normed, rotate, scaled, scatter, shortened, softmax
 from kernels.numba_tiles import product
 from kernels.numba_vectors import FOUR, LANES, at
 
@@ -39,23 +41,45 @@ def _norm(x, n_tokens, stride, width, out):
         normed(at(x, t * stride), at(out, t * stride), stride, width)
 
 
+def _fitted(w, x, k, n_tokens, short):
+    """What `product` takes beside weights w, and its stride: x (T, K) itself, or beside int8 x `shortened`."""
+    raise NotImplementedError("compiled code alone has this")
+
+
+@overload(_fitted)
+def _fitted_to(w, x, k, n_tokens, short):
+    if w.dtype != types.int8:
+        return lambda w, x, k, n_tokens, short: (x, k)
+
+    def shorten(w, x, k, n_tokens, short):
+        top = min(32767, (2**31 - 1) // (127 * k))  # so that no sum leaves int32
+        for t in range(0, n_tokens, FOUR):
+            shortened(at(x, t * k), k, top, at(short, t * (k + 2)))
+        return short, k + 2
+
+    return shorten
+
+
 @jit
-def _linear(rows, layer, first, n_rows, x, n_tokens, y):
+def _linear(rows, layer, first, n_rows, x, n_tokens, y, short):
     """y[t, r] = scale[r] w[r] . x[t] + bias[r] for n_rows rows r of a layer's weights; x (T, K), y (T, N) pointers."""
     n, k = rows.bias.shape[1], rows.weight.shape[2]
     row = layer * n + first
-    y = at(y, first)
-    product(at(rows.weight, row * k), k, n_rows // LANES, x, k, n_tokens, y, n)
+    w, y = at(rows.weight, row * k), at(y, first)
+    x, stride = _fitted(w, x, k, n_tokens, short)
+    product(w, k, n_rows // LANES, x, stride, n_tokens, y, n)
     for t in range(0, n_tokens, FOUR):
         scaled(at(y, t * n), n, n_rows, at(rows.scale, row), at(rows.bias, row))
 
 
 @jit
-def _onto(rows, layer, x, n_tokens, y, residual):
+def _onto(rows, layer, x, n_tokens, y, residual, short):
     """residual (T, N) += scale w . x + bias of a layer, by way of y (T, N)."""
     n, k = rows.bias.shape[1], rows.weight.shape[2]
     row = layer * n
-    product(at(rows.weight, row * k), k, n // LANES, x, k, n_tokens, y, n)
+    w = at(rows.weight, row * k)
+    x, stride = _fitted(w, x, k, n_tokens, short)
+    product(w, k, n // LANES, x, stride, n_tokens, y, n)
     for t in range(0, n_tokens, FOUR):
         added(at(y, t * n), n, n, at(rows.scale, row), at(rows.bias, row), at(residual, t * n))
 
@@ -109,15 +133,15 @@ def step(parts: Parts, n_keys: int, n_tokens: int, position: int) -> None:
     for slot in range(begin, begin + n_keys):
         cache.shown[slot], cache.far[slot] = 1.0, 0.0
     hide(cache, position, n_keys)
-    cosine, sine, erf = at(work.cosine, 0), at(work.sine, 0), at(stack.erf, 0)
+    cosine, sine, erf, short = at(work.cosine, 0), at(work.sine, 0), at(stack.erf, 0), at(work.short, 0)
     for layer in range(n_layers):
         first = n_keys if layer == n_layers - 1 else 0
         asking = n_tokens - first
         x, normal, hidden = at(work.x, first * wide), at(work.normed, first * wide), at(work.inner, 0)
         plain, turned = at(work.plain, first * 3 * span), at(work.turned, first * span)
         _norm(at(work.x, 0), n_tokens, wide, width, at(work.normed, 0))
-        _linear(stack.qkv, layer, 0, span, normal, asking, plain)
-        _linear(stack.qkv, layer, span, 2 * span, at(work.normed, 0), n_keys, at(work.plain, 0))
+        _linear(stack.qkv, layer, 0, span, normal, asking, plain, short)
+        _linear(stack.qkv, layer, span, 2 * span, at(work.normed, 0), n_keys, at(work.plain, 0), short)
         for t in range(n_keys):
             key, value = at(work.plain, (3 * t + 1) * span), at(work.plain, (3 * t + 2) * span)
             rotate(key, at(work.turned, 0), heads, kp, half, cosine, sine)
@@ -125,12 +149,12 @@ def step(parts: Parts, n_keys: int, n_tokens: int, position: int) -> None:
         for t in range(asking):
             rotate(at(plain, 3 * t * span), at(turned, t * span), heads, kp, half, cosine, sine)
         _attend(cache, layer, turned, plain, asking, at(work.score, 0), at(work.mixed, 0))
-        _onto(stack.out, layer, at(work.mixed, 0), asking, normal, x)
+        _onto(stack.out, layer, at(work.mixed, 0), asking, normal, x, short)
         _norm(x, asking, wide, width, normal)
-        _linear(stack.up, layer, 0, inner, normal, asking, hidden)
+        _linear(stack.up, layer, 0, inner, normal, asking, hidden, short)
         for t in range(0, asking, FOUR):
             gelu(at(hidden, t * inner), inner, erf)
-        _onto(stack.down, layer, hidden, asking, normal, x)
+        _onto(stack.down, layer, hidden, asking, normal, x, short)
     _norm(at(work.x, n_keys * wide), n_tokens - n_keys, wide, width, at(work.normed, n_keys * wide))
     for t in range(n_keys, n_tokens):
         for d in range(width):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from kernels.numba_jit import jit
-from kernels.numba_vectors import LANES, LINE, ZERO, Vectors, aligned, at, full
+from kernels.numba_vectors import FLOAT, LANES, LINE, VECTOR, WORDS, ZERO, Vectors, aligned, at, full
 
 # vectors of outputs in a tile of 4, 3, 2 and 1 tokens: each reads weights in a place of its own, which a memory serves
 # sooner than one; as many accumulators as keep both multipliers busy and fit the 16 registers (32 of 512 bits)
@@ -24,10 +25,15 @@ AHEAD = 4096 if LANES == 16 else 0
 
 
 def panels(w: np.ndarray) -> np.ndarray:
-    """Weights (..., N, K) as `product` reads them, (..., N / LANES, K, LANES): column by column of LANES rows."""
+    """Weights (..., N, K) as `product` reads them, (..., N / LANES, K, LANES): column by column of LANES rows.
+
+    Of int8 two columns at once: each pair of rows behind another holds LANES pairs of neighbours.
+    """
     *outer, n, k = w.shape
     out = aligned((*outer, n // LANES, k, LANES), w.dtype)
-    out[...] = np.swapaxes(w.reshape(*outer, n // LANES, LANES, k), -2, -1)
+    together = 2 if w.dtype == np.int8 else 1
+    pieces = w.reshape(*outer, n // LANES, LANES, k // together, together)
+    out[...] = np.swapaxes(pieces, -3, -2).reshape(out.shape)
     return out
 
 
@@ -35,38 +41,48 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
     """A function (w, between, n, x (T, x_stride), x_stride, y (T, y_stride), y_stride, apart) that writes y.
 
     Vector v, the LANES numbers from w[v between + k LANES] on for each k < n, becomes the LANES of y[t, v apart]
-    and on: the sum over k of x[t, k] times it. n is a multiple of LANES.
+    and on: the sum over k of x[t, k] times it. n is a multiple of LANES. Beside int8, x is what `shortened` left.
     """
 
     @intrinsic
     def tile(
         typing: Any, w: Any, between: Any, n: Any, x: Any, x_stride: Any, y: Any, y_stride: Any, apart: Any
     ) -> Any:  # fmt: skip
-        whole = types.int64
-        return types.void(w, whole, whole, x, whole, y, whole, whole), _emit
+        number = types.int64
+        return types.void(w, number, number, x, number, y, number, number), _emit
 
     def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         make, stored = Vectors(context, builder), signature.args[0].dtype
         w, between, n, x, x_stride, y, y_stride, apart = args
-        turns = LINE // (LANES * stored.bitwidth // 8)  # through a line; the one ahead is asked for once
+        whole = stored == types.int8
+        together = 2 if whole else 1
+        turns = LINE // (LANES * together * stored.bitwidth // 8)  # through a line; the one ahead is asked for once
         sources = make.rows(w, between, n_vectors)
         tokens = make.rows(x, x_stride, n_tokens)
 
         def body(k: Any, here: Any, *sums: Any) -> list[Any]:
             grown = list(sums)
             for turn in range(turns):
-                shown = [make.spread(builder.load(builder.gep(one, [make.add(k, turn)]))) for one in tokens]
+                numbers = [builder.gep(one, [make.add(k, turn * together)]) for one in tokens]
+                shown = [make.spread_pair(one) if whole else make.spread(builder.load(one)) for one in numbers]
                 for v in range(n_vectors):
                     pointer = builder.gep(sources[v], [here])
                     if AHEAD and turn == 0:
                         make.fetch(pointer, AHEAD // n_vectors)
-                    weight = make.load(pointer, stored)
+                    weight = make.pairs(pointer) if whole else make.load(pointer, stored)
                     for i, number in enumerate(shown, v * n_tokens):
-                        grown[i] = make.fma(weight, number, grown[i])
-                here = make.add(here, LANES)
+                        grown[i] = (make.dot if whole else make.fma)(weight, number, grown[i])
+                here = make.add(here, LANES * together)
             return [here, *grown]
 
-        _, *sums = make.loop(n, turns, [ZERO, *[full(0.0)] * (n_vectors * n_tokens)], body)
+        nothing = ir.Constant(WORDS, [0] * LANES) if whole else full(0.0)
+        _, *sums = make.loop(n, turns * together, [ZERO, *[nothing] * (n_vectors * n_tokens)], body)
+        if whole:
+            steps = [builder.load(builder.bitcast(builder.gep(one, [n]), FLOAT.as_pointer())) for one in tokens]
+            sums = [
+                builder.fmul(builder.sitofp(one, VECTOR), make.spread(steps[i % n_tokens]))
+                for i, one in enumerate(sums)
+            ]  # fmt: skip
         targets = [column for row in make.rows(y, y_stride, n_tokens) for column in make.rows(row, apart, n_vectors)]
         for i, target in enumerate(targets):
             t, v = divmod(i, n_vectors)
@@ -85,7 +101,8 @@ def product(w, n, n_vectors, x, x_stride, n_tokens, y, y_stride):
     """y[t, v LANES + i] = sum over k < n of x[t, k] w[v, k, i], for v < n_vectors and i < LANES.
 
     w: pointer to `panels` (n_vectors, n, LANES) of float32, int8, or uint16 (bfloat16's bits); x, y: to float32, of
-    rows x_stride and y_stride numbers apart. n is a multiple of LANES.
+    rows x_stride and y_stride numbers apart, but beside int8 x and x_stride are what `fitted` says. n is a multiple
+    of LANES.
     """
     panel = n * LANES
     while n_tokens > 0:

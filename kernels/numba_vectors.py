@@ -21,18 +21,25 @@ from numba.extending import intrinsic
 from kernels.numba_jit import settings
 
 
-def _has_512_bits() -> bool:
-    """Whether Numba, as its environment has it, compiles for a processor with vectors of 512 bits."""
+def _features() -> list[str]:
+    """What the processor has that Numba, as its environment tells it, compiles for."""
     told = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None: this processor's
-    return "+avx512f" in (get_host_cpu_features() if told is None else told).split(",")
+    return (get_host_cpu_features() if told is None else told).split(",")
 
 
-LANES = 16 if _has_512_bits() else 8  # float32 numbers of a register; every inner width is padded to a multiple
+LANES = 16 if "+avx512f" in _features() else 8  # float32 numbers of a register; inner widths are padded to a multiple
+# the instruction of x86 that multiplies pairs of int16 and adds the two products
+_FEATURE, _PAIRS = ("+avx512bw", "llvm.x86.avx512.pmaddw.d.512") if LANES == 16 else ("+avx2", "llvm.x86.avx2.pmadd.wd")
+HAS_PAIRS = _FEATURE in _features()
 FOUR = 4  # rows of tokens that are worked on at once: what one waits for, the others use
 LINE = 64  # bytes of a cache line; weights that lie across lines cost a fifth more
 
-INDEX, WORD, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
-VECTOR, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(WORD, LANES)
+INDEX, WORD, BYTE, FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.FloatType()
+VECTOR, WORDS, SHORTS = (
+    ir.VectorType(FLOAT, LANES),
+    ir.VectorType(WORD, LANES),
+    ir.VectorType(ir.IntType(16), 2 * LANES),
+)
 ZERO = ir.Constant(INDEX, 0)
 
 
@@ -98,15 +105,37 @@ class Vectors:
         return grown
 
     def load(self, pointer: Any, element: Any = types.float32) -> Any:
-        """LANES numbers from a pointer on, as float32: stored so, as int8, or as the upper half of float32."""
+        """LANES numbers from a pointer on, as float32: stored so, or as its upper half."""
         bits = ir.VectorType(self.context.get_data_type(element), LANES)
         value = self.builder.load(self.builder.bitcast(pointer, bits.as_pointer()))
         value.align = element.bitwidth // 8
-        if element == types.int8:
-            return self.builder.sitofp(self.builder.sext(value, WORDS), VECTOR)
         if element == types.uint16:
             return self.builder.bitcast(self.builder.shl(self.builder.zext(value, WORDS), WORDS([16] * LANES)), VECTOR)
         return value
+
+    def pairs(self, pointer: Any) -> Any:
+        """LANES pairs of int8, from a pointer on, as int16."""
+        value = self.builder.load(self.builder.bitcast(pointer, ir.VectorType(BYTE, 2 * LANES).as_pointer()))
+        value.align = 1
+        return self.builder.sext(value, SHORTS)
+
+    def spread_pair(self, pointer: Any) -> Any:
+        """Two int16, from a pointer on, LANES times."""
+        both = self.builder.load(self.builder.bitcast(pointer, WORD.as_pointer()))
+        return self.builder.bitcast(self.spread(both), SHORTS)
+
+    def dot(self, a: Any, b: Any, c: Any) -> Any:
+        """a[2 i] b[2 i] + a[2 i + 1] b[2 i + 1] + c[i], of int16 in int32."""
+        if HAS_PAIRS:
+            kind = ir.FunctionType(WORDS, [SHORTS] * 2)
+            found = cgutils.get_or_insert_function(self.builder.module, kind, _PAIRS)
+            return self.builder.add(self.builder.call(found, [a, b]), c)
+        products = []
+        for first in (0, 1):
+            places = ir.Constant(WORDS, list(range(first, 2 * LANES, 2)))
+            x, y = (self.builder.sext(self.builder.shuffle_vector(one, one, places), WORDS) for one in (a, b))
+            products.append(self.builder.mul(x, y))
+        return self.builder.add(self.builder.add(*products), c)
 
     def store(self, value: Any, pointer: Any) -> None:
         """A vector, from a pointer on."""
@@ -160,7 +189,7 @@ class Vectors:
 
     def fetch(self, pointer: Any, ahead: int) -> None:
         """Ask for what lies so many bytes ahead of a pointer."""
-        byte = ir.IntType(8).as_pointer()
+        byte = BYTE.as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, WORD, WORD, WORD])
         hint = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         there = self.builder.gep(self.builder.bitcast(pointer, byte), [ir.Constant(INDEX, ahead)])
