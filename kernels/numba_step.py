@@ -6,6 +6,7 @@ A step allocates nothing and holds no lock (`nogil`); what it works on is made b
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -41,7 +42,7 @@ def _norm(x, n_tokens, stride, width, out):
         normed(at(x, t * stride), at(out, t * stride), stride, width)
 
 
-def _fitted(w, x, k, n_tokens, short):
+def _fitted(w, x, k, n_tokens, short) -> Any:
     """What `product` takes beside weights w, and its stride: x (T, K) itself, or beside int8 x `shortened`."""
     raise NotImplementedError("compiled code alone has this")
 
