@@ -191,12 +191,12 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
     _, n_sinks, k = layers[0].sink_k.shape
     kp, ring = padded(k), padded(band * slots)
     n = ring + padded(n_sinks)
-    keys = np.zeros((2, len(layers), heads, n, kp), np.float32)
+    both = np.zeros((2, len(layers), heads, n, kp), np.float32)
     for i, layer in enumerate(layers):
-        keys[:, i, :, ring : ring + n_sinks, :k] = layer.sink_k, layer.sink_v
+        both[:, i, :, ring : ring + n_sinks, :k] = layer.sink_k, layer.sink_v
     shown, far = np.zeros(n, np.float32), np.full(n, FAR, np.float32)
     shown[ring : ring + n_sinks], far[ring : ring + n_sinks] = 1.0, 0.0
-    return Cache(panels(keys[0]), panels(keys[1].swapaxes(-2, -1)), shown, far, band, slots, ring)
+    return Cache(panels(both[0]), panels(both[1].swapaxes(-2, -1)), shown, far, band, slots, ring)
 
 
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.numba_vectors import FLOAT, FOUR, INDEX, LANES, WORD, WORDS, Vectors, full
+from kernels.numba_vectors import FLOAT, FOUR, INDEX, LANES, SHORT, WORD, WORDS, Vectors, full
 
 EPS = 1e-5  # of torch's LayerNorm
 ERF_END = 4.0  # beyond, erf is 1 to float32
@@ -243,7 +243,7 @@ def _shortened(typing: Any, x: Any, n: Any, top: Any, out: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         make, (x, n, top, out) = Vectors(context, builder), args
         sources, targets = make.rows(x, n), make.rows(out, make.add(n, 2))
-        zero, most = full(0.0), make.spread(builder.sitofp(top, FLOAT))
+        zero, most = full(0.0), builder.sitofp(top, FLOAT)
 
         def find(k: Any, *found: Any) -> list[Any]:
             values = [make.load(builder.gep(source, [k])) for source in sources]
@@ -254,19 +254,18 @@ def _shortened(typing: Any, x: Any, n: Any, top: Any, out: Any) -> Any:
         def write(k: Any) -> list[Any]:
             for source, scale, target in zip(sources, scales, targets, strict=True):
                 turned = make.fma(make.load(builder.gep(source, [k])), scale, full(ROUND))  # see `_softmax`
-                value = builder.trunc(builder.bitcast(turned, WORDS), ir.VectorType(ir.IntType(16), LANES))
+                value = builder.trunc(builder.bitcast(turned, WORDS), ir.VectorType(SHORT, LANES))
                 place = builder.bitcast(builder.gep(target, [k]), value.type.as_pointer())
                 builder.store(value, place).align = 2
             return []
 
         found = make.loop(n, LANES, [full(TINY)] * FOUR + [zero] * FOUR, find)
-        largest = [make.spread(make.joined(one, make.greater)) for one in found[:FOUR]]
-        scales = [builder.fdiv(most, one) for one in largest]
+        largest = [make.joined(one, make.greater) for one in found[:FOUR]]
+        scales = [builder.fdiv(make.spread(most), make.spread(one)) for one in largest]
         make.loop(n, LANES, [], write)
         for one, poison, target in zip(largest, found[FOUR:], targets, strict=True):
-            step = builder.fdiv(builder.extract_element(one, ir.Constant(WORD, 0)), builder.sitofp(top, FLOAT))
             place = builder.bitcast(builder.gep(target, [n]), FLOAT.as_pointer())
-            builder.store(builder.fadd(step, make.joined(poison, builder.fadd)), place)
+            builder.store(builder.fadd(builder.fdiv(one, most), make.joined(poison, builder.fadd)), place)
         return context.get_dummy_value()
 
     return types.void(x, types.int64, types.int64, out), emit

@@ -20,7 +20,7 @@ from kernels.numba_vectors import FLOAT, LANES, LINE, VECTOR, WORDS, ZERO, Vecto
 # sooner than one; as many accumulators as keep both multipliers busy and fit the 16 registers (32 of 512 bits)
 _V4, _V3, _V2, _V1 = (4, 4, 4, 8) if LANES == 16 else (2, 4, 4, 4)
 # bytes, of all vectors of a tile, that are asked for before they are read: between two steps, 20 ms apart, others have
-# used the cache. With half the lanes the processor's own foresight suffices, and asking costs a tenth
+# used the cache. With half the lanes asking costs a tenth where that cache holds all, and gained nothing sure elsewhere
 AHEAD = 4096 if LANES == 16 else 0
 
 
@@ -41,7 +41,7 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
     """A function (w, between, n, x (T, x_stride), x_stride, y (T, y_stride), y_stride, apart) that writes y.
 
     Vector v, the LANES numbers from w[v between + k LANES] on for each k < n, becomes the LANES of y[t, v apart]
-    and on: the sum over k of x[t, k] times it. n is a multiple of LANES. Beside int8, x is what `shortened` left.
+    and on: the sum over k of x[t, k] times it. n is a multiple of LANES. Beside int8, x is as `product` says.
     """
 
     @intrinsic
@@ -101,8 +101,8 @@ def product(w, n, n_vectors, x, x_stride, n_tokens, y, y_stride):
     """y[t, v LANES + i] = sum over k < n of x[t, k] w[v, k, i], for v < n_vectors and i < LANES.
 
     w: pointer to `panels` (n_vectors, n, LANES) of float32, int8, or uint16 (bfloat16's bits); x, y: to float32, of
-    rows x_stride and y_stride numbers apart, but beside int8 x and x_stride are what `fitted` says. n is a multiple
-    of LANES.
+    rows x_stride and y_stride numbers apart, but beside int8 x is what `numba_rows.shortened` left, of rows n + 2
+    apart. n is a multiple of LANES.
     """
     panel = n * LANES
     while n_tokens > 0:

@@ -20,26 +20,18 @@ from numba.extending import intrinsic
 
 from kernels.numba_jit import settings
 
-
-def _features() -> list[str]:
-    """What the processor has that Numba, as its environment tells it, compiles for."""
-    told = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None: this processor's
-    return (get_host_cpu_features() if told is None else told).split(",")
-
-
-LANES = 16 if "+avx512f" in _features() else 8  # float32 numbers of a register; inner widths are padded to a multiple
+_told = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None: this processor's
+_FEATURES = (get_host_cpu_features() if _told is None else _told).split(",")
+LANES = 16 if "+avx512f" in _FEATURES else 8  # float32 numbers of a register; inner widths are padded to a multiple
 # the instruction of x86 that multiplies pairs of int16 and adds the two products
 _FEATURE, _PAIRS = ("+avx512bw", "llvm.x86.avx512.pmaddw.d.512") if LANES == 16 else ("+avx2", "llvm.x86.avx2.pmadd.wd")
-HAS_PAIRS = _FEATURE in _features()
+HAS_PAIRS = _FEATURE in _FEATURES
 FOUR = 4  # rows of tokens that are worked on at once: what one waits for, the others use
 LINE = 64  # bytes of a cache line; weights that lie across lines cost a fifth more
 
-INDEX, WORD, BYTE, FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.FloatType()
-VECTOR, WORDS, SHORTS = (
-    ir.VectorType(FLOAT, LANES),
-    ir.VectorType(WORD, LANES),
-    ir.VectorType(ir.IntType(16), 2 * LANES),
-)
+INDEX, WORD, SHORT, BYTE, FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8), ir.FloatType()
+VECTOR, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(WORD, LANES)
+SHORTS = ir.VectorType(SHORT, 2 * LANES)
 ZERO = ir.Constant(INDEX, 0)
 
 

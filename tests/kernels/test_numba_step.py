@@ -96,10 +96,11 @@ def test_step_is_the_offline_forward(case: dict[str, int], live: list[int]) -> N
     stack = numba_pack.pack(layers, arrays(norm), heads)
     cache = numba_pack.make_cache(layers, heads, case["band"], case["slots"])
     work = numba_pack.make_work(stack, cache, case["slots"] + queries)
+    parts = numba_pack.Parts(stack, cache, work)
     got = []
     for t, (n, shown) in enumerate(zip(n_keys, tokens, strict=True)):
         work.x[: len(shown), :width] = shown.numpy()
-        kernel.step(numba_pack.Parts(stack, cache, work), n, len(shown), case["start"] + t)
+        kernel.step(parts, n, len(shown), case["start"] + t)
         got.append(work.x[n : len(shown), :width].copy())
 
     # 1e-4 of values of about 1: float32 through up to three layers, norms folded into weights, a polynomial erf;
@@ -314,11 +315,12 @@ def test_a_step_stays_in_its_buffers(half: int, fill: float, precision: numba_pa
         cache = numba_pack.make_cache(layers, 3, 4, slots)
         cache = cache._replace(**{name: moved(getattr(cache, name)) for name in ("k", "v", "shown", "far")})
         work = numba_pack.Work(*(moved(one) for one in numba_pack.make_work(stack, cache, slots + asked)))
+        parts = numba_pack.Parts(stack, cache, work)
         before = [one.copy() for one in beside]
         for position in range(6):
             n_keys = slots - position % 2
             work.x[: n_keys + asked, : stack.width] = rng.standard_normal((n_keys + asked, stack.width))
-            kernel.step(numba_pack.Parts(stack, cache, work), n_keys, n_keys + asked, position)
+            kernel.step(parts, n_keys, n_keys + asked, position)
             assert np.isfinite(work.x[n_keys : n_keys + asked]).all()
         for one, then in zip(beside, before, strict=True):
             np.testing.assert_array_equal(one, then)
@@ -352,10 +354,11 @@ def test_a_step_allocates_nothing() -> None:
     stack = numba_pack.pack(layers, (np.ones(16, np.float32), np.zeros(16, np.float32)), 2)
     cache = numba_pack.make_cache(layers, 2, 5, 1)
     work = numba_pack.make_work(stack, cache, 3)
+    parts = numba_pack.Parts(stack, cache, work)
 
     def run(n_steps: int) -> None:
         for position in range(n_steps):
-            kernel.step(numba_pack.Parts(stack, cache, work), position % 2, 3, position)
+            kernel.step(parts, position % 2, 3, position)
 
     run(1000)
     compiled, grown = len(kernel.step.signatures), []
@@ -400,9 +403,10 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
     for stack in (compact, exact._replace(**parts)):
         cache = numba_pack.make_cache(layers, 2, 5, 1)
         work = numba_pack.make_work(stack, cache, 3)
+        parts = numba_pack.Parts(stack, cache, work)
         for position in range(8):
             work.x[:3] = x + position
-            kernel.step(numba_pack.Parts(stack, cache, work), 1, 3, position)
+            kernel.step(parts, 1, 3, position)
         found.append(work.x[1:3].copy())
     # float32 products in another order; beside int8, tokens rounded to 1 / 65534 of their largest number, four times a
     # layer
