@@ -28,6 +28,15 @@ def test_engines_are_held_to_the_offline_forward_before_they_are_timed() -> None
         assert 0.0 < times["p50"] <= times["p99"] <= times["max"]
 
 
+def test_a_turn_begins_with_calls_that_are_not_timed() -> None:
+    called: list[str] = []
+    rows = [Row(name, {}, partial(called.append, name), n) for name, n in (("a", 8), ("b", 1), ("not here", 0))]
+    kernels.take_turns(rows, 0.01)
+    turns = len(rows[0].took) // 8
+    assert [len(row.took) for row in rows] == [8 * turns, turns, 0]
+    assert called[6:] == (["a"] * (8 // kernels.UNTIMED + 8) + ["b"]) * turns
+
+
 @pytest.mark.parametrize("error", [2e-4, float("nan")])
 def test_what_is_wrong_gets_no_time(error: float) -> None:
     with pytest.raises(WrongError, match="it is wrong, so it is not timed"):
