@@ -74,7 +74,7 @@ def full_forwards(layers: int, quick: bool) -> list[Row]:
     model = FullForward(layers).eval().requires_grad_(False)
     x = torch.randn(1, PAPER["tokens"], PAPER["width"])
     size = {"layers": layers, "width": PAPER["width"], "tokens": PAPER["tokens"]}
-    per_turn = 4 if layers <= 5 else 1
+    per_turn = 2 if layers <= 5 else 1
     expected = model(x)
     onnx = _onnx(model, x, expected)
     faster = {"ONNX Runtime": onnx}

@@ -30,11 +30,11 @@ def test_engines_are_held_to_the_offline_forward_before_they_are_timed() -> None
 
 def test_a_turn_begins_with_calls_that_are_not_timed() -> None:
     called: list[str] = []
-    rows = [Row(name, {}, partial(called.append, name), n) for name, n in (("a", 8), ("b", 1), ("not here", 0))]
+    rows = [Row(name, {}, partial(called.append, name), n) for name, n in (("a", 30), ("b", 2), ("not here", 0))]
     kernels.take_turns(rows, 0.01)
-    turns = len(rows[0].took) // 8
-    assert [len(row.took) for row in rows] == [8 * turns, turns, 0]
-    assert called[6:] == (["a"] * (8 // kernels.UNTIMED + 8) + ["b"]) * turns
+    turns = len(rows[0].took) // 30
+    assert [len(row.took) for row in rows] == [30 * turns, 2 * turns, 0]
+    assert called[6:] == (["a"] * (kernels.UNTIMED + 30) + ["b"] * (2 + 2)) * turns
 
 
 @pytest.mark.parametrize("error", [2e-4, float("nan")])
