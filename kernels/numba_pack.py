@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numba import types
@@ -157,9 +157,13 @@ def pack(
     """Weights for `step`. norm: gain and bias (D,) of the last LayerNorm; base: of the rotary frequencies.
 
     precision: how the weights are stored. int8 has one scale a row, and is multiplied with activations of 16 bits,
-    rounded token by token, in whole numbers; all other sums are float32.
+    rounded token by token, in whole numbers; all other sums are float32. Raises ValueError.
     """
+    if precision not in get_args(Precision):
+        raise ValueError(f"weights cannot be stored as {precision!r}; give one of {', '.join(get_args(Precision))}")
     width = len(norm[0])
+    if width % (2 * heads):
+        raise ValueError(f"a width of {width} is not {heads} heads of an even width, which rotary positions need")
     k, inner = width // heads, layers[0].up[0].shape[0]
     kp, dp, fp = padded(k), padded(width), padded(inner)
     qkv, qkv_bias, out, up, up_bias = [], [], [], [], []

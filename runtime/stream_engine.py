@@ -57,6 +57,7 @@ class StreamEngine:
         model = self.model = checkpoint.model
         specs = model.specs
         self.weights = stream_weights.pack(model, weights)
+        self.units = (len(self.weights.rows),)
         slots = 1 + len(self.observed)
         self.stepper = stream_weights.Stepper(self.weights, model.config.band, slots, len(specs))
         heads = [stream_weights.arrays(model.head(spec.name)) for spec in specs]
@@ -77,7 +78,10 @@ class StreamEngine:
         row = w.clock_row(token.clock)
         code = w.codes[row]
         if token.valid:
-            kernel.ingest(token.counts, w.rows, w.constants[row], x[0])
+            counts = token.counts
+            if counts.dtype != np.uint16 or counts.shape != self.units:  # compiled code does not ask
+                raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {self.units}")
+            kernel.ingest(counts, w.rows, w.constants[row], x[0])
             n_keys = 1 + self.observed.write(token.observed, code, x[1:])
         n_tokens = n_keys + len(w.asked) - 1
         np.add(w.asked[1:], code, out=x[n_keys:n_tokens, : len(code)])

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from kernels import numba_pack, numba_rows, numba_step as kernel
+from kernels import numba_jit, numba_pack, numba_rows, numba_step as kernel
 from kernels.numba_jit import FLAGS
 from kernels.numba_tiles import panels, product
 from kernels.numba_vectors import LANES, at
@@ -423,3 +424,29 @@ def test_all_of_it_with_half_the_lanes() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", __file__]
     done = subprocess.run(command, env=told, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("heads", "precision", "says"),
+    [(1, "int4", "cannot be stored as 'int4'; give one of float32, bfloat16, int8"), (4, "int8", "12 is not 4 heads")],
+)
+def test_what_cannot_be_packed_is_refused(heads: int, precision: numba_pack.Precision, says: str) -> None:
+    layers = kernel_layers(random_blocks(1, 2, 6, 3, 1, seed=0), torch.randn(1, 12))
+    with pytest.raises(ValueError, match=says):
+        numba_pack.pack(layers, arrays(nn.LayerNorm(12)), heads, precision)
+
+
+def test_compiled_code_lies_where_it_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a folder of this state of the sources, never where Numba would look by itself; or nowhere."""
+    (tmp_path / "file").touch()
+    kept = numba_jit._cache_folder([tmp_path / "file", tmp_path / "second"])
+    assert kept is not None
+    assert Path(kept).parent == tmp_path / "second"
+    assert not caplog.records
+
+    monkeypatch.setattr(numba_jit, "CACHE", numba_jit._cache_folder([tmp_path / "file"]))
+    assert numba_jit.CACHE is None
+    assert "set NUMBA_CACHE_DIR" in caplog.text
+    assert numba_jit.jit(lambda x: x + 1)(1) == 2

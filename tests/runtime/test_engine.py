@@ -263,3 +263,10 @@ def test_the_shipped_checkpoint_streams_exactly(decoder: str) -> None:
 
     # 1e-4: as above, over hundreds of units
     np.testing.assert_allclose(in_z(engine, streamed), in_z(engine, offline), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [np.zeros(U + 1, np.uint16), np.zeros(U, np.int64), np.zeros((1, U), np.uint16)])
+def test_counts_of_another_recording_are_refused(tiny_ones: dict[str, Checkpoint], counts: np.ndarray) -> None:
+    """Compiled code would read beyond its rows, and say something plausible."""
+    with pytest.raises(ValueError, match=rf"counts are {counts.dtype} .*this decoder takes uint16 \({U},\)"):
+        StreamEngine(tiny_ones["phase-free"]).step(Token(0, 0, counts, valid=True))
