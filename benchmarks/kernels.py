@@ -116,9 +116,11 @@ def _turns(engine: StreamEngine | TorchStreamEngine, told: list[Token]) -> Call:
 
 @jit
 def _read(memory):
-    total = np.float32(0.0)
-    for i in range(len(memory)):
-        total += memory[i]
+    """The sum of memory (4 N,), read in four places at once: what lies beyond the caches comes a quarter sooner so."""
+    n, total = len(memory) // 4, np.float32(0.0)
+    a, b, c, d = memory[:n], memory[n : 2 * n], memory[2 * n : 3 * n], memory[3 * n : 4 * n]
+    for i in range(n):
+        total += (a[i] + b[i]) + (c[i] + d[i])
     return total
 
 
