@@ -153,15 +153,12 @@ def ingest(size: Size, bins: int = 1000) -> Row:
 
 
 def take_turns(rows: list[Row], seconds: float) -> None:
-    """Warm up, then time every row a little at a time, in turn, until the time is over.
+    """Time every row a little at a time, in turn, until the time is over.
 
     Each turn begins with calls that are not timed, up to as many as are: another contender has filled the processor's
     caches with its own, and it takes a step that reads 12 MB some 20 calls to find its own there (on an AMD EPYC:
     0.97 ms at first, 0.47 at the 7th call, 0.41 at the 16th, 0.38 at the 40th). Cold caches are what `paced` times.
     """
-    for row in rows:
-        for _ in range(3 if row.per_turn else 0):
-            row.call()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for row in rows:

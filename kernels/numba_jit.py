@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -20,9 +21,11 @@ HERE = Path(__file__).parent
 
 def _bases() -> list[Path]:
     """Folders that may hold compiled steps, the first that can be written: what Numba is told, here, the user's."""
-    told = [Path(settings.CACHE_DIR)] if settings.CACHE_DIR else []
-    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [*told, HERE / "__pycache__", of_user / "neds-rt"]
+    bases = [Path(settings.CACHE_DIR)] if settings.CACHE_DIR else []
+    bases.append(HERE / "__pycache__")
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        bases.append(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neds-rt")
+    return bases
 
 
 def _cache_folder(bases: Sequence[Path]) -> str | None:

@@ -57,7 +57,6 @@ class StreamEngine:
         model = self.model = checkpoint.model
         specs = model.specs
         self.weights = stream_weights.pack(model, weights)
-        self.units = (len(self.weights.rows),)
         slots = 1 + len(self.observed)
         self.stepper = stream_weights.Stepper(self.weights, model.config.band, slots, len(specs))
         heads = [stream_weights.arrays(model.head(spec.name)) for spec in specs]
@@ -78,9 +77,9 @@ class StreamEngine:
         row = w.clock_row(token.clock)
         code = w.codes[row]
         if token.valid:
-            counts = token.counts
-            if counts.dtype != np.uint16 or counts.shape != self.units:  # compiled code does not ask
-                raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {self.units}")
+            counts, shape = token.counts, w.rows.shape[:1]
+            if counts.dtype != np.uint16 or counts.shape != shape:  # compiled code does not ask
+                raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {shape}")
             kernel.ingest(counts, w.rows, w.constants[row], x[0])
             n_keys = 1 + self.observed.write(token.observed, code, x[1:])
         n_tokens = n_keys + len(w.asked) - 1

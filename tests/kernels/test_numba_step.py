@@ -390,7 +390,7 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
     layers = kernel_layers(random_blocks(2, 2, 8, 5, 2, seed=0), torch.zeros(2, 16))
     norm = np.ones(16, np.float32), np.zeros(16, np.float32)
     exact, compact = numba_pack.pack(layers, norm, 2), numba_pack.pack(layers, norm, 2, precision)
-    parts = {}
+    rounded = {}
     for name in ("qkv", "out", "up", "down"):
         rows, whole = getattr(compact, name), by_row(getattr(exact, name).weight)
         kept = by_row(rows.weight)
@@ -398,10 +398,10 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
         stored = (stored * rows.scale[..., None]).astype(np.float32)
         largest = np.abs(whole) if precision == "bfloat16" else np.abs(whole).max(2, keepdims=True)
         assert np.all(np.abs(stored - whole) <= bound * largest * 1.0001)
-        parts[name] = numba_pack.Rows(panels(stored), np.ones_like(rows.scale), rows.bias)
+        rounded[name] = numba_pack.Rows(panels(stored), np.ones_like(rows.scale), rows.bias)
     x = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
     found = []
-    for stack in (compact, exact._replace(**parts)):
+    for stack in (compact, exact._replace(**rounded)):
         cache = numba_pack.make_cache(layers, 2, 5, 1)
         work = numba_pack.make_work(stack, cache, 3)
         parts = numba_pack.Parts(stack, cache, work)
