@@ -15,7 +15,7 @@ from numba.experimental import structref
 from numpy.polynomial import chebyshev
 
 from kernels.numba_rows import ERF_END, ERF_TERMS
-from kernels.numba_tiles import panels
+from kernels.numba_tiles import in_parts, panels
 from kernels.numba_vectors import FOUR, LANES, aligned
 
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 class Rows(NamedTuple):
     """A product's weights for all layers: scale w . x + bias, one scale a row."""
 
-    weight: np.ndarray  # N rows of K in `panels`: float32, int8, or uint16, the bits of bfloat16
+    weight: np.ndarray  # N rows of K, `in_parts`: float32, int8, or uint16, the bits of bfloat16
     scale: np.ndarray  # (L, N) float32, 1 where the weights are not int8
     bias: np.ndarray  # (L, N) float32
 
@@ -136,15 +136,15 @@ def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: P
     w, b = np.stack(weight), np.stack(bias)
     ones = np.ones(w.shape[:2], np.float32)
     if precision == "float32":
-        return Rows(panels(w), ones, b)
+        return Rows(in_parts(w), ones, b)
     if not np.isfinite(w).all():  # rounding would make plausible numbers of them
         raise ValueError(f"weights that are not finite cannot be stored as {precision}; leave them float32")
     if precision == "bfloat16":  # to the nearest, ties to even
         bits = w.view(np.uint32)
-        return Rows(panels(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)), ones, b)
+        return Rows(in_parts(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)), ones, b)
     top = np.abs(w).max(2, keepdims=True)
     scale = np.where(top > 0, top / 127.0, 1.0).astype(np.float32)
-    return Rows(panels(np.rint(w / scale).astype(np.int8)), scale[..., 0].copy(), b)
+    return Rows(in_parts(np.rint(w / scale).astype(np.int8)), scale[..., 0].copy(), b)
 
 
 def pack(
@@ -206,7 +206,7 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:
     """Buffers for steps of at most n_tokens tokens."""
     n = cache.v.shape[3]
-    dp, span, inner = len(stack.norm[0]), stack.out.weight.shape[2], stack.up.bias.shape[1]
+    dp, span, inner = len(stack.norm[0]), stack.qkv.bias.shape[1] // 3, stack.up.bias.shape[1]
     half = stack.head_width // 2
 
     def room(columns: int, dtype: type = np.float32) -> np.ndarray:

@@ -64,11 +64,11 @@ def _fitted_to(w, x, k, n_tokens, short):
 @jit
 def _linear(rows, layer, first, n_rows, x, n_tokens, y, short):
     """y[t, r] = scale[r] w[r] . x[t] + bias[r] for n_rows rows r of a layer's weights; x (T, K), y (T, N) pointers."""
-    n, k = rows.bias.shape[1], rows.weight.shape[2]
-    row = layer * n + first
-    w, y = at(rows.weight, row * k), at(y, first)
+    (_, parts, _, columns, _), n = rows.weight.shape, rows.bias.shape[1]
+    k, row = parts * columns, layer * n + first
+    w, y = at(rows.weight, layer * n * k + first * columns), at(y, first)
     x, stride = _fitted(w, x, k, n_tokens, short)
-    product(w, k, n_rows // LANES, x, stride, n_tokens, y, n)
+    product(w, columns * LANES, n * columns, k, n_rows // LANES, x, stride, n_tokens, y, n)
     for t in range(0, n_tokens, FOUR):
         scaled(at(y, t * n), n, n_rows, at(rows.scale, row), at(rows.bias, row))
 
@@ -76,11 +76,11 @@ def _linear(rows, layer, first, n_rows, x, n_tokens, y, short):
 @jit
 def _onto(rows, layer, x, n_tokens, y, residual, short):
     """residual (T, N) += scale w . x + bias of a layer, by way of y (T, N)."""
-    n, k = rows.bias.shape[1], rows.weight.shape[2]
-    row = layer * n
+    (_, parts, _, columns, _), n = rows.weight.shape, rows.bias.shape[1]
+    k, row = parts * columns, layer * n
     w = at(rows.weight, row * k)
     x, stride = _fitted(w, x, k, n_tokens, short)
-    product(w, k, n // LANES, x, stride, n_tokens, y, n)
+    product(w, columns * LANES, n * columns, k, n // LANES, x, stride, n_tokens, y, n)
     for t in range(0, n_tokens, FOUR):
         added(at(y, t * n), n, n, at(rows.scale, row), at(rows.bias, row), at(residual, t * n))
 
@@ -102,17 +102,17 @@ def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
     """mixed (T, H * K') of queries, rotated (T, H * K') for the ring and plain (T, 3 * H * K') for the sinks."""
     heads, n_vectors, n, _ = cache.v.shape[1:]
     kp, ring = n_vectors * LANES, cache.ring
-    span = heads * kp
+    span, wide = heads * kp, kp * LANES
     shown, far = at(cache.shown, 0), at(cache.far, 0)
     for h in range(heads):
         block, column = (layer * heads + h) * kp * n, h * kp
         keys, values = at(cache.k, block), at(cache.v, block)
         sinks, n_sinks = at(keys, ring * kp), (n - ring) // LANES
-        product(keys, kp, ring // LANES, at(turned, column), span, n_tokens, score, n)
-        product(sinks, kp, n_sinks, at(plain, column), 3 * span, n_tokens, at(score, ring), n)
+        product(keys, wide, None, kp, ring // LANES, at(turned, column), span, n_tokens, score, n)
+        product(sinks, wide, None, kp, n_sinks, at(plain, column), 3 * span, n_tokens, at(score, ring), n)
         for t in range(0, n_tokens, FOUR):
             softmax(at(score, t * n), n, shown, far)
-        product(values, n, n_vectors, score, n, n_tokens, at(mixed, column), span)
+        product(values, n * LANES, None, n, n_vectors, score, n, n_tokens, at(mixed, column), span)
 
 
 @jit

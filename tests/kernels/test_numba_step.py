@@ -18,7 +18,7 @@ from torch import nn
 
 from kernels import numba_jit, numba_pack, numba_rows, numba_step as kernel
 from kernels.numba_jit import FLAGS
-from kernels.numba_tiles import panels, product
+from kernels.numba_tiles import in_parts, product
 from kernels.numba_vectors import LANES, at
 from neds_core.attention import attention
 from neds_core.config import ModelConfig
@@ -112,9 +112,11 @@ def test_step_is_the_offline_forward(case: dict[str, int], live: list[int]) -> N
 @compiled
 def times_panels(w, row, n_rows, x, token, n_tokens, column, y, out):
     """y[token + t, out + r] = w[row + r] . x[token + t, column:]; beside int8 what `shortened` made of x."""
-    k = w.shape[1]
+    parts, n_panels, columns, _ = w.shape
+    panel = columns * LANES
     product(
-        at(w, row * k), k, n_rows // LANES, at(x, token * x.shape[1] + column), x.shape[1], n_tokens,
+        at(w, row * columns), panel, n_panels * panel, parts * columns, n_rows // LANES,
+        at(x, token * x.shape[1] + column), x.shape[1], n_tokens,
         at(y, token * y.shape[1] + out), y.shape[1],
     )  # fmt: skip
 
@@ -126,7 +128,7 @@ def shortened(x, top, out):
 
 
 @pytest.mark.parametrize("n_tokens", range(1, 10))
-@pytest.mark.parametrize(("n_rows", "n_in"), [(16, 16), (48, 32), (144, 144), (272, 32)])
+@pytest.mark.parametrize(("n_rows", "n_in"), [(16, 16), (48, 32), (144, 144), (272, 32), (32, LANES), (32, 3 * LANES)])
 @pytest.mark.parametrize("stored", [np.float32, np.uint16])
 def test_product_with_panels(n_tokens: int, n_rows: int, n_in: int, stored: type) -> None:
     """Of any row, column and token, and nothing beside the asked block is touched."""
@@ -137,8 +139,8 @@ def test_product_with_panels(n_tokens: int, n_rows: int, n_in: int, stored: type
     x = rng.standard_normal((n_tokens + 2, n_in + 5)).astype(np.float32)
     y = np.full((n_tokens + 2, n_rows + 3), np.nan, np.float32)
 
-    np.testing.assert_array_equal(by_row(panels(w)), w)
-    times_panels(panels(w), 16, n_rows, x, 1, n_tokens, 5, y, 2)
+    np.testing.assert_array_equal(by_row(in_parts(w)), w)
+    times_panels(in_parts(w), 16, n_rows, x, 1, n_tokens, 5, y, 2)
 
     if stored is np.uint16:
         w = (w.astype(np.uint32) << 16).view(np.float32)
@@ -150,7 +152,8 @@ def test_product_with_panels(n_tokens: int, n_rows: int, n_in: int, stored: type
 
 @pytest.mark.parametrize("n_tokens", range(1, 10))
 @pytest.mark.parametrize(
-    ("n_rows", "n_in", "top"), [(16, 16, 32767), (48, 32, 9), (272, 512, 32767), (32, 1024, 16512)]
+    ("n_rows", "n_in", "top"),
+    [(16, 16, 32767), (48, 32, 9), (272, 512, 32767), (32, 1024, 16512), (32, LANES, 32767), (32, 3 * LANES, 32767)],
 )
 def test_product_of_whole_numbers(n_tokens: int, n_rows: int, n_in: int, top: int) -> None:
     """It is exact, up to the largest numbers that there are."""
@@ -163,8 +166,8 @@ def test_product_of_whole_numbers(n_tokens: int, n_rows: int, n_in: int, top: in
     x[:, n_in:] = np.ones((n_tokens + 2, 1), np.float32).view(np.int16)
     y = np.full((n_tokens + 2, n_rows + 3), np.nan, np.float32)
 
-    np.testing.assert_array_equal(by_row(panels(w)), w)
-    times_panels(panels(w), 16, n_rows, x, 1, n_tokens, 0, y, 2)
+    np.testing.assert_array_equal(by_row(in_parts(w)), w)
+    times_panels(in_parts(w), 16, n_rows, x, 1, n_tokens, 0, y, 2)
 
     expected = x[1:-1, :n_in].astype(np.int64) @ w[16:].T.astype(np.int64)
     np.testing.assert_array_equal(y[1:-1, 2:-1], expected.astype(np.float32))
@@ -377,11 +380,11 @@ def test_a_step_allocates_nothing() -> None:
 
 
 def by_row(w: np.ndarray) -> np.ndarray:
-    """The inverse of `panels`."""
-    *outer, _, k, _ = w.shape
+    """The inverse of `in_parts`."""
+    *outer, parts, _, columns, _ = w.shape
     together = 2 if w.dtype == np.int8 else 1
-    pieces = w.reshape(*outer, -1, k // together, LANES, together)
-    return pieces.swapaxes(-3, -2).reshape(*outer, -1, k)
+    pieces = w.reshape(*outer, parts, -1, columns // together, LANES, together).swapaxes(-3, -2)
+    return np.moveaxis(pieces, -5, -3).reshape(*outer, -1, parts * columns)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 2.0**-8), ("int8", 1.0 / 254.0)])
@@ -398,7 +401,7 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
         stored = (stored * rows.scale[..., None]).astype(np.float32)
         largest = np.abs(whole) if precision == "bfloat16" else np.abs(whole).max(2, keepdims=True)
         assert np.all(np.abs(stored - whole) <= bound * largest * 1.0001)
-        rounded[name] = numba_pack.Rows(panels(stored), np.ones_like(rows.scale), rows.bias)
+        rounded[name] = numba_pack.Rows(in_parts(stored), np.ones_like(rows.scale), rows.bias)
     x = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
     found = []
     for stack in (compact, exact._replace(**rounded)):
