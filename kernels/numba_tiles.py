@@ -1,7 +1,7 @@
 """Products of a few token rows with a tall matrix on one CPU core: each weight is read once for all tokens.
 
 The inner tile is V vectors of outputs times T tokens, V x T accumulators that never leave registers. A lane is an
-output and adds up alone: nothing is summed across lanes, and a sum does not depend on their number.
+output and adds up alone: nothing is summed across lanes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from kernels.numba_vectors import FLOAT, INDEX, LANES, LINE, VECTOR, WORDS, ZERO
 _V4, _V3, _V2, _V1 = (4, 4, 4, 8) if LANES == 16 else (2, 4, 4, 4)
 # bytes, of all vectors of a tile, that are asked for before they are read: between two steps, 20 ms apart, others have
 # used the cache. With half the lanes asking costs a tenth where that cache holds all, and gained nothing sure elsewhere
+# but for keys and values: those of a head end before the processor asks by itself, so each call asks for what the next
+# head reads (4 of the 17 us that a layer's attention takes beyond the last cache)
 AHEAD = 4096 if LANES == 16 else 0
 # in which the columns of float32 and bfloat16 weights lie, read side by side: with two vectors these are four places.
 # Measured with half the lanes alone, in float32: a step of 22 layers, beyond the last cache, takes a tenth to a seventh
