@@ -1,6 +1,7 @@
 """Hold a TTL line high while the decoded wheel speed is above a threshold, and low whenever it is not known."""
 
 import argparse
+import signal
 
 from runtime.client import Subscriber
 
@@ -16,6 +17,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=1.0, help="in the output's unit")
     options = parser.parse_args()
     high = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain kill leaves the line low, too
     with Subscriber(options.address) as link:
         try:
             while not link.ended:

@@ -5,9 +5,12 @@ Messages are valid for a second, and time passes by moving the client's clock, s
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -298,3 +301,20 @@ def test_a_name_that_is_not_a_continuous_output_is_an_error(name: str) -> None:
 def test_a_wrong_address_is_refused_in_one_sentence() -> None:
     with pytest.raises(ValueError, match="tcp://HOST:PORT"):
         Subscriber("nonsense")
+
+
+def test_the_example_leaves_the_line_low_when_it_is_killed(publisher: Publisher) -> None:
+    """SIGTERM is what a rig's scripts send."""
+    example = Path(__file__).parents[2] / "examples" / "closed_loop.py"
+    command = [sys.executable, "-u", example, "--address", publisher.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            publisher.wait(subscriptions=2)
+            publisher.send(decode(5))
+            assert process.stdout is not None
+            assert process.stdout.readline() == "TTL 1  wheel_speed 5.0\n"
+            process.terminate()
+            *_, last = process.stdout
+        finally:
+            process.kill()
+    assert last.startswith("TTL 0  end: ")
