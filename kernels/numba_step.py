@@ -62,13 +62,21 @@ def _fitted_to(w, x, k, n_tokens, short):
 
 
 @jit
-def _linear(rows, layer, first, n_rows, x, n_tokens, y, short):
-    """y[t, r] = scale[r] w[r] . x[t] + bias[r] for n_rows rows r of a layer's weights; x (T, K), y (T, N) pointers."""
+def _times(rows, layer, first, n_rows, x, n_tokens, y, short):
+    """y[t, r] = w[first + r] . x[t] for n_rows rows of a layer's weights; x (T, K), y (T, N) pointers."""
     (_, parts, _, columns, _), n = rows.weight.shape, rows.bias.shape[1]
-    k, row = parts * columns, layer * n + first
-    w, y = at(rows.weight, layer * n * k + first * columns), at(y, first)
+    k = parts * columns
+    w = at(rows.weight, layer * n * k + first * columns)
     x, stride = _fitted(w, x, k, n_tokens, short)
     product(w, columns * LANES, n * columns, k, n_rows // LANES, x, stride, n_tokens, y, n)
+
+
+@jit
+def _linear(rows, layer, first, n_rows, x, n_tokens, y, short):
+    """y[t, r] = scale[r] w[r] . x[t] + bias[r] for n_rows rows r of a layer's weights; x (T, K), y (T, N) pointers."""
+    n, y = rows.bias.shape[1], at(y, first)
+    row = layer * n + first
+    _times(rows, layer, first, n_rows, x, n_tokens, y, short)
     for t in range(0, n_tokens, FOUR):
         scaled(at(y, t * n), n, n_rows, at(rows.scale, row), at(rows.bias, row))
 
@@ -76,11 +84,9 @@ def _linear(rows, layer, first, n_rows, x, n_tokens, y, short):
 @jit
 def _onto(rows, layer, x, n_tokens, y, residual, short):
     """residual (T, N) += scale w . x + bias of a layer, by way of y (T, N)."""
-    (_, parts, _, columns, _), n = rows.weight.shape, rows.bias.shape[1]
-    k, row = parts * columns, layer * n
-    w = at(rows.weight, row * k)
-    x, stride = _fitted(w, x, k, n_tokens, short)
-    product(w, columns * LANES, n * columns, k, n // LANES, x, stride, n_tokens, y, n)
+    n = rows.bias.shape[1]
+    row = layer * n
+    _times(rows, layer, 0, n, x, n_tokens, y, short)
     for t in range(0, n_tokens, FOUR):
         added(at(y, t * n), n, n, at(rows.scale, row), at(rows.bias, row), at(residual, t * n))
 
