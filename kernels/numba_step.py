@@ -64,11 +64,11 @@ def _fitted_to(w, x, k, n_tokens, short):
 @jit
 def _times(rows, layer, first, n_rows, x, n_tokens, y, short):
     """y[t, r] = w[first + r] . x[t] for n_rows rows of a layer's weights; x (T, K), y (T, N) pointers."""
-    (_, parts, _, columns, _), n = rows.weight.shape, rows.bias.shape[1]
-    k = parts * columns
-    w = at(rows.weight, layer * n * k + first * columns)
+    _, parts, panels, columns, width = rows.weight.shape
+    k, panel = parts * columns, columns * width
+    w = at(rows.weight, (layer * parts * panels + first // LANES) * panel)
     x, stride = _fitted(w, x, k, n_tokens, short)
-    product(w, columns * LANES, n * columns, k, n_rows // LANES, x, stride, n_tokens, y, n)
+    product(w, panel, panels * panel, k, n_rows // LANES, x, stride, n_tokens, y, rows.bias.shape[1])
 
 
 @jit

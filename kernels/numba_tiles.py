@@ -44,19 +44,27 @@ def panels(w: np.ndarray) -> np.ndarray:
 
 
 def in_parts(w: np.ndarray) -> np.ndarray:
-    """Weights (..., N, K) as the `panels` of each part of their columns, (..., parts, N / LANES, K / parts, LANES)."""
+    """Weights (..., N, K) as the `panels` of each part of their columns, (..., parts, N / LANES, K / parts, LANES).
+
+    Of int32 below 2^23 in magnitude the three bytes that matter, uint8, so that the last axis is 3 LANES long.
+    """
     *outer, n, k = w.shape
     parts = 1 if w.dtype == np.int8 else PARTS
-    return panels(np.moveaxis(w.reshape(*outer, n, parts, k // parts), -2, -3))
+    found = panels(np.moveaxis(w.reshape(*outer, n, parts, k // parts), -2, -3))
+    if w.dtype != np.int32:
+        return found
+    out = aligned((*found.shape[:-1], 3 * LANES), np.uint8)
+    out.reshape(*found.shape, 3)[...] = found.astype("<i4").view(np.uint8).reshape(*found.shape, 4)[..., :3]
+    return out
 
 
 def _tile(n_tokens: int, n_vectors: int) -> Any:
     """A function (w, between, part, ahead, n, x (T, x_stride), x_stride, y (T, y_stride), y_stride, apart) making y.
 
     Vector v, the LANES numbers from w[v between + p part + k LANES] on for each part p and k < n / parts, becomes the
-    LANES of y[t, v apart] and on: the sum of x[t, p n / parts + k] times it. n is a multiple of LANES. There is one
-    part of int8, beside which x is as `product` says, and where `part` is None: then what lies `ahead` numbers on is
-    asked for.
+    LANES of y[t, v apart] and on: the sum of x[t, p n / parts + k] times it. n is a multiple of LANES. Of uint8 three
+    are a number, and y is 256 times as large. There is one part of int8, beside which x is as `product` says, and where
+    `part` is None: then what lies `ahead` numbers on is asked for.
     """
 
     @intrinsic
@@ -72,8 +80,10 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
         make, stored = Vectors(context, builder), signature.args[0].dtype
         w, between, part, ahead, n, x, x_stride, y, y_stride, apart = args
         whole, one_part = stored == types.int8, signature.args[2] == types.none
-        together = 2 if whole else 1
-        turns = LINE // (LANES * together * stored.bitwidth // 8)  # through a line; the one ahead is asked for once
+        together = 2 if whole else 1  # columns
+        width = 3 * LANES if stored == types.uint8 else LANES * together
+        # through a line; the one ahead is asked for once
+        turns = 4 if stored == types.uint8 else LINE // (width * stored.bitwidth // 8)
         parts = 1 if whole or one_part else PARTS
         columns = builder.udiv(n, ir.Constant(INDEX, parts))
         starts = [w] if parts == 1 else make.rows(w, part, parts)
@@ -81,23 +91,30 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
         tokens = make.rows(x, x_stride, n_tokens)
         shares = list(zip(*(make.rows(token, columns, parts) for token in tokens), strict=True))
 
+        def weight(pointer: Any) -> Any:
+            if whole:
+                return make.pairs(pointer)
+            return make.three_bytes(pointer) if stored == types.uint8 else make.load(pointer, stored)
+
         def body(k: Any, here: Any, *sums: Any) -> list[Any]:
             grown = list(sums)
-            for turn in range(turns):
-                for panels_of, share in zip(sources, shares, strict=True):
-                    numbers = [builder.gep(one, [make.add(k, turn * together)]) for one in share]
-                    shown = [make.spread_pair(one) if whole else make.spread(builder.load(one)) for one in numbers]
-                    for v in range(n_vectors):
-                        pointer = builder.gep(panels_of[v], [here])
-                        if AHEAD and turn == 0:
+            for panels_of, share in zip(sources, shares, strict=True):
+                for turn in range(turns):
+                    pointers = [builder.gep(one, [make.add(here, turn * width)]) for one in panels_of]
+                    if AHEAD and turn == 0:
+                        for pointer in pointers:
                             make.fetch(pointer, AHEAD // n_vectors)
-                        elif one_part and turn == 0:
+                    elif one_part and turn == 0:
+                        for pointer in pointers:
                             make.fetch(builder.gep(pointer, [ahead]), 0)
-                        weight = make.pairs(pointer) if whole else make.load(pointer, stored)
-                        for i, number in enumerate(shown, v * n_tokens):
-                            grown[i] = (make.dot if whole else make.fma)(weight, number, grown[i])
-                here = make.add(here, LANES * together)
-            return [here, *grown]
+                    weights = [weight(pointer) for pointer in pointers]
+                    for t, token in enumerate(share):  # one at a time: with all of them in registers, sums were not
+                        number = builder.gep(token, [make.add(k, turn * together)])
+                        shown = make.spread_pair(number) if whole else make.spread(builder.load(number))
+                        for i, one in enumerate(weights):
+                            place = i * n_tokens + t
+                            grown[place] = (make.dot if whole else make.fma)(one, shown, grown[place])
+            return [make.add(here, turns * width), *grown]
 
         nothing = ir.Constant(WORDS, [0] * LANES) if whole else full(0.0)
         _, *sums = make.loop(columns, turns * together, [ZERO, *[nothing] * (n_vectors * n_tokens)], body)
@@ -124,10 +141,10 @@ _tile_4, _tile_3, _tile_2, _tile_1 = _tile(4, 1), _tile(3, 1), _tile(2, 1), _til
 def product(w, panel, part, n, n_vectors, x, x_stride, n_tokens, y, y_stride):
     """y[t, v LANES + i] = sum over k < n of x[t, k] w[v, k, i], for v < n_vectors and i < LANES.
 
-    w: pointer to n_vectors panels, `panel` numbers apart, of float32, int8, or uint16 (bfloat16's bits): `in_parts`,
-    of which each begins `part` numbers behind the one before, or `panels` of float32, where part is None and as many
-    follow for the next call; x, y: to float32, of rows x_stride and y_stride numbers apart, but beside int8 x is what
-    `numba_rows.shortened` left, of rows n + 2 apart. n is a multiple of LANES.
+    w: pointer to n_vectors panels, `panel` numbers apart, of float32, int8, uint16 (bfloat16's bits) or uint8 (three a
+    number, which counts 256 times): `in_parts`, of which each begins `part` numbers behind the one before, or `panels`
+    of float32, where part is None and as many follow for the next call; x, y: to float32, of rows x_stride and y_stride
+    numbers apart, but beside int8 x is what `numba_rows.shortened` left, of rows n + 2 apart. n is a multiple of LANES.
     """
     ahead = n_vectors * panel
     while n_tokens > 0:

@@ -36,10 +36,10 @@ ZERO = ir.Constant(INDEX, 0)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """Zeros that begin with a cache line."""
+    """Zeros that begin with a cache line, between two lines that may be read."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.zeros(n_bytes + LINE, np.uint8)
-    first = -room.ctypes.data % LINE
+    room = np.zeros(n_bytes + 3 * LINE, np.uint8)
+    first = LINE - room.ctypes.data % LINE
     return room[first : first + n_bytes].view(dtype).reshape(shape)
 
 
@@ -104,6 +104,19 @@ class Vectors:
         if element == types.uint16:
             return self.builder.bitcast(self.builder.shl(self.builder.zext(value, WORDS), WORDS([16] * LANES)), VECTOR)
         return value
+
+    def three_bytes(self, pointer: Any) -> Any:
+        """LANES numbers of three bytes, from a pointer on, times 256, as float32. Reads some bytes to either side."""
+        octets = ir.VectorType(BYTE, 4 * LANES)
+        # of 256 bits half the numbers lie in each half, which then needs no bytes of the other
+        before = 4 if LANES == 8 else 0
+        begin = self.builder.gep(pointer, [ir.Constant(INDEX, -before)])
+        value = self.builder.load(self.builder.bitcast(begin, octets.as_pointer()))
+        value.align = 1
+        zero = 4 * LANES  # the first of the second vector
+        taken = [before + i // 4 * 3 + i % 4 - 1 if i % 4 else zero for i in range(4 * LANES)]
+        moved = self.builder.shuffle_vector(value, octets([0] * (4 * LANES)), ir.VectorType(WORD, 4 * LANES)(taken))
+        return self.builder.sitofp(self.builder.bitcast(moved, WORDS), VECTOR)
 
     def pairs(self, pointer: Any) -> Any:
         """LANES pairs of int8, from a pointer on, as int16."""
