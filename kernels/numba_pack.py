@@ -18,10 +18,11 @@ from kernels.numba_rows import ERF_END, ERF_TERMS
 from kernels.numba_tiles import in_parts, panels
 from kernels.numba_vectors import FOUR, LANES, aligned
 
-# float32 weights as whole numbers in steps of 2^-23 of the row's largest, one to two units in its last place: a
-# product is as near to the exact one, for three quarters of the bytes. With half the lanes a step of 22 layers, beyond
-# the last cache, takes a fifth less and one of 5 as long; 512 bits would convert where they multiply, and stay as before
-THREE_BYTES = LANES == 8
+# bytes of float32 weights beyond which they become whole numbers of three bytes, in steps of 2^-23 of the row's
+# largest, one to two units in its last place: a product is as near to the exact one. A step of 22 layers, beyond the
+# last cache, takes a sixth less; one of 5, within it, took up to a fourteenth more, and stays as it is. So do all with
+# 512 bits, which would convert where they multiply: not measured
+LARGE = 2**24 if LANES == 8 else math.inf
 LEAST_STEP = np.float32(1e-30)  # of rounded weights: far from numbers that are slow and less exact
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
 
@@ -44,7 +45,7 @@ class Layer(NamedTuple):
 class Rows(NamedTuple):
     """A product's weights for all layers: scale w . x + bias, one scale a row."""
 
-    weight: np.ndarray  # N rows of K, `in_parts`: float32, or as THREE_BYTES, int8, or uint16, the bits of bfloat16
+    weight: np.ndarray  # N rows of K, `in_parts`: float32, or LARGE, int8, or uint16, the bits of bfloat16
     scale: np.ndarray  # (L, N) float32, 1 where the weights are float32 or bfloat16
     bias: np.ndarray  # (L, N) float32
 
@@ -136,11 +137,11 @@ def _place(values: np.ndarray, *shape: int) -> np.ndarray:
     return out
 
 
-def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: Precision) -> Rows:
-    """Weights of all layers, rounded to a precision."""
+def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: Precision, large: bool) -> Rows:
+    """Weights of all layers, rounded to a precision; large: float32 in three bytes."""
     w, b = np.stack(weight), np.stack(bias)
     ones = np.ones(w.shape[:2], np.float32)
-    if precision == "float32" and not THREE_BYTES:
+    if precision == "float32" and not large:
         return Rows(in_parts(w), ones, b)
     if precision != "float32" and not np.isfinite(w).all():  # rounding would make plausible numbers of them
         raise ValueError(f"weights that are not finite cannot be stored as {precision}; leave them float32")
@@ -186,11 +187,12 @@ def pack(
         up.append(_place(layer.up[0] * gain, fp, dp))
         up_bias.append(_place(layer.up[1] + layer.up[0] @ shift, fp))
     down = [_place(layer.down[0], dp, fp) for layer in layers]
+    large = sum(w.nbytes for w in (*qkv, *out, *up, *down)) > LARGE
     return Stack(
-        _rows(qkv, qkv_bias, precision),
-        _rows(out, [_place(layer.out[1], dp) for layer in layers], precision),
-        _rows(up, up_bias, precision),
-        _rows(down, [_place(layer.down[1], dp) for layer in layers], precision),
+        _rows(qkv, qkv_bias, precision, large),
+        _rows(out, [_place(layer.out[1], dp) for layer in layers], precision, large),
+        _rows(up, up_bias, precision, large),
+        _rows(down, [_place(layer.down[1], dp) for layer in layers], precision, large),
         np.stack([_place(part, dp) for part in norm]),
         base ** (-np.arange(0, k, 2) / k), _erf_coefficients(),
         heads, k, width,
