@@ -82,7 +82,7 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
         whole, one_part = stored == types.int8, signature.args[2] == types.none
         together = 2 if whole else 1  # columns
         width = 3 * LANES if stored == types.uint8 else LANES * together
-        # through a line; the one ahead is asked for once
+        # through a line, so that the one ahead is asked for once; of three bytes twice as far, which was faster
         turns = 4 if stored == types.uint8 else LINE // (width * stored.bitwidth // 8)
         parts = 1 if whole or one_part else PARTS
         columns = builder.udiv(n, ir.Constant(INDEX, parts))

@@ -36,10 +36,10 @@ ZERO = ir.Constant(INDEX, 0)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """Zeros that begin with a cache line, between two lines that may be read."""
+    """Zeros that begin with a cache line; a line's length before and behind them may be read."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.zeros(n_bytes + 3 * LINE, np.uint8)
-    first = LINE - room.ctypes.data % LINE
+    first = LINE + -room.ctypes.data % LINE
     return room[first : first + n_bytes].view(dtype).reshape(shape)
 
 

@@ -400,8 +400,8 @@ def by_row(w: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n_in", [64, 512])
-def test_float32_weights_are_as_exact_in_three_bytes(n_in: int) -> None:
-    """Each within one unit in the last place of its row's largest, and a product no further from the exact one."""
+def test_float32_weights_in_three_bytes(n_in: int) -> None:
+    """Each within one unit in the last place of its row's largest, and a product about as far from the exact one."""
     rng = np.random.default_rng(n_in)
     w = rng.standard_normal((2, 64, n_in)).astype(np.float32)
     w[0, 1], w[0, 2], w[0, 3] = 0.0, w[0, 2] * np.float32(1e-20), w[0, 3] * np.float32(1e20)
@@ -418,7 +418,7 @@ def test_float32_weights_are_as_exact_in_three_bytes(n_in: int) -> None:
     times_panels(rows.weight[1], 0, 64, x, 0, 16, 0, ours, 0)
     times_panels(in_parts(w[1]), 0, 64, x, 0, 16, 0, plain, 0)
     off, off_plain = (np.sqrt(np.mean(((y - exact) / size) ** 2)) for y in (ours * rows.scale[1], plain))
-    assert off <= 1.5 * off_plain  # the sum's own rounding, not that of the weights
+    assert off <= 1.5 * off_plain  # measured 1.0 to 1.4: the sum's own rounding is the greater part
 
 
 def test_float32_rows_that_are_not_finite_stay_so() -> None:
@@ -442,8 +442,7 @@ def test_compact_weights_are_the_rounded_ones(precision: numba_pack.Precision, b
     exact, compact = numba_pack.pack(layers, norm, 2), numba_pack.pack(layers, norm, 2, precision)
     rounded = {}
     for name in ("qkv", "out", "up", "down"):
-        rows, plain = getattr(compact, name), getattr(exact, name)
-        whole = by_row(plain.weight)
+        rows, whole = getattr(compact, name), by_row(getattr(exact, name).weight)
         kept = by_row(rows.weight)
         stored = (kept.astype(np.uint32) << 16).view(np.float32) if precision == "bfloat16" else kept
         stored = (stored * rows.scale[..., None]).astype(np.float32)
