@@ -20,8 +20,8 @@ from kernels.numba_vectors import FOUR, LANES, aligned
 
 # bytes of float32 weights beyond which they become whole numbers of three bytes, in steps of 2^-23 of the row's
 # largest, one to two units in its last place: the rounding of a product grows by about a tenth. A step of 22 layers,
-# beyond the last cache, takes a sixth less; one of 5, within it, took up to a fourteenth more, and stays as it is. So do
-# all with 512 bits, which would convert where they multiply: not measured
+# beyond the last cache, takes a sixth less; one of 5, within it, took up to a fourteenth more, and stays as it is. So
+# do all with 512 bits, which would convert where they multiply: not measured
 LARGE = 2**24 if LANES == 8 else math.inf
 LEAST_STEP = np.float32(1e-30)  # of rounded weights: far from numbers that are slow and less exact
 FAR = np.float32(-1e30)  # added to the score of a slot without a key
