@@ -21,6 +21,7 @@ from runtime.stream_engine import StreamEngine
 from runtime.token import Token
 
 STEPS = 10_000
+FEW = 10  # objects: the interpreter keeps a little here and there
 BOTH = ("wheel_speed", "choice")
 
 
@@ -37,7 +38,10 @@ def a_cycle(n_units: int, n_outputs: int) -> list[Token]:
 
 
 def kept(engine: Engine | RateEngine, cycle: list[Token], steps: int = STEPS) -> int:
-    """Python objects that the steps leave behind: what a step kept would be there in both rounds."""
+    """Python objects that the steps leave behind in the best of five rounds.
+
+    What a step kept would be there in every round; the interpreter keeps hundreds in the first and tens in some others.
+    """
 
     def run(n_steps: int) -> None:
         for i in range(n_steps):
@@ -48,11 +52,11 @@ def kept(engine: Engine | RateEngine, cycle: list[Token], steps: int = STEPS) ->
             engine.step(cycle[i % len(cycle)])
 
     run(200)
-    grown = []
+    grown: list[int] = []
     gc.collect()
     gc.disable()
     try:
-        for _ in range(2):
+        while len(grown) < 5 and min(grown, default=FEW) >= FEW:
             before = sys.getallocatedblocks()
             run(steps)
             grown.append(sys.getallocatedblocks() - before)
@@ -74,7 +78,7 @@ def test_ten_thousand_steps_compile_nothing_and_keep_nothing(
     with event.install_recorder("numba:compile") as compiled:
         left = kept(engine, a_cycle(12, 2))
 
-    assert left < 10  # the interpreter keeps a little here and there
+    assert left < FEW
     assert len(compiled.buffer) == 0
 
 
@@ -87,7 +91,7 @@ def test_the_linear_decoders_keep_nothing(tiny_checkpoint: Checkpoint, name: Lit
     with event.install_recorder("numba:compile") as compiled:
         left = kept(engine, a_cycle(len(tiny_checkpoint.units), len(tiny_checkpoint.specs)))
 
-    assert left < 10
+    assert left < FEW
     assert len(compiled.buffer) == 0
 
 
@@ -96,7 +100,7 @@ def test_the_window_keeps_nothing() -> None:
     engine = engines.create(random_window(1, 12), "neds")
     engines.warm_up(engine, 12)
 
-    assert kept(engine, a_cycle(12, 4), steps=300) < 10
+    assert kept(engine, a_cycle(12, 4), steps=300) < FEW
 
 
 @pytest.mark.parametrize("name", ["decode", "observed", "rates"])
