@@ -13,6 +13,7 @@ from neds_core import checkpoint as checkpoints, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.session import Session
 from runtime import verifying
+from runtime.stream_engine import StreamEngine
 
 SHIPPED = sorted((Path(__file__).parents[2] / "examples").glob("*/*.safetensors"))
 
@@ -50,17 +51,14 @@ def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("animal", ["ibl-dy016", "rat-linear-track"])
-def test_weights_as_large_models_keep_them_are_as_right(animal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_as_large_models_keep_them_are_as_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """Float32 in three bytes each, which no shipped checkpoint is large enough for, in every engine that has them."""
-    folder = SHIPPED[0].parents[1] / animal
+    folder = SHIPPED[0].parents[1] / "rat-linear-track"
     checkpoint, session = checkpoints.load(folder / "neds.safetensors"), sessions.load(folder / "session.npz")
-    plain = verifying.verify(checkpoint, session)[0]
     monkeypatch.setattr(numba_pack, "LARGE", 0)
+    assert StreamEngine(checkpoint).weights.stack.up.weight.dtype == np.uint8
 
     rows, failed = verifying.verify(checkpoint, session)
 
     assert failed == []
-    in_three = [name for name in rows if rows[name]["max_abs"] != plain[name]["max_abs"]]
-    assert len(in_three) >= 3 or numba_pack.LANES != 8  # decoding, rates, and decoding beside observed behaviour
-    assert all(rows[name]["bound"] == 1e-5 for name in in_three)
+    assert sum(row["bound"] == 1e-5 for row in rows.values()) >= 4  # among them decoding, rates, beside behaviour
