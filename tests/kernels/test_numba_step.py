@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import nn
 from kernels import numba_jit, numba_pack, numba_rows, numba_step as kernel
 from kernels.numba_jit import FLAGS
 from kernels.numba_tiles import in_parts, product
-from kernels.numba_vectors import LANES, at
+from kernels.numba_vectors import LANES, LARGE_PAGE, LINE, aligned, at
 from neds_core.attention import attention
 from neds_core.config import ModelConfig
 from neds_core.model import Block
@@ -474,6 +475,35 @@ def test_all_of_it_with_half_the_lanes() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", __file__]
     done = subprocess.run(command, env=told, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+@pytest.mark.parametrize("n_bytes", [4, LINE, LARGE_PAGE // 2 - 4, LARGE_PAGE // 2, 2 * LARGE_PAGE + 4])
+def test_aligned_zeros_with_a_line_on_either_side(n_bytes: int, dtype: type) -> None:
+    made = aligned((n_bytes // np.dtype(dtype).itemsize,), dtype)
+    room = made
+    while isinstance(room.base, np.ndarray):
+        room = room.base
+    begin = made.ctypes.data - room.ctypes.data
+    assert (made.ctypes.data % LINE, made.nbytes, made.flags.writeable) == (0, n_bytes, True)
+    assert not made.any()
+    assert LINE <= begin <= room.nbytes - n_bytes - LINE
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="this kernel has no large pages to give"
+)
+def test_large_numbers_ask_for_large_pages() -> None:
+    made = aligned((LARGE_PAGE // 4,))
+    assert made.ctypes.data % LARGE_PAGE == LINE  # so that what follows fills them whole
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if first := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(first[1], 16) <= made.ctypes.data < int(first[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            assert "hg" in line.split()
+            return
+    pytest.fail("the numbers lie in no mapping of this process")
 
 
 @pytest.mark.parametrize(
