@@ -116,6 +116,36 @@ class Parts(structref.StructRefProxy):
 structref.define_proxy(Parts, _PartsType, ["stack", "cache", "work"])
 
 
+@structref.register
+class _EndsType(types.StructRef):
+    """How Numba sees `Ends`."""
+
+
+class Ends(structref.StructRefProxy):
+    """What a bin holds as tokens, and what is read behind its step; as `Parts`, arrays handed over as one.
+
+    In: rows (U, D) of the units, and for each of C clock rows a constant (C, D) of the spikes' token and a code (C, D)
+    of every other; asked (Q, D) queries. Out: v of V values is weight[v] (D,) . query[v] (V,) int64 + bias[v], each
+    group (G, 2) int64 a softmax, then scale[v] times it + offset[v]; values (V,) is overwritten. All else float32.
+    """
+
+    rows: np.ndarray
+    constants: np.ndarray
+    codes: np.ndarray
+    asked: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    query: np.ndarray
+    groups: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+    values: np.ndarray
+
+
+_ENDS = ["rows", "constants", "codes", "asked", "weight", "bias", "query", "groups", "scale", "offset", "values"]
+structref.define_proxy(Ends, _EndsType, _ENDS)
+
+
 def padded(n: int) -> int:
     """n, up to the next multiple of LANES."""
     return -(-n // LANES) * LANES

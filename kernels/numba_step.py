@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import overload
 
 from kernels.numba_jit import jit
-from kernels.numba_pack import FAR, Cache, Parts
+from kernels.numba_pack import FAR, Cache, Ends, Parts
 from kernels.numba_rows import added, gelu, normed, rotate, scaled, scatter, shortened, softmax
 from kernels.numba_tiles import product
 from kernels.numba_vectors import FOUR, LANES, at
@@ -206,3 +206,24 @@ def read(x, first, weight, bias, query, groups, out):
             total += out[v]
         for v in range(begin, end):
             out[v] /= total
+
+
+@jit
+def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: int, row: int, position: int) -> None:
+    """One bin from its counts (U,) uint16 to `ends.values`, in one call: what lies between two costs cold caches.
+
+    spikes: whether counts are a token, and a key, of the bin; those of n_seen behaviours lie in work.x, behind its
+    place. row: of the clock.
+    """
+    x, n_keys = parts.work.x, n_seen
+    if spikes:
+        ingest(counts, ends.rows, ends.constants[row], x[0])
+        n_keys += 1
+    n_asked, width = ends.asked.shape
+    for q in range(n_asked):
+        for d in range(width):
+            x[n_keys + q, d] = ends.asked[q, d] + ends.codes[row, d]
+    step(parts, n_keys, n_keys + n_asked, position)
+    read(x, n_keys, ends.weight, ends.bias, ends.query, ends.groups, ends.values)
+    for v in range(len(ends.values)):
+        ends.values[v] = ends.values[v] * ends.scale[v] + ends.offset[v]

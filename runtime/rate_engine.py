@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels import numba_step as kernel
+from kernels import numba_pack
 from runtime import stream_weights
 from runtime.observed import Observed
 from runtime.stream_engine import StreamEngine
@@ -23,12 +23,15 @@ class RateEngine:
         model, every = decoder.model, tuple(spec.name for spec in decoder.checkpoint.specs)
         self.observed = Observed(decoder.checkpoint, every if observed is None else observed)
         self.weights = decoder.weights
-        slots = max(1, len(self.observed))
-        self.stepper = stream_weights.Stepper(self.weights, model.config.band, slots, n_asked=1)
-        self.head = stream_weights.arrays(model.rate_head())
-        self.asker = np.zeros(len(self.head[1]), np.int64)
-        self.groups = np.zeros((0, 2), np.int64)
-        self.rates = np.zeros(len(self.head[1]), np.float32)
+        weight, bias = stream_weights.arrays(model.rate_head())
+        n = len(bias)
+        self.rates, self._no_counts = np.zeros(n, np.float32), np.zeros(n, np.uint16)
+        w = self.weights
+        ends = numba_pack.Ends(
+            w.rows, w.constants, w.codes, w.asked[:1], weight, bias, np.zeros(n, np.int64), np.zeros((0, 2), np.int64),
+            np.ones(n, np.float32), np.zeros(n, np.float32), self.rates,
+        )  # fmt: skip
+        self.stepper = stream_weights.Stepper(w, model.config.band, max(1, len(self.observed)), 1, ends)
 
     def reset(self, position: int = 0) -> None:
         """Start cold at a position."""
@@ -40,10 +43,8 @@ class RateEngine:
 
     def step(self, token: Token) -> np.ndarray:
         """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
-        w, x = self.weights, self.stepper.work.x
-        code = w.codes[w.clock_row(token.clock)]
-        n_keys = self.observed.write(token.observed, code, x) if token.valid else 0
-        np.add(w.asked[0], code, out=x[n_keys, : len(code)])
-        self.stepper.step(n_keys, n_keys + 1)
-        kernel.read(x, n_keys, *self.head, self.asker, self.groups, self.rates)
+        w = self.weights
+        row = w.clock_row(token.clock)
+        n_seen = self.observed.write(token.observed, w.codes[row], self.stepper.work.x) if token.valid else 0
+        self.stepper.step(self._no_counts, False, n_seen, row)
         return np.exp(self.rates, out=self.rates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels import numba_pack, numba_step as kernel
+from kernels import numba_pack
 from neds_core import offline
 from neds_core.checkpoint import Checkpoint
 from neds_core.model import NEDS
@@ -57,14 +57,18 @@ class StreamEngine:
         model = self.model = checkpoint.model
         specs = model.specs
         self.weights = stream_weights.pack(model, weights)
-        slots = 1 + len(self.observed)
-        self.stepper = stream_weights.Stepper(self.weights, model.config.band, slots, len(specs))
         heads = [stream_weights.arrays(model.head(spec.name)) for spec in specs]
-        self.head = np.concatenate([w for w, _ in heads]), np.concatenate([b for _, b in heads])
-        self.asker = np.concatenate([np.full(len(b), m) for m, (_, b) in enumerate(heads)])
         classes = [self.layout.columns[spec.name] for spec in specs if spec.kind == "class"]
-        self.groups = np.array([(c.start, c.stop) for c in classes], np.int64).reshape(-1, 2)
         self.values = np.zeros(self.layout.n_values, np.float32)
+        w, place = self.weights, self.layout
+        ends = numba_pack.Ends(
+            w.rows, w.constants, w.codes, w.asked[1:],
+            np.concatenate([weight for weight, _ in heads]), np.concatenate([bias for _, bias in heads]),
+            np.concatenate([np.full(len(bias), m) for m, (_, bias) in enumerate(heads)]),
+            np.array([(c.start, c.stop) for c in classes], np.int64).reshape(-1, 2),
+            place.scale, place.offset, self.values,
+        )  # fmt: skip
+        self.stepper = stream_weights.Stepper(w, model.config.band, 1 + len(self.observed), len(specs), ends)
 
     def reset(self, position: int = 0) -> None:
         self.stepper.reset(position)
@@ -73,21 +77,13 @@ class StreamEngine:
         self.stepper.skip(n_bins)
 
     def step(self, token: Token) -> np.ndarray:
-        w, x, n_keys = self.weights, self.stepper.work.x, 0
+        w, counts, n_seen = self.weights, token.counts, 0
         row = w.clock_row(token.clock)
-        code = w.codes[row]
         if token.valid:
-            counts, shape = token.counts, w.rows.shape[:1]
-            if counts.dtype != np.uint16 or counts.shape != shape:  # compiled code does not ask
-                raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {shape}")
-            kernel.ingest(counts, w.rows, w.constants[row], x[0])
-            n_keys = 1 + self.observed.write(token.observed, code, x[1:])
-        n_tokens = n_keys + len(w.asked) - 1
-        np.add(w.asked[1:], code, out=x[n_keys:n_tokens, : len(code)])
-        self.stepper.step(n_keys, n_tokens)
-        kernel.read(x, n_keys, *self.head, self.asker, self.groups, self.values)
-        self.values *= self.layout.scale
-        self.values += self.layout.offset
+            n_seen = self.observed.write(token.observed, w.codes[row], self.stepper.work.x[1:])
+        if counts.dtype != np.uint16 or counts.shape != w.rows.shape[:1]:  # compiled code does not ask
+            raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {w.rows.shape[:1]}")
+        self.stepper.step(counts, token.valid, n_seen, row)
         if token.valid:
             self.observed.say(token.observed, self.values)
         return self.values

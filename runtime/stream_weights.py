@@ -85,11 +85,11 @@ def pack(model: NEDS, precision: numba_pack.Precision) -> StreamWeights:
 class Stepper:
     """The kernel's step with a cache and buffers of its own, and the position of the bin to come."""
 
-    def __init__(self, weights: StreamWeights, band: int, slots: int, n_asked: int) -> None:
+    def __init__(self, weights: StreamWeights, band: int, slots: int, n_asked: int, ends: numba_pack.Ends) -> None:
         """slots: keys that a bin may add; n_asked: queries of a bin."""
         self.cache = numba_pack.make_cache(weights.layers, weights.stack.heads, band, slots)
         self.work = numba_pack.make_work(weights.stack, self.cache, slots + n_asked)
-        self._parts = numba_pack.Parts(weights.stack, self.cache, self.work)
+        self._parts, self._ends = numba_pack.Parts(weights.stack, self.cache, self.work), ends
         self.position = 0
 
     def reset(self, position: int) -> None:
@@ -103,7 +103,7 @@ class Stepper:
             kernel.hide(self.cache, position, 0)
         self.position += n_bins
 
-    def step(self, n_keys: int, n_tokens: int) -> None:
-        """One bin, its tokens in `work.x`, keys first; leaves there what is asked, behind the last norm."""
-        kernel.step(self._parts, n_keys, n_tokens, self.position)
+    def step(self, counts: np.ndarray, spikes: bool, n_seen: int, row: int) -> None:
+        """One bin: see `numba_step.decode`."""
+        kernel.decode(self._parts, self._ends, counts, spikes, n_seen, row, self.position)
         self.position += 1

@@ -361,6 +361,42 @@ def test_heads_read_their_own_query() -> None:
     np.testing.assert_allclose(out, [logits[0], *shares], atol=1e-6)
 
 
+@pytest.mark.parametrize("spikes", [True, False])
+@pytest.mark.parametrize("n_seen", [0, 1])
+def test_a_bin_in_one_call_is_its_parts(spikes: bool, n_seen: int) -> None:
+    rng = np.random.default_rng(0)
+    n_units, width, n_asked, row, position = 7, 16, 2, 1, 10**7
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    layers = kernel_layers(random_blocks(2, 2, 8, 5, 2, seed=0), torch.ones(2, width))
+    stack = numba_pack.pack(layers, (numbers(width), numbers(width)), 2)
+    rows, constants, codes, asked = numbers(n_units, width), numbers(3, width), numbers(3, width), numbers(2, width)
+    weight, bias, query, groups = numbers(3, width), numbers(3), np.array([1, 0, 0]), np.array([[1, 3]])
+    scale, offset, counts, seen = numbers(3), numbers(3), rng.poisson(1.0, n_units).astype(np.uint16), numbers(width)
+    found = np.zeros((2, 3), np.float32)
+    for whole in (True, False):
+        cache = numba_pack.make_cache(layers, 2, 5, 2)
+        work = numba_pack.make_work(stack, cache, 2 + n_asked)
+        parts, n_keys = numba_pack.Parts(stack, cache, work), n_seen + spikes
+        work.x[int(spikes) : n_keys] = seen
+        if whole:
+            ends = numba_pack.Ends(
+                rows, constants, codes, asked, weight, bias, query, groups, scale, offset, found[0]
+            )  # fmt: skip
+            kernel.decode(parts, ends, counts, spikes, n_seen, row, position)
+        else:
+            if spikes:
+                kernel.ingest(counts, rows, constants[row], work.x[0])
+            work.x[n_keys : n_keys + n_asked] = asked + codes[row]
+            kernel.step(parts, n_keys, n_keys + n_asked, position)
+            kernel.read(work.x, n_keys, weight, bias, query, groups, found[1])
+            found[1] = found[1] * scale + offset
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-6)  # one rounding fewer, where it is fused
+
+
 def test_a_step_allocates_nothing() -> None:
     """10,000 steps leave no Python object behind and compile nothing."""
     blocks = random_blocks(2, 2, 8, 5, 2, seed=0)
