@@ -122,7 +122,7 @@ class _EndsType(types.StructRef):
 
 
 class Ends(structref.StructRefProxy):
-    """What a bin holds as tokens, and what is read behind its step; as `Parts`, arrays handed over as one.
+    """What a bin holds as tokens, and what is read behind its step; as `Parts`, read by compiled code alone.
 
     In: rows (U, D) of the units, and for each of C clock rows a constant (C, D) of the spikes' token and a code (C, D)
     of every other; asked (Q, D) queries. Out: v of V values is weight[v] (D,) . query[v] (V,) int64 + bias[v], each
@@ -142,8 +142,7 @@ class Ends(structref.StructRefProxy):
     values: np.ndarray
 
 
-_ENDS = ["rows", "constants", "codes", "asked", "weight", "bias", "query", "groups", "scale", "offset", "values"]
-structref.define_proxy(Ends, _EndsType, _ENDS)
+structref.define_proxy(Ends, _EndsType, list(Ends.__annotations__))
 
 
 def padded(n: int) -> int:

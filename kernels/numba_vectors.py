@@ -46,7 +46,7 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     From half a large page on they lie in large pages, where the system has them to give.
     """
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    large = n_bytes >= LARGE_PAGE // 2
+    large = hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= LARGE_PAGE // 2
     edge = LARGE_PAGE if large else LINE
     n_room = (-(-(n_bytes + 2 * LINE) // edge) + 1) * edge  # the last page is a whole one too
     room = np.frombuffer(_large_pages(n_room), np.uint8) if large else np.zeros(n_room, np.uint8)
@@ -54,10 +54,8 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     return room[first : first + n_bytes].view(dtype).reshape(shape)
 
 
-def _large_pages(n_bytes: int) -> Any:
+def _large_pages(n_bytes: int) -> mmap.mmap:
     """Zeros of an own mapping; NumPy asks for large pages only from 4 MiB on, and for those that lie inside."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return bytearray(n_bytes)
     room = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel built without them
         room.madvise(mmap.MADV_HUGEPAGE)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels import numba_pack
 from runtime import stream_weights
 from runtime.observed import Observed
 from runtime.stream_engine import StreamEngine
 from runtime.token import Token
+
+NO_COUNTS = np.zeros(0, np.uint16)  # spikes are never shown
 
 
 class RateEngine:
@@ -23,15 +24,14 @@ class RateEngine:
         model, every = decoder.model, tuple(spec.name for spec in decoder.checkpoint.specs)
         self.observed = Observed(decoder.checkpoint, every if observed is None else observed)
         self.weights = decoder.weights
-        weight, bias = stream_weights.arrays(model.rate_head())
-        n = len(bias)
-        self.rates, self._no_counts = np.zeros(n, np.float32), np.zeros(n, np.uint16)
-        w = self.weights
-        ends = numba_pack.Ends(
-            w.rows, w.constants, w.codes, w.asked[:1], weight, bias, np.zeros(n, np.int64), np.zeros((0, 2), np.int64),
-            np.ones(n, np.float32), np.zeros(n, np.float32), self.rates,
+        head = stream_weights.arrays(model.rate_head())
+        n = len(head[1])
+        self.rates = np.zeros(n, np.float32)
+        self.stepper = stream_weights.Stepper(
+            self.weights, model.config.band, max(1, len(self.observed)), self.weights.asked[:1], head,
+            query=np.zeros(n, np.int64), groups=np.zeros((0, 2), np.int64),
+            scale=np.ones(n, np.float32), offset=np.zeros(n, np.float32), values=self.rates,
         )  # fmt: skip
-        self.stepper = stream_weights.Stepper(w, model.config.band, max(1, len(self.observed)), 1, ends)
 
     def reset(self, position: int = 0) -> None:
         """Start cold at a position."""
@@ -45,6 +45,7 @@ class RateEngine:
         """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
         w = self.weights
         row = w.clock_row(token.clock)
-        n_seen = self.observed.write(token.observed, w.codes[row], self.stepper.work.x) if token.valid else 0
-        self.stepper.step(self._no_counts, False, n_seen, row)
+        code = w.codes[row]  # asks whether there is such a row
+        n_seen = self.observed.write(token.observed, code, self.stepper.work.x) if token.valid else 0
+        self.stepper.step(NO_COUNTS, False, n_seen, row)
         return np.exp(self.rates, out=self.rates)

@@ -60,15 +60,13 @@ class StreamEngine:
         heads = [stream_weights.arrays(model.head(spec.name)) for spec in specs]
         classes = [self.layout.columns[spec.name] for spec in specs if spec.kind == "class"]
         self.values = np.zeros(self.layout.n_values, np.float32)
-        w, place = self.weights, self.layout
-        ends = numba_pack.Ends(
-            w.rows, w.constants, w.codes, w.asked[1:],
-            np.concatenate([weight for weight, _ in heads]), np.concatenate([bias for _, bias in heads]),
-            np.concatenate([np.full(len(bias), m) for m, (_, bias) in enumerate(heads)]),
-            np.array([(c.start, c.stop) for c in classes], np.int64).reshape(-1, 2),
-            place.scale, place.offset, self.values,
+        self.stepper = stream_weights.Stepper(
+            self.weights, model.config.band, 1 + len(self.observed), self.weights.asked[1:],
+            (np.concatenate([weight for weight, _ in heads]), np.concatenate([bias for _, bias in heads])),
+            query=np.concatenate([np.full(len(bias), m) for m, (_, bias) in enumerate(heads)]),
+            groups=np.array([(c.start, c.stop) for c in classes], np.int64).reshape(-1, 2),
+            scale=self.layout.scale, offset=self.layout.offset, values=self.values,
         )  # fmt: skip
-        self.stepper = stream_weights.Stepper(w, model.config.band, 1 + len(self.observed), len(specs), ends)
 
     def reset(self, position: int = 0) -> None:
         self.stepper.reset(position)
@@ -78,11 +76,14 @@ class StreamEngine:
 
     def step(self, token: Token) -> np.ndarray:
         w, counts, n_seen = self.weights, token.counts, 0
-        row = w.clock_row(token.clock)
-        if token.valid:
-            n_seen = self.observed.write(token.observed, w.codes[row], self.stepper.work.x[1:])
         if counts.dtype != np.uint16 or counts.shape != w.rows.shape[:1]:  # compiled code does not ask
             raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {w.rows.shape[:1]}")
+        if not counts.flags.carray:  # another type, for which the step would be compiled anew
+            counts = counts.copy()
+        row = w.clock_row(token.clock)
+        code = w.codes[row]  # asks whether there is such a row
+        if token.valid:
+            n_seen = self.observed.write(token.observed, code, self.stepper.work.x[1:])
         self.stepper.step(counts, token.valid, n_seen, row)
         if token.valid:
             self.observed.say(token.observed, self.values)

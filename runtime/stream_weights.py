@@ -85,11 +85,17 @@ def pack(model: NEDS, precision: numba_pack.Precision) -> StreamWeights:
 class Stepper:
     """The kernel's step with a cache and buffers of its own, and the position of the bin to come."""
 
-    def __init__(self, weights: StreamWeights, band: int, slots: int, n_asked: int, ends: numba_pack.Ends) -> None:
-        """slots: keys that a bin may add; n_asked: queries of a bin."""
+    def __init__(
+        self, weights: StreamWeights, band: int, slots: int, asked: np.ndarray, head: tuple[np.ndarray, np.ndarray],
+        *, query: np.ndarray, groups: np.ndarray, scale: np.ndarray, offset: np.ndarray, values: np.ndarray,
+    ) -> None:  # fmt: skip
+        """slots: keys that a bin may add; head: weight and bias; for the others see `numba_pack.Ends`."""
         self.cache = numba_pack.make_cache(weights.layers, weights.stack.heads, band, slots)
-        self.work = numba_pack.make_work(weights.stack, self.cache, slots + n_asked)
-        self._parts, self._ends = numba_pack.Parts(weights.stack, self.cache, self.work), ends
+        self.work = numba_pack.make_work(weights.stack, self.cache, slots + len(asked))
+        self._parts = numba_pack.Parts(weights.stack, self.cache, self.work)
+        self._ends = numba_pack.Ends(
+            weights.rows, weights.constants, weights.codes, asked, *head, query, groups, scale, offset, values
+        )
         self.position = 0
 
     def reset(self, position: int) -> None:

@@ -375,24 +375,24 @@ def test_a_bin_in_one_call_is_its_parts(spikes: bool, n_seen: int) -> None:
     rows, constants, codes, asked = numbers(n_units, width), numbers(3, width), numbers(3, width), numbers(2, width)
     weight, bias, query, groups = numbers(3, width), numbers(3), np.array([1, 0, 0]), np.array([[1, 3]])
     scale, offset, counts, seen = numbers(3), numbers(3), rng.poisson(1.0, n_units).astype(np.uint16), numbers(width)
-    found = np.zeros((2, 3), np.float32)
-    for whole in (True, False):
+    found = np.zeros((2, 2, 3), np.float32)
+    for values, whole in zip(found, (True, False), strict=True):
         cache = numba_pack.make_cache(layers, 2, 5, 2)
         work = numba_pack.make_work(stack, cache, 2 + n_asked)
-        parts, n_keys = numba_pack.Parts(stack, cache, work), n_seen + spikes
-        work.x[int(spikes) : n_keys] = seen
-        if whole:
-            ends = numba_pack.Ends(
-                rows, constants, codes, asked, weight, bias, query, groups, scale, offset, found[0]
-            )  # fmt: skip
-            kernel.decode(parts, ends, counts, spikes, n_seen, row, position)
-        else:
+        parts, n_keys, told = numba_pack.Parts(stack, cache, work), n_seen + spikes, np.zeros(3, np.float32)
+        ends = numba_pack.Ends(rows, constants, codes, asked, weight, bias, query, groups, scale, offset, told)
+        for i in range(2):  # the second reads what the first has kept
+            work.x[int(spikes) : n_keys] = seen
+            if whole:
+                kernel.decode(parts, ends, counts, spikes, n_seen, row, position + i)
+                values[i] = told
+                continue
             if spikes:
                 kernel.ingest(counts, rows, constants[row], work.x[0])
             work.x[n_keys : n_keys + n_asked] = asked + codes[row]
-            kernel.step(parts, n_keys, n_keys + n_asked, position)
-            kernel.read(work.x, n_keys, weight, bias, query, groups, found[1])
-            found[1] = found[1] * scale + offset
+            kernel.step(parts, n_keys, n_keys + n_asked, position + i)
+            kernel.read(work.x, n_keys, weight, bias, query, groups, told)
+            values[i] = told * scale + offset
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-6)  # one rounding fewer, where it is fused
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from kernels import numba_step as kernel
 from neds_core import checkpoint as checkpoints, offline, session as sessions
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
@@ -18,6 +19,7 @@ from neds_core.model import Batch
 from neds_core.session import Session
 from runtime import engine as engines
 from runtime.engine import ENGINES, BlendEngine, LinearEngine, StreamEngine
+from runtime.rate_engine import RateEngine
 from runtime.token import Token
 
 ROOT = Path(__file__).parents[2]
@@ -266,7 +268,33 @@ def test_the_shipped_checkpoint_streams_exactly(decoder: str) -> None:
 
 
 @pytest.mark.parametrize("counts", [np.zeros(U + 1, np.uint16), np.zeros(U, np.int64), np.zeros((1, U), np.uint16)])
-def test_counts_of_another_recording_are_refused(tiny_ones: dict[str, Checkpoint], counts: np.ndarray) -> None:
+@pytest.mark.parametrize("valid", [True, False])
+def test_counts_of_another_recording_are_refused(
+    tiny_ones: dict[str, Checkpoint], counts: np.ndarray, valid: bool
+) -> None:
     """Compiled code would read beyond its rows, and say something plausible."""
     with pytest.raises(ValueError, match=rf"counts are {counts.dtype} .*this decoder takes uint16 \({U},\)"):
-        StreamEngine(tiny_ones["phase-free"]).step(Token(0, 0, counts, valid=True))
+        StreamEngine(tiny_ones["phase-free"]).step(Token(0, 0, counts, valid=valid))
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_clock_that_cannot_be_is_refused(tiny_ones: dict[str, Checkpoint], valid: bool) -> None:
+    engine = StreamEngine(tiny_ones["phase-free"])
+    for one in (engine, RateEngine(engine)):
+        with pytest.raises(IndexError):
+            one.step(Token(0, 0, np.zeros(U, np.uint16), valid=valid, clock=-99))
+
+
+def test_counts_that_lie_otherwise_compile_nothing(tiny_ones: dict[str, Checkpoint]) -> None:
+    engine = StreamEngine(tiny_ones["phase-free"])
+    counts = np.random.default_rng(0).poisson(1.0, (U, 2)).astype(np.uint16)
+    strided, plain = counts[:, 0], counts[:, 0].copy()
+    frozen = plain.copy()
+    frozen.flags.writeable = False
+    said, compiled = [], None
+    for told in (plain, strided, frozen):
+        engine.reset()
+        said.append(engine.step(Token(0, 0, told, valid=True)).tolist())
+        compiled = compiled or len(kernel.decode.signatures)
+    assert len(kernel.decode.signatures) == compiled
+    assert said[0] == said[1] == said[2]
