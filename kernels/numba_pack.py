@@ -113,7 +113,7 @@ class Parts(structref.StructRefProxy):
     work: Work
 
 
-structref.define_proxy(Parts, _PartsType, ["stack", "cache", "work"])
+structref.define_proxy(Parts, _PartsType, list(Parts.__annotations__))
 
 
 @structref.register

@@ -210,7 +210,7 @@ def read(x, first, weight, bias, query, groups, out):
 
 @jit
 def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: int, row: int, position: int) -> None:
-    """One bin from its counts (U,) uint16 to `ends.values`, in one call: what lies between two costs cold caches.
+    """One bin from its counts (U,) uint16 to `ends.values`, in one call: Python between several finds cold caches.
 
     spikes: whether counts are a token, and a key, of the bin. The tokens of n_seen behaviours, keys too, lie in work.x
     already, from row 1 on, or from 0 without spikes. row: of the clock.
