@@ -14,8 +14,7 @@ COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: s
 
 @numba.njit(cache=True, nogil=True)
 def _scatter(
-    t_ns: np.ndarray,
-    unit: np.ndarray,
+    spikes: np.ndarray,
     counts: np.ndarray,
     newest: np.ndarray,
     tally: np.ndarray,
@@ -27,7 +26,12 @@ def _scatter(
     skipped_from: int,
     skipped_to: int,
 ) -> tuple[int, int]:
-    """Add spikes to open bins. Returns (newest accepted stamp, repeated stamps)."""
+    """Add spikes (n,) `SPIKES` to open bins. Returns (newest accepted stamp, repeated stamps).
+
+    Takes them whole: a field by itself is of one type in chunks of one spike and of another in longer ones, and each
+    would be compiled when it first comes.
+    """
+    t_ns, unit = spikes["t_ns"], spikes["unit"]
     n_open, n_units = counts.shape
     top = NO_TIME
     repeated = 0
@@ -76,8 +80,8 @@ class Binner:
         self.skipped: tuple[int, int] = (0, 0)  # bins [from, to) closed unseen after a stall; their spikes are backlog
         self.watermark_ns: int = NO_TIME
         self.coarse = False
-        none = np.zeros(0, SPIKES)  # compiles for strided fields, before the loop
-        _scatter(none["t_ns"], none["unit"], self.counts, self.newest, self.tally, 0, bin_ns, 0, 0, 0, 0, 0)
+        none = np.zeros(0, SPIKES)  # compiles, before the loop
+        _scatter(none, self.counts, self.newest, self.tally, 0, bin_ns, 0, 0, 0, 0, 0)
 
     def start(self, now_ns: int) -> None:
         """Fix the run's first edge: the multiple of bin_ns at or before now."""
@@ -89,7 +93,7 @@ class Binner:
         if len(spikes) == 0:
             return
         top, repeated = _scatter(
-            spikes["t_ns"], spikes["unit"], self.counts, self.newest, self.tally, self.grid_ns, self.bin_ns,
+            spikes, self.counts, self.newest, self.tally, self.grid_ns, self.bin_ns,
             self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped,
         )  # fmt: skip
         self.watermark_ns = max(self.watermark_ns, top)

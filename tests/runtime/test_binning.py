@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from runtime import binning
 from runtime.binning import COUNTERS, OPEN_BINS, Binner
 from runtime.token import NO_TIME, SPIKES
 
@@ -193,3 +195,16 @@ def test_shared_stamps_are_noticed(n: int, same: int, coarse: bool) -> None:
     binner = started()
     binner.feed(chunk([(NOW - max(0, i - same + 1), 0) for i in range(n)][::-1]), NOW)
     assert (binner.take_coarse(), binner.take_coarse()) == (coarse, False)
+
+
+def test_no_chunk_is_compiled_for_behind_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of a second without a decoded value, in the run that first meets chunks of another type."""
+    fresh = numba.njit(binning._scatter.py_func)
+    monkeypatch.setattr(binning, "_scatter", fresh)
+    binner = started()
+    compiled = len(fresh.signatures)
+    spikes = chunk([(NOW, i % U) for i in range(8)])
+    for begin, end in ((0, 8), (0, 1), (1, 2), (2, 3), (3, 5), (7, 7)):
+        binner.feed(spikes[begin:end], NOW)
+    assert compiled == len(fresh.signatures) == 1
+    assert binner.counters()["binned"] == 13
