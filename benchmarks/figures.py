@@ -13,11 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neds_core import checkpoint as checkpoints, encoding_scores, session as sessions
-from neds_core.evaluation import HeldOut
-from neds_core.session import BehaviourSpec
-from runtime import replayed
-from runtime.layout import layout
+from neds_core import checkpoint as checkpoints
+from neds_core.data import session as sessions
+from neds_core.data.session import BehaviourSpec
+from neds_core.scores import bits as encoding_scores
+from neds_core.scores.tasks import HeldOut
+from runtime.engines.layout import layout
+from runtime.live import offline as replayed
 
 mpl.use("Agg")
 
@@ -148,7 +150,7 @@ def decoding(
     found: dict[str, Any], values: dict[str, np.ndarray], measured: dict[str, np.ndarray], segment: np.ndarray,
     specs: tuple[BehaviourSpec, ...], bin_ns: int, folder: Path,
 ) -> None:  # fmt: skip
-    """What `neds-rt evaluate --task decode` draws. found: `runtime.curves.curves`; values and measured (n,)."""
+    """What `neds-rt evaluate --task decode` draws. found: `runtime.scoring.curves.curves`; values and measured (n,)."""
     folder.mkdir(parents=True, exist_ok=True)
     for spec in specs:
         row = found.get(spec.name)

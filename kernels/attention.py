@@ -97,7 +97,7 @@ def attention(
     refuse(0 <= n_sinks <= n, f"{n_sinks} sinks in a window of {n} tokens; give 0 to {n}")
     if q.device.type == "cpu":
         return reference.attention(q, k, v, position=position, hidden=hidden, band=band, n_sinks=n_sinks, rows=rows)
-    from kernels.triton_gradient import WindowAttention
+    from kernels.gpu.gradient import WindowAttention
 
     with torch.cuda.device(q.device):
         return WindowAttention.apply(q, k, v, position, hidden, band, n_sinks, rows)
@@ -145,7 +145,7 @@ def stream_attention(
     refuse(not asks, "a streaming step has no gradient; call it under torch.no_grad")
     if q.device.type == "cpu":
         return reference.stream_attention(q, k, v, cache, position=position, shown=shown, out=out)
-    from kernels.triton_stream import step_call
+    from kernels.gpu.stream import step_call
 
     with torch.cuda.device(q.device):
         step_call(q, k, v, cache, position=position, shown=shown, out=out).launch()

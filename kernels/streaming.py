@@ -66,7 +66,7 @@ def stream_tokens(
     _no_gradient(counts, seen, *tables)
     if counts.device.type == "cpu":
         return reference.stream_tokens(counts, seen, where, tables, spikes=spikes, shown=shown)
-    from kernels.triton_ends import launch_tokens
+    from kernels.gpu.ends import launch_tokens
 
     with torch.cuda.device(counts.device):
         return launch_tokens(counts, seen, where, tables, spikes=spikes, shown=shown)
@@ -91,7 +91,7 @@ def stream_read(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Te
     _no_gradient(parts, *head)
     if parts.device.type == "cpu":
         return reference.stream_read(parts, head, rates=rates, out=out)
-    from kernels.triton_ends import launch_read
+    from kernels.gpu.ends import launch_read
 
     with torch.cuda.device(parts.device):
         return launch_read(parts, head, rates=rates, out=out)
@@ -127,7 +127,7 @@ def stream_block(
     _no_gradient(parts, *weights)
     if parts.device.type == "cpu":
         return reference.stream_block(parts, weights, cache, position=position, shown=shown)
-    from kernels.triton_block import launch_block
+    from kernels.gpu.block import launch_block
 
     with torch.cuda.device(parts.device):
         return launch_block(parts, weights, cache, position=position, shown=shown)

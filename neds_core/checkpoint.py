@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from neds_core.config import TrainConfig
+from neds_core.data.scalers import Scalers
+from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError
-from neds_core.linear import Bank, Linear
-from neds_core.model import NEDS
-from neds_core.scalers import Scalers
-from neds_core.session import BehaviourSpec, UnitTable
+from neds_core.linear.linear import Bank, Linear
+from neds_core.model.model import NEDS
 
 FORMAT = 1
 

@@ -17,9 +17,9 @@ from msgspec import Struct
 from torch import Tensor
 
 from neds_core.config import ModelConfig
+from neds_core.data.session import BehaviourSpec
 from neds_core.errors import CheckpointError
-from neds_core.model import NEDS
-from neds_core.session import BehaviourSpec
+from neds_core.model.model import NEDS
 
 SPIKES = "spike"
 BLOCK = {

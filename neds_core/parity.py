@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from neds_core import official
+from neds_core.data.session import BehaviourSpec
 from neds_core.errors import DataError
-from neds_core.model import NEDS, Batch
+from neds_core.model.model import NEDS, Batch
 from neds_core.official import SPIKES, Sizes
-from neds_core.session import BehaviourSpec
 
 LIMIT = 1e-5  # float32 sums taken in another order, through every layer
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import settings
 
-from neds_core import baseline, checkpoint, scalers, session as sessions
+from neds_core import checkpoint
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import FitConfig, LinearConfig, ModelConfig, TrainConfig
-from neds_core.linear import Bank
-from neds_core.model import NEDS
-from neds_core.session import BehaviourSpec, Session, UnitTable
+from neds_core.data import scalers, session as sessions
+from neds_core.data.session import BehaviourSpec, Session, UnitTable
+from neds_core.linear import baseline
+from neds_core.linear.linear import Bank
+from neds_core.model.model import NEDS
 
 settings.register_profile("neds-rt", deadline=None)  # a busy machine is not a failure
 settings.load_profile("neds-rt")

@@ -15,7 +15,7 @@ import pytest
 
 import kernels
 from neds_core.errors import ConfigError
-from runtime.ownership import refuse_foreign_packages
+from runtime.cli.ownership import refuse_foreign_packages
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"runtime", "kernels", "neds_core", "calibration", "benchmarks"}

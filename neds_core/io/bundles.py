@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from neds_core.data.session import BehaviourSpec, Session, UnitTable, bin_events
 from neds_core.errors import DataError
-from neds_core.session import BehaviourSpec, Session, UnitTable, bin_events
 
 BIN_NS = 20_000_000
 ZERO_PHASE = "zero-phase low-pass by the source: contains about 50 ms of the future"

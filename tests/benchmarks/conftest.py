@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers.task import ORIGINS, Task
-from neds_core import scalers, session as sessions
+from benchmarks.accuracy.peers.task import ORIGINS, Task
 from neds_core.config import TrainConfig
-from neds_core.session import Session
+from neds_core.data import scalers, session as sessions
+from neds_core.data.session import Session
 
 
 @pytest.fixture(scope="session")

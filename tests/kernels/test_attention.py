@@ -12,9 +12,9 @@ from torch import Tensor
 
 from kernels import attention as door
 from kernels.reference import make_cache, rotate
-from neds_core import attention as offline
 from neds_core.config import ModelConfig
-from neds_core.model import NEDS, Batch
+from neds_core.model import attention as offline
+from neds_core.model.model import NEDS, Batch
 
 # float32 sums of some tens of terms in another order, and angles rounded at another place
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -33,7 +33,7 @@ def window(seed: int, n_bins: int = 9, n_sinks: int = 2, head_width: int = 8) ->
 
 @given(seed=st.integers(0, 2**31), n_bins=st.integers(0, 60), n_sinks=st.integers(1, 3), band=st.integers(1, 70))
 def test_the_band_is_the_models(seed: int, n_bins: int, n_sinks: int, band: int) -> None:
-    """The causal case is `neds_core.attention`, over more rows than one block as well."""
+    """The causal case is `neds_core.model.attention`, over more rows than one block as well."""
     a = window(seed, n_bins, n_sinks) | {"band": band}
 
     torch.testing.assert_close(door.attention(**a), offline.attention(**a), **CLOSE)

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from kernels import ring
 from kernels.ring import Ring
-from neds_core.attention import attention, rotary, rotate
+from neds_core.model.attention import attention, rotary, rotate
 
 HEADS, K, N_SINKS, PER_BIN = 2, 4, 2, 3  # one key token a bin, and two that only ask
 

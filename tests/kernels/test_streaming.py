@@ -10,8 +10,8 @@ import torch
 from kernels import attention as door, streaming
 from kernels.reference import BlockWeights, ReadOut, TokenTables, make_cache
 from neds_core.config import ModelConfig
-from neds_core.model import Block
-from runtime.fused_step import pack_layer
+from neds_core.model.model import Block
+from runtime.engines.cuda_fused import pack_layer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums of some tens of terms in another order
 

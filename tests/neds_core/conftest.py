@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from neds_core import scalers, session as sessions
 from neds_core.config import PretrainConfig, TrainConfig
-from neds_core.session import Session
-from neds_core.sources import Source
+from neds_core.data import scalers, session as sessions
+from neds_core.data.session import Session
+from neds_core.train.sources import Source
 
 SESSIONS = 3
 

@@ -16,10 +16,11 @@ from hypothesis import given, strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from neds_core import checkpoint as checkpoints, offline
+from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
+from neds_core.data.session import Session
 from neds_core.errors import CheckpointError
-from neds_core.session import Session
+from neds_core.model import offline
 
 
 @pytest.fixture(scope="module")

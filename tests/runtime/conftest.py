@@ -12,10 +12,11 @@ import numpy as np
 import pylsl
 import pytest
 
-from neds_core import checkpoint as checkpoints, session as sessions
+from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.session import Session, UnitTable
-from runtime import lsl
+from neds_core.data import session as sessions
+from neds_core.data.session import Session, UnitTable
+from runtime.io import lsl
 
 
 @pytest.fixture(scope="session")

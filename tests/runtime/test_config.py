@@ -9,7 +9,7 @@ import pytest
 
 from neds_core.errors import ConfigError
 from runtime import config
-from runtime.locate import demo
+from runtime.cli.demo import demo
 
 MINIMAL = 'rig = "a"\ncheckpoint = "c.safetensors"\n[input]\nspikes = "s"\n'
 

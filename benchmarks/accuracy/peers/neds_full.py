@@ -1,0 +1,66 @@
+"""NEDS of full attention, read offline: every bin from the whole trial, its place in the trial known."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec.structs import replace as but
+
+from benchmarks.accuracy.peers.neds import QUICK_BATCH, QUICK_STEPS
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, standard
+from benchmarks.studies.trunks import DECODING
+from neds_core.config import MaskConfig, TrainConfig
+from neds_core.data.session import Session
+from neds_core.model.model import NEDS
+from neds_core.train import loop as train
+
+QUICK = {"steps": QUICK_STEPS, "batch": QUICK_BATCH}
+FIT = {"steps": 300, "batch": 16}
+KINDS: tuple[Setting, ...] = ({}, {"unit_dropout": 0.7}, {"unit_dropout": 0.7, "layers": 3})
+SETTINGS: tuple[Setting, ...] = tuple({"model": model, "fit": FIT} for model in KINDS)
+
+
+def recipe(task: Task, masks: MaskConfig | None, setting: Setting) -> TrainConfig:
+    """The recording's own training with full attention and a setting's "model" and "fit"; masks None: its own."""
+    longest = int(np.diff(task.session.segments).max())
+    model = but(task.config.model, attention="full", window_bins=longest, clock_bins=0, **setting["model"])
+    fit = but(task.config.fit, **setting["fit"])
+    return but(task.config, masks=masks or task.config.masks, model=model, fit=fit)
+
+
+def decoder(task: Task, model: NEDS) -> Predict:
+    """Values (n, V) in units, every segment read whole."""
+    mean, sd = standard(task)
+
+    def predict(session: Session) -> np.ndarray:
+        found = train.decode(model, session)
+        return np.stack([found[s.name] for s in task.specs], axis=1).astype(np.float64) * sd + mean
+
+    return predict
+
+
+def full_peer(name: str, masks: MaskConfig | None) -> Peer:
+    """Full attention trained with these masks; of `SETTINGS`, and their length, the best on rolling origins."""
+
+    def search(task: Task) -> tuple[Setting, str]:
+        if task.quick:
+            return {"model": {}, "fit": QUICK, "stop": QUICK_STEPS}, "nothing (quick)"
+        best: Setting = {"origins_skill": -np.inf}
+        for setting in SETTINGS:
+            config = recipe(task, masks, setting)
+            fits = [train.fit(config, before, after, task.scale, 0) for before, after in task.folds]
+            skill = float(np.mean([f.best_skill for f in fits]))
+            if skill > best["origins_skill"]:
+                stop = round(np.mean([f.best_step for f in fits]))
+                best = {**setting, "stop": max(1, stop), "origins_skill": skill}
+        return best, f"{len(SETTINGS)} settings on rolling origins"
+
+    def fit(task: Task, setting: Setting, seed: int) -> Fitted:
+        config = recipe(task, masks, setting)
+        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        return Fitted(decoder(task, model), sum(p.numel() for p in model.parameters()))
+
+    return Peer(name, search, fit, "time, future", 3)
+
+
+UNIMODAL = full_peer("NEDS full, acausal, decoding only", DECODING)
+MULTI = full_peer("NEDS full, acausal", None)

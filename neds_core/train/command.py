@@ -1,0 +1,60 @@
+"""The command that trains: one recording or many, in one process or in all that `torchrun` started."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from torch import Tensor
+
+from neds_core import config as configs
+from neds_core.errors import ConfigError, NedsError
+from neds_core.train import many as pretrain, single as release
+from neds_core.train.log import Lines, Show
+
+
+class Kind(Struct, frozen=True):
+    """The keys that say what a configuration is of; the others are read later."""
+
+    recording: Any = None
+    recordings: Any = None
+
+
+def run(
+    path: Path, out: Path | None, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
+) -> None:
+    """Train what a TOML file says (see `release.run` and `pretrain.run`); `out`: default beside the file.
+
+    attend: what attends where the file asks for a GPU; None = torch.
+    seeds: of a training of one recording, none = 0; many recordings have theirs in the file.
+    """
+    kind = configs.load(path, Kind)
+    if (kind.recording is None) == (kind.recordings is None):
+        raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
+    out = out or path.with_suffix(".safetensors")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: its folder does not exist; make it first")
+    if kind.recording is not None:
+        release.run(path, out, seeds or [0], show, attend)
+    elif seeds:
+        raise ConfigError(f"--seed is for one recording; for many, set seed in {path}")
+    else:
+        pretrain.run(path, out, show, attend)
+
+
+def main() -> None:
+    """`python -m neds_core.train CONFIG.toml`; exit 2 and one sentence for a user's error."""
+    parser = argparse.ArgumentParser(prog="python -m neds_core.train", description="train NEDS; also under torchrun")
+    parser.add_argument("config", type=Path, help="CONFIG.toml (neds_core.config.TrainConfig or PretrainConfig)")
+    parser.add_argument("--out", type=Path, help="checkpoint to write; default: beside the config")
+    parser.add_argument("--seed", type=int, action="append", default=[], help="training seed; repeat for several")
+    given = parser.parse_args()
+    try:
+        run(given.config, given.out, given.seed, Lines())
+    except NedsError as error:
+        print(f"neds_core.train: {error}", file=sys.stderr)
+        sys.exit(2)

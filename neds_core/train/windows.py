@@ -1,0 +1,195 @@
+"""Training windows: random cold starts for a phase-free model, segment starts for one that knows the time in them.
+
+Every draw is keyed by (seed, step, sample): any process can draw any sample of the global batch,
+so the number of processes, the size of a forward pass and a restart change nothing of what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from neds_core.config import FitConfig, MaskConfig, ModelConfig, PretrainConfig, TrainConfig
+from neds_core.data.scalers import Scalers
+from neds_core.data.session import BehaviourSpec, Session
+from neds_core.errors import DataError
+from neds_core.model.model import Batch
+from neds_core.train import masks
+
+MIN_BINS = 8  # a shorter window teaches little but its own cold start
+SAMPLE, SESSION, DROPOUT = range(3)  # what a key is for: the last word of it
+
+
+def keyed(seed: int, step: int, attempt: int, index: int, purpose: int) -> np.random.Generator:
+    """The generator of one draw. The number of words is fixed: numpy pads a short key with zeros."""
+    return np.random.default_rng([seed, step, attempt, index, purpose])
+
+
+def prefix(rng: np.random.Generator, span: tuple[int, int], share: float) -> tuple[int, int]:
+    """With probability `share`, the span up to a random bin: all that a stream knows at that bin."""
+    start, stop = span
+    return (start, int(rng.integers(start + 1, stop + 1))) if rng.random() < share else span
+
+
+class Windows:
+    """Cuts batches out of the segments of one session part; reads no more than the bins it cuts."""
+
+    def __init__(self, session: Session, specs: tuple[BehaviourSpec, ...], scalers: Scalers) -> None:
+        self.session, self.specs, self.scalers = session, specs, scalers
+        self.starts, self.stops = session.segments[:, 0], session.segments[:, 1]
+        self.ends = np.cumsum(self.stops - self.starts)
+
+    @property
+    def n_bins(self) -> int:
+        """Bins inside the segments."""
+        return int(self.ends[-1])
+
+    def span(self, rng: np.random.Generator, window_bins: int, clocked: bool) -> tuple[int, int]:
+        """A segment in proportion to its length, then a random cold start in it.
+
+        A clocked model and one with full attention keep the starts of the segments; a phase-free
+        one must not learn to count bins, so it starts anywhere.
+        """
+        s = int(np.searchsorted(self.ends, rng.integers(self.n_bins), side="right"))
+        start, stop = int(self.starts[s]), int(self.stops[s])
+        last_start = max(0, stop - start - min(MIN_BINS, window_bins))
+        begin = start + (0 if clocked else int(rng.integers(0, last_start + 1)))
+        return begin, min(begin + window_bins, stop)
+
+    def longest(self, model: ModelConfig) -> int:
+        """Bins of the longest segment: full attention sees segments whole, so that every position is trained."""
+        found = int((self.stops - self.starts).max())
+        if found > model.window_bins:
+            raise DataError(
+                f"recording {self.session.name!r} has a segment of {found} bins, longer than the window of full "
+                f"attention ({model.window_bins}); raise model.window_bins, or set attention = 'causal'"
+            )
+        return found
+
+    def clock(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start,) int64: bins since the start of the segment that holds the span."""
+        segment = int(np.searchsorted(self.starts, start, side="right")) - 1
+        return np.arange(start, stop) - self.starts[segment]
+
+    def cut(self, spans: list[tuple[int, int]], clocked: bool) -> tuple[Batch, np.ndarray]:
+        """Batch of spans, padded at the end, and defined (B, T, M): what could be shown or asked."""
+        n_bins = max(stop - start for start, stop in spans)
+        defined = np.zeros((len(spans), n_bins, 1 + len(self.specs)), bool)
+
+        def gather(values: np.ndarray, fill: float, dtype: type) -> np.ndarray:
+            out = np.full((len(spans), n_bins, *values.shape[1:]), fill, dtype)
+            for b, (start, stop) in enumerate(spans):
+                out[b, : stop - start] = values[start:stop]
+            return out
+
+        valid = defined[..., 0] = gather(self.session.valid, 0, np.bool_)
+        traces, classes = {}, {}
+        for m, spec in enumerate(self.specs, start=1):
+            values = self.session.values[spec.name]
+            if spec.kind == "continuous":
+                raw = gather(values, np.nan, np.float32)
+                scaled = (raw - self.scalers.mean[spec.name]) / self.scalers.sd[spec.name]
+                traces[spec.name] = torch.from_numpy(scaled.astype(np.float32))
+                defined[..., m] = np.isfinite(raw) & valid
+            else:
+                labels = gather(values, -1, np.int64)
+                classes[spec.name] = torch.from_numpy(labels)
+                defined[..., m] = (labels >= 0) & valid
+        clock = np.full((len(spans), n_bins), -1)
+        if clocked:
+            for b, (start, stop) in enumerate(spans):
+                clock[b, : stop - start] = self.clock(start, stop)
+        counts = torch.from_numpy(gather(self.session.counts, 0, np.float32))
+        return Batch(counts, torch.from_numpy(valid), traces, classes, torch.from_numpy(clock)), defined
+
+    def constant(self, batch: Batch) -> np.ndarray:
+        """(B, M) bool: classes with a single label in the window's segment."""
+        out = np.zeros((len(batch.valid), 1 + len(self.specs)), bool)
+        for m, spec in enumerate(self.specs, start=1):
+            if spec.kind == "class":
+                label = batch.classes[spec.name].numpy()
+                known = label >= 0
+                top = np.where(known, label, -1).max(1)
+                bottom = np.where(known, label, len(spec.classes)).min(1)
+                out[:, m] = top <= bottom
+        return out
+
+    def sample(
+        self, rngs: Sequence[np.random.Generator], fit: FitConfig, model: ModelConfig, mask: MaskConfig
+    ) -> tuple[Batch, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One sample a generator: batch, hidden (B, T, M), asked (B, T, M), kept units (B, 1, U)."""
+        window_bins = self.longest(model) if model.attention == "full" else fit.window_bins
+        spans = [self.span(rng, window_bins, model.aligned) for rng in rngs]
+        if mask.prefix and model.attention == "full":
+            spans = [prefix(rng, span, mask.prefix) for rng, span in zip(rngs, spans, strict=True)]
+        batch, defined = self.cut(spans, model.clock_bins > 0)
+        hidden, asked = np.ones_like(defined), np.zeros_like(defined)
+        constant = self.constant(batch)
+        for b, (start, stop) in enumerate(spans):
+            rows = slice(stop - start)  # without the padding: what a sample draws may not depend on its neighbours
+            hidden[b, rows], asked[b, rows] = masks.draw(rngs[b], mask, defined[b, rows], constant[b])
+        keep = np.stack([rng.random((1, self.session.counts.shape[1])) for rng in rngs]) >= model.unit_dropout
+        keep = torch.from_numpy(keep.astype(np.float32))
+        return batch, torch.from_numpy(hidden), torch.from_numpy(asked), keep
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Samples of one session that go through the model together (see `Windows.sample`)."""
+
+    session: int
+    batch: Batch
+    hidden: torch.Tensor
+    asked: torch.Tensor
+    keep: torch.Tensor
+
+
+class Sampler:
+    """Draws the global batch of a step: `sessions_per_step` groups of samples, each from one session.
+
+    Sessions are drawn in proportion to their training bins, with replacement. A process of
+    many takes a contiguous slice of the global batch, cut where the session changes and after
+    every `micro_batch` samples.
+    """
+
+    def __init__(self, windows: Sequence[Windows], config: TrainConfig | PretrainConfig, seed: int) -> None:
+        self.windows, self.config, self.seed = windows, config, seed
+        n_bins = np.array([w.n_bins for w in windows], float)
+        self.share = n_bins / n_bins.sum()
+
+    def sessions(self, step: int, attempt: int = 0) -> np.ndarray:
+        """(batch,) int64, non-decreasing: the session of each sample of the global batch."""
+        fit = self.config.fit
+        rng = keyed(self.seed, step, attempt, 0, SESSION)
+        groups = np.sort(rng.choice(len(self.share), size=fit.sessions_per_step, p=self.share))
+        return groups[np.arange(fit.batch) * fit.sessions_per_step // fit.batch]
+
+    def pieces(self, step: int, attempt: int = 0, rank: int = 0, size: int = 1) -> list[Piece]:
+        """This process's slice of the global batch; `attempt` counts batches that asked nothing."""
+        config = self.config
+        session = self.sessions(step, attempt)
+        mine = np.array_split(np.arange(len(session)), size)[rank]
+        pieces = []
+        for s in np.unique(session[mine]):
+            samples = mine[session[mine] == s]
+            most = config.fit.micro_batch or len(samples)
+            for begin in range(0, len(samples), most):
+                rngs = [keyed(self.seed, step, attempt, int(i), SAMPLE) for i in samples[begin : begin + most]]
+                batch, *rest = self.windows[s].sample(rngs, config.fit, config.model, config.masks)
+                pieces.append(Piece(int(s), replace(batch, session=int(s)), *rest))
+        return pieces
+
+
+def onto(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on a device."""
+    return Batch(
+        batch.counts.to(device, non_blocking=True),
+        batch.valid.to(device, non_blocking=True),
+        {name: v.to(device, non_blocking=True) for name, v in batch.traces.items()},
+        {name: v.to(device, non_blocking=True) for name, v in batch.classes.items()},
+        batch.clock.to(device, non_blocking=True),
+        batch.session,
+    )

@@ -1,0 +1,154 @@
+"""`neds-rt evaluate`: a recording's held-out part, decoded by the real pipeline, or predicted another way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+TASKS = ("decode", "encode", "within", "cross")
+
+
+def evaluate(
+    given: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES", help="a Session.npz and one checkpoint for each training seed, in any order"),
+    ],
+    task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode",
+    figures: Annotated[Path | None, typer.Option(help="folder for figures")] = None,
+    record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Score checkpoints on the held-out part over training seeds, with intervals paired by trial.
+
+    decode: behaviour from spikes, streamed, beside ridge and blend. encode: spikes from all
+    behaviours, each, and none. within: held-out units, and the next bin. cross: any from any.
+    """
+    import msgspec
+    import torch
+
+    from neds_core import checkpoint as files
+    from neds_core.data import session as sessions
+    from neds_core.errors import ConfigError
+    from runtime.scoring import report
+
+    if task not in TASKS:
+        raise ConfigError(f"--task {task!r} is not known; choose {', '.join(TASKS[:-1])} or {TASKS[-1]}")
+    if record and task != "decode":
+        raise ConfigError(f"--record: only scores of decoding are written into a checkpoint, not of {task}")
+    for path in given:
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist; check the path")
+    recordings, checkpoints = ([p for p in given if (p.suffix == ".npz") == is_npz] for is_npz in (True, False))
+    if len(recordings) != 1 or not checkpoints:
+        raise ConfigError(
+            f"given {len(recordings)} recordings (.npz) and {len(checkpoints)} checkpoints; give one recording and its "
+            "checkpoints, in any order"
+        )
+    torch.set_num_threads(1)
+    session = sessions.load(recordings[0])
+    made = [files.load(path) for path in checkpoints]
+    result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
+    if task == "decode":
+        rows = _decoded(made, session)
+        result |= _pooled(rows, session, figures)
+        if record:
+            for path, row in zip(checkpoints, rows, strict=True):
+                _look(path, row.scalars())
+    else:
+        result |= _predicted(task, made, session, figures)
+    if json:
+        print(msgspec.json.encode(result).decode())
+    else:
+        print("\n".join(report.pooled_lines(result) if task == "decode" else report.task_lines(result)))
+
+
+def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
+    """One more look at the test part, and what it showed, in a checkpoint's header."""
+    import msgspec
+
+    from neds_core import checkpoint as files
+
+    made = files.load(path)
+    taken = made.header.record
+    new = msgspec.structs.replace(taken, test_looks=taken.test_looks + 1, test_scores=scalars)
+    header = msgspec.structs.replace(made.header, record=new)
+    files.save(files.Checkpoint(header, made.model, made.units, made.scalers, made.linear), path)
+
+
+def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:
+    """Every checkpoint, streamed over the held-out part."""
+    import numpy as np
+
+    from neds_core.data import session as sessions
+    from neds_core.scores import tasks as evaluation
+    from runtime.engines.layout import layout
+    from runtime.live import offline as replayed
+    from runtime.scoring import score as scoring, seeds
+
+    part = sessions.split(session).test
+    rows = []
+    for made in checkpoints:
+        evaluation.refuse_other_units(made, session)
+        log = replayed.stream(made, part, "neds")
+        at = np.flatnonzero(~log.idle[: log.n])
+        found = scoring.all_decoders(made, log, at)
+        truth = replayed.truth(part, log, at)
+        outputs, _ = scoring.score(made, layout(made), log, at, found, truth)
+        exact = scoring.exactness(layout(made), log.values[at], found["neds"], log.valid[at])
+        rows.append(seeds.SeedScores(made, found, truth, log.segment[at], outputs, exact))
+    return rows
+
+
+def _pooled(rows: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
+    """Scores over seeds, and curves of the first checkpoint."""
+    from neds_core.data import session as sessions
+    from runtime.engines.layout import layout
+    from runtime.scoring import curves, seeds
+
+    result = seeds.pool(rows)
+    first = rows[0]
+    result["curves"] = curves.curves(first, sessions.split(session).validation)
+    if folder is not None:
+        from benchmarks import figures
+
+        columns = layout(first.checkpoint).columns
+        values = {name: first.found["neds"][:, column.start] for name, column in columns.items()}
+        specs, bin_ns = layout(first.checkpoint).specs, session.bin_ns
+        figures.decoding(result["curves"], values, first.truth.traces, first.segment, specs, bin_ns, folder)
+    return result
+
+
+def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
+    """Scores of a task that no pipeline streams."""
+    from neds_core.scores import tasks as evaluation
+
+    for made in checkpoints:
+        evaluation.refuse_other_units(made, session)
+    if task == "encode":
+        return _encoded(checkpoints, session, folder)
+    if task == "cross":
+        result = evaluation.cross(checkpoints, evaluation.held_out(session))
+    else:
+        result = evaluation.within(checkpoints, evaluation.held_out(session, evaluation.WITHIN_BINS))
+    if folder is not None:
+        from benchmarks import figures
+
+        figures.predictions(task, result["scores"], folder)
+    return result
+
+
+def _encoded(checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
+    """Scores of spikes predicted from behaviour."""
+    from neds_core.scores import tasks as evaluation
+
+    held = evaluation.held_out(session)
+    rates = evaluation.encode_rates(checkpoints, held)
+    result = evaluation.encode(checkpoints, held, rates)
+    if folder is not None:
+        from benchmarks import figures
+
+        specs = tuple(evaluation.shown_specs(checkpoints[0]))
+        figures.encoding(held, rates["all"][0], result["scores"], specs, folder)
+    return result

@@ -1,0 +1,130 @@
+"""Spikes to tokens of one bin on the LSL clock: integers only, every spike accounted for."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from runtime.core.values import NO_TIME, SPIKES
+
+OPEN_BINS = 128  # bins that can be open at once: catching up after a stall, lateness, and stamps of the near future
+COUNTERS = ("received", "binned", "late", "out_of_range", "quarantined", "dropped_backlog")
+COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: stamps are coarse
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter(
+    spikes: np.ndarray,
+    counts: np.ndarray,
+    newest: np.ndarray,
+    tally: np.ndarray,
+    grid_ns: int,
+    bin_ns: int,
+    open_bin: int,
+    low_ns: int,
+    high_ns: int,
+    skipped_from: int,
+    skipped_to: int,
+) -> tuple[int, int]:
+    """Add spikes (n,) `SPIKES` to open bins. Returns (newest accepted stamp, repeated stamps).
+
+    Takes them whole: a field by itself is of one type in chunks of one spike and of another in longer ones, and each
+    would be compiled when it first comes.
+    """
+    t_ns, unit = spikes["t_ns"], spikes["unit"]
+    n_open, n_units = counts.shape
+    top = NO_TIME
+    repeated = 0
+    for i in range(len(t_ns)):
+        t = t_ns[i]
+        if t < low_ns or t > high_ns:
+            tally[4] += 1
+            continue
+        if t > top:
+            top = t
+        if i > 0 and t == t_ns[i - 1]:
+            repeated += 1
+        if unit[i] < 0 or unit[i] >= n_units:
+            tally[3] += 1
+            continue
+        index = (t - grid_ns) // bin_ns
+        if index >= open_bin + n_open or skipped_from <= index < skipped_to:
+            tally[5] += 1
+        elif index < open_bin:
+            tally[2] += 1
+        else:
+            slot = index % n_open
+            counts[slot, unit[i]] += 1
+            tally[1] += 1
+            if t > newest[slot]:
+                newest[slot] = t
+    tally[0] += len(t_ns)
+    return top, repeated
+
+
+class Binner:
+    """Open bins as a ring. Bin k covers [grid + k * bin, grid + (k + 1) * bin), no epsilon.
+
+    Conservation, always: received = binned + late + out_of_range + quarantined + dropped_backlog.
+    """
+
+    def __init__(self, n_units: int, bin_ns: int, *, max_age_ns: int, future_ns: int) -> None:
+        """Stamps older than max_age_ns or further ahead than future_ns of arrival are quarantined."""
+        self.bin_ns, self.n_units = bin_ns, n_units
+        self.max_age_ns, self.future_ns = max_age_ns, future_ns
+        self.counts = np.zeros((OPEN_BINS, n_units), np.uint16)
+        self.newest = np.full(OPEN_BINS, NO_TIME, np.int64)
+        self.tally = np.zeros(len(COUNTERS), np.int64)
+        self.grid_ns = 0
+        self.open_bin = 0
+        self.skipped: tuple[int, int] = (0, 0)  # bins [from, to) closed unseen after a stall; their spikes are backlog
+        self.watermark_ns: int = NO_TIME
+        self.coarse = False
+        none = np.zeros(0, SPIKES)  # compiles, before the loop
+        _scatter(none, self.counts, self.newest, self.tally, 0, bin_ns, 0, 0, 0, 0, 0)
+
+    def start(self, now_ns: int) -> None:
+        """Fix the run's first edge: the multiple of bin_ns at or before now."""
+        self.grid_ns = now_ns // self.bin_ns * self.bin_ns
+        self.open_bin = 0
+
+    def feed(self, spikes: np.ndarray, now_ns: int) -> None:
+        """Bin spikes (n,) `SPIKES` that arrived at now_ns."""
+        if len(spikes) == 0:
+            return
+        top, repeated = _scatter(
+            spikes, self.counts, self.newest, self.tally, self.grid_ns, self.bin_ns,
+            self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped,
+        )  # fmt: skip
+        self.watermark_ns = max(self.watermark_ns, top)
+        if len(spikes) >= 16 and repeated > COARSE_SHARE * len(spikes):
+            self.coarse = True
+
+    def alive(self, t_ns: int, now_ns: int) -> None:
+        """A keep-alive: the stream has delivered everything before t_ns."""
+        if now_ns - self.max_age_ns <= t_ns <= now_ns + self.future_ns:
+            self.watermark_ns = max(self.watermark_ns, t_ns)
+
+    @property
+    def edge_ns(self) -> int:
+        """Right edge of the oldest open bin."""
+        return self.grid_ns + (self.open_bin + 1) * self.bin_ns
+
+    def close(self, out: np.ndarray) -> int:
+        """Close the oldest open bin: its counts go to out (U,) uint16; returns its newest stamp."""
+        slot = self.open_bin % OPEN_BINS
+        out[:] = self.counts[slot]
+        newest = int(self.newest[slot])
+        self.counts[slot] = 0
+        self.newest[slot] = NO_TIME
+        self.open_bin += 1
+        return newest
+
+    def take_coarse(self) -> bool:
+        """Whether stamps were coarse since the last call."""
+        coarse, self.coarse = self.coarse, False
+        return coarse
+
+    def counters(self) -> dict[str, int]:
+        """The terms of the conservation law."""
+        return dict(zip(COUNTERS, (int(n) for n in self.tally), strict=True))

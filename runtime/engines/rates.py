@@ -1,0 +1,51 @@
+"""The encoding direction, one bin at a time: measured behaviour in, the rates expected of the units out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.core.values import Token
+from runtime.engines import stream_weights
+from runtime.engines.observed import Observed
+from runtime.engines.stream import StreamEngine
+
+NO_COUNTS = np.zeros(0, np.uint16)  # spikes are never shown
+
+
+class RateEngine:
+    """One cached token for each observed behaviour and one query for the spikes; no spike is seen.
+
+    Over the packed weights of a `StreamEngine`, with a cache of its own. Twin: `directions.encode`.
+    """
+
+    def __init__(self, decoder: StreamEngine, observed: tuple[str, ...] | None = None) -> None:
+        """observed: behaviours that a token may show; None = all of the model's."""
+        self.name = decoder.name.replace("stream", "rates", 1)
+        model, every = decoder.model, tuple(spec.name for spec in decoder.checkpoint.specs)
+        self.observed = Observed(decoder.checkpoint, every if observed is None else observed)
+        self.weights = decoder.weights
+        head = stream_weights.arrays(model.rate_head())
+        n = len(head[1])
+        self.rates = np.zeros(n, np.float32)
+        self.stepper = stream_weights.Stepper(
+            self.weights, model.config.band, max(1, len(self.observed)), self.weights.asked[:1], head,
+            query=np.zeros(n, np.int64), groups=np.zeros((0, 2), np.int64),
+            scale=np.ones(n, np.float32), offset=np.zeros(n, np.float32), values=self.rates,
+        )  # fmt: skip
+
+    def reset(self, position: int = 0) -> None:
+        """Start cold at a position."""
+        self.stepper.reset(position)
+
+    def skip(self, n_bins: int) -> None:
+        """Bins that were never seen."""
+        self.stepper.skip(n_bins)
+
+    def step(self, token: Token) -> np.ndarray:
+        """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
+        w = self.weights
+        row = w.clock_row(token.clock)
+        code = w.codes[row]  # asks whether there is such a row
+        n_seen = self.observed.write(token.observed, code, self.stepper.work.x) if token.valid else 0
+        self.stepper.step(NO_COUNTS, False, n_seen, row)
+        return np.exp(self.rates, out=self.rates)

@@ -1,0 +1,115 @@
+"""What the stream engines share: a causal checkpoint packed once, and the step over a cache of each engine's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from kernels.cpu import pack as numba_pack, step as kernel
+from neds_core.model.attention import attention
+from neds_core.model.embed import UnitTokenizer
+from neds_core.model.model import NEDS, Block
+
+
+def arrays(module: nn.Linear | nn.LayerNorm) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias, the same memory."""
+    return module.weight.detach().numpy(), module.bias.detach().numpy()
+
+
+def sinks(model: NEDS) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values (H, S, K) of the sinks in every layer: constants, because sinks see only sinks."""
+    with torch.inference_mode():
+        x = model.sinks(0)[None]
+        none = torch.zeros((1, x.shape[1]), dtype=torch.bool)
+        position = torch.zeros(x.shape[1], dtype=torch.int64)
+        found = []
+        for block in model.layers:
+            _, k, v = block.heads_of(x)
+            found.append((k[0].contiguous(), v[0].contiguous()))
+            x = block(x, position, none, model.n_sinks, attention)
+    return found
+
+
+def spike_rows(model: NEDS) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (U, D) and constant (D,): a bin's spike token is constant + sum of sqrt(count) row."""
+    with torch.inference_mode():
+        tokenizer = cast(UnitTokenizer, model.tokenizer())  # the stitcher is for full attention alone
+        rows = tokenizer.rows * tokenizer.gain[:, None]
+        return rows, tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows + model.modality[0]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWeights:
+    """Packed layers, and the tokens that enter them.
+
+    rows (U, D) and constants (C, D): a spike token is constants[c] + sum of sqrt(count) row at clock
+    row c, whose code is codes[c] (C, D). asked (1 + M, D): the query of each modality, without its code.
+    """
+
+    layers: list[numba_pack.Layer]
+    stack: numba_pack.Stack
+    rows: np.ndarray
+    constants: np.ndarray
+    asked: np.ndarray
+    codes: np.ndarray
+
+    def clock_row(self, clock: int) -> int:
+        """The row of `codes` and `constants` for a clock of the token."""
+        return min(clock + 1, len(self.codes) - 1)
+
+
+def pack(model: NEDS, precision: numba_pack.Precision) -> StreamWeights:
+    """A model's weights for the kernel. precision: how those of the layers are stored."""
+
+    def layer(block: Block, sink: tuple[torch.Tensor, torch.Tensor]) -> numba_pack.Layer:
+        return numba_pack.Layer(
+            arrays(block.norm_attention), arrays(block.qkv), arrays(block.out),
+            arrays(block.norm_mlp), arrays(block.up), arrays(block.down), sink[0].numpy(), sink[1].numpy(),
+        )  # fmt: skip
+
+    layers = [layer(block, sink) for block, sink in zip(model.layers, sinks(model), strict=True)]
+    with torch.inference_mode():
+        rows, constant = spike_rows(model)
+        asked = model.mask_token + model.modality
+        codes = torch.zeros(1, model.config.width) if model.clock is None else model.clock.weight
+        return StreamWeights(
+            layers, numba_pack.pack(layers, arrays(model.norm), model.config.heads, precision),
+            rows.numpy().copy(), (constant + codes).numpy().copy(), asked.numpy().copy(), codes.numpy().copy(),
+        )  # fmt: skip
+
+
+class Stepper:
+    """The kernel's step with a cache and buffers of its own, and the position of the bin to come."""
+
+    def __init__(
+        self, weights: StreamWeights, band: int, slots: int, asked: np.ndarray, head: tuple[np.ndarray, np.ndarray],
+        *, query: np.ndarray, groups: np.ndarray, scale: np.ndarray, offset: np.ndarray, values: np.ndarray,
+    ) -> None:  # fmt: skip
+        """slots: keys that a bin may add; head: weight and bias; for the others see `numba_pack.Ends`."""
+        self.cache = numba_pack.make_cache(weights.layers, weights.stack.heads, band, slots)
+        self.work = numba_pack.make_work(weights.stack, self.cache, slots + len(asked))
+        self._parts = numba_pack.Parts(weights.stack, self.cache, self.work)
+        self._ends = numba_pack.Ends(
+            weights.rows, weights.constants, weights.codes, asked, *head, query, groups, scale, offset, values
+        )
+        self.position = 0
+
+    def reset(self, position: int) -> None:
+        """Forget every key."""
+        kernel.forget(self.cache)
+        self.position = position
+
+    def skip(self, n_bins: int) -> None:
+        """Bins without a key."""
+        for position in range(self.position, self.position + min(n_bins, self.cache.band)):
+            kernel.hide(self.cache, position, 0)
+        self.position += n_bins
+
+    def step(self, counts: np.ndarray, spikes: bool, n_seen: int, row: int) -> None:
+        """One bin: see `numba_step.decode`."""
+        kernel.decode(self._parts, self._ends, counts, spikes, n_seen, row, self.position)
+        self.position += 1

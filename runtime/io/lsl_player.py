@@ -1,0 +1,206 @@
+"""Play a recording as real LSL streams in real time, from a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import pylsl
+
+from neds_core.data.session import Session
+from neds_core.errors import StreamError
+from runtime.io import lsl
+from runtime.io.lsl_inlets import KEEP_ALIVE_MODULUS
+
+GAP_BINS = 25  # between segments: 0.5 s at 20 ms a bin
+MARGIN_NS = 2_000_000  # spikes made from counts keep this far from the edges of their bin
+INSIDE_NS = 1_000_000  # markers and behaviour are stamped this far inside their bin
+LEAD_S = 1.0  # between the first consumer and the first segment
+AHEAD_NS = 200_000_000  # markers are sent this long before they apply
+SLICES = 4  # chunks of spikes sent per bin
+SPREAD_SEED = 20_130_607
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment on the play's own time line, in ns from its first edge."""
+
+    number: int
+    first_bin: int  # in the recording
+    n_bins: int
+    start_ns: int
+    t_ns: np.ndarray  # (n,) int64, sorted, relative to the time line
+    unit: np.ndarray  # (n,) int32
+    labels: dict[str, str]
+
+
+def spread(counts: np.ndarray, bin_ns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Events of counts (T, U): each spike at a seeded random time inside its bin, 2 ms off the edges.
+
+    Returns t_ns (n,) int64 sorted, from the start of bin 0, and unit (n,) int32.
+    """
+    bins, units = np.nonzero(counts)
+    repeat = counts[bins, units]
+    bins, units = np.repeat(bins, repeat), np.repeat(units, repeat)
+    rng = np.random.default_rng(seed)
+    t_ns = bins.astype(np.int64) * bin_ns + rng.integers(MARGIN_NS, bin_ns - MARGIN_NS, len(bins))
+    order = np.argsort(t_ns, kind="stable")
+    return t_ns[order], units[order].astype(np.int32)
+
+
+def timeline(session: Session, shift_ns: int = 0) -> list[Segment]:
+    """The session's segments one after the other with gaps, each starting on a bin edge plus shift_ns."""
+    found, at = [], 0
+    for (start, stop), number in zip(session.segments, session.segment_ids, strict=True):
+        start, stop = int(start), int(stop)
+        if session.events is None:
+            t_ns, unit = spread(session.counts[start:stop], session.bin_ns, SPREAD_SEED + int(number))
+        else:
+            lo, hi = np.searchsorted(session.events[0], [start * session.bin_ns, stop * session.bin_ns])
+            t_ns, unit = session.events[0][lo:hi] - start * session.bin_ns, session.events[1][lo:hi]
+        labels = {
+            s.name: s.classes[int(session.values[s.name][stop - 1])]
+            for s in session.specs
+            if s.kind == "class" and session.values[s.name][stop - 1] >= 0
+        }
+        found.append(Segment(int(number), start, stop - start, at + shift_ns, t_ns + at + shift_ns, unit, labels))
+        at += (stop - start + GAP_BINS) * session.bin_ns
+    return found
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without the garbage collector: a pause of the sender would be read as one of the decoder."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+class Player:
+    """The outlets of one playback, named PREFIX-spikes, PREFIX-markers and PREFIX-<behaviour>."""
+
+    def __init__(self, session: Session, prefix: str, behaviours: str = "recorded", parent: int = 0) -> None:
+        """behaviours: `recorded`, `noise`, `permuted` or `absent` (what the decoder must not care about).
+
+        parent: id of the process to end with, 0 = none.
+        """
+        self.session = session
+        rate = float(session.counts.sum() / (session.n_bins * session.bin_ns * 1e-9))
+        spikes = pylsl.StreamInfo(
+            f"{prefix}-spikes", "Spikes", 1, pylsl.IRREGULAR_RATE, pylsl.cf_int32, f"{prefix}-spikes"
+        )
+        lsl.describe(spikes, session.units, "replay", rate)
+        self.spikes = pylsl.StreamOutlet(spikes)
+        markers = pylsl.StreamInfo(
+            f"{prefix}-markers", "Markers", 1, pylsl.IRREGULAR_RATE, pylsl.cf_string, f"{prefix}-markers"
+        )
+        markers.desc().append_child("neds_rt").append_child_value("source", "replay")
+        self.markers = pylsl.StreamOutlet(markers)
+        self.traces = self._traces(behaviours)
+        self.behaviours = {name: self._outlet(prefix, name) for name in self.traces}
+        self.sent = 0
+        self.parent = parent
+
+    def _traces(self, mode: str) -> dict[str, np.ndarray]:
+        traces = {s.name: self.session.values[s.name] for s in self.session.specs if s.kind == "continuous"}
+        rng = np.random.default_rng(0)
+        if mode == "absent":
+            return {}
+        if mode == "noise":
+            return {name: rng.standard_normal(len(v)).astype(np.float32) for name, v in traces.items()}
+        if mode == "permuted":
+            return {name: rng.permutation(v) for name, v in traces.items()}
+        return traces
+
+    def _outlet(self, prefix: str, name: str) -> pylsl.StreamOutlet:
+        rate = 1e9 / self.session.bin_ns
+        info = pylsl.StreamInfo(f"{prefix}-{name}", "Behaviour", 1, rate, pylsl.cf_float32, f"{prefix}-{name}")
+        channel = info.desc().append_child("channels").append_child("channel")
+        channel.append_child_value("label", name)
+        channel.append_child_value("unit", self.session.spec(name).unit)
+        info.desc().append_child("neds_rt").append_child_value("source", "replay")
+        return pylsl.StreamOutlet(info)
+
+    def _orphaned(self) -> bool:
+        return self.parent != 0 and os.getppid() != self.parent
+
+    def wait(self, timeout_s: float) -> None:
+        """Until somebody listens to the spikes. Raises `StreamError` after timeout_s, or when the parent has ended."""
+        deadline = time.monotonic() + timeout_s
+        while not self.spikes.wait_for_consumers(0.5):
+            if time.monotonic() > deadline or self._orphaned():
+                raise StreamError(f"nobody connected within {timeout_s:g} s; start `neds-rt run` first or raise --wait")
+
+    def play(self, shift_ns: int = 0) -> None:
+        """Send everything at its own time. Returns when the recording has ended, or the parent process has."""
+        bin_ns = self.session.bin_ns
+        plan = timeline(self.session, shift_ns)
+        zero_ns = (lsl.now_ns() + int(LEAD_S * 1e9)) // bin_ns * bin_ns + bin_ns
+        t_ns = np.concatenate([s.t_ns for s in plan]) + zero_ns
+        unit = np.concatenate([s.unit for s in plan]).astype(np.int32)
+        notes = self._notes(plan, zero_ns)
+        values = self._values(plan, zero_ns)
+        end_ns = zero_ns + plan[-1].start_ns + (plan[-1].n_bins + GAP_BINS) * bin_ns
+        edge_ns = zero_ns - int(LEAD_S * 1e9) // bin_ns * bin_ns
+        slice_ns, at, note, value, tick = bin_ns // SLICES, 0, 0, 0, 0
+        with _undisturbed():
+            while edge_ns <= end_ns and not self._orphaned():
+                self._sleep_until(edge_ns)
+                upto = int(np.searchsorted(t_ns, edge_ns))
+                if upto > at:
+                    self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
+                    self.sent += upto - at
+                    at = upto
+                if tick % SLICES == 0:
+                    self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
+                while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
+                    self.markers.push_sample([notes[note][1]], notes[note][0] * 1e-9)
+                    note += 1
+                while value < len(values) and values[value][0] <= edge_ns:
+                    stamp, row = values[value]
+                    for name, trace in self.traces.items():
+                        self.behaviours[name].push_sample([float(trace[row])], stamp * 1e-9)
+                    value += 1
+                edge_ns += slice_ns
+                tick += 1
+        time.sleep(0.5)  # the last samples leave before the outlets close
+
+    def _notes(self, plan: list[Segment], zero_ns: int) -> list[tuple[int, str]]:
+        """Markers (t_ns, JSON): starts and ends of segments, labels only at the ends, and the end of it all."""
+        bin_ns = self.session.bin_ns
+        notes = []
+        for s in plan:
+            begin, end = zero_ns + s.start_ns, zero_ns + s.start_ns + s.n_bins * bin_ns
+            start = {"event": "segment_start", "segment": s.number, "bin": s.first_bin}
+            stop = {"event": "segment_end", "segment": s.number, "labels": s.labels}
+            notes.append((begin + INSIDE_NS, msgspec.json.encode(start).decode()))
+            notes.append((end - INSIDE_NS, msgspec.json.encode(stop).decode()))
+        over = notes[-1][0] + (GAP_BINS - 1) * bin_ns
+        notes.append((over, msgspec.json.encode({"event": "recording_end"}).decode()))
+        return notes
+
+    def _values(self, plan: list[Segment], zero_ns: int) -> list[tuple[int, int]]:
+        """Behaviour samples (t_ns, row of the recording), just before each bin's right edge."""
+        bin_ns = self.session.bin_ns
+        return [
+            (zero_ns + s.start_ns + (i + 1) * bin_ns - INSIDE_NS, s.first_bin + i)
+            for s in plan
+            for i in range(s.n_bins)
+        ]
+
+    @staticmethod
+    def _sleep_until(t_ns: int) -> None:
+        left = (t_ns - lsl.now_ns()) * 1e-9
+        if left > 0:
+            time.sleep(left)

@@ -1,0 +1,120 @@
+"""The summary in words, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _range(pair: Any) -> str:
+    return "too few trials" if pair is None or pair[0] is None else f"[{pair[0]:.3f}, {pair[1]:.3f}]"
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """Lines of the printed summary of a run (`runtime.scoring.summary.build`)."""
+    tokens, spikes = summary["tokens"], summary["spikes"]
+    out = [f"{summary['source'].upper()}  {summary['decoder']} on {summary['engine']}, model {summary['model']}", ""]
+    traces = {k: v for k, v in summary["outputs"].items() if "mean_r2" in v}
+    if traces:
+        out.append(
+            f"{'output':24} {'R2':>7} {'95 % interval':>16} {'neds':>7} {'ridge':>7} {'blend':>7} "
+            f"{'trial avg':>9} {'lag ms':>7}"
+        )
+    for name, row in traces.items():
+        out.append(
+            f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
+            f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
+        )
+    if summary["stopped_by"] == "signal":
+        out.append("not scored: a run that a signal ends is over at once; end it with --seconds to have it scored")
+    for name, row in summary["outputs"].items():
+        if name not in traces:
+            out += _other(name, row)
+    out.append("")
+    times = ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "wait_ms", "infer_ms", "send_ms", "age_ms", "source_delay_ms")
+    for key in times:
+        row = summary[key]
+        out.append(f"{key:23}" + "  ".join(f"{p} {_number(row[p], 2)}" for p in ("p50", "p90", "p99", "p99.9", "max")))
+    causes = ", ".join(f"{k} {v}" for k, v in summary["miss_causes"].items() if v) or "none"
+    out += [
+        f"deadline misses  {summary['deadline_misses']} ({causes})",
+        "tokens           " + "  ".join(f"{k} {v}" for k, v in tokens.items()),
+        "spikes           " + "  ".join(f"{k} {v}" for k, v in spikes.items()),
+        f"streamed vs offline, largest difference  {summary['streamed_vs_offline_max_abs']}",
+        f"counts vs recording, summed difference   {summary['counts_vs_recording_diff']}",
+        f"ended by         {summary['stopped_by']}; scheduling {summary['scheduling']}; "
+        f"taken from this machine by its host: {summary['stolen_ms']:.0f} ms of CPU",
+    ]
+    return out
+
+
+def _other(name: str, row: dict[str, Any]) -> list[str]:
+    """Lines of a class output or of a point."""
+    if "contrasts" in row:
+        return [line for contrast, inner in row["contrasts"].items() for line in _other(f"{name} {contrast}", inner)]
+    if "balanced_accuracy" in row:
+        if row["balanced_accuracy"] is None:
+            return [f"{name:24} not scored: {row['null_reason']}"]
+        return [
+            f"{name:24} balanced accuracy {row['balanced_accuracy']:.3f}, logistic "
+            f"{row['logistic_balanced_accuracy']:.3f}, chance {row['chance']:.2f}, n {row['n']}"
+        ]
+    if "published_median_error_all" in row:
+        return [
+            f"{name:24} median error, {part}: {_number(row[f'published_median_error_{part}'], 1)} {row['unit']}, "
+            f"ridge {_number(row[f'ridge_median_error_{part}'], 1)}, n {row[f'n_{part}']}"
+            for part in ("all", "moving")
+        ]
+    return [f"{name:24} not scored: {row.get('null_reason')}"]
+
+
+def pooled_lines(result: dict[str, Any]) -> list[str]:
+    """Lines of `neds-rt evaluate` (`runtime.scoring.score.pool`): R2 of each seed, gains paired by trial."""
+    out = [f"{result['recording']}, held-out part, {len(result['checkpoints'])} checkpoint(s)", ""]
+    for name, row in result["traces"].items():
+        ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
+        out += [
+            name,
+            f"  neds   {ours}   about the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
+            f"  blend  {blend}",
+            f"  ridge  {row['ridge']:.3f} {_range(row['ridge_ci95'])}   trial average {_number(row['trial_average'])}",
+        ]
+        for decoder in ("neds", "blend"):
+            gain = row[f"{decoder}_minus_ridge"]
+            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
+    for name, rows in result["other"].items():
+        out += dict.fromkeys(line for row in rows for line in _other(name, row))  # seeds often say the same
+    out.append(f"streamed vs offline, largest difference  {result['streamed_vs_offline_max_abs']}")
+    return out
+
+
+def task_lines(result: dict[str, Any]) -> list[str]:
+    """Lines of `neds-rt evaluate --task encode`, `within` or `cross` (`neds_core.scores.tasks`)."""
+    out = [
+        f"{result['recording']}, held-out part, {result['task']}, {len(result['checkpoints'])} checkpoint(s)",
+        f"{result['units']} units above 2 Hz in training, {result['spikes']} spikes, {result['trials']} trials",
+        "",
+        f"{'bits/spike':28} {'pooled':>7} {'95 % interval':>16} {'unit mean':>10} {'vs test mean':>13}",
+    ]
+    rows = {"training mean": [result["training_mean"]], "trial average": [result["trial_average"]]}
+    rows |= {name: each for name, each in result["scores"].items() if "bits_per_spike" in each[0]}
+    for name, each in rows.items():
+        out += [
+            f"{name:28} {row['bits_per_spike']:7.3f} {_range(row['ci95']):>16} {row['mean_over_units']:10.3f} "
+            f"{row['against_test_mean']:13.3f}"
+            for row in each
+        ]
+    for name, each in result["scores"].items():
+        for row in each:
+            if "r2" in row:
+                out.append(f"{name:28} R2 {row['r2']:.3f} {_range(row['ci95'])}")
+            elif "balanced_accuracy" in row:
+                out.append(f"{name:28} balanced accuracy {_number(row['balanced_accuracy'])}, n {row['n']}")
+    for name, gain in result["gains"].items():
+        out.append(f"{name.replace('_', ' ')}  {gain['value']:+.3f} {_range((gain['low'], gain['high']))} bits/spike")
+    if result.get("left_out_because_inferred"):
+        out.append(f"not shown: {', '.join(result['left_out_because_inferred'])} (labels inferred from spikes)")
+    return out

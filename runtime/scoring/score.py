@@ -1,0 +1,231 @@
+"""Scores of a logged run against what was measured: one code path for live runs and `neds-rt evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from neds_core.checkpoint import Checkpoint
+from neds_core.data.session import BehaviourSpec
+from neds_core.scores import r2 as scores
+from runtime.core.trace import RunLog
+from runtime.engines import create as engines
+from runtime.engines.layout import Layout
+
+Row = dict[str, Any]  # one JSON object
+
+BLOCK_S = 10.0  # bootstrap blocks of a continuous recording
+MOVING_PX_S = 25.0  # slower than this over a second, a tracked animal counts as standing
+MIN_GROUPS = 5  # fewer trials or blocks than this carry no interval
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What was measured on the n decoded tokens: traces name -> (n,) float64, NaN = unknown;
+    labels name -> (n,) int64 class of the token's segment, -1 = unknown; moments name -> (n,) float ms from the start
+    of the token's segment, NaN = it did not happen there."""
+
+    traces: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    moments: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def held(values: np.ndarray, in_time: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """What an actor had at each token (T, V): the last value published in time, within a segment.
+
+    start (T,) bool: first token of a segment; nothing is carried over from the segment before.
+    """
+    out = values.copy()
+    last = np.full(values.shape[1], np.nan, values.dtype)
+    for t in range(len(values)):
+        if start[t]:
+            last = np.full(values.shape[1], np.nan, values.dtype)
+        last = values[t] if in_time[t] else last
+        out[t] = last
+    return out
+
+
+def groups(log_segment: np.ndarray, bin_ns: int) -> np.ndarray:
+    """Resampling unit of each token: its trial, or its block in a continuous recording."""
+    if len(np.unique(log_segment)) > 4:
+        return log_segment
+    return np.arange(len(log_segment)) // round(BLOCK_S * 1e9 / bin_ns)
+
+
+def score_trace(
+    spec: BehaviourSpec,
+    target: np.ndarray,
+    decoded: dict[str, np.ndarray],
+    trial: np.ndarray,
+    average: np.ndarray,
+    mean: float,
+    bin_ns: int,
+) -> Row:
+    """Scores of one continuous output. decoded: decoder -> (n,) in units, NaN = nothing was said.
+
+    average (n,): the training part's trial average, a reference only. A token for which
+    nothing has been said yet scores as `mean`, the training part's mean: it lends no clock.
+    """
+    known = np.isfinite(target)
+    y, group, mean_trial = target[known], trial[known], average[known]
+    given = {name: np.where(np.isfinite(v), v, mean)[known] for name, v in decoded.items()}
+    if len(y) < 2:
+        return {"r2": None, "n": int(known.sum()), "null_reason": "no measured behaviour was received"}
+    ours = given["published"]
+    phase = bool(np.ptp(mean_trial) > 0)
+    row: Row = {"r2": scores.r2(y, ours), "r2_about_mean_trial": scores.r2(y, ours, mean_trial) if phase else None}
+    for name in engines.ENGINES:
+        row[f"{name}_r2"] = scores.r2(y, given[name])
+        row[f"{name}_r2_about_mean_trial"] = scores.r2(y, given[name], mean_trial) if phase else None
+        row[f"{name}_ci95"] = interval(y, given[name], group)
+    return row | {
+        "mean_r2": scores.r2(y, mean_trial),
+        "neds_minus_ridge": gain(y, [given["neds"]], given["ridge"], group),
+        "median_abs_error": float(np.median(np.abs(y - ours))),
+        "ridge_median_abs_error": float(np.median(np.abs(y - given["ridge"]))),
+        "peak_lag_ms": scores.peak_lag(y, ours, group) * bin_ns * 1e-6,
+        "n": len(y),
+        "ci95": interval(y, ours, group),
+        "unit": spec.unit,
+    }
+
+
+def interval(y: np.ndarray, value: np.ndarray, group: np.ndarray) -> list[float] | None:
+    """95 % interval of R2, or None where there are too few trials to resample."""
+    return list(scores.r2_interval(y, value, group)) if len(np.unique(group)) >= MIN_GROUPS else None
+
+
+def gain(y: np.ndarray, ours: list[np.ndarray], theirs: np.ndarray, group: np.ndarray) -> Row:
+    """Difference of R2 (mean over training seeds) with its paired interval, null where trials are too few."""
+    value, low, high = scores.paired_interval(y, ours, theirs, group)
+    few = len(np.unique(group)) < MIN_GROUPS
+    return {"value": value, "low": None if few else low, "high": None if few else high}
+
+
+def score_class(spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.ndarray], prior: np.ndarray) -> Row:
+    """Scores of one class output at the trials' last bins. decoded: decoder -> (n, C); label (n,) -1 unknown.
+
+    Every decoder's probabilities contain the training part's class shares (`prior`), and all
+    are divided by them alike, so that the frequent class does not win by being frequent.
+
+    A declared contrast gives two-class rows only: two- and three-class figures never stand side by side.
+    """
+    known = (label >= 0) & np.isfinite(decoded["published"]).all(1)
+    row: Row = {"balanced_accuracy": None, "logistic_balanced_accuracy": None, "chance": None}
+    row |= {"n": int(known.sum()), "null_reason": None}
+    if spec.labels == "inferred":
+        return row | {"null_reason": spec.labels_note or "labels were inferred"}
+    if not known.any():
+        return row | {"null_reason": "no labels were received"}
+    y, given = label[known], {name: v[known] for name, v in decoded.items()}
+    if not spec.contrasts:
+        guesses = {name: (v / prior).argmax(1) for name, v in given.items()}
+        return row | _accuracies(y, guesses, len(spec.classes))
+    rows = {}
+    for name, pair in spec.contrasts.items():
+        sides = [np.isin(y, [spec.classes.index(c) for c in side]) for side in pair]
+        inside = sides[0] | sides[1]
+        truth = sides[1][inside].astype(np.int64)
+        guesses = {n: scores.contrast(v[inside], prior, spec.classes, pair) for n, v in given.items()}
+        rows[name] = _accuracies(truth, guesses, 2)
+    return row | {"null_reason": "scored by its contrasts", "contrasts": rows}
+
+
+def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], n_classes: int) -> Row:
+    guess = guesses["published"]
+    return {
+        "balanced_accuracy": scores.balanced_accuracy(truth, guess, n_classes),
+        "neds_balanced_accuracy": scores.balanced_accuracy(truth, guesses["neds"], n_classes),
+        "logistic_balanced_accuracy": scores.balanced_accuracy(truth, guesses["ridge"], n_classes),
+        "blend_balanced_accuracy": scores.balanced_accuracy(truth, guesses["blend"], n_classes),
+        "chance": 1.0 / n_classes,
+        "n": len(truth),
+        "ci95": list(scores.accuracy_interval(truth, guess, n_classes)),
+        "null_reason": None,
+    }
+
+
+def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged."""
+    found = {}
+    for name in engines.ENGINES:
+        engine = engines.create(checkpoint, name)
+        found[name] = engine.offline(log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows])
+    return found
+
+
+def exactness(layout: Layout, streamed: np.ndarray, offline: np.ndarray, valid: np.ndarray) -> float | None:
+    """Largest |streamed - offline| over valid tokens, in z-scores (probabilities for classes)."""
+    if not valid.any():
+        return None
+    difference = np.abs(streamed[valid] - offline[valid]) / layout.scale
+    return float(np.nanmax(difference))
+
+
+def trial_average(checkpoint: Checkpoint, name: str, phase: np.ndarray) -> np.ndarray:
+    """The training part's trial average at bins since segment start (n,), or its mean where there is none."""
+    average = checkpoint.scalers.trial_mean.get(name, np.zeros(0, np.float32))
+    if len(average) == 0:
+        return np.full(len(phase), checkpoint.header.mean[name])
+    return np.where(phase >= 0, average[np.clip(phase, 0, len(average) - 1)], checkpoint.header.mean[name])
+
+
+def score(
+    checkpoint: Checkpoint, layout: Layout, log: RunLog, rows: np.ndarray, found: dict[str, np.ndarray], truth: Truth
+) -> tuple[Row, int]:
+    """Scores of every output over the tokens `rows`, and how many tokens had a target.
+
+    found: decoder -> offline values (n, V) on the same tokens (see `all_decoders`). Every
+    decoder is held through tokens that were not published in time, so all are judged alike.
+    """
+    bin_ns = checkpoint.header.bin_ns
+    segment, phase = log.segment[rows], log.clock[rows]
+    start = np.r_[True, segment[1:] != segment[:-1]] | (phase == 0)
+    decoders = {"published": log.values[rows], **found}
+    said = {name: held(v, log.in_time[rows], start) for name, v in decoders.items()}
+    trial = groups(segment, bin_ns)
+    last = np.r_[segment[1:] != segment[:-1], True]
+    outputs: Row = {}
+    scored = np.zeros(len(rows), bool)
+    for spec in layout.specs:
+        columns = {name: v[:, layout.columns[spec.name]] for name, v in said.items()}
+        if spec.kind == "continuous":
+            target = truth.traces.get(spec.name, np.full(len(rows), np.nan))
+            flat = {name: v[:, 0].astype(np.float64) for name, v in columns.items()}
+            average = trial_average(checkpoint, spec.name, phase).astype(np.float64)
+            mean = checkpoint.header.mean[spec.name]
+            outputs[spec.name] = score_trace(spec, target, flat, trial, average, mean, bin_ns)
+            scored |= np.isfinite(target)
+        else:
+            label = truth.labels.get(spec.name, np.full(len(rows), -1))
+            at_end = {name: v[last] for name, v in columns.items()}
+            outputs[spec.name] = score_class(spec, label[last], at_end, checkpoint.scalers.prior[spec.name])
+            if spec.labels == "measured":
+                scored |= label >= 0
+    return outputs | score_points(layout, said, truth, bin_ns), int(scored.sum())
+
+
+def score_points(layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_ns: int) -> Row:
+    """Median distance between decoded and measured point, for outputs that share a `group`."""
+    found: Row = {}
+    for group in sorted({s.group for s in layout.specs if s.group}):
+        members = [s for s in layout.specs if s.group == group]
+        if any(s.name not in truth.traces for s in members):
+            continue
+        target = np.stack([truth.traces[s.name] for s in members], axis=1)
+        columns = [layout.columns[s.name].start for s in members]
+        half = max(1, round(0.5e9 / bin_ns))  # a pixel of jitter in one bin is no movement: displacement over 1 s
+        speed = np.zeros(len(target))
+        moved = np.linalg.norm(target[2 * half :] - target[: -2 * half], axis=1)
+        speed[half : half + len(moved)] = moved / (2 * half * bin_ns * 1e-9)
+        row: Row = {"unit": members[0].unit}
+        for label, mask in (("all", np.isfinite(target).all(1)), ("moving", speed > MOVING_PX_S)):
+            row[f"n_{label}"] = int(mask.sum())
+            for name, values in said.items():
+                error = np.linalg.norm(values[:, columns] - target, axis=1)[mask]
+                error = error[np.isfinite(error)]
+                row[f"{name}_median_error_{label}"] = float(np.median(error)) if len(error) else None
+        found[group] = row
+    return found

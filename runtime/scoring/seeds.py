@@ -1,0 +1,70 @@
+"""Scores pooled over training seeds, with intervals paired by trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neds_core.checkpoint import Checkpoint
+from neds_core.errors import DataError
+from neds_core.scores import r2 as scores
+from runtime.engines import create as engines
+from runtime.engines.layout import layout
+from runtime.scoring import score as scoring
+from runtime.scoring.score import Row, Truth
+
+
+@dataclass(frozen=True, slots=True)
+class SeedScores:
+    """One checkpoint's decoded test part, ready to be pooled over training seeds."""
+
+    checkpoint: Checkpoint
+    found: dict[str, np.ndarray]
+    truth: Truth
+    segment: np.ndarray
+    outputs: Row
+    exact: float | None
+
+    def scalars(self) -> dict[str, dict[str, float]]:
+        """The plain numbers of each output, for a checkpoint's header."""
+        found: dict[str, dict[str, float]] = {}
+        for name, row in self.outputs.items():
+            rows = {f"{name}.{k}": v for k, v in row.get("contrasts", {}).items()} or {name: row}
+            for label, numbers in rows.items():
+                plain = {k: float(v) for k, v in numbers.items() if isinstance(v, int | float)}
+                found[label] = {k: v for k, v in plain.items() if np.isfinite(v)}
+        return found
+
+
+def pool(seeds: list[SeedScores]) -> Row:
+    """Rows over training seeds: R2 of each decoder and seed, and paired gains over ridge with intervals."""
+    first = seeds[0]
+    headers = [s.checkpoint.header for s in seeds]
+    if any(h.specs != headers[0].specs or h.config.model != headers[0].config.model for h in headers):
+        raise DataError("these checkpoints are of different kinds (outputs or clock); evaluate each kind by itself")
+    bin_ns = first.checkpoint.header.bin_ns
+    plan = layout(first.checkpoint)
+    trial = scoring.groups(first.segment, bin_ns)
+    traces: Row = {}
+    for spec in plan.specs:
+        if spec.kind != "continuous":
+            continue
+        y = first.truth.traces[spec.name]
+        known, column = np.isfinite(y), plan.columns[spec.name].start
+        values = {n: [s.found[n][known, column].astype(np.float64) for s in seeds] for n in engines.ENGINES}
+        ridge = values["ridge"][0]
+        reference = first.outputs[spec.name]
+        row: Row = {name: [scores.r2(y[known], v) for v in per_seed] for name, per_seed in values.items()}
+        row["ridge"] = scores.r2(y[known], ridge)
+        row["trial_average"] = reference["mean_r2"]
+        row["about_trial_average"] = [s.outputs[spec.name]["neds_r2_about_mean_trial"] for s in seeds]
+        row["ridge_about_trial_average"] = reference["ridge_r2_about_mean_trial"]
+        for name in ("neds", "blend"):
+            row[f"{name}_minus_ridge"] = scoring.gain(y[known], values[name], ridge, trial[known])
+            row[f"{name}_ci95"] = [scoring.interval(y[known], v, trial[known]) for v in values[name]]
+        row["ridge_ci95"] = scoring.interval(y[known], ridge, trial[known])
+        traces[spec.name] = row
+    other = {n: [s.outputs[n] for s in seeds] for n in first.outputs if n not in traces}
+    exact = [s.exact for s in seeds if s.exact is not None]
+    return {"traces": traces, "other": other, "streamed_vs_offline_max_abs": max(exact) if exact else None}

@@ -1,0 +1,129 @@
+"""One command for one recording or many: stopped at any moment it goes on as if it had run through."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neds_core import checkpoint as checkpoints, config as configs
+from neds_core.checkpoint import Checkpoint
+from neds_core.data import session as sessions
+from neds_core.data.session import Session
+from neds_core.errors import ConfigError
+from neds_core.train import command as train_command, single as release
+from neds_core.train.log import Lines
+from neds_core.train.state import Resume
+
+TEXT = """recording = "session.npz"
+outputs = ["wheel_speed", "choice"]
+[model]
+width = 16
+layers = 1
+heads = 2
+band = 5
+[fit]
+steps = 24
+check_every = 3
+save_every = 5
+batch = 4
+window_bins = 20
+threads = 1
+"""
+
+
+@pytest.fixture
+def config(session: Session, tmp_path: Path) -> Path:
+    """A short training of one recording, with dropout."""
+    sessions.save(session, tmp_path / "session.npz")
+    path = tmp_path / "train.toml"
+    path.write_text(TEXT)
+    return path
+
+
+def same(a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether two checkpoints decode alike to the bit, linear decoders and all."""
+    ours, theirs = a.model.state_dict(), b.model.state_dict()
+    linear = all(np.array_equal(one.weight, b.linear[name].weight) for name, one in a.linear.items())
+    return linear and a.header.blend == b.header.blend and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_terminated_training_of_one_recording_goes_on(config: Path) -> None:
+    """kill -TERM in the middle says how to go on; two seeds by the same command then have the bits of a whole run."""
+    killed, whole = config.with_name("killed.safetensors"), config.with_name("whole.safetensors")
+    seeds = ["--seed", "0", "--seed", "1"]
+    command = [sys.executable, "-m", "neds_core.train", config, "--out", killed, *seeds]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not (line := process.stdout.readline()).startswith("step 6/24"):
+            assert line
+        process.send_signal(signal.SIGTERM)
+        said = process.stdout.read()
+    assert process.returncode == 0
+    assert "the same command goes on from" in said
+    assert config.with_name("killed-seed0.state").exists()
+
+    train_command.run(config, killed, [0, 1], Lines())
+    train_command.run(config, whole, [0, 1], Lines())
+
+    for seed in ("seed0", "seed1"):
+        ours, theirs = (
+            checkpoints.load(config.with_name(f"{name}-{seed}.safetensors")) for name in ("killed", "whole")
+        )
+        assert same(ours, theirs)
+        assert not ours.header.record.interrupted
+    assert list(config.parent.glob("*.state")) == []
+
+
+def test_one_stopped_in_its_refit_goes_on_there(config: Path) -> None:
+    """The first training is not repeated: its state says that it is over."""
+    settings, recording = configs.load(config, configs.TrainConfig), config.with_name("session.npz")
+    stages: list[str] = []
+    resume = Resume(config.with_name("a.state"), lambda: stages[-1].startswith("NEDS again"))
+
+    _, fit, _ = release.release(settings, recording, 3, "a", on_stage=stages.append, resume=resume)
+    assert fit.interrupted
+
+    made, fit, _ = release.release(settings, recording, 3, "a", resume=Resume(resume.path))
+    through, _, _ = release.release(settings, recording, 3, "a")
+
+    assert fit.history == []
+    assert not fit.interrupted
+    assert same(made, through)
+
+
+def test_what_is_done_is_not_done_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command leaves the file as it is; another configuration trains anew."""
+    out = config.with_suffix(".safetensors")
+    train_command.run(config, None, [], Lines())
+    before = out.stat().st_mtime_ns
+
+    train_command.run(config, None, [], Lines())
+
+    assert "done before from the same" in capsys.readouterr().out
+    assert out.stat().st_mtime_ns == before
+    config.write_text(TEXT.replace("steps = 24", "steps = 6"))
+    train_command.run(config, None, [], Lines())
+    assert out.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds", "why"),
+    [
+        ('recording = "a.npz"\nrecordings = ["b.npz"]\n', [], "either recording"),
+        ('outputs = ["wheel_speed"]\n', [], "either recording"),
+        ('recordings = ["b.npz"]\n', [1], "--seed is for one recording"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, text: str, seeds: list[int], why: str) -> None:
+    """In one sentence."""
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        train_command.run(path, None, seeds, Lines())

@@ -1,0 +1,501 @@
+"""Whatever a user gets wrong: one sentence on stderr, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pylsl
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint import Checkpoint
+from neds_core.data import session as sessions
+from neds_core.data.session import Session
+from runtime.cli import main as cli
+from runtime.scoring import verify as verifying
+
+MakeRig = Callable[..., Path]
+Fails = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """`neds-rt run` takes over SIGINT and SIGTERM of its process, which is pytest's here."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, lsl_session: str) -> Callable[..., int]:
+    """Run a command in this process; returns its exit code."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["neds-rt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        return 0 if code is None else int(code)
+
+    return run
+
+
+@pytest.fixture
+def fails(call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command that must be refused; returns its sentence."""
+
+    def run(*arguments: object) -> str:
+        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        capsys.readouterr()
+
+        assert call(*arguments) == 2
+
+        out, err = capsys.readouterr()
+        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+        lines = [line for line in err.splitlines() if not line.startswith("decode and status on ")]
+        assert len(lines) == 1, err
+        assert lines[0].startswith("neds-rt: ")
+        assert "Traceback" not in out + err
+        return lines[0].removeprefix("neds-rt: ")
+
+    return run
+
+
+# --- configurations ---
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("section", "lines", "says"),
+    [
+        ("bins", "latenes_ms = 3", "bins.latenes_ms: unknown key, did you mean 'lateness_ms'?"),
+        ("output", 'budget_ms = "20 ms"', "output.budget_ms: expected `float`, got `str`; correct the value"),
+        ("bins", "lateness_ms = 200", "bins.lateness_ms: not below output.budget_ms"),
+        ("engine", 'decoder = "kalman"', "engine.decoder: invalid enum value 'kalman'"),
+    ],
+)
+def test_a_wrong_configuration(
+    fails: Fails, make_rig: MakeRig, command: str, section: str, lines: str, says: str
+) -> None:
+    assert says in fails(command, make_rig(**{section: lines}))
+
+
+def test_a_missing_key(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "rig.toml").write_text('rig = "a"\n[input]\nspikes = "s"\n')
+    assert "checkpoint: required key is missing; add it" in fails("run", tmp_path / "rig.toml")
+
+
+def test_a_missing_file(fails: Fails, tmp_path: Path, rig_home: Path) -> None:
+    gone = tmp_path / "gone"
+    assert "cannot be read (No such file or directory); check the path" in fails("run", gone)
+    assert "does not exist; check the path" in fails("play", gone)
+    assert "does not exist; check the path" in fails("evaluate", gone, rig_home / "tiny.safetensors")
+    assert "does not exist; check the path" in fails("evaluate", rig_home / "session.npz", gone)
+    assert "cannot be read" in fails("train", gone)
+
+
+def test_evaluate_wants_one_recording_and_checkpoints(fails: Fails, rig_home: Path) -> None:
+    recording, checkpoint = rig_home / "session.npz", rig_home / "tiny.safetensors"
+    assert "given 2 recordings (.npz) and 1 checkpoints" in fails("evaluate", recording, checkpoint, recording)
+    assert "given 0 recordings (.npz) and 1 checkpoints" in fails("evaluate", checkpoint)
+    assert "given 1 recordings (.npz) and 0 checkpoints" in fails("evaluate", recording)
+
+
+def test_an_unknown_decoder(fails: Fails, make_rig: MakeRig) -> None:
+    assert fails("run", make_rig(), "--decoder", "lstm") == "--decoder 'lstm' is not known; choose neds, ridge or blend"
+
+
+def test_play_needs_a_recording(fails: Fails, make_rig: MakeRig) -> None:
+    assert "--play needs a recording; set score.recording" in fails("run", make_rig(), "--play")
+    told = make_rig(score='recording = "gone.npz"')
+    assert "score.recording" in fails("run", told, "--play")
+
+
+def test_a_log_that_could_not_be_written_is_refused_before_the_run(
+    fails: Fails, make_rig: MakeRig, tmp_path: Path
+) -> None:
+    assert "its folder does not exist; make it first" in fails(
+        "run", make_rig(), "--save-log", tmp_path / "no" / "x.npz"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["run", "--speed", "2"], ["play", "x", "--split", "tset"], ["decode"]])
+def test_an_unknown_option_or_word(call: Callable[..., int], arguments: list[str]) -> None:
+    assert call(*arguments) == 2
+
+
+# --- checkpoints ---
+
+
+def pickled(good: Path, bad: Path) -> None:
+    bad.write_bytes(pickle.dumps({"model": [1, 2, 3]}))
+
+
+def torch_saved(good: Path, bad: Path) -> None:
+    torch.save({"model": torch.zeros(3)}, bad)
+
+
+def cut_short(good: Path, bad: Path) -> None:
+    bad.write_bytes(good.read_bytes()[:-100])
+
+
+def empty(good: Path, bad: Path) -> None:
+    bad.write_bytes(b"")
+
+
+def foreign(good: Path, bad: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, bad, metadata={"format": "pt"})
+
+
+def other_header(good: Path, bad: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, bad, metadata={"neds_rt": '{"format": 1}'})
+
+
+def not_json(good: Path, bad: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, bad, metadata={"neds_rt": "{"})
+
+
+def tampered_units(good: Path, bad: Path) -> None:
+    made = checkpoints.load(good)
+    units = replace(made.units, ids=made.units.ids + 1)
+    checkpoints.save(replace(made, units=units), bad)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (pickled, "is not a safetensors file or is cut short; copy or train it again"),
+        (torch_saved, "is not a safetensors file or is cut short"),
+        (cut_short, "is not a safetensors file or is cut short"),
+        (empty, "is not a safetensors file or is cut short"),
+        (foreign, "was not written by neds-rt (no neds_rt header); train one with `neds-rt train`"),
+        (other_header, "header and tensors do not fit this version"),
+        (not_json, "header and tensors do not fit this version"),
+        (tampered_units, "unit table does not match its own SHA-256"),
+    ],
+)
+def test_a_checkpoint_that_is_none(
+    fails: Fails, make_rig: MakeRig, rig_home: Path, tmp_path: Path, spoil: Callable[[Path, Path], None], says: str
+) -> None:
+    bad = tmp_path / "bad.safetensors"
+    spoil(rig_home / "tiny.safetensors", bad)
+    assert says in fails("run", make_rig(), "--checkpoint", bad)
+    assert says in fails("check", make_rig(checkpoint=bad))
+    assert says in fails("evaluate", rig_home / "session.npz", bad, "--record")
+
+
+def test_a_checkpoint_of_other_units(fails: Fails, unbroken: Session, rig_home: Path, tmp_path: Path) -> None:
+    sessions.save(unbroken, tmp_path / "other.npz")
+    sentence = fails("evaluate", tmp_path / "other.npz", rig_home / "tiny.safetensors", "--record")
+    assert "was trained on other units than 'unbroken' has" in sentence
+
+
+# --- recordings ---
+
+
+def recording(session: Session, path: Path, **arrays: np.ndarray) -> None:
+    """The session with some of its arrays replaced, whatever they hold."""
+    sessions.save(session, path)
+    with np.load(path) as bundle:
+        kept = {name: bundle[name] for name in bundle.files}
+    np.savez_compressed(path, **(kept | arrays))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_recording_with_nan_or_decreasing_times(fails: Fails, unbroken: Session, tmp_path: Path) -> None:
+    assert unbroken.events is not None
+    t_ns, unit = unbroken.events
+    for k, times in enumerate([np.where(np.arange(len(t_ns)) == 5, np.nan, t_ns), t_ns[::-1].copy()]):
+        path = tmp_path / f"{k}.npz"
+        recording(unbroken, path, event_t_ns=times, event_unit=unit)
+        assert "spike times are NaN or decrease; sort and clean them first" in fails("play", path)
+
+
+def test_an_empty_recording(fails: Fails, session: Session, rig_home: Path, tmp_path: Path) -> None:
+    silent = tmp_path / "silent.npz"
+    recording(session, silent, counts=np.zeros_like(session.counts))
+    assert "the recording is empty (no bins, segments or spikes); give another" in fails("play", silent)
+    assert "is empty" in fails("evaluate", silent, rig_home / "tiny.safetensors")
+
+    no_segments = tmp_path / "no-segments.npz"
+    recording(session, no_segments, segments=np.zeros((0, 2), np.int64), segment_ids=np.zeros(0, np.int64))
+    assert "is empty" in fails("play", no_segments)
+
+
+def test_a_recording_that_is_none(fails: Fails, session: Session, rig_home: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.npz"
+    text.write_text("not a zip")
+    assert "is not a readable Session.npz; convert the recording again" in fails("play", text)
+    assert "not a readable Session.npz" in fails("play", rig_home / "tiny.safetensors")
+    objects = tmp_path / "pickle.npz"
+    np.savez(objects, header=np.array([{"a": 1}], object))  # a pickle inside
+    assert "is not a readable Session.npz" in fails("play", objects)
+    lacking = tmp_path / "lacking.npz"
+    np.savez(lacking, header=np.zeros(3, np.uint8))
+    assert "convert" in fails("play", lacking)
+
+
+def test_a_recording_too_short_to_split(fails: Fails, short: Session, rig_home: Path, tmp_path: Path) -> None:
+    sessions.save(replace(short, segments=short.segments[:2], segment_ids=short.segment_ids[:2]), tmp_path / "2.npz")
+    assert "is too short to be split" in fails("play", tmp_path / "2.npz", "--split", "test")
+    assert "is too short to be split" in fails("evaluate", tmp_path / "2.npz", rig_home / "tiny.safetensors")
+
+
+def test_a_player_that_nobody_hears(fails: Fails, rig_home: Path, stream_name: str) -> None:
+    sentence = fails("play", rig_home / "session.npz", "--prefix", stream_name, "--wait", "0.1")
+    assert sentence == "nobody connected within 0.1 s; start `neds-rt run` first or raise --wait"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_duration_that_is_none(fails: Fails, make_rig: MakeRig, rig_home: Path, seconds: str) -> None:
+    for command in ("run", "check"):
+        assert "is no duration; give a number of seconds above 0" in fails(command, make_rig(), "--seconds", seconds)
+    assert "--wait" in fails("play", rig_home / "session.npz", "--wait", seconds)
+
+
+# --- streams and ports ---
+
+LINK = 'resolve_scope = "link"'  # a stream missing on the link is not looked for elsewhere
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_missing_stream(fails: Fails, make_rig: MakeRig, command: str) -> None:
+    sentence = fails(command, make_rig(spikes="nowhere", lsl=LINK))
+    assert sentence == "stream 'nowhere' was not found in 0.2 s; start its sender or raise input.wait_s"
+
+
+def test_another_unit_map(
+    fails: Fails, make_rig: MakeRig, make_outlet: Callable[..., pylsl.StreamOutlet], stream_name: str, unbroken: Session
+) -> None:
+    outlet = make_outlet(stream_name, unbroken.units)
+    rig = make_rig(spikes=outlet.get_info().name(), lsl=LINK, input=f'spikes = "{stream_name}"\nwait_s = 2')
+    sentence = fails("run", rig)
+    assert "has another unit map" in sentence
+    assert "calibrate a checkpoint for these units" in sentence
+
+
+@pytest.mark.parametrize("key", ["decode_port", "latest_port"])
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_port_in_use(fails: Fails, make_rig: MakeRig, command: str, key: str) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        ports = {"decode_port": 0, "latest_port": 0, key: holder.getsockname()[1]}
+        rig = make_rig(output="\n".join(f"{name} = {port}" for name, port in ports.items()))
+        sentence = fails(command, rig)
+    assert sentence.startswith(f"port {ports[key]} on 127.0.0.1 cannot be bound (Address already in use)")
+    assert f"set output.{key} (0 takes a free one)" in sentence
+
+
+# --- a check of a rig that is right ---
+
+
+@pytest.fixture
+def firing(make_outlet: Callable[..., pylsl.StreamOutlet], stream_name: str, session: Session) -> Iterator[str]:
+    """Name of a live stream on which units 0 to 4 fire, with keep-alives."""
+    outlet = make_outlet(stream_name, session.units)
+    ended = threading.Event()
+
+    def fire() -> None:
+        sent = 0
+        while not ended.wait(0.01):
+            outlet.push_sample([sent % 5])
+            sent += 1
+            outlet.push_sample([-1 - sent])
+
+    sender = threading.Thread(target=fire)
+    sender.start()
+    yield stream_name
+    ended.set()
+    sender.join()
+
+
+@pytest.fixture
+def task(lsl_session: str, stream_name: str) -> Iterator[tuple[str, str]]:
+    """Names of a marker stream, sent 0.5 s ahead, and of a wheel, stamped 30 ms before it is sent."""
+    infos = [
+        pylsl.StreamInfo(f"{stream_name}-markers", "Markers", 1, 0.0, pylsl.cf_string, f"{stream_name}-markers"),
+        pylsl.StreamInfo(f"{stream_name}-wheel", "Behaviour", 1, 100.0, pylsl.cf_float32, f"{stream_name}-wheel"),
+    ]
+    markers, wheel = (pylsl.StreamOutlet(info) for info in infos)
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.01):
+            now = pylsl.local_clock()
+            markers.push_sample(['{"event": "stim"}'], now + 0.5)
+            wheel.push_sample([1.0], now - 0.03)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield f"{stream_name}-markers", f"{stream_name}-wheel"
+    ended.set()
+    sender.join()
+
+
+def test_check_prints_the_plan(
+    call: Callable[..., int],
+    make_rig: MakeRig,
+    firing: str,
+    task: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    markers, wheel = task
+    streams = f'spikes = "{firing}"\nmarkers = "{markers}"\nbehaviours = {{wheel_speed = "{wheel}"}}\nwait_s = 2'
+    rig = make_rig(input=streams)
+
+    assert call("check", rig, "--seconds", "1", "--json") == 0
+
+    plan = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert plan["units"] == {"expected": 12, "kept": 11}
+    assert plan["spikes"]["units_seen"] == 5
+    assert plan["spikes"]["received"] > 10
+    assert plan["spikes"]["lost_upstream"] == 0
+    assert plan["spikes"]["source"] == "live"
+    assert plan["spikes"]["recommended_lateness_ms"] >= 1.0
+    assert [o["name"] for o in plan["outputs"]] == ["wheel_speed", "choice"]
+    assert plan["receptive_field_bins"] == 2 * (5 - 1) + 1
+    assert plan["markers"]["received"] > 10
+    assert -500.0 <= plan["markers"]["arrival_minus_stamp_ms"]["p50"] < 0.0  # sent ahead of their time
+    assert plan["behaviours"]["wheel_speed"]["arrival_minus_stamp_ms"]["p50"] >= 30.0
+
+    assert call("check", rig, "--seconds", "0.3") == 0
+    words = capsys.readouterr().out
+    assert "12 in the map, 11 kept, 5 seen" in words
+    assert "receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in words
+    assert any(line.startswith("scheduling ") and "memory" in line for line in words.splitlines())
+    assert f"wheel_speed {wheel} on " in words
+
+
+# --- training and evaluation ---
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('outputs = ["wheel_speed"]\n', "has to name either recording (one file) or recordings (many)"),
+        ('recording = "gone.npz"\noutputs = ["wheel_speed"]\n', "gone.npz does not exist; check the path"),
+        (
+            'recording = "session.npz"\noutputs = ["wheel"]\n',
+            "output 'wheel' does not name a quantity; say wheel_speed",
+        ),
+        ('recording = "session.npz"\noutputs = ["pupil_size"]\n', "has no behaviour 'pupil_size'; it has wheel_speed"),
+        (
+            'recording = "session.npz"\noutputs = ["choice"]\n[fit]\nstep = 3\n',
+            "fit.step: unknown key, did you mean 'steps'?",
+        ),
+    ],
+)
+def test_a_training_that_is_refused_leaves_nothing(
+    fails: Fails, session: Session, tmp_path: Path, text: str, says: str
+) -> None:
+    sessions.save(session, tmp_path / "session.npz")
+    (tmp_path / "train.toml").write_text(text)
+    assert says in fails("train", tmp_path / "train.toml")
+
+
+def test_a_checkpoint_that_could_not_be_written_is_refused_before_training(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "train.toml").write_text('recording = "session.npz"\noutputs = ["choice"]\n')
+    sentence = fails("train", tmp_path / "train.toml", "--out", tmp_path / "no" / "x.safetensors")
+    assert "its folder does not exist; make it first" in sentence
+
+
+def test_evaluate_prints_one_json_object_and_counts_its_look(
+    call: Callable[..., int], rig_home: Path, tiny_checkpoint: Checkpoint, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / "seed0.safetensors"
+    checkpoints.save(tiny_checkpoint, path)
+
+    assert call("evaluate", rig_home / "session.npz", path, "--json", "--record") == 0
+
+    found = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert set(found) >= {"recording", "checkpoints", "traces", "other", "streamed_vs_offline_max_abs"}
+    assert found["streamed_vs_offline_max_abs"] <= 1e-4
+    after = checkpoints.load(path).header.record
+    assert after.test_looks == tiny_checkpoint.header.record.test_looks + 1
+    assert after.test_scores["wheel_speed"]["neds_r2"] == pytest.approx(found["traces"]["wheel_speed"]["neds"][0])
+
+
+def test_evaluate_says_the_same_in_words(
+    call: Callable[..., int], rig_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("evaluate", rig_home / "tiny.safetensors", rig_home / "session.npz") == 0  # in any order
+    out = capsys.readouterr().out
+    assert out.startswith("planted, held-out part, 1 checkpoint(s)")
+    assert "neds minus ridge" in out
+
+
+# --- the installed command ---
+
+
+def test_verify_holds_every_engine_to_the_offline_forward(
+    call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped checkpoint on ten of its held-out trials: both directions, beside behaviour, and in fewer bits."""
+    demo = Path(__file__).parents[3] / "examples" / "ibl-dy016"
+    one = sessions.load(demo / "session.npz")
+    few = replace(one, segments=one.segments[-10:], segment_ids=one.segment_ids[-10:])
+    sessions.save(few, tmp_path / "few.npz")
+
+    assert call("verify", demo / "neds.safetensors", tmp_path / "few.npz", "--json") == 0
+
+    found = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    engines = found["engines"]
+    assert found["failed"] == []
+    assert set(engines) == {
+        *(f"{name}-numba-cpu{bits}" for name in ("stream", "rates") for bits in ("", "-bfloat16", "-int8")),
+        "stream-numba-cpu, half observed", "stream-torch-cpu", "linear-numpy-cpu", "blend",
+    }  # fmt: skip
+    for row in engines.values():
+        assert 0.0 <= row["max_abs"] <= row["bound"]
+        assert 0.0 < row["p50_ms"] <= row["p99_ms"]
+    for name in ("stream", "rates"):
+        assert engines[f"{name}-numba-cpu-int8"]["max_abs"] > engines[f"{name}-numba-cpu"]["max_abs"]
+    for bits in ("bfloat16", "int8"):
+        changes = engines[f"stream-numba-cpu-{bits}"]["r2_minus_float32"]
+        assert set(changes) == {"wheel_speed", "whisker_motion_energy"}
+        assert all(0.0 < abs(change) <= 0.002 for change in changes.values())
+
+
+def test_verify_fails_where_fewer_bits_cost_skill(
+    call: Callable[..., int], fails: Fails, rig_home: Path, session: Session, unbroken: Session, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Random weights decode nothing, so rounding them changes R2 by more than it may, near or far as values stay."""
+    few = replace(session, segments=session.segments[:15], segment_ids=session.segment_ids[:15])
+    sessions.save(few, tmp_path / "few.npz")
+    for precision in ("bfloat16", "int8"):
+        monkeypatch.setitem(verifying.BOUNDS, precision, 1.0)
+
+    assert call("verify", rig_home / "tiny.safetensors", tmp_path / "few.npz", "--json") == 3
+
+    found = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert found["failed"] == ["stream-numba-cpu-bfloat16", "stream-numba-cpu-int8"]
+    assert all(row["max_abs"] <= row["bound"] for row in found["engines"].values())
+
+    sessions.save(unbroken, tmp_path / "other.npz")
+    assert "was trained on other units" in fails("verify", rig_home / "tiny.safetensors", tmp_path / "other.npz")
+
+
+def test_the_installed_command_ends_with_2_and_one_sentence(tmp_path: Path) -> None:
+    """As a user sees it: no stack, no text on stdout."""
+    command = [Path(sys.executable).with_name("neds-rt"), "run", tmp_path / "gone.toml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == f"neds-rt: {tmp_path / 'gone.toml'}: cannot be read (No such file or directory); check the path\n"
+    )

@@ -1,0 +1,465 @@
+"""The pipeline's laws under any weather: chunks, stalls, garbage, markers in any order, engines that fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from runtime.core.binning import Binner
+from runtime.core.pipeline import COARSE_TOKENS, MAX_CATCH_UP, Mark, Pipeline, Rules
+from runtime.core.values import SPIKES, Decoded, Token
+from runtime.engines.layout import Layout
+from runtime.wire import Flag
+
+U, BIN = 3, 20_000_000
+LATENESS = 5_000_000
+MAX_AGE = 10**10
+WATCHFUL = Rules(lateness_ns=LATENESS)
+
+
+class Leaky:
+    """A decoder with a memory: values are a leaky sum of counts and the bins since reset. NaN where told."""
+
+    name = "leaky"
+    layout = Layout((), {}, np.ones(2, np.float32), np.zeros(2, np.float32))
+
+    def __init__(self, nan_at: tuple[int, ...] = ()) -> None:
+        self.nan_at = nan_at
+        self.values = np.zeros(2, np.float32)
+        self.n_steps = self.n_skipped = 0
+        self.reset()
+
+    def reset(self, position: int = 0) -> None:
+        self.sum, self.age = 0.0, position
+
+    def step(self, token: Token) -> np.ndarray:
+        self.n_steps += 1
+        self._take(token.counts, token.valid)
+        self.values[:] = (np.nan if token.index in self.nan_at else self.sum), self.age
+        return self.values
+
+    def _take(self, counts: np.ndarray, valid: bool) -> None:
+        self.sum = 0.5 * self.sum + (float(counts @ np.arange(1, U + 1)) if valid else 0.0)
+        self.age += 1
+
+    def skip(self, n_bins: int) -> None:
+        self.n_skipped += n_bins
+        self.sum, self.age = self.sum * 0.5**n_bins, self.age + n_bins
+
+    def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(counts), 2), np.float32)
+        for t in range(len(counts)):
+            if reset[t]:
+                self.reset()
+            self._take(counts[t], bool(valid[t]))
+            out[t] = self.sum, self.age
+        return out
+
+
+@dataclass
+class Rig:
+    """A pipeline on a made-up clock that keeps what it decoded."""
+
+    rules: Rules = WATCHFUL
+    engine: Leaky = field(default_factory=Leaky)
+    seen: list[tuple[Token, list[float] | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        binner = Binner(U, BIN, max_age_ns=MAX_AGE, future_ns=2_000_000)
+        self.pipeline = Pipeline(binner, self.engine, self.rules, on_token=self.keep)
+        binner.start(0)
+
+    def keep(self, token: Token, values: np.ndarray | None, infer_ns: int) -> None:
+        self.seen.append((replace(token, counts=token.counts.copy()), None if values is None else values.tolist()))
+
+    def feed(self, now_ns: int, *spikes: tuple[int, int]) -> None:
+        self.pipeline.feed(np.array(list(spikes), SPIKES), now_ns)
+
+    def deliver(self, now_ns: int, *spikes: tuple[int, int]) -> Decoded | None:
+        """Spikes and a keep-alive arrive, and what is due is closed."""
+        self.feed(now_ns, *spikes)
+        self.pipeline.alive(now_ns, now_ns)
+        return self.pipeline.advance(now_ns)
+
+    def run(self, upto: int, marks: dict[int, list[Mark]] | None = None) -> None:
+        """One spike of unit 0 and a keep-alive a bin, up to bin `upto`; marks: those that arrive before a bin."""
+        for k in range(self.pipeline.binner.open_bin, upto):
+            for mark in (marks or {}).get(k, []):
+                self.pipeline.mark(mark)
+            self.deliver((k + 1) * BIN, (k * BIN + 5, 0))
+
+    @property
+    def tokens(self) -> list[Token]:
+        return [token for token, _ in self.seen]
+
+    @property
+    def history(self) -> list[tuple[object, ...]]:
+        """Everything that was decoded, comparable."""
+        return [
+            (
+                t.index,
+                t.t_end_ns,
+                t.counts.tolist(),
+                t.valid,
+                t.clock,
+                t.reset,
+                t.idle,
+                t.segment,
+                t.newest_ns,
+                t.late,
+                v,
+            )
+            for t, v in self.seen
+        ]
+
+    def assert_laws(self) -> None:
+        tokens, spikes = self.pipeline.tokens, self.pipeline.binner.counters()
+        assert tokens["closed"] == sum(n for name, n in tokens.items() if name != "closed")
+        assert tokens["closed"] == self.pipeline.binner.open_bin
+        assert spikes["received"] == sum(n for name, n in spikes.items() if name != "received")
+
+
+# --- closing a bin ---
+
+
+def test_a_bin_closes_when_its_stream_has_delivered_past_its_edge() -> None:
+    rig = Rig()
+    rig.feed(BIN + 1, (BIN - 1, 0))
+    assert rig.pipeline.advance(BIN + 1) is None  # something later may still come
+
+    decoded = rig.deliver(BIN + 2, (7, 1))
+
+    assert decoded is not None
+    assert (decoded.token, decoded.t_end_ns, decoded.newest_ns, decoded.state) == (0, BIN, BIN - 1, "DECODING")
+    assert rig.tokens[0].counts.tolist() == [1, 1, 0]
+
+
+def test_a_bin_closes_by_the_clock_at_its_lateness() -> None:
+    rig = Rig()
+    rig.feed(BIN, (5, 0))
+    assert rig.pipeline.due_ns() == BIN + LATENESS
+    assert rig.pipeline.advance(BIN + LATENESS - 1) is None
+
+    decoded = rig.pipeline.advance(BIN + LATENESS)
+
+    assert decoded is not None
+    assert decoded.values is not None  # half of a bin is better than none: it had live data
+
+
+def test_a_spike_after_its_bin_is_late_dropped_and_flagged() -> None:
+    rig = Rig()
+    rig.deliver(BIN)
+    decoded = rig.deliver(2 * BIN, (BIN - 1, 0), (BIN, 1))
+    assert decoded is not None
+    assert decoded.flags & Flag.LATE
+    assert rig.tokens[1].counts.tolist() == [0, 1, 0]
+    assert rig.pipeline.binner.counters()["late"] == 1
+
+    decoded = rig.deliver(3 * BIN)
+    assert decoded is not None
+    assert not decoded.flags & Flag.LATE
+
+
+def test_a_silent_stream_gives_gaps_not_zeros() -> None:
+    """No keep-alive, no spike: the bin is invalid, nothing is said about it, the position goes on."""
+    rig = Rig()
+    rig.deliver(BIN)
+
+    silent = [rig.pipeline.advance(k * BIN + LATENESS) for k in (2, 3)]
+    back = rig.deliver(4 * BIN, (4 * BIN - 1, 0))
+
+    assert [(d.state, d.values, d.flags & Flag.GAP) for d in silent if d] == [("STALLED", None, Flag.GAP)] * 2
+    assert back is not None
+    assert back.values is not None
+    assert back.values.tolist() == [1.0, 4.0]
+    assert rig.pipeline.tokens == {"closed": 4, "published": 2, "superseded": 0, "invalid": 2, "idle": 0}
+
+
+def test_a_stream_without_keep_alives_may_be_silent_for_a_while() -> None:
+    rig = Rig(Rules(lateness_ns=LATENESS, silence_ns=3 * BIN))
+    rig.feed(BIN, (BIN - 1, 0))
+    for k in range(1, 7):
+        rig.pipeline.advance(k * BIN + LATENESS)
+    assert [t.valid for t in rig.tokens] == [True] * 4 + [False] * 2
+
+
+def test_coarse_stamps_stay_flagged_for_a_second() -> None:
+    rig = Rig()
+    rig.deliver(BIN, *[(5, 0)] * 20)
+    rig.run(COARSE_TOKENS + 3)
+    assert [t.coarse for t in rig.tokens].count(True) == COARSE_TOKENS - 1
+
+
+# --- properties ---
+
+deliveries = st.lists(
+    st.tuples(
+        st.integers(1, 60_000_000),  # ns since the delivery before
+        st.lists(st.tuples(st.integers(-30_000_000, 3_000_000), st.integers(-1, U)), max_size=12),
+        st.booleans(),  # with a keep-alive
+    ),
+    max_size=25,
+)
+Deliveries = list[tuple[int, list[tuple[int, int]], bool]]
+task = Rules(lateness_ns=LATENESS, markers=True)
+mark_lists = st.lists(
+    st.builds(Mark, st.integers(0, 30 * BIN), st.sampled_from(["segment_start", "segment_end"]), st.integers(0, 5)),
+    max_size=8,
+    unique=True,
+)
+
+
+def drive(rig: Rig, plan: Deliveries, cut: int = 0) -> None:
+    """Deliver; with `cut`, each delivery in chunks of that size."""
+    now = 0
+    for wait_ns, offsets, alive in plan:
+        now += wait_ns
+        spikes = [(now + d, u) for d, u in offsets]
+        for i in range(0, len(spikes), cut or max(1, len(spikes))):
+            rig.feed(now, *spikes[i : i + (cut or len(spikes))])
+        if alive:
+            rig.pipeline.alive(now, now)
+        rig.pipeline.advance(now)
+        rig.assert_laws()
+
+
+@given(deliveries, st.integers(1, 5), mark_lists)
+def test_chunking_does_not_change_what_is_decoded(plan: Deliveries, cut: int, marks: list[Mark]) -> None:
+    """Any split into feeds that crosses no close gives the same tokens, values and counts."""
+    whole, chunked = Rig(task), Rig(task)
+    for rig in (whole, chunked):
+        for mark in marks:
+            rig.pipeline.mark(mark)
+
+    drive(whole, plan)
+    drive(chunked, plan, cut)
+
+    assert chunked.history == whole.history
+    assert chunked.pipeline.binner.counters() == whole.pipeline.binner.counters()
+    assert chunked.pipeline.tokens == whole.pipeline.tokens
+
+
+@given(deliveries, st.randoms(use_true_random=False))
+def test_the_order_inside_a_delivery_does_not_matter(plan: Deliveries, random: Random) -> None:
+    straight, mixed = Rig(), Rig()
+    drive(straight, plan)
+    drive(mixed, [(wait, random.sample(spikes, len(spikes)), alive) for wait, spikes, alive in plan])
+    assert mixed.history == straight.history
+
+
+@given(deliveries, st.sets(st.integers(0, 30)))
+def test_the_laws_balance_to_the_last_spike_and_token(plan: Deliveries, nan_at: set[int]) -> None:
+    rig = Rig(engine=Leaky(tuple(nan_at)))
+    drive(rig, plan)
+
+    rig.pipeline.flush()
+
+    rig.assert_laws()
+    assert rig.pipeline.binner.counts.sum() == 0
+    assert rig.pipeline.binner.counters()["binned"] >= sum(int(t.counts.sum()) for t in rig.tokens)
+
+
+stalls = st.lists(st.tuples(st.integers(1, 200) | st.integers(2_000, 20_000), st.booleans()), max_size=12)
+
+
+@settings(max_examples=50)
+@given(stalls, st.integers(0, 100_000_000), st.booleans())
+def test_a_stall_of_any_length_costs_bounded_work_and_no_truth(
+    plan: list[tuple[int, bool]], lateness_ns: int, markers: bool
+) -> None:
+    """Per advance at most MAX_CATCH_UP steps; every bin that counts as valid holds all of its spikes."""
+    rig = Rig(Rules(lateness_ns=lateness_ns, markers=markers))
+    rig.pipeline.mark(Mark(3 * BIN, "segment_start", 1))
+    now = sent = 0
+    for wait_ms, alive in plan:
+        now += wait_ms * 1_000_000
+        spikes = [(t, 1) for t in range(sent, now, BIN // 4)]  # four a bin, all delivered at once
+        sent += len(spikes) * BIN // 4
+        before = rig.engine.n_steps, rig.pipeline.tokens["closed"], rig.pipeline.tokens["published"]
+        rig.feed(now, *spikes)
+        if alive:
+            rig.pipeline.alive(now, now)
+
+        decoded = rig.pipeline.advance(now)
+
+        assert rig.engine.n_steps - before[0] <= MAX_CATCH_UP
+        assert rig.pipeline.tokens["published"] - before[2] <= 1
+        if decoded is not None:
+            assert decoded.superseded == rig.pipeline.tokens["closed"] - before[1] - 1
+        rig.assert_laws()
+    assert {t.counts.tolist()[1] for t in rig.tokens if t.valid} <= {4}
+
+
+@settings(max_examples=50)
+@given(stalls, mark_lists)
+def test_the_log_says_all_that_the_engine_saw(plan: list[tuple[int, bool]], marks: list[Mark]) -> None:
+    """Counts, validity and resets of the log, decoded again at once, give the streamed values bit for bit."""
+    rig = Rig(task)
+    for mark in marks:
+        rig.pipeline.mark(mark)
+    now = 0
+    for wait_ms, alive in plan:
+        now += wait_ms * 1_000_000
+        rig.feed(now, (now - 1, 2), (now - BIN, 0))
+        if alive:
+            rig.pipeline.alive(now, now)
+        rig.pipeline.advance(now)
+
+    rows = [(t, v) for t, v in rig.seen if not t.idle]
+    again = Leaky().offline(
+        np.array([t.counts for t, _ in rows]).reshape(-1, U), np.array([t.valid for t, _ in rows]),
+        np.array([t.clock for t, _ in rows]), np.array([t.reset for t, _ in rows]),
+    )  # fmt: skip
+    assert [v for t, v in rows if t.valid] == [v for (t, _), v in zip(rows, again.tolist(), strict=True) if t.valid]
+
+
+def test_after_a_stall_the_newest_bins_still_have_their_spikes() -> None:
+    """The ring of open bins is moved before the spikes enter it; what was skipped is backlog, not late."""
+    rig = Rig()
+    rig.deliver(BIN)
+    n_bins = 200
+
+    decoded = rig.deliver(n_bins * BIN, *[(k * BIN + 5, 0) for k in range(1, n_bins)])
+
+    assert decoded is not None
+    assert (decoded.token, decoded.superseded) == (n_bins - 1, n_bins - 2)
+    assert not decoded.flags & Flag.LATE
+    assert [t.valid for t in rig.tokens] == [True] + [False] * (n_bins - 1 - MAX_CATCH_UP) + [True] * MAX_CATCH_UP
+    assert all(t.counts.tolist() == [1, 0, 0] for t in rig.tokens[-MAX_CATCH_UP:])
+    counters = rig.pipeline.binner.counters()
+    assert counters["dropped_backlog"] >= n_bins - 1 - MAX_CATCH_UP - 1  # one bin was not yet due by the clock
+    assert (counters["late"], counters["quarantined"]) == (0, 0)
+    assert rig.engine.n_skipped == n_bins - 1 - MAX_CATCH_UP
+
+
+# --- an engine that fails ---
+
+
+def test_a_value_that_is_not_finite_is_held_and_the_engine_starts_cold() -> None:
+    rig = Rig(engine=Leaky(nan_at=(1,)))
+    rig.deliver(BIN, (5, 0))
+
+    held = rig.deliver(2 * BIN, (BIN + 5, 0))
+    after = rig.deliver(3 * BIN, (2 * BIN + 5, 0))
+
+    assert held is not None
+    assert (held.values, held.flags & Flag.HOLD, held.state) == (None, Flag.HOLD, "DECODING")
+    assert after is not None
+    assert after.values is not None
+    assert (after.values.tolist(), after.flags & Flag.HOLD) == ([1.0, 1.0], 0)
+    assert [t.reset for t in rig.tokens] == [True, False, True]
+    assert rig.pipeline.bad_values == 1
+    assert rig.pipeline.tokens["invalid"] == 1
+
+
+# --- markers ---
+
+
+def start(t_ns: int, segment: int = 1) -> Mark:
+    return Mark(t_ns, "segment_start", segment)
+
+
+def end(t_ns: int, segment: int = 1) -> Mark:
+    return Mark(t_ns, "segment_end", segment)
+
+
+def inside(rig: Rig) -> list[tuple[int, int, int, bool]]:
+    """(bin, clock, segment, reset) of the tokens that were decoded."""
+    return [(t.index, t.clock, t.segment, t.reset) for t in rig.tokens if not t.idle]
+
+
+def test_a_segment_is_decoded_from_the_bin_of_its_start_to_the_bin_of_its_end() -> None:
+    rig = Rig(task)
+    rig.run(9, {0: [start(3 * BIN), end(6 * BIN - 1)]})
+    assert inside(rig) == [(3, 0, 1, True), (4, 1, 1, False), (5, 2, 1, False)]
+    assert [v for _, v in rig.seen][3:6] == [[1.0, 1.0], [1.5, 2.0], [1.75, 3.0]]  # cold: nothing of bins 0-2
+    assert [t.segment for t in rig.tokens if t.idle] == [-1] * 6
+
+
+def test_segments_back_to_back_each_start_cold() -> None:
+    rig = Rig(task)
+    rig.run(7, {0: [start(BIN, 1), end(3 * BIN, 1), start(3 * BIN, 2), end(5 * BIN - 1, 2)]})
+    assert inside(rig) == [(1, 0, 1, True), (2, 1, 1, False), (3, 0, 2, True), (4, 1, 2, False)]
+
+
+def test_before_the_first_start_nothing_is_decoded() -> None:
+    rig = Rig(task)
+    rig.run(4)
+    assert (inside(rig), rig.pipeline.tokens["idle"], rig.engine.n_steps) == ([], 4, 0)
+    decoded = rig.deliver(5 * BIN)
+    assert decoded is not None
+    assert (decoded.state, decoded.values, decoded.flags) == ("IDLE", None, Flag.IDLE)
+
+
+def test_without_markers_in_the_rules_marks_are_ignored() -> None:
+    rig = Rig()
+    rig.run(3, {0: [end(0), start(BIN)]})
+    assert inside(rig) == [(0, -1, -1, True), (1, -1, -1, False), (2, -1, -1, False)]
+
+
+@pytest.mark.parametrize("arrives", [4, 6])
+def test_a_late_start_still_tells_the_time_in_the_segment(arrives: int) -> None:
+    """Decoding begins where the marker arrives, but the clock counts from its stamp."""
+    rig = Rig(task)
+    rig.run(8, {arrives: [start(3 * BIN + 5)]})
+    assert inside(rig)[0] == (arrives, arrives - 3, 1, True)
+    assert [clock for _, clock, _, _ in inside(rig)] == list(range(arrives - 3, 5))
+    assert rig.pipeline.late_markers == 1
+
+
+def test_a_late_end_ends_the_segment_where_it_arrives() -> None:
+    rig = Rig(task)
+    rig.run(8, {0: [start(BIN)], 5: [end(3 * BIN)]})
+    assert [index for index, *_ in inside(rig)] == [1, 2, 3, 4, 5]
+    assert rig.pipeline.late_markers == 1
+
+
+def test_an_end_that_was_overtaken_by_the_next_start_does_not_end_that() -> None:
+    rig = Rig(task)
+    rig.run(9, {0: [start(BIN, 1), start(4 * BIN, 2), end(8 * BIN - 1, 2)], 6: [end(4 * BIN - 1, 1)]})
+    assert inside(rig)[-1] == (7, 3, 2, False)
+    assert len(inside(rig)) == 7
+
+
+def test_a_start_that_was_overtaken_by_its_own_end_starts_nothing() -> None:
+    rig = Rig(task)
+    rig.run(9, {0: [end(3 * BIN)], 6: [start(BIN)]})
+    assert inside(rig) == []
+
+
+def test_a_repeated_marker_changes_nothing() -> None:
+    rig = Rig(task)
+    rig.run(6, {0: [start(BIN), start(BIN)], 4: [start(BIN)]})
+    assert inside(rig) == [(k, k - 1, 1, k == 1) for k in range(1, 6)]
+
+
+@given(mark_lists, st.randoms(use_true_random=False))
+def test_markers_sent_ahead_may_come_in_any_order(marks: list[Mark], random: Random) -> None:
+    sorted_rig, mixed_rig = Rig(task), Rig(task)
+    sorted_rig.run(35, {0: sorted(marks)})
+    mixed_rig.run(35, {0: random.sample(marks, len(marks))})
+    assert mixed_rig.history == sorted_rig.history
+
+
+def clocks(marks: list[Mark], n_bins: int) -> list[int | None]:
+    """The clock of each bin in plain Python: a start opens at its bin, an end still holds its own; None = idle."""
+    rows: list[int | None] = []
+    first: int | None = None
+    for k in range(n_bins):
+        ends = False
+        for mark in sorted(m for m in marks if m.t_ns // BIN == k):
+            first, ends = (k, False) if mark.event == "segment_start" else (first, True)
+        rows.append(None if first is None else k - first)
+        first = None if ends else first
+    return rows
+
+
+@given(mark_lists)
+def test_tokens_follow_the_markers(marks: list[Mark]) -> None:
+    rig = Rig(task)
+    rig.run(31, {0: marks})
+    assert [None if t.idle else t.clock for t in rig.tokens] == clocks(marks, 31)

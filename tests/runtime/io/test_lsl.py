@@ -1,0 +1,204 @@
+"""Streams over real LSL on the loopback: described in full, or refused in one sentence."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pylsl
+import pytest
+
+from neds_core.data.session import Session
+from neds_core.errors import StreamError
+from runtime.io import lsl
+
+MakeOutlet = Callable[..., pylsl.StreamOutlet]
+WAIT_S = 5.0
+
+
+def test_a_description_survives_the_network(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    with_outlet = make_outlet(stream_name, session.units, source="synthetic")
+
+    info = pylsl.StreamInlet(lsl.resolve(stream_name, WAIT_S)).info(WAIT_S)
+
+    assert with_outlet.get_info().uid() == info.uid()
+    assert lsl.read_description(info) == lsl.Description(
+        lsl.LAYOUT, "synthetic", True, session.units.sha256, rate_hz=100.0
+    )
+    unit = info.desc().child("neds_rt").child("units").first_child()
+    for row in range(len(session.units)):
+        told = [unit.child_value(key) for key in ("id", "source_id", "region")]
+        assert told == [str(row), str(session.units.ids[row]), session.units.region[row]]
+        unit = unit.next_sibling()
+    assert unit.empty()
+
+
+def test_a_stream_without_description_is_refused(lsl_session: str) -> None:
+    with pytest.raises(StreamError, match=r"'bare' has no neds_rt description, .*declare layout and unit map"):
+        lsl.read_description(pylsl.StreamInfo("bare", "Spikes", 1, 0.0, pylsl.cf_int32, "bare"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"edit": {"layout": "counts"}}, "has layout 'counts', 1 channels; send one int32 channel"),
+        ({"edit": {"layout": None}}, "has layout '', 1 channels; send one int32 channel"),
+        ({"channels": 2}, "has layout 'events_unit', 2 channels; send one int32 channel"),
+        ({"channel_format": pylsl.cf_float32}, "send one int32 channel"),
+        ({"edit": {"clock": "device"}}, "stamps with a clock of its own; stamp with LSL local_clock()"),
+        ({"edit": {"clock": None}}, "stamps with a clock of its own"),
+        ({"edit": {"rate_hz": "many"}}, "declares rate_hz 'many'; give its mean number of spikes a second"),
+        ({"edit": {"rate_hz": "nan"}}, "declares rate_hz 'nan'"),
+        ({"edit": {"rate_hz": "-1"}}, "declares rate_hz '-1'"),
+    ],
+)
+def test_a_stream_of_another_kind_is_refused(
+    make_outlet: MakeOutlet, stream_name: str, session: Session, wrong: dict, says: str
+) -> None:
+    outlet = make_outlet(stream_name, session.units, **wrong)
+    with pytest.raises(StreamError) as caught:
+        lsl.read_description(outlet.get_info())
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"stream {stream_name!r} ")
+
+
+def test_what_a_description_may_leave_out(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    """No keep-alives, no rate: it has none, it is not known."""
+    outlet = make_outlet(stream_name, session.units, edit=dict.fromkeys(("keep_alive", "rate_hz")))
+    found = lsl.read_description(outlet.get_info())
+    assert (found.keep_alive, found.rate_hz) == (False, 0.0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("schema", "2"), ("id_base", "1"), ("stamp", "bin_end"), ("source", None)])
+def test_what_a_description_must_say(
+    make_outlet: MakeOutlet, stream_name: str, session: Session, key: str, value: str | None
+) -> None:
+    """Ids from 1 would decode every spike as its neighbour's; a source that is not said is not live."""
+    outlet = make_outlet(stream_name, session.units, edit={key: value})
+    with pytest.raises(StreamError, match=f"declares {key} "):
+        lsl.read_description(outlet.get_info())
+
+
+def test_a_missing_stream_is_refused(lsl_session: str) -> None:
+    with pytest.raises(StreamError, match=r"'nobody' was not found in 0\.2 s; start its sender or raise input\.wait_s"):
+        lsl.resolve("nobody", 0.2)
+
+
+def test_a_stream_without_source_id_is_refused(lsl_session: str, stream_name: str) -> None:
+    """liblsl gives it up at the first dropout."""
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Spikes", 1, 0.0, pylsl.cf_int32, source_id=""))
+    with pytest.raises(StreamError, match=r"has no source_id, .* set one in its sender"):
+        lsl.resolve(outlet.get_info().name(), WAIT_S)
+
+
+def test_two_streams_of_one_name_are_refused(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    """The first to answer would win, so both are looked for; a source_id tells them apart."""
+    twins = [make_outlet(stream_name, session.units, source_id=source_id) for source_id in ("left", "right")]
+
+    with pytest.raises(StreamError) as caught:
+        lsl.refuse_twins({stream_name: ""})
+
+    host = socket.gethostname()
+    assert f"2 streams are called {stream_name!r}: {host} (left), {host} (right); stop all but one" in str(caught.value)
+    lsl.refuse_twins({stream_name: "right"})
+    assert lsl.resolve(stream_name, WAIT_S, "right").uid() == twins[1].get_info().uid()
+
+
+def test_several_single_streams_are_no_twins(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    outlets = [make_outlet(f"{stream_name}-{k}", session.units) for k in range(2)]
+    lsl.refuse_twins({outlet.get_info().name(): "" for outlet in outlets})
+
+
+def test_many_streams_on_one_machine_are_all_found(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    """liblsl's own range of ports ends at 16 outlets a machine; the 17th would be there and not be found."""
+    outlets = [make_outlet(f"{stream_name}-{k}", session.units) for k in range(20)]
+    for outlet in outlets[-2:]:
+        assert lsl.resolve(outlet.get_info().name(), WAIT_S).uid() == outlet.get_info().uid()
+
+
+def test_text_and_numbers_are_told_apart(lsl_session: str, stream_name: str) -> None:
+    def outlet(kind: str, channels: int, channel_format: int) -> pylsl.StreamOutlet:
+        name = f"{stream_name}-{kind}"
+        return pylsl.StreamOutlet(pylsl.StreamInfo(name, "Any", channels, 0.0, channel_format, name))
+
+    outlets = [
+        outlet("text", 1, pylsl.cf_string), outlet("number", 1, pylsl.cf_double64), outlet("wide", 2, pylsl.cf_float32)
+    ]  # fmt: skip
+
+    assert lsl.resolve_text(f"{stream_name}-text", WAIT_S).uid() == outlets[0].get_info().uid()
+    assert lsl.resolve_number(f"{stream_name}-number", WAIT_S).uid() == outlets[1].get_info().uid()
+    with pytest.raises(StreamError, match="is not one channel of numbers; name a stream that is"):
+        lsl.resolve_number(f"{stream_name}-text", WAIT_S)
+    with pytest.raises(StreamError, match="is not one channel of text"):
+        lsl.resolve_text(f"{stream_name}-number", WAIT_S)
+    with pytest.raises(StreamError, match="is not one channel of numbers"):
+        lsl.resolve_number(f"{stream_name}-wide", WAIT_S)
+
+
+# --- clocks ---
+
+
+class Probed:
+    """An inlet whose sender's clock is off by what it is told, one number a probe; None: no answer."""
+
+    def __init__(self, *offsets: float | None) -> None:
+        self.offsets = list(offsets)
+
+    def time_correction(self, timeout: float) -> float:
+        offset = self.offsets.pop(0)
+        if offset is None:
+            raise pylsl.util.TimeoutError
+        return offset
+
+
+def clock(*offsets: float | None, host: str = "elsewhere") -> lsl.ClockMap:
+    """A clock map after those probes."""
+    info = SimpleNamespace(name=lambda: "s", hostname=lambda: host)
+    made = lsl.ClockMap(Probed(*offsets), info)  # pyright: ignore[reportArgumentType]
+    for _ in offsets:
+        made._update(1.0)
+    return made
+
+
+def test_a_stream_of_this_host_stamps_with_this_very_clock() -> None:
+    """Its offset is zero by fact; an estimate would add its own noise. Another host's is its median."""
+    here = socket.gethostname()
+    assert clock(2e-4, -9e-4, host=here).offset_ns == 0
+    assert clock(2.0, host=here).offset_ns == 2_000_000_000
+    assert clock(1e-4, 3e-4, 2e-4).offset_ns == 200_000
+
+
+def test_a_clock_jump_is_counted_and_followed() -> None:
+    assert (clock(1.0, 1.001, 7.0).jumps, clock(1.0, 1.001, 7.0, 1.001).offset_ns) == (0, 1_001_000_000)  # a hiccup
+    jumped = clock(1.0, 1.001, 7.0, 7.002, 7.002, 7.002)
+    assert (jumped.jumps, jumped.offset_ns) == (1, 7_002_000_000)
+    assert clock(0.0, 0.0, 7.0, 7.0, host=socket.gethostname()).jumps == 1
+
+
+def test_a_probe_without_answer_keeps_the_last_offset() -> None:
+    assert clock(1.5, None, None).offset_ns == 1_500_000_000
+
+
+def test_a_clock_that_never_answers_is_refused() -> None:
+    with pytest.raises(StreamError, match="sender of 's' does not answer clock probes; restart it"):
+        clock(None).wait(0.01)
+
+
+def test_the_clock_of_a_real_stream_here(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    outlet = make_outlet(stream_name, session.units)
+    found = lsl.resolve(stream_name, WAIT_S)
+    probed = lsl.ClockMap(pylsl.StreamInlet(found), found)
+    probed.start()
+    probed.wait()
+    probed.stop()
+    assert outlet.get_info().uid() == found.uid()
+    assert (probed.offset_ns, probed.jumps) == (0, 0)
+
+
+def test_now_is_the_lsl_clock() -> None:
+    before = time.monotonic_ns()
+    assert before - 1_000 <= lsl.now_ns() <= time.monotonic_ns() + 1_000
+    assert math.isclose(lsl.now_ns() * 1e-9, pylsl.local_clock(), abs_tol=1.0)

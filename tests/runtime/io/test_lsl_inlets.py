@@ -1,0 +1,234 @@
+"""Inlets on real LSL streams: what arrives is counted, mapped and passed on, and no sender can crash them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pylsl
+import pytest
+
+from neds_core.data.session import Session
+from runtime.core.binning import Binner
+from runtime.core.pipeline import Mark
+from runtime.core.values import NO_TIME
+from runtime.io import lsl
+from runtime.io.lsl_inlets import KEEP_ALIVE_MODULUS, BehaviourInlet, MarkerInlet, SpikeInlet
+
+MakeOutlet = Callable[..., pylsl.StreamOutlet]
+Link = tuple[pylsl.StreamOutlet, SpikeInlet]
+WAIT_S = 5.0
+BIN = 20_000_000
+
+
+def inlet_of(outlet: pylsl.StreamOutlet) -> SpikeInlet:
+    info = lsl.resolve(outlet.get_info().name(), WAIT_S)
+    return SpikeInlet(info, lsl.read_description(pylsl.StreamInlet(info).info(WAIT_S)))
+
+
+@pytest.fixture
+def link(make_outlet: MakeOutlet, stream_name: str, session: Session) -> Iterator[Link]:
+    """A described spike stream and its open inlet."""
+    outlet = make_outlet(stream_name, session.units)
+    with inlet_of(outlet) as inlet:
+        yield outlet, inlet
+
+
+def keep_alive(sent: int) -> int:
+    return -1 - sent % KEEP_ALIVE_MODULUS
+
+
+def pull(inlet: SpikeInlet, *, until_ns: int) -> list[tuple[int, int]]:
+    """(stamp, unit) of all spikes up to the keep-alive stamped until_ns."""
+    found = []
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        found += inlet.pull(0.1).tolist()
+        if inlet.keep_alive_ns == until_ns:
+            return found
+    pytest.fail("the keep-alive never came")
+
+
+def send(outlet: pylsl.StreamOutlet, *samples: tuple[float, int]) -> None:
+    """Samples of (stamp in s, value) in one chunk."""
+    stamps = [stamp for stamp, _ in samples]
+    outlet.push_chunk([[value] for _, value in samples], stamps)  # pyright: ignore[reportArgumentType]
+
+
+def test_spikes_arrive_with_their_own_stamps_and_units(link: Link) -> None:
+    """To the nanosecond that a double of seconds can hold, and none is a keep-alive."""
+    outlet, inlet = link
+    now = lsl.now_ns() // 1000 * 1000
+    spikes = [(now + 1000 * k, k % 12) for k in range(500)]
+
+    send(outlet, *((t * 1e-9, unit) for t, unit in spikes), ((now + 10**6) * 1e-9, keep_alive(500)))
+    found = pull(inlet, until_ns=now + 10**6)
+
+    assert [unit for _, unit in found] == [unit for _, unit in spikes]
+    assert max(abs(a - b) for (a, _), (b, _) in zip(found, spikes, strict=True)) <= 1
+    assert (inlet.received, inlet.delays.n, inlet.lost_upstream) == (500, 500, 0)
+    assert np.all(np.abs(inlet.delays.kept()) < 10_000)
+    assert inlet.pull(0.01).size == 0
+    assert inlet.keep_alive_ns == NO_TIME
+
+
+def test_spikes_lost_on_the_way_are_counted(link: Link) -> None:
+    """From the first keep-alive on; the count wraps, and a sender that starts again is not a loss."""
+    outlet, inlet = link
+    now = lsl.now_ns() // 1000 * 1000
+    lost = []
+    sent = KEEP_ALIVE_MODULUS - 4
+    for step, (arriving, counted) in enumerate([(2, 0), (3, 3), (5, 7), (1, 1)]):  # two of seven never come
+        sent += counted
+        stamp = now + step * 1000
+        send(outlet, *[(stamp * 1e-9, 0)] * arriving, (stamp * 1e-9, keep_alive(sent)))
+        assert len(pull(inlet, until_ns=stamp)) == arriving
+        lost.append(inlet.lost_upstream)
+
+    send(outlet, (now * 1e-9, 0), ((now + 9000) * 1e-9, keep_alive(1)))  # restarted, and sent one
+    pull(inlet, until_ns=now + 9000)
+    lost.append(inlet.lost_upstream)
+    send(outlet, (now * 1e-9, 0), ((now + 9500) * 1e-9, keep_alive(4)))  # two more never come
+    pull(inlet, until_ns=now + 9500)
+
+    assert [*lost, inlet.lost_upstream] == [0, 0, 2, 2, 2, 4]
+    assert inlet.received == 13
+
+
+def test_a_stamp_that_cannot_be_is_quarantined_and_never_crashes(link: Link) -> None:
+    outlet, inlet = link
+    now = lsl.now_ns()
+    absurd = [np.nan, np.inf, -np.inf, 1e300, -1e300, 1e9, -1e12, now * 1e-9 + 3600, now * 1e-9 - 3600, 1.7e9]
+    binner = Binner(12, BIN, max_age_ns=10**10, future_ns=2_000_000)
+    binner.start(now)
+
+    send(outlet, (now * 1e-9, 3), *((stamp, 4) for stamp in absurd), (np.nan, keep_alive(0)))
+    send(outlet, (now * 1e-9, keep_alive(11)))
+    deadline = time.monotonic() + WAIT_S
+    while inlet.received < 11 and time.monotonic() < deadline:
+        binner.feed(inlet.pull(0.1), lsl.now_ns())
+
+    counters = binner.counters()
+    assert counters["received"] == counters["binned"] + counters["quarantined"] == 11
+    assert counters["quarantined"] == len(absurd)
+    assert abs(binner.watermark_ns - now) <= 1
+    assert inlet.delays.n == 3  # of the one true spike and the two an hour away; the rest has no time at all
+
+
+def test_without_keep_alives_a_negative_value_is_a_spike_of_no_unit(
+    make_outlet: MakeOutlet, stream_name: str, session: Session
+) -> None:
+    outlet = make_outlet(stream_name, session.units, edit={"keep_alive": "0"})
+    binner = Binner(12, BIN, max_age_ns=10**10, future_ns=2_000_000)
+    with inlet_of(outlet) as inlet:
+        now = lsl.now_ns()
+        binner.start(now)
+        send(outlet, (now * 1e-9, -1), (now * 1e-9, 12), (now * 1e-9, 5))
+        deadline = time.monotonic() + WAIT_S
+        while inlet.received < 3 and time.monotonic() < deadline:
+            binner.feed(inlet.pull(0.1), lsl.now_ns())
+        assert inlet.keep_alive_ns == NO_TIME
+    assert (binner.counters()["out_of_range"], binner.counters()["binned"]) == (2, 1)
+
+
+# --- markers ---
+
+MALFORMED = [
+    "", "start", "null", "17", "[]", "{}", '{"segment": 3}', '{"event": 7}', b'{"event": "st\xf6p"}', b"\x00",
+    '{"event": "segment_start", "segment": "x"}', '{"event": "segment_start", "segment": 1e30}',
+    '{"event": "segment_start", "segment": -7}',
+    '{"event": "segment_end", "segment": 3, "labels": "left"}',
+    '{"event": "segment_end", "segment": 3, "labels": {"choice": ["left"]}}',
+    '{"event": "segment_start", "segment": 3, "bin": "one"}', '{"event": "segment_start", "segment": 3', "[" * 5000,
+]  # fmt: skip
+
+
+def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, stream_name: str) -> None:
+    info = pylsl.StreamInfo(stream_name, "Markers", 1, 0.0, pylsl.cf_string, stream_name)
+    outlet = pylsl.StreamOutlet(info)
+    t = 1_000.0
+    good = [
+        '{"event": "segment_start", "segment": 3, "bin": 40, "note": "kept out"}',
+        '{"event": "stim"}',
+        '{"event": "segment_end", "segment": 3, "labels": {"choice": "left", "block": 2, "reward": true}}',
+        '{"event": "segment_start"}',
+        '{"event": "recording_end"}',
+    ]
+    with MarkerInlet(lsl.resolve_text(stream_name, WAIT_S)) as inlet:
+        for text in MALFORMED:
+            outlet.push_sample([text], t)
+        for stamp in (np.nan, np.inf, 1e12):
+            outlet.push_sample([good[0]], stamp)
+        for k, text in enumerate(good):
+            outlet.push_sample([text], t + k)
+        marks: list[Mark] = []
+        deadline = time.monotonic() + WAIT_S
+        while not inlet.ended and time.monotonic() < deadline:
+            marks += inlet.pull()
+            time.sleep(0.01)
+
+    assert inlet.bad == len(MALFORMED) + 3
+    assert marks == [
+        Mark(1_000 * 10**9, "segment_start", 3),
+        Mark(1_002 * 10**9, "segment_end", 3),
+        Mark(1_003 * 10**9, "segment_start", -1),
+    ]
+    assert inlet.first_bin == {3: 40}
+    assert inlet.labels[3] == {"choice": "left", "block": 2, "reward": True}
+    assert inlet.last == "recording_end"
+
+
+# --- behaviour ---
+
+
+@pytest.fixture(scope="module")
+def behaviour(lsl_session: str) -> Iterator[BehaviourInlet]:
+    """An inlet that took in four good samples, a NaN, and some without a time."""
+    info = pylsl.StreamInfo("behaviour", "Behaviour", 1, 50.0, pylsl.cf_float32, f"behaviour-{lsl_session}")
+    outlet = pylsl.StreamOutlet(info)
+    with BehaviourInlet("wheel_speed", lsl.resolve_number("behaviour", WAIT_S)) as inlet:
+        for stamp, value in [(1.0, 10.0), (1.02, 11.0), (np.nan, 99.0), (np.inf, 99.0), (1.06, 13.0), (1.04, 12.0)]:
+            outlet.push_sample([value], stamp)
+        outlet.push_sample([np.nan], 1.08)
+        deadline = time.monotonic() + WAIT_S
+        while len(inlet.values) < 5 and time.monotonic() < deadline:
+            inlet.pull()
+            time.sleep(0.01)
+        yield inlet
+
+
+def test_behaviour_without_a_time_is_left_out(behaviour: BehaviourInlet) -> None:
+    assert behaviour.t_ns.tolist() == [1_000_000_000, 1_020_000_000, 1_060_000_000, 1_040_000_000, 1_080_000_000]
+
+
+@pytest.mark.parametrize(
+    ("edge_ms", "value"),
+    [
+        (999, np.nan),
+        (1000, 10.0),
+        (1019, 10.0),
+        (1020, 11.0),
+        (1045, 12.0),
+        (1060, 13.0),
+        (1080, np.nan),
+        (1101, np.nan),
+    ],
+)
+def test_the_last_sample_at_or_before_the_edge_is_the_target(
+    behaviour: BehaviourInlet, edge_ms: int, value: float
+) -> None:
+    """Also of samples that came out of order; one older than a bin is none."""
+    (found,) = behaviour.at(np.array([edge_ms * 1_000_000]), BIN)
+    assert found == pytest.approx(value, nan_ok=True)
+
+
+def test_a_nan_or_an_old_value_is_not_the_latest(behaviour: BehaviourInlet) -> None:
+    assert behaviour.latest(0) is None  # the newest sample is NaN, and the one before is not now
+    assert behaviour.latest(1_080_000_001) is None
+
+
+def test_nothing_received_is_nan_everywhere(behaviour: BehaviourInlet) -> None:
+    empty = BehaviourInlet("wheel_speed", behaviour.info)
+    assert np.isnan(empty.at(np.array([1, 2]), BIN)).all()
+    assert empty.latest(0) is None

@@ -1,0 +1,159 @@
+"""A played recording: the counts of every bin survive the way out and back in, at any hour and from any seed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pylsl
+import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
+
+from neds_core.data.session import Session
+from neds_core.errors import StreamError
+from runtime.io import lsl
+from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
+from runtime.io.lsl_player import GAP_BINS, INSIDE_NS, MARGIN_NS, Player, spread, timeline
+
+BIN = 20_000_000
+WAIT_S = 5.0
+
+any_counts = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 6)), elements=st.integers(0, 9))
+
+
+def binned(t_ns: np.ndarray, unit: np.ndarray, n_bins: int, n_units: int) -> np.ndarray:
+    counts = np.zeros((n_bins, n_units), int)
+    np.add.at(counts, (t_ns // BIN, unit), 1)
+    return counts
+
+
+@given(any_counts, st.integers(0, 2**32))
+def test_spread_keeps_every_count_and_its_distance_from_the_edges(counts: np.ndarray, seed: int) -> None:
+    t_ns, unit = spread(counts, BIN, seed)
+
+    np.testing.assert_array_equal(binned(t_ns, unit, *counts.shape), counts)
+    assert (np.diff(t_ns) >= 0).all()
+    assert ((t_ns % BIN >= MARGIN_NS) & (t_ns % BIN < BIN - MARGIN_NS)).all()
+    assert (t_ns.dtype, unit.dtype) == (np.int64, np.int32)
+
+
+def test_spread_depends_on_its_seed_alone() -> None:
+    counts = np.full((5, 3), 4, np.uint8)
+    first, again, other = (spread(counts, BIN, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[0] != other[0]).any()
+
+
+@given(any_counts, st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, BIN - 1))
+def test_a_timeline_plays_each_segment_on_the_grid_plus_a_shift(
+    session: Session, counts: np.ndarray, lengths: list[int], shift_ns: int
+) -> None:
+    """Segments follow each other with a gap; shifted back, their counts are the recording's."""
+    stops = np.minimum(np.cumsum(lengths), len(counts))
+    starts = np.r_[0, stops[:-1]]
+    segments = np.stack([starts, stops], 1)[stops > starts]
+    cut = replace(
+        session, counts=counts, segments=segments, segment_ids=np.arange(len(segments)) + 7,
+        values={name: v[: len(counts)] for name, v in session.values.items()},
+    )  # fmt: skip
+
+    at = 0
+    for found, (start, stop) in zip(timeline(cut, shift_ns), segments, strict=True):
+        assert (found.start_ns, found.first_bin, found.n_bins) == (at + shift_ns, start, stop - start)
+        np.testing.assert_array_equal(
+            binned(found.t_ns - found.start_ns, found.unit, found.n_bins, counts.shape[1]), counts[start:stop]
+        )
+        at += (stop - start + GAP_BINS) * BIN
+
+
+def test_recorded_spike_times_are_played_as_they_are(unbroken: Session) -> None:
+    assert unbroken.events is not None
+    cut = replace(unbroken, segments=np.array([[10, 30], [50, 400]]), segment_ids=np.array([0, 1]))
+    first, second = timeline(cut)
+    t_ns, unit = unbroken.events
+    inside = (t_ns >= 50 * BIN) & (t_ns < 400 * BIN)
+    np.testing.assert_array_equal(second.t_ns - second.start_ns, t_ns[inside] - 50 * BIN)
+    np.testing.assert_array_equal(second.unit, unit[inside])
+    assert len(first.t_ns) == ((t_ns >= 10 * BIN) & (t_ns < 30 * BIN)).sum()
+
+
+def test_labels_are_told_where_they_are_known(session: Session) -> None:
+    plan = timeline(session)
+    choice = session.values["choice"][session.segments[:, 0]]
+    assert [s.labels.get("choice") for s in plan] == [("left", "right", None)[c] for c in choice]
+
+
+@pytest.mark.parametrize("mode", ["recorded", "permuted", "noise", "absent"])
+def test_what_the_behaviour_streams_carry(lsl_session: str, stream_name: str, short: Session, mode: str) -> None:
+    player = Player(short, stream_name, mode)
+    truth = short.values["wheel_speed"]
+    if mode == "absent":
+        assert player.traces == {}
+    else:
+        (trace,) = player.traces.values()
+        assert (trace.shape, np.array_equal(trace, truth, equal_nan=True)) == (truth.shape, mode == "recorded")
+        assert np.array_equal(np.sort(trace), np.sort(truth), equal_nan=True) == (mode != "noise")
+    assert list(player.behaviours) == list(player.traces)
+
+
+def test_a_player_that_nobody_hears_gives_up(lsl_session: str, stream_name: str, short: Session) -> None:
+    with pytest.raises(StreamError, match=r"nobody connected within 0\.1 s; start `neds-rt run` first or raise --wait"):
+        Player(short, stream_name).wait(0.1)
+
+
+def test_a_short_session_over_real_lsl(lsl_session: str, stream_name: str, short: Session) -> None:
+    """Every spike arrives once, in the bin of its count; markers come ahead, behaviour in its own bin."""
+    player = Player(short, stream_name)
+    info = lsl.resolve(f"{stream_name}-spikes", WAIT_S)
+    description = lsl.read_description(pylsl.StreamInlet(info).info(WAIT_S))
+    assert (description.source, description.unit_map_sha) == ("replay", short.units.sha256)
+    spikes: list[tuple[int, int]] = []
+    ahead_ns: list[int] = []
+    with (
+        SpikeInlet(info, description) as inlet,
+        MarkerInlet(lsl.resolve_text(f"{stream_name}-markers", WAIT_S)) as markers,
+        BehaviourInlet("wheel_speed", lsl.resolve_number(f"{stream_name}-wheel_speed", WAIT_S)) as wheel,
+    ):
+        player.wait(WAIT_S)
+        sender = threading.Thread(target=player.play)
+        sender.start()
+        starts: list[int] = []
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            spikes += inlet.pull(0.02).tolist()
+            for mark in markers.pull():
+                ahead_ns.append(mark.t_ns - lsl.now_ns())
+                starts += [mark.t_ns] if mark.event == "segment_start" else []
+            wheel.pull()
+            if not sender.is_alive() and inlet.received == player.sent:
+                break
+        sender.join()
+        wheel.pull()
+
+    # by the markers alone, each segment's counts are back on the recording's grid
+    edges = [t - INSIDE_NS for t in starts]
+    for (start, stop), edge in zip(short.segments, edges, strict=True):
+        assert abs(edge - round(edge / BIN) * BIN) <= 1000  # stamps are doubles of seconds
+        t, unit = np.array([(t - edge, u) for t, u in spikes if 0 <= t - edge < (stop - start) * BIN]).T
+        np.testing.assert_array_equal(binned(t, unit, stop - start, 12), short.counts[start:stop])
+        ends = edge + (np.arange(stop - start) + 1) * BIN
+        np.testing.assert_array_equal(wheel.at(ends, BIN).astype(np.float32), short.values["wheel_speed"][start:stop])
+    assert inlet.received == player.sent == short.counts[: short.segments[-1, 1]].sum()
+    assert (inlet.lost_upstream, inlet.description.keep_alive) == (0, True)
+    assert (markers.bad, markers.ended) == (0, True)
+    assert markers.first_bin == dict(zip(short.segment_ids.tolist(), short.segments[:, 0].tolist(), strict=True))
+    assert [markers.labels[i] for i in short.segment_ids.tolist()] == [s.labels for s in timeline(short)]
+    assert np.median(ahead_ns) > 0
+
+
+def test_labels_come_only_at_the_end_of_a_segment(lsl_session: str, stream_name: str, short: Session) -> None:
+    """A label that is told early is a label the decoder could have used."""
+    player = Player(short, stream_name)
+    notes = [(t, msgspec.json.decode(text)) for t, text in player._notes(timeline(short), 0)]
+    assert [note["event"] for _, note in notes] == ["segment_start", "segment_end"] * 3 + ["recording_end"]
+    assert [t for t, _ in notes] == sorted(t for t, _ in notes)
+    assert all("labels" not in note for _, note in notes if note["event"] != "segment_end")

@@ -1,0 +1,100 @@
+"""What is published says how old it is, what it is worth, and what it is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from neds_core.checkpoint import Checkpoint
+from runtime.config import InputConfig, OutputConfig, RigConfig
+from runtime.core.binning import Binner
+from runtime.core.pipeline import Pipeline, Rules
+from runtime.core.trace import Latency
+from runtime.core.values import NO_TIME, SPIKES, Decoded
+from runtime.engines import create as engines
+from runtime.live.messages import Messages
+from runtime.wire import Flag, Status
+
+MS = 1_000_000
+BIN = 20 * MS
+
+
+def streams(**fields: Any) -> Any:
+    """As much of `Streams` as a message needs: a live spike stream, no markers, one behaviour."""
+    spikes = SimpleNamespace(
+        description=SimpleNamespace(source="live"), lost_upstream=3, clock=SimpleNamespace(jumps=1), **fields
+    )
+    return SimpleNamespace(spikes=spikes, markers=None, measured=lambda now, bin_ns: {"wheel_speed": 1.5})
+
+
+@pytest.fixture
+def messages(tiny_checkpoint: Checkpoint) -> Messages:
+    config = RigConfig("rig", "unused", InputConfig("s"), output=OutputConfig(budget_ms=20.0, valid_ms=60.0))
+    engine = engines.create(tiny_checkpoint, "neds")
+    pipeline = Pipeline(Binner(12, BIN, max_age_ns=10**10, future_ns=2 * MS), engine, Rules())
+    pipeline.binner.start(0)
+    made = Messages(config, tiny_checkpoint, engine, streams(), pipeline)
+    pipeline.on_token = lambda token, values, infer_ns: made.note(token)
+    return made
+
+
+def estimate(values: np.ndarray | None, flags: int = 0, newest_ns: int = 95 * MS) -> Decoded:
+    return Decoded(4, 100 * MS, values, flags, 7, newest_ns, 2 * MS, 0, "DECODING")
+
+
+def test_an_estimate_carries_its_age_and_its_validity(messages: Messages) -> None:
+    message = messages.decode(estimate(np.array([2.5, 0.25, 0.75], np.float32)), 104 * MS, 0)
+    assert message.outputs["wheel_speed"].value == 2.5
+    assert message.outputs["choice"].probs == [0.25, 0.75]
+    assert (message.age_ms, message.infer_ms, message.edge_to_pub_ms) == (9.0, 2.0, 4.0)
+    assert (message.valid_until_ns, message.valid_for_ms) == (160 * MS, 56.0)
+    assert message.flags == Flag.UNGATED
+    assert (message.source, message.engine) == ("live", messages.engine.name)
+
+
+def test_an_estimate_after_its_budget_is_stale_and_one_after_its_validity_is_worth_nothing(messages: Messages) -> None:
+    values = np.zeros(3, np.float32)
+    assert not messages.decode(estimate(values), 120 * MS, 0).flags & Flag.STALE
+    assert messages.decode(estimate(values), 120 * MS + 1, 0).flags & Flag.STALE
+    assert messages.decode(estimate(values), 200 * MS, 0).valid_for_ms == 0.0
+
+
+def test_what_is_withheld_is_null_by_name(messages: Messages) -> None:
+    message = messages.decode(estimate(None, Flag.GAP, NO_TIME), 104 * MS, Flag.END)
+    assert msgspec.to_builtins(message.outputs) == {"wheel_speed": {}, "choice": {}}
+    assert message.flags == Flag.GAP | Flag.END | Flag.UNGATED
+    assert message.age_ms is None
+
+
+def test_messages_are_numbered_without_gaps(messages: Messages) -> None:
+    assert [messages.decode(estimate(None), 104 * MS, 0).seq for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_status_counts_everything_and_explains_its_words(messages: Messages) -> None:
+    messages.pipeline.on_token = lambda token, values, infer_ns: messages.note(token)
+    spikes = np.array([(k * BIN + 5, k % 3) for k in range(50)], SPIKES)
+    for k in range(50):
+        messages.pipeline.feed(spikes[k : k + 1], (k + 1) * BIN)
+        messages.pipeline.alive((k + 1) * BIN, (k + 1) * BIN)
+        messages.pipeline.advance((k + 1) * BIN)
+    latency = Latency()
+    latency.record(4 * MS)
+    now = 50 * BIN
+    messages.misses_at = [now - 70_000 * MS, now - 10_000 * MS]
+
+    status = messages.status(now, latency, {"gc": 2, "send": 1})
+
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(status), type=Status) == status
+    assert (status.counters["spikes_binned"], status.counters["tokens_published"]) == (50, 50)
+    assert (status.counters["spikes_lost_upstream"], status.counters["deadline_misses"]) == (3, 3)
+    assert (status.units_seen, status.units_expected) == (3, 12)
+    assert status.population_rate_hz == pytest.approx(50.0)
+    assert status.misses_last_minute == 1
+    assert status.flag_names == {flag.name: int(flag) for flag in Flag}
+    assert [o.name for o in status.outputs] == ["wheel_speed", "choice"]
+    assert (status.measured, status.segment, status.last_marker) == ({"wheel_speed": 1.5}, None, "")
+    assert status.edge_to_pub_ms["max"] == 4.0

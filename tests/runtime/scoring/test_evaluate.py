@@ -1,0 +1,164 @@
+"""`neds-rt evaluate`: its tasks, curves and figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from matplotlib import image
+from typer.testing import CliRunner
+
+from neds_core import checkpoint as checkpoints
+from neds_core.data import session as sessions
+from runtime.cli import evaluate as cmd_evaluate, main as cli
+from runtime.scoring import curves
+
+Evaluate = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def evaluate(rig_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+    """Run `neds-rt evaluate` on the planted recording; returns its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        given = ["evaluate", rig_home / "session.npz", rig_home / "tiny.safetensors", *arguments]
+        monkeypatch.setattr(sys, "argv", ["neds-rt", *map(str, given)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def drawn(rig_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], Path]]:
+    """What each task prints and draws: task -> JSON object and folder."""
+    found = {}
+    for task in ("decode", "encode", "within", "cross"):
+        folder = tmp_path_factory.mktemp("figures") / "new" / task
+        files = [str(rig_home / name) for name in ("session.npz", "tiny.safetensors")]
+        done = CliRunner().invoke(cli.app, ["evaluate", *files, "--task", task, "--json", "--figures", str(folder)])
+        assert done.exit_code == 0, done.output
+        found[task] = msgspec.json.decode(done.stdout.splitlines()[-1]), folder
+    return found
+
+
+@pytest.mark.parametrize("task", ["within", "cross"])
+def test_a_task_prints_one_json_object(drawn: dict[str, tuple[dict[str, Any], Path]], task: str) -> None:
+    """As the last line, finite throughout."""
+    found = drawn[task][0]
+
+    assert (found["task"], found["recording"], found["checkpoints"]) == (task, "planted", ["tiny.safetensors"])
+    assert all(np.isfinite(row.get("bits_per_spike", 0.0)) for rows in found["scores"].values() for row in rows)
+    assert found["gains"]
+
+
+@pytest.mark.parametrize(("task", "line"), [("encode", "all minus trial average"), ("cross", "wheel_speed")])
+def test_a_task_says_the_same_in_words(evaluate: Evaluate, task: str, line: str) -> None:
+    """A table of bits/spike, gains with their intervals."""
+    code, out, _ = evaluate("--task", task)
+
+    assert code == 0
+    assert out.startswith(f"planted, held-out part, {task}, 1 checkpoint(s)")
+    assert line in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--task", "encoding"), "--task 'encoding' is not known; choose decode, encode, within or cross"),
+        (("--task", "encode", "--record"), "--record: only scores of decoding are written into a checkpoint"),
+    ],
+)
+def test_what_a_task_cannot_do_is_refused(evaluate: Evaluate, arguments: tuple[str, ...], says: str) -> None:
+    """In one sentence, before anything is read."""
+    code, out, err = evaluate(*arguments)
+
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_decoding_has_its_curves(drawn: dict[str, tuple[dict[str, Any], Path]]) -> None:
+    """Against delay, place in the trial, and time from the start and from movement."""
+    found = drawn["decode"][0]
+    wheel, choice = found["curves"]["wheel_speed"], found["curves"]["choice"]
+
+    assert wheel["delay_ms"][:6] == [-100.0, -80.0, -60.0, -40.0, -20.0, 0.0]
+    assert len(wheel["ridge_r2"]) == len(wheel["delay_ms"])
+    best = wheel["delay_ms"][int(np.argmax(wheel["ridge_r2"]))]
+    assert 0 <= best <= 40  # the planted spikes follow the wheel at once, and a filter waits for more of them
+    assert wheel["delay_chosen_on_validation_ms"] in wheel["delay_ms"]
+    assert len(wheel["ridge_r2_by_bin"]) == 25
+    events = choice["against_time"]["left_against_right"]
+    assert set(events) == {"from_segment_start", "from_first_movement"}
+    assert events["from_segment_start"]["offset_ms"] == [20.0 * k for k in range(25)]
+    assert max(events["from_segment_start"]["n"]) == 11  # one of twelve trials has no label
+    assert choice["calibration"] is None  # a quarter of eleven trials is too few for a temperature
+
+
+def test_a_measured_moment_is_taken_at_its_word(rig_home: Path, tmp_path: Path) -> None:
+    """Trial by trial, in bins rounded down; before one that lies after the trial, and nowhere without one."""
+    made = checkpoints.load(rig_home / "tiny.safetensors")
+    whole = sessions.load(rig_home / "session.npz")
+    test = sessions.split(whole).test
+    ms = np.r_[np.full(6, 59.9), np.full(3, 600.0), np.full(3, np.nan)]
+    moved = replace(whole, moments={"first_movement": np.r_[np.zeros(48), ms]})
+
+    curve = cmd_evaluate._pooled(cmd_evaluate._decoded([made], moved), moved, None)["curves"]["choice"]
+    found = curve["against_time"]["left_against_right"]["from_first_movement"]
+
+    label = test.values["choice"][test.segments[:, 0]] >= 0
+    n = dict(zip(found["offset_ms"], found["n"], strict=True))
+    assert found["offset_ms"][0] == -500.0  # the trials of 500 ms that moved at 600 ms have no other
+    assert n[-40.0] == n[0.0] == label[:6].sum()
+    assert n[-60.0] == 0
+    assert n[-120.0] == n[-500.0] == label[6:9].sum()
+
+
+def test_calibration_is_fitted_and_judged_on_different_trials() -> None:
+    """The first quarter of the labelled trials gives the temperature; changing the rest does not move it."""
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet([1.0, 1.0], 400)
+    label = (rng.random(400) < probs[:, 1] ** 3 / (probs[:, 1] ** 3 + probs[:, 0] ** 3)).astype(int)
+    label[::10] = -1
+
+    found = curves.calibration(probs, label)
+    other = curves.calibration(np.r_[probs[:120], probs[120:, ::-1]], label)
+
+    assert found is not None
+    assert other is not None
+    assert (found["n_fit"], found["n_scored"]) == (90, 270)
+    assert found["temperature"] == other["temperature"] != 1.0
+    assert found["ece_with_temperature"] < found["ece"] < other["ece"]
+
+
+def test_places_in_a_trial_start_anew_with_it() -> None:
+    """Segments of unlike length, the second shorter than the first."""
+    assert curves.bins_in_trial(np.array([4, 4, 4, 9, 9, 4])).tolist() == [0, 1, 2, 0, 1, 0]
+
+
+DECODED = ("wheel_speed-traces", "wheel_speed-delay", "wheel_speed-position")
+DECIDED = ("left_against_right-from_segment_start", "left_against_right-from_first_movement")
+ENCODED = ("encoding-by-behaviour", "raster-and-rates", "tuning-wheel_speed", "tuning-choice")
+DRAWN = {
+    "decode": DECODED + DECIDED,
+    "encode": ENCODED,
+    "within": ("within-bits-per-spike",),
+    "cross": ("cross-bits-per-spike", "cross-r2"),
+}
+
+
+@pytest.mark.parametrize(("task", "names"), list(DRAWN.items()))
+def test_figures_are_drawn(drawn: dict[str, tuple[dict[str, Any], Path]], task: str, names: tuple[str, ...]) -> None:
+    """Every one of them, none blank, in a folder that need not exist before."""
+    found = {p.stem: image.imread(p) for p in drawn[task][1].iterdir()}
+
+    assert set(found) == set(names)
+    assert all(pixels[..., :3].std() > 0.05 for pixels in found.values())
