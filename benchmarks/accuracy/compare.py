@@ -26,7 +26,7 @@ from benchmarks.accuracy.peers import classes, encoders, poyo_plus
 from benchmarks.accuracy.peers.classes import FoldTask
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, targets
 from neds_core.scores import bits as encoding_scores, bootstrap, r2 as scores
-from runtime.engines.layout import Layout
+from runtime.core.values import Layout
 from runtime.scoring import score as scoring
 
 Row = dict[str, Any]

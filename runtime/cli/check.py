@@ -31,7 +31,7 @@ def check(
 
     from neds_core import checkpoint as checkpoints
     from runtime import config as rigs
-    from runtime.engines import create as engines
+    from runtime.engines import create as engines, prepare
     from runtime.io import lsl, system as priority
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
@@ -43,9 +43,9 @@ def check(
     checkpoint = checkpoints.load(Path(config.checkpoint))
     engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
     if not (config.bins.use_markers and config.input.markers):
-        engines.refuse_endless(engine)
+        prepare.refuse_endless(engine)
     torch.set_num_threads(1)  # as in a run: its pace is measured
-    step_ms = engines.warm_up(engine, len(checkpoint.units))
+    step_ms = prepare.warm_up(engine, len(checkpoint.units))
     scheduling = priority.raise_priority()  # as in a run: so are the delays
     with ExitStack() as stack:
         stack.callback(priority.lower_priority)
@@ -58,7 +58,7 @@ def check(
         units_seen = _listen(streams, seconds)
         plan = _plan(config, checkpoint, engine.name)
         plan["scheduling"] = scheduling
-        plan["step_ms"], plan["too_slow"] = step_ms, engines.too_slow(engine, step_ms, checkpoint.header.bin_ns)
+        plan["step_ms"], plan["too_slow"] = step_ms, prepare.too_slow(engine, step_ms, checkpoint.header.bin_ns)
         plan["spikes"] = _spikes(streams.spikes, units_seen, config.bins.lateness_ms)
         plan["markers"] = _arrivals(streams.markers) if streams.markers is not None else None
         plan["behaviours"] = {name: _arrivals(inlet) for name, inlet in streams.behaviours.items()}

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from runtime.core.binning import Binner
+from runtime.core.engine import Engine
 from runtime.core.values import NO_TIME, Decoded, Token
-from runtime.engines.create import Engine
 from runtime.wire import Flag
 
 MAX_CATCH_UP = 25  # tokens the engine takes in at once after a stall; older ones are skipped as invalid

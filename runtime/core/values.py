@@ -1,10 +1,12 @@
-"""What flows between binner, engine and publisher."""
+"""What flows between binner, engine and publisher: spikes, tokens, estimates, and where each output lies in one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from neds_core.data.session import BehaviourSpec
 
 SPIKES = np.dtype([("t_ns", np.int64), ("unit", np.int32)])
 NO_TIME = np.iinfo(np.int64).min  # a stamp that was NaN or infinite
@@ -33,6 +35,22 @@ class Token:
     late: int = 0  # spikes that came too late since the last close
     coarse: bool = False  # many spikes shared a stamp since the last close
     observed: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """specs in the checkpoint's order; columns name -> slice of the (V,) vector; scale and
+    offset (V,) float32 turn z-scores into units (1 and 0 for probabilities)."""
+
+    specs: tuple[BehaviourSpec, ...]
+    columns: dict[str, slice]
+    scale: np.ndarray
+    offset: np.ndarray
+
+    @property
+    def n_values(self) -> int:
+        """V."""
+        return len(self.scale)
 
 
 @dataclass(frozen=True, slots=True)

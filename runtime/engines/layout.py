@@ -1,29 +1,11 @@
-"""Where each output lies in the flat vector of values that flows through the loop."""
+"""Where the outputs of a checkpoint lie in the vector of values."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
-from neds_core.data.session import BehaviourSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """specs in the checkpoint's order; columns name -> slice of the (V,) vector; scale and
-    offset (V,) float32 turn z-scores into units (1 and 0 for probabilities)."""
-
-    specs: tuple[BehaviourSpec, ...]
-    columns: dict[str, slice]
-    scale: np.ndarray
-    offset: np.ndarray
-
-    @property
-    def n_values(self) -> int:
-        """V."""
-        return len(self.scale)
+from runtime.core.values import Layout
 
 
 def layout(checkpoint: Checkpoint) -> Layout:

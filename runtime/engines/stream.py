@@ -8,9 +8,9 @@ from kernels.cpu import pack as numba_pack
 from neds_core.checkpoint import Checkpoint
 from neds_core.model import offline
 from neds_core.model.model import NEDS
-from runtime.core.values import Token
+from runtime.core.values import Layout, Token
 from runtime.engines import stream_weights
-from runtime.engines.layout import Layout, layout
+from runtime.engines.layout import layout
 from runtime.engines.observed import Observed
 
 

@@ -18,10 +18,11 @@ from neds_core.errors import StreamError
 from runtime.config import RigConfig
 from runtime.core import trace
 from runtime.core.binning import Binner
+from runtime.core.engine import Engine
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.trace import CAUSES, Latency, RunLog
 from runtime.core.values import NO_TIME, Decoded, Token
-from runtime.engines import create as engines
+from runtime.engines import create as engines, prepare
 from runtime.io import lsl, system as priority
 from runtime.io.lsl_inlets import MarkerInlet, SpikeInlet
 from runtime.io.publish import Publisher
@@ -40,7 +41,7 @@ class Result:
 
     config: RigConfig
     checkpoint: Checkpoint
-    engine: engines.Engine
+    engine: Engine
     pipeline: Pipeline
     log: RunLog
     streams: Streams
@@ -81,7 +82,7 @@ class LiveRun:
             markers=bins.use_markers and streams.markers is not None,
         )
         if not rules.markers:
-            engines.refuse_endless(self.engine)
+            prepare.refuse_endless(self.engine)
         capacity = int(config.score.log_s * 1e9 / checkpoint.header.bin_ns)
         self.log = RunLog(capacity, len(checkpoint.units), self.engine.layout.n_values)
         self.pipeline = Pipeline(binner, self.engine, rules, on_token=self._on_token)
@@ -109,8 +110,8 @@ class LiveRun:
         inlets = self.streams.all()
         for inlet in inlets:
             inlet.clock.start()
-        step_ms = engines.warm_up(self.engine, len(self.checkpoint.units))
-        if slow := engines.too_slow(self.engine, step_ms, self.checkpoint.header.bin_ns):
+        step_ms = prepare.warm_up(self.engine, len(self.checkpoint.units))
+        if slow := prepare.too_slow(self.engine, step_ms, self.checkpoint.header.bin_ns):
             print(slow, file=sys.stderr, flush=True)
         gc.collect()
         gc.freeze()

@@ -10,10 +10,10 @@ from neds_core.checkpoint import Checkpoint
 from runtime.client import boot_id
 from runtime.config import RigConfig
 from runtime.core import trace
+from runtime.core.engine import Engine
 from runtime.core.pipeline import Pipeline
 from runtime.core.trace import Latency
 from runtime.core.values import Decoded, Token
-from runtime.engines.create import Engine
 from runtime.io.streams import Streams
 from runtime.wire import SCHEMA, Decode, Flag, Output, OutputInfo, Status
 

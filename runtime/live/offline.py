@@ -11,7 +11,7 @@ from runtime.core.binning import Binner
 from runtime.core.pipeline import Mark, Pipeline, Rules
 from runtime.core.trace import RunLog
 from runtime.core.values import SPIKES
-from runtime.engines import create as engines
+from runtime.engines import create as engines, prepare
 from runtime.io.lsl_player import GAP_BINS, INSIDE_NS, timeline
 from runtime.scoring.score import Truth
 
@@ -23,7 +23,7 @@ def stream(
     bin_ns = session.bin_ns
     engine = engines.create(checkpoint, decoder)
     if not markers:
-        engines.refuse_endless(engine)
+        prepare.refuse_endless(engine)
     binner = Binner(len(session.units), bin_ns, max_age_ns=10**10, future_ns=2_000_000)
     plan = timeline(session, shift_ns)
     n_tokens = sum(s.n_bins + GAP_BINS for s in plan) + GAP_BINS

@@ -10,9 +10,10 @@ import numpy as np
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
 from neds_core.scores import r2 as scores
+from runtime.core.engine import DECODERS
 from runtime.core.trace import RunLog
+from runtime.core.values import Layout
 from runtime.engines import create as engines
-from runtime.engines.layout import Layout
 
 Row = dict[str, Any]  # one JSON object
 
@@ -76,7 +77,7 @@ def score_trace(
     ours = given["published"]
     phase = bool(np.ptp(mean_trial) > 0)
     row: Row = {"r2": scores.r2(y, ours), "r2_about_mean_trial": scores.r2(y, ours, mean_trial) if phase else None}
-    for name in engines.ENGINES:
+    for name in DECODERS:
         row[f"{name}_r2"] = scores.r2(y, given[name])
         row[f"{name}_r2_about_mean_trial"] = scores.r2(y, given[name], mean_trial) if phase else None
         row[f"{name}_ci95"] = interval(y, given[name], group)
@@ -150,7 +151,7 @@ def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], n_classes: in
 def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged."""
     found = {}
-    for name in engines.ENGINES:
+    for name in DECODERS:
         engine = engines.create(checkpoint, name)
         found[name] = engine.offline(log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows])
     return found

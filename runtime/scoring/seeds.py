@@ -9,7 +9,7 @@ import numpy as np
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import DataError
 from neds_core.scores import r2 as scores
-from runtime.engines import create as engines
+from runtime.core.engine import DECODERS
 from runtime.engines.layout import layout
 from runtime.scoring import score as scoring
 from runtime.scoring.score import Row, Truth
@@ -52,7 +52,7 @@ def pool(seeds: list[SeedScores]) -> Row:
             continue
         y = first.truth.traces[spec.name]
         known, column = np.isfinite(y), plan.columns[spec.name].start
-        values = {n: [s.found[n][known, column].astype(np.float64) for s in seeds] for n in engines.ENGINES}
+        values = {n: [s.found[n][known, column].astype(np.float64) for s in seeds] for n in DECODERS}
         ridge = values["ridge"][0]
         reference = first.outputs[spec.name]
         row: Row = {name: [scores.r2(y[known], v) for v in per_seed] for name, per_seed in values.items()}

@@ -16,10 +16,10 @@ from neds_core.data import session as sessions
 from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.scores import r2 as scores, tasks as evaluation
+from runtime.core.engine import Engine
 from runtime.core.trace import RunLog
 from runtime.core.values import Token
-from runtime.engines import create as engines
-from runtime.engines.create import Engine
+from runtime.engines import create as engines, prepare
 from runtime.engines.layout import layout
 from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
@@ -124,7 +124,7 @@ def _compare(
     engine: Engine, log: Told, bound: float = BOUNDS["float32"], observed: np.ndarray | None = None
 ) -> tuple[Row, np.ndarray]:
     """A row, and what was streamed (n, V)."""
-    engines.warm_up(engine, log.log.counts.shape[1])
+    prepare.warm_up(engine, log.log.counts.shape[1])
     streamed, took = _timed(engine.step, engine.reset, log.tokens(observed), engine.layout.n_values)
     valid = log.log.valid[log.rows]
     logged = log.log.counts[log.rows], valid, log.log.clock[log.rows], log.log.reset[log.rows]

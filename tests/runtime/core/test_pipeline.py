@@ -11,8 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from runtime.core.binning import Binner
 from runtime.core.pipeline import COARSE_TOKENS, MAX_CATCH_UP, Mark, Pipeline, Rules
-from runtime.core.values import SPIKES, Decoded, Token
-from runtime.engines.layout import Layout
+from runtime.core.values import SPIKES, Decoded, Layout, Token
 from runtime.wire import Flag
 
 U, BIN = 3, 20_000_000

@@ -23,7 +23,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.model.model import NEDS
 from runtime.core.values import Token
-from runtime.engines import create as engines
+from runtime.engines import create as engines, prepare
 from runtime.engines.cuda import CudaRateEngine, CudaStreamEngine, CudaWindowEngine
 from runtime.engines.cuda_fused import Kernels
 
@@ -129,7 +129,7 @@ def test_the_graph_takes_no_memory(make_checkpoint: Callable[..., Checkpoint]) -
     """Hundreds of steps of an engine as `create` makes it, and nothing is allocated on the device."""
     engine = engines.create(make_checkpoint(band=BAND), "neds", device="cuda")
     counts, valid, _ = drawn(300)
-    engines.warm_up(engine, U)
+    prepare.warm_up(engine, U)
     before = torch.cuda.memory_allocated()
 
     streamed = [engine.step(Token(t, 0, counts[t], bool(valid[t]))).copy() for t in range(300)]

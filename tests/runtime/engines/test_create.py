@@ -19,10 +19,13 @@ from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.model import offline
 from neds_core.model.model import Batch
+from runtime.core.engine import DECODERS
 from runtime.core.values import Token
-from runtime.engines import create as engines
-from runtime.engines.create import ENGINES, BlendEngine, LinearEngine, StreamEngine
+from runtime.engines import create as engines, prepare
+from runtime.engines.blend import BlendEngine
+from runtime.engines.linear import LinearEngine
 from runtime.engines.rates import RateEngine
+from runtime.engines.stream import StreamEngine
 
 ROOT = Path(__file__).parents[3]
 U, BAND, CLOCK_BINS = 12, 5, 4
@@ -93,7 +96,7 @@ def logs(draw: st.DrawFn) -> Log:
     )
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kind", ["phase-free", "clocked", "one layer"])
 @settings(max_examples=40)  # of each of nine engines
 @given(log=logs())
@@ -114,7 +117,7 @@ def a_log(seed: int = 0, live: float = 0.8) -> Log:
     return Log(counts, rng.random(n) < live, clock, np.zeros(n, bool), np.zeros(n, np.int64))
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_outputs_follow_the_spikes(tiny_ones: dict[str, Checkpoint], decoder: str) -> None:
     """The comparison above is of values that differ from bin to bin by far more than its tolerance."""
     engine = engines.create(tiny_ones["phase-free"], decoder)
@@ -122,7 +125,7 @@ def test_outputs_follow_the_spikes(tiny_ones: dict[str, Checkpoint], decoder: st
     assert in_z(engine, a_log().play(engine)).std(0).min() > 0.05
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kind", ["phase-free", "clocked"])
 @pytest.mark.parametrize("n_skipped", [0, 1, BAND - 1, BAND, 3 * BAND + 2])
 def test_a_skipped_bin_is_an_invalid_one(
@@ -143,7 +146,7 @@ def test_a_skipped_bin_is_an_invalid_one(
         np.testing.assert_array_equal(log.step(stepped, t), log.step(skipped, t))
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_a_dropout_shows_nothing_of_its_counts(tiny_ones: dict[str, Checkpoint], decoder: str) -> None:
     """Whatever lies in the buffer of a bin without data."""
     log = a_log()
@@ -154,7 +157,7 @@ def test_a_dropout_shows_nothing_of_its_counts(tiny_ones: dict[str, Checkpoint],
     np.testing.assert_array_equal(log.play(one), noisy.play(other))
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_a_filtered_unit_changes_nothing(tiny_ones: dict[str, Checkpoint], decoder: str) -> None:
     """The last unit was below the rate floor in training; now it fires."""
     log = a_log()
@@ -168,7 +171,7 @@ def test_a_filtered_unit_changes_nothing(tiny_ones: dict[str, Checkpoint], decod
     np.testing.assert_allclose(in_z(one, log.play(one)), in_z(other, quiet), atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("position", [1, 777, FAR])
 def test_a_reset_is_a_fresh_engine_at_any_position(
     tiny_ones: dict[str, Checkpoint], decoder: str, position: int
@@ -185,12 +188,12 @@ def test_a_reset_is_a_fresh_engine_at_any_position(
     np.testing.assert_allclose(in_z(used, got), in_z(fresh, expected), atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_warm_up_leaves_a_cold_engine(tiny_ones: dict[str, Checkpoint], decoder: str) -> None:
     """Same bits as an engine that never ran."""
     warm, cold = (engines.create(tiny_ones["clocked"], decoder) for _ in "ab")
 
-    engines.warm_up(warm, U)
+    prepare.warm_up(warm, U)
 
     log = a_log()
     np.testing.assert_array_equal([log.step(warm, t) for t in range(20)], [log.step(cold, t) for t in range(20)])
@@ -246,7 +249,7 @@ def test_an_unknown_decoder_names_the_known(tiny_ones: dict[str, Checkpoint]) ->
         engines.create(tiny_ones["phase-free"], "transformer")
 
 
-@pytest.mark.parametrize("decoder", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_the_shipped_checkpoint_streams_exactly(decoder: str) -> None:
     """On ten of its own test trials, each from a cold start, with the shipped unit table."""
     checkpoint = checkpoints.load(ROOT / "examples" / "ibl-dy016" / "neds.safetensors")

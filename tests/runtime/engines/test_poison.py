@@ -14,10 +14,12 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.model.model import NEDS
 from runtime.core.binning import Binner
+from runtime.core.engine import Engine
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.values import SPIKES, Token
 from runtime.engines import create as engines
-from runtime.engines.create import BlendEngine, Engine, LinearEngine
+from runtime.engines.blend import BlendEngine
+from runtime.engines.linear import LinearEngine
 from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.torch_stream import TorchStreamEngine

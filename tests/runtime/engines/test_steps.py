@@ -14,9 +14,9 @@ from numba.core import event
 
 from benchmarks.cost.kernels import Size, random_checkpoint, random_window
 from neds_core.checkpoint import Checkpoint
+from runtime.core.engine import Engine
 from runtime.core.values import Token
-from runtime.engines import create as engines
-from runtime.engines.create import Engine
+from runtime.engines import create as engines, prepare
 from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
 
@@ -73,7 +73,7 @@ def test_ten_thousand_steps_compile_nothing_and_keep_nothing(
     """`warm_up` has run every path that a run can take."""
     checkpoint = make_checkpoint(clock_bins=4)
     decoder = StreamEngine(checkpoint, observed=BOTH if name == "observed" else ())
-    engines.warm_up(decoder, 12)
+    prepare.warm_up(decoder, 12)
     engine = RateEngine(decoder) if name == "rates" else decoder
 
     with event.install_recorder("numba:compile") as compiled:
@@ -87,7 +87,7 @@ def test_ten_thousand_steps_compile_nothing_and_keep_nothing(
 def test_the_linear_decoders_keep_nothing(tiny_checkpoint: Checkpoint, name: Literal["ridge", "blend"]) -> None:
     """Nor do they compile anything."""
     engine = engines.create(tiny_checkpoint, name)
-    engines.warm_up(engine, len(tiny_checkpoint.units))
+    prepare.warm_up(engine, len(tiny_checkpoint.units))
 
     with event.install_recorder("numba:compile") as compiled:
         left = kept(engine, a_cycle(len(tiny_checkpoint.units), len(tiny_checkpoint.specs)))
@@ -99,7 +99,7 @@ def test_the_linear_decoders_keep_nothing(tiny_checkpoint: Checkpoint, name: Lit
 def test_the_window_keeps_nothing() -> None:
     """Hundreds of windows, each computed whole, past the end of the last place too."""
     engine = engines.create(random_window(1, 12), "neds")
-    engines.warm_up(engine, 12)
+    prepare.warm_up(engine, 12)
 
     assert kept(engine, a_cycle(12, 4), steps=300) < FEW
 

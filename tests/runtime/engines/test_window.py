@@ -24,7 +24,7 @@ from neds_core.model import offline
 from neds_core.model.model import NEDS
 from runtime.cli import main as cli
 from runtime.core.values import Token
-from runtime.engines import create as engines
+from runtime.engines import create as engines, prepare
 from runtime.engines.layout import layout
 from runtime.live import offline as replayed
 from runtime.scoring import score as scoring
@@ -200,7 +200,7 @@ def test_without_markers_it_is_refused(full: Checkpoint, session: Session) -> No
         with pytest.raises(ConfigError, match="needs markers"):
             replayed.stream(full, session, decoder, markers=False)
 
-    engines.refuse_endless(engines.create(full, "ridge"))
+    prepare.refuse_endless(engines.create(full, "ridge"))
 
 
 def test_check_refuses_a_rig_without_markers(home: Path, make_rig: Callable[..., Path], lsl_session: str) -> None:
@@ -221,12 +221,12 @@ def test_compact_weights_are_refused(full: Checkpoint) -> None:
 def test_it_says_when_it_is_too_slow(full: Checkpoint) -> None:
     """A step longer than the bin is one sentence with the engine's name, a shorter one none; warm-up leaves it cold."""
     warm, cold = engines.create(full, "neds"), engines.create(full, "neds")
-    step_ms = engines.warm_up(warm, U)
+    step_ms = prepare.warm_up(warm, U)
     token = Token(0, 0, np.ones(U, np.uint16), True, 0)
 
     assert step_ms > 0.0
-    assert engines.too_slow(warm, step_ms, round(step_ms * 2e6)) == ""
-    assert "window-torch-cpu takes 25.0 ms a step, longer than its bin of 20 ms" in engines.too_slow(
+    assert prepare.too_slow(warm, step_ms, round(step_ms * 2e6)) == ""
+    assert "window-torch-cpu takes 25.0 ms a step, longer than its bin of 20 ms" in prepare.too_slow(
         warm, 25.0, 20_000_000
     )
     np.testing.assert_array_equal(warm.step(token), cold.step(token))

@@ -12,9 +12,10 @@ from hypothesis import given, strategies as st
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.scores import r2 as scores
+from runtime.core.engine import DECODERS
 from runtime.core.trace import RunLog
-from runtime.engines import create as engines
-from runtime.engines.layout import Layout, layout
+from runtime.core.values import Layout
+from runtime.engines.layout import layout
 from runtime.live import offline as replayed
 from runtime.scoring import score as scoring
 from runtime.scoring.score import Truth, exactness, groups, held, score_class, score_points, score_trace
@@ -202,7 +203,7 @@ def test_a_run_without_a_miss_scores_like_its_offline_twin(
     known = np.isfinite(truth.traces["wheel_speed"]) | (truth.labels["choice"] >= 0)
     assert scored == known.sum()
     assert wheel["r2"] == pytest.approx(wheel["neds_r2"], rel=1e-5)  # streamed and offline differ by rounding
-    assert set(found) == set(engines.ENGINES)
+    assert set(found) == set(DECODERS)
     assert choice["n"] == (truth.labels["choice"].reshape(8, -1)[:, -1] >= 0).sum()
     exact = exactness(plan, log.values[rows], found["neds"], log.valid[rows])
     assert exact is not None

@@ -1,0 +1,35 @@
+"""What the pipeline needs of a decoder: one contract, `step(token) -> values (V,)`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from runtime.core.values import Layout, Token
+
+DECODERS = ("neds", "ridge", "blend")  # "ridge" is the linear decoder: ridge for traces, logistic for classes
+
+
+class Engine(Protocol):
+    """What the pipeline needs of a decoder."""
+
+    name: str
+    layout: Layout
+    window_bins: int  # it decodes so many bins from a cold start, and knows each by its place there; 0 = no end
+
+    def reset(self, position: int = 0) -> None:
+        """Start cold at a position."""
+        ...
+
+    def step(self, token: Token) -> np.ndarray:
+        """Take in one bin; returns values (V,) float32, reused by the next step."""
+        ...
+
+    def skip(self, n_bins: int) -> None:
+        """Bins that were never seen: the position advances, nothing is remembered of them."""
+        ...
+
+    def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
+        """The same values (T, V) computed at once from a log of what was stepped."""
+        ...

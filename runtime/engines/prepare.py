@@ -1,0 +1,47 @@
+"""Before a run: warm an engine up, and refuse one that cannot serve it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from neds_core.errors import ConfigError
+from runtime.core.engine import Engine
+from runtime.core.values import Token
+
+
+def refuse_endless(engine: Engine) -> None:
+    """Nothing tells such a run where a segment starts, which an engine with a window has to know."""
+    if engine.window_bins:
+        raise ConfigError(
+            f"engine {engine.name} decodes {engine.window_bins} bins from the start of a segment and needs markers; "
+            "name a marker stream and leave bins.use_markers on, or choose a causal checkpoint or --decoder ridge"
+        )
+
+
+def warm_up(engine: Engine, n_units: int, steps: int = 50) -> float:
+    """Run dense and empty bins through every path, then start cold: nothing is first on the rig.
+
+    Returns the median ms of the last quarter of the steps; an engine with a window steps until it is full.
+    """
+    steps = engine.window_bins or steps
+    took = np.zeros(steps)
+    for i in range(steps):
+        token = Token(i, 0, np.full(n_units, i % 3, np.uint16), valid=i % 5 != 0, clock=i)
+        begin = time.perf_counter_ns()
+        engine.step(token)
+        took[i] = (time.perf_counter_ns() - begin) * 1e-6
+    engine.skip(3)
+    engine.reset()
+    return float(np.median(took[-max(1, steps // 4) :]))
+
+
+def too_slow(engine: Engine, step_ms: float, bin_ns: int) -> str:
+    """One sentence where a step takes longer than the bin that it decodes, else ''."""
+    if step_ms <= bin_ns * 1e-6:
+        return ""
+    return (
+        f"engine {engine.name} takes {step_ms:.1f} ms a step, longer than its bin of {bin_ns * 1e-6:g} ms, and falls "
+        "behind; choose a causal checkpoint or --decoder ridge"
+    )
