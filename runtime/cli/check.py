@@ -32,14 +32,15 @@ def check(
     from neds_core import checkpoint as checkpoints
     from runtime import config as rigs
     from runtime.engines import create as engines, prepare
-    from runtime.io import lsl, system as priority
+    from runtime.io import system as priority
+    from runtime.io.lsl_resolve import REPLAY_SESSION, configure
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
 
     rigs.check_seconds("--seconds", seconds)
     config = rigs.load(rig)
-    session = lsl.REPLAY_SESSION if allow_replay else config.lsl.session_id
-    lsl.configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
+    session = REPLAY_SESSION if allow_replay else config.lsl.session_id
+    configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
     checkpoint = checkpoints.load(Path(config.checkpoint))
     engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
     if not (config.bins.use_markers and config.input.markers):

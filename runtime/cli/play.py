@@ -52,14 +52,15 @@ def play(
 
     from neds_core.data import session as sessions
     from runtime.config import check_seconds
-    from runtime.io import lsl, system as priority
+    from runtime.io import system as priority
     from runtime.io.lsl_player import Player
+    from runtime.io.lsl_resolve import configure
 
     check_seconds("--wait", wait)
     session = sessions.load(recording)
     if split is not Split.ALL:
         session = getattr(sessions.split(session), split.value)
-    lsl.configure(session_id, "machine")
+    configure(session_id, "machine")
     priority.raise_priority()  # it stands for an acquisition system, which has its own machine
     player = Player(session, prefix, behaviours.value, parent)
     print(f"{session.name}: {len(session.segments)} segments on {prefix}-spikes, waiting for a consumer", flush=True)

@@ -132,7 +132,7 @@ def _with_options(config: RigConfig, decoder: str | None, checkpoint: Path | Non
 def _in_replay_session(config: RigConfig) -> RigConfig:
     import msgspec
 
-    from runtime.io.lsl import REPLAY_SESSION
+    from runtime.io.lsl_resolve import REPLAY_SESSION
 
     return msgspec.structs.replace(config, lsl=msgspec.structs.replace(config.lsl, session_id=REPLAY_SESSION))
 
@@ -193,9 +193,9 @@ def _decode(
     headless: bool,
 ) -> Result:
     """Connect, warm up, decode until the end; what was opened closes with `stack`."""
-    from runtime.io import lsl
+    from runtime.io.lsl_resolve import configure
 
-    lsl.configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
+    configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
     from neds_core import checkpoint as checkpoints
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams

@@ -13,10 +13,10 @@ from msgspec import Meta, Struct
 
 from runtime.core.pipeline import Mark
 from runtime.core.values import NO_TIME, SPIKES
-from runtime.io import lsl
+from runtime.io.lsl_clock import ClockMap, now_ns
+from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Description
 
 MAX_PULL = 65_536
-KEEP_ALIVE_MODULUS = 2**31 - 1
 BUFFER_S = 10
 UNKNOWN_RATE_HZ = 20_000.0  # sizes the buffer of a stream that declares no rate
 DELAYS_KEPT = 1 << 20
@@ -49,7 +49,7 @@ class Inlet:
         self.info = info
         self.delays = Delays(delays_kept)
         self.inlet = pylsl.StreamInlet(info, max_buflen=max_buflen, processing_flags=pylsl.proc_none)
-        self.clock = lsl.ClockMap(self.inlet, info)
+        self.clock = ClockMap(self.inlet, info)
 
     def __enter__(self) -> Self:
         self.clock.start()
@@ -69,7 +69,7 @@ class Inlet:
         known = np.asarray(stamps, np.float64)
         known = known[np.abs(known) < SANE_S]
         if len(known):
-            self.delays.note(lsl.now_ns(), np.rint(known * 1e9).astype(np.int64) + self.clock.offset_ns)
+            self.delays.note(now_ns(), np.rint(known * 1e9).astype(np.int64) + self.clock.offset_ns)
 
 
 class SpikeInlet(Inlet):
@@ -79,7 +79,7 @@ class SpikeInlet(Inlet):
     2**31 - 1). It carries no spike; it moves the watermark and counts what was lost on the way.
     """
 
-    def __init__(self, info: pylsl.StreamInfo, description: lsl.Description) -> None:
+    def __init__(self, info: pylsl.StreamInfo, description: Description) -> None:
         super().__init__(info, self._buffer(2.0 * description.rate_hz or UNKNOWN_RATE_HZ), DELAYS_KEPT)
         self.description = description
         self.units = np.zeros((MAX_PULL, 1), np.int32)
@@ -106,7 +106,7 @@ class SpikeInlet(Inlet):
         n = len(stamps)
         if n == 0:
             return self.spikes[:0]
-        arrival_ns = lsl.now_ns()
+        arrival_ns = now_ns()
         units = self.units[:n, 0]
         sane = np.abs(stamps) < SANE_S  # NaN and infinite stamps fail this too
         t_ns = np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64) + self.clock.offset_ns

@@ -15,8 +15,8 @@ import pylsl
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
-from runtime.io import lsl
-from runtime.io.lsl_inlets import KEEP_ALIVE_MODULUS
+from runtime.io.lsl_clock import now_ns
+from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, describe
 
 GAP_BINS = 25  # between segments: 0.5 s at 20 ms a bin
 MARGIN_NS = 2_000_000  # spikes made from counts keep this far from the edges of their bin
@@ -100,7 +100,7 @@ class Player:
         spikes = pylsl.StreamInfo(
             f"{prefix}-spikes", "Spikes", 1, pylsl.IRREGULAR_RATE, pylsl.cf_int32, f"{prefix}-spikes"
         )
-        lsl.describe(spikes, session.units, "replay", rate)
+        describe(spikes, session.units, "replay", rate)
         self.spikes = pylsl.StreamOutlet(spikes)
         markers = pylsl.StreamInfo(
             f"{prefix}-markers", "Markers", 1, pylsl.IRREGULAR_RATE, pylsl.cf_string, f"{prefix}-markers"
@@ -146,7 +146,7 @@ class Player:
         """Send everything at its own time. Returns when the recording has ended, or the parent process has."""
         bin_ns = self.session.bin_ns
         plan = timeline(self.session, shift_ns)
-        zero_ns = (lsl.now_ns() + int(LEAD_S * 1e9)) // bin_ns * bin_ns + bin_ns
+        zero_ns = (now_ns() + int(LEAD_S * 1e9)) // bin_ns * bin_ns + bin_ns
         t_ns = np.concatenate([s.t_ns for s in plan]) + zero_ns
         unit = np.concatenate([s.unit for s in plan]).astype(np.int32)
         notes = self._notes(plan, zero_ns)
@@ -201,6 +201,6 @@ class Player:
 
     @staticmethod
     def _sleep_until(t_ns: int) -> None:
-        left = (t_ns - lsl.now_ns()) * 1e-9
+        left = (t_ns - now_ns()) * 1e-9
         if left > 0:
             time.sleep(left)

@@ -12,8 +12,9 @@ from pylsl.util import TimeoutError as LslTimeout
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import StreamError
 from runtime.config import RigConfig
-from runtime.io import lsl
+from runtime.io.lsl_description import Description, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, Inlet, MarkerInlet, SpikeInlet
+from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text, where_else
 
 LOG_SLACK_S = 60.0  # a behaviour's stream may begin before the first bin is logged
 
@@ -40,33 +41,33 @@ def find_streams(config: RigConfig, checkpoint: Checkpoint, allow_replay: bool) 
     """Resolve and check every stream of the rig. Raises `StreamError` with the remedy."""
     want = config.input
     try:
-        info = lsl.resolve(want.spikes, want.wait_s, want.spikes_source_id)
+        info = resolve(want.spikes, want.wait_s, want.spikes_source_id)
     except StreamError as error:
         hint = ""
         if config.lsl.resolve_scope == "machine":
             if sys.stderr.isatty():
                 print(f"{want.spikes!r} is not here; looking elsewhere takes some seconds", file=sys.stderr)
-            hint = lsl.where_else(want.spikes, config.lsl.session_id)
+            hint = where_else(want.spikes, config.lsl.session_id)
         raise StreamError(f"{error}{'; ' if hint else ''}{hint}") from None
     description = _accepted(info, checkpoint, allow_replay)
     wait_s = min(want.wait_s, 5.0)
     keep_s = config.score.log_s + LOG_SLACK_S
-    markers = MarkerInlet(lsl.resolve_text(want.markers, wait_s)) if want.markers else None
-    behaviours = {n: BehaviourInlet(n, lsl.resolve_number(s, wait_s), keep_s) for n, s in want.behaviours.items()}
+    markers = MarkerInlet(resolve_text(want.markers, wait_s)) if want.markers else None
+    behaviours = {n: BehaviourInlet(n, resolve_number(s, wait_s), keep_s) for n, s in want.behaviours.items()}
     others = [*([want.markers] if want.markers else []), *want.behaviours.values()]
-    lsl.refuse_twins({want.spikes: want.spikes_source_id, **dict.fromkeys(others, "")})
+    refuse_twins({want.spikes: want.spikes_source_id, **dict.fromkeys(others, "")})
 
     def recheck() -> None:
-        _accepted(lsl.resolve(want.spikes, want.wait_s, info.source_id()), checkpoint, allow_replay)
+        _accepted(resolve(want.spikes, want.wait_s, info.source_id()), checkpoint, allow_replay)
 
     return Streams(SpikeInlet(info, description), markers, behaviours, recheck)
 
 
-def _accepted(info: pylsl.StreamInfo, checkpoint: Checkpoint, allow_replay: bool) -> lsl.Description:
+def _accepted(info: pylsl.StreamInfo, checkpoint: Checkpoint, allow_replay: bool) -> Description:
     """What the spike stream says of itself, if the checkpoint may decode it. Raises `StreamError`."""
     name = info.name()
     try:
-        description = lsl.read_description(pylsl.StreamInlet(info).info(5.0))
+        description = read_description(pylsl.StreamInlet(info).info(5.0))
     except LslTimeout:
         raise StreamError(f"stream {name!r} was found but does not answer; restart its sender") from None
     if description.source != "live" and not allow_replay:

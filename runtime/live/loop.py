@@ -23,7 +23,8 @@ from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.trace import CAUSES, Latency, RunLog
 from runtime.core.values import NO_TIME, Decoded, Token
 from runtime.engines import create as engines, prepare
-from runtime.io import lsl, system as priority
+from runtime.io import system as priority
+from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_inlets import MarkerInlet, SpikeInlet
 from runtime.io.publish import Publisher
 from runtime.io.streams import Streams
@@ -137,16 +138,16 @@ class LiveRun:
 
     def _loop(self, spikes: SpikeInlet, markers: MarkerInlet | None, seconds: float | None) -> str:
         pipeline = self.pipeline
-        now = lsl.now_ns()
+        now = now_ns()
         pipeline.binner.start(now)
         end_ns = now + int(seconds * 1e9) if seconds is not None else None
         status_ns = now
         stopped_by = "signal"
         while not self.stop.is_set():
-            wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - lsl.now_ns()) * 1e-9))
+            wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - now_ns()) * 1e-9))
             faults = trace.page_faults()
             arrived = spikes.pull(wait_s)
-            now = lsl.now_ns()
+            now = now_ns()
             moment = trace.Moment(now, time.thread_time_ns(), faults)
             self.gc_ns = 0
             if markers is not None:  # before the spikes: those may close bins that markers rule
@@ -194,9 +195,9 @@ class LiveRun:
             self.gc_ns += time.perf_counter_ns() - self._gc_began
 
     def _publish(self, decoded: Decoded, moment: trace.Moment) -> None:
-        before = lsl.now_ns()
+        before = now_ns()
         self.publisher.send(self.messages.decode(decoded, before, self._clock_flag()))
-        sent = lsl.now_ns()
+        sent = now_ns()
         if decoded.values is not None and sent - decoded.t_end_ns <= self.budget_ns:
             self.log.mark_in_time(decoded.token)
         self.latency["wait_ms"].record(moment.t_ns - decoded.t_end_ns)
@@ -231,7 +232,7 @@ class LiveRun:
         if jumps != self._jumps:
             self._jumps, self._jump_left = jumps, JUMP_NS // self.checkpoint.header.bin_ns + 1
             detail = f"the sender's clock stepped, {jumps} times so far"
-            self.publisher.tell("event", Event(SCHEMA, "clock_jump", lsl.now_ns(), detail))
+            self.publisher.tell("event", Event(SCHEMA, "clock_jump", now_ns(), detail))
         self._jump_left = max(0, self._jump_left - 1)
         return Flag.CLOCK_JUMP if self._jump_left else Flag(0)
 
@@ -240,7 +241,7 @@ class LiveRun:
 
     def _say_end(self) -> None:
         """A last status, and a message without values that says END."""
-        now = lsl.now_ns()
+        now = now_ns()
         end = self.pipeline.binner.edge_ns - self.checkpoint.header.bin_ns
         last = Decoded(self.pipeline.binner.open_bin - 1, end, None, 0, -1, NO_TIME, 0, 0, "END")
         self._tell_status(now)

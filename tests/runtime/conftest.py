@@ -16,14 +16,15 @@ from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions
 from neds_core.data.session import Session, UnitTable
-from runtime.io import lsl
+from runtime.io.lsl_description import describe
+from runtime.io.lsl_resolve import configure
 
 
 @pytest.fixture(scope="session")
 def lsl_session() -> str:
     """A private LSL session: liblsl reads its settings once, at the first look for a stream."""
     name = f"test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    lsl.configure(name, "machine")
+    configure(name, "machine")
     pylsl.resolve_bypred("name='nobody'", minimum=1, timeout=0.1)
     return name
 
@@ -43,7 +44,7 @@ def make_outlet(lsl_session: str) -> Callable[..., pylsl.StreamOutlet]:
         channel_format: int = pylsl.cf_int32, edit: dict[str, str | None] | None = None,
     ) -> pylsl.StreamOutlet:  # fmt: skip
         info = pylsl.StreamInfo(name, "Spikes", channels, pylsl.IRREGULAR_RATE, channel_format, source_id or name)
-        lsl.describe(info, units, source, 100.0)
+        describe(info, units, source, 100.0)
         for key, value in (edit or {}).items():
             block = info.desc().child("neds_rt")
             block.remove_child(block.child(key)) if value is None else block.set_child_value(key, value)

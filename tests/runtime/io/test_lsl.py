@@ -13,7 +13,9 @@ import pytest
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
-from runtime.io import lsl
+from runtime.io.lsl_clock import ClockMap, now_ns
+from runtime.io.lsl_description import LAYOUT, Description, read_description
+from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 WAIT_S = 5.0
@@ -22,12 +24,10 @@ WAIT_S = 5.0
 def test_a_description_survives_the_network(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     with_outlet = make_outlet(stream_name, session.units, source="synthetic")
 
-    info = pylsl.StreamInlet(lsl.resolve(stream_name, WAIT_S)).info(WAIT_S)
+    info = pylsl.StreamInlet(resolve(stream_name, WAIT_S)).info(WAIT_S)
 
     assert with_outlet.get_info().uid() == info.uid()
-    assert lsl.read_description(info) == lsl.Description(
-        lsl.LAYOUT, "synthetic", True, session.units.sha256, rate_hz=100.0
-    )
+    assert read_description(info) == Description(LAYOUT, "synthetic", True, session.units.sha256, rate_hz=100.0)
     unit = info.desc().child("neds_rt").child("units").first_child()
     for row in range(len(session.units)):
         told = [unit.child_value(key) for key in ("id", "source_id", "region")]
@@ -38,7 +38,7 @@ def test_a_description_survives_the_network(make_outlet: MakeOutlet, stream_name
 
 def test_a_stream_without_description_is_refused(lsl_session: str) -> None:
     with pytest.raises(StreamError, match=r"'bare' has no neds_rt description, .*declare layout and unit map"):
-        lsl.read_description(pylsl.StreamInfo("bare", "Spikes", 1, 0.0, pylsl.cf_int32, "bare"))
+        read_description(pylsl.StreamInfo("bare", "Spikes", 1, 0.0, pylsl.cf_int32, "bare"))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_stream_of_another_kind_is_refused(
 ) -> None:
     outlet = make_outlet(stream_name, session.units, **wrong)
     with pytest.raises(StreamError) as caught:
-        lsl.read_description(outlet.get_info())
+        read_description(outlet.get_info())
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"stream {stream_name!r} ")
 
@@ -68,7 +68,7 @@ def test_a_stream_of_another_kind_is_refused(
 def test_what_a_description_may_leave_out(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     """No keep-alives, no rate: it has none, it is not known."""
     outlet = make_outlet(stream_name, session.units, edit=dict.fromkeys(("keep_alive", "rate_hz")))
-    found = lsl.read_description(outlet.get_info())
+    found = read_description(outlet.get_info())
     assert (found.keep_alive, found.rate_hz) == (False, 0.0)
 
 
@@ -79,19 +79,19 @@ def test_what_a_description_must_say(
     """Ids from 1 would decode every spike as its neighbour's; a source that is not said is not live."""
     outlet = make_outlet(stream_name, session.units, edit={key: value})
     with pytest.raises(StreamError, match=f"declares {key} "):
-        lsl.read_description(outlet.get_info())
+        read_description(outlet.get_info())
 
 
 def test_a_missing_stream_is_refused(lsl_session: str) -> None:
     with pytest.raises(StreamError, match=r"'nobody' was not found in 0\.2 s; start its sender or raise input\.wait_s"):
-        lsl.resolve("nobody", 0.2)
+        resolve("nobody", 0.2)
 
 
 def test_a_stream_without_source_id_is_refused(lsl_session: str, stream_name: str) -> None:
     """liblsl gives it up at the first dropout."""
     outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Spikes", 1, 0.0, pylsl.cf_int32, source_id=""))
     with pytest.raises(StreamError, match=r"has no source_id, .* set one in its sender"):
-        lsl.resolve(outlet.get_info().name(), WAIT_S)
+        resolve(outlet.get_info().name(), WAIT_S)
 
 
 def test_two_streams_of_one_name_are_refused(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
@@ -99,24 +99,24 @@ def test_two_streams_of_one_name_are_refused(make_outlet: MakeOutlet, stream_nam
     twins = [make_outlet(stream_name, session.units, source_id=source_id) for source_id in ("left", "right")]
 
     with pytest.raises(StreamError) as caught:
-        lsl.refuse_twins({stream_name: ""})
+        refuse_twins({stream_name: ""})
 
     host = socket.gethostname()
     assert f"2 streams are called {stream_name!r}: {host} (left), {host} (right); stop all but one" in str(caught.value)
-    lsl.refuse_twins({stream_name: "right"})
-    assert lsl.resolve(stream_name, WAIT_S, "right").uid() == twins[1].get_info().uid()
+    refuse_twins({stream_name: "right"})
+    assert resolve(stream_name, WAIT_S, "right").uid() == twins[1].get_info().uid()
 
 
 def test_several_single_streams_are_no_twins(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     outlets = [make_outlet(f"{stream_name}-{k}", session.units) for k in range(2)]
-    lsl.refuse_twins({outlet.get_info().name(): "" for outlet in outlets})
+    refuse_twins({outlet.get_info().name(): "" for outlet in outlets})
 
 
 def test_many_streams_on_one_machine_are_all_found(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     """liblsl's own range of ports ends at 16 outlets a machine; the 17th would be there and not be found."""
     outlets = [make_outlet(f"{stream_name}-{k}", session.units) for k in range(20)]
     for outlet in outlets[-2:]:
-        assert lsl.resolve(outlet.get_info().name(), WAIT_S).uid() == outlet.get_info().uid()
+        assert resolve(outlet.get_info().name(), WAIT_S).uid() == outlet.get_info().uid()
 
 
 def test_text_and_numbers_are_told_apart(lsl_session: str, stream_name: str) -> None:
@@ -128,14 +128,14 @@ def test_text_and_numbers_are_told_apart(lsl_session: str, stream_name: str) -> 
         outlet("text", 1, pylsl.cf_string), outlet("number", 1, pylsl.cf_double64), outlet("wide", 2, pylsl.cf_float32)
     ]  # fmt: skip
 
-    assert lsl.resolve_text(f"{stream_name}-text", WAIT_S).uid() == outlets[0].get_info().uid()
-    assert lsl.resolve_number(f"{stream_name}-number", WAIT_S).uid() == outlets[1].get_info().uid()
+    assert resolve_text(f"{stream_name}-text", WAIT_S).uid() == outlets[0].get_info().uid()
+    assert resolve_number(f"{stream_name}-number", WAIT_S).uid() == outlets[1].get_info().uid()
     with pytest.raises(StreamError, match="is not one channel of numbers; name a stream that is"):
-        lsl.resolve_number(f"{stream_name}-text", WAIT_S)
+        resolve_number(f"{stream_name}-text", WAIT_S)
     with pytest.raises(StreamError, match="is not one channel of text"):
-        lsl.resolve_text(f"{stream_name}-number", WAIT_S)
+        resolve_text(f"{stream_name}-number", WAIT_S)
     with pytest.raises(StreamError, match="is not one channel of numbers"):
-        lsl.resolve_number(f"{stream_name}-wide", WAIT_S)
+        resolve_number(f"{stream_name}-wide", WAIT_S)
 
 
 # --- clocks ---
@@ -154,10 +154,10 @@ class Probed:
         return offset
 
 
-def clock(*offsets: float | None, host: str = "elsewhere") -> lsl.ClockMap:
+def clock(*offsets: float | None, host: str = "elsewhere") -> ClockMap:
     """A clock map after those probes."""
     info = SimpleNamespace(name=lambda: "s", hostname=lambda: host)
-    made = lsl.ClockMap(Probed(*offsets), info)  # pyright: ignore[reportArgumentType]
+    made = ClockMap(Probed(*offsets), info)  # pyright: ignore[reportArgumentType]
     for _ in offsets:
         made._update(1.0)
     return made
@@ -189,8 +189,8 @@ def test_a_clock_that_never_answers_is_refused() -> None:
 
 def test_the_clock_of_a_real_stream_here(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     outlet = make_outlet(stream_name, session.units)
-    found = lsl.resolve(stream_name, WAIT_S)
-    probed = lsl.ClockMap(pylsl.StreamInlet(found), found)
+    found = resolve(stream_name, WAIT_S)
+    probed = ClockMap(pylsl.StreamInlet(found), found)
     probed.start()
     probed.wait()
     probed.stop()
@@ -200,5 +200,5 @@ def test_the_clock_of_a_real_stream_here(make_outlet: MakeOutlet, stream_name: s
 
 def test_now_is_the_lsl_clock() -> None:
     before = time.monotonic_ns()
-    assert before - 1_000 <= lsl.now_ns() <= time.monotonic_ns() + 1_000
-    assert math.isclose(lsl.now_ns() * 1e-9, pylsl.local_clock(), abs_tol=1.0)
+    assert before - 1_000 <= now_ns() <= time.monotonic_ns() + 1_000
+    assert math.isclose(now_ns() * 1e-9, pylsl.local_clock(), abs_tol=1.0)

@@ -13,8 +13,10 @@ from neds_core.data.session import Session
 from runtime.core.binning import Binner
 from runtime.core.pipeline import Mark
 from runtime.core.values import NO_TIME
-from runtime.io import lsl
+from runtime.io.lsl_clock import now_ns
+from runtime.io.lsl_description import read_description
 from runtime.io.lsl_inlets import KEEP_ALIVE_MODULUS, BehaviourInlet, MarkerInlet, SpikeInlet
+from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 Link = tuple[pylsl.StreamOutlet, SpikeInlet]
@@ -23,8 +25,8 @@ BIN = 20_000_000
 
 
 def inlet_of(outlet: pylsl.StreamOutlet) -> SpikeInlet:
-    info = lsl.resolve(outlet.get_info().name(), WAIT_S)
-    return SpikeInlet(info, lsl.read_description(pylsl.StreamInlet(info).info(WAIT_S)))
+    info = resolve(outlet.get_info().name(), WAIT_S)
+    return SpikeInlet(info, read_description(pylsl.StreamInlet(info).info(WAIT_S)))
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def send(outlet: pylsl.StreamOutlet, *samples: tuple[float, int]) -> None:
 def test_spikes_arrive_with_their_own_stamps_and_units(link: Link) -> None:
     """To the nanosecond that a double of seconds can hold, and none is a keep-alive."""
     outlet, inlet = link
-    now = lsl.now_ns() // 1000 * 1000
+    now = now_ns() // 1000 * 1000
     spikes = [(now + 1000 * k, k % 12) for k in range(500)]
 
     send(outlet, *((t * 1e-9, unit) for t, unit in spikes), ((now + 10**6) * 1e-9, keep_alive(500)))
@@ -76,7 +78,7 @@ def test_spikes_arrive_with_their_own_stamps_and_units(link: Link) -> None:
 def test_spikes_lost_on_the_way_are_counted(link: Link) -> None:
     """From the first keep-alive on; the count wraps, and a sender that starts again is not a loss."""
     outlet, inlet = link
-    now = lsl.now_ns() // 1000 * 1000
+    now = now_ns() // 1000 * 1000
     lost = []
     sent = KEEP_ALIVE_MODULUS - 4
     for step, (arriving, counted) in enumerate([(2, 0), (3, 3), (5, 7), (1, 1)]):  # two of seven never come
@@ -98,7 +100,7 @@ def test_spikes_lost_on_the_way_are_counted(link: Link) -> None:
 
 def test_a_stamp_that_cannot_be_is_quarantined_and_never_crashes(link: Link) -> None:
     outlet, inlet = link
-    now = lsl.now_ns()
+    now = now_ns()
     absurd = [np.nan, np.inf, -np.inf, 1e300, -1e300, 1e9, -1e12, now * 1e-9 + 3600, now * 1e-9 - 3600, 1.7e9]
     binner = Binner(12, BIN, max_age_ns=10**10, future_ns=2_000_000)
     binner.start(now)
@@ -107,7 +109,7 @@ def test_a_stamp_that_cannot_be_is_quarantined_and_never_crashes(link: Link) -> 
     send(outlet, (now * 1e-9, keep_alive(11)))
     deadline = time.monotonic() + WAIT_S
     while inlet.received < 11 and time.monotonic() < deadline:
-        binner.feed(inlet.pull(0.1), lsl.now_ns())
+        binner.feed(inlet.pull(0.1), now_ns())
 
     counters = binner.counters()
     assert counters["received"] == counters["binned"] + counters["quarantined"] == 11
@@ -122,12 +124,12 @@ def test_without_keep_alives_a_negative_value_is_a_spike_of_no_unit(
     outlet = make_outlet(stream_name, session.units, edit={"keep_alive": "0"})
     binner = Binner(12, BIN, max_age_ns=10**10, future_ns=2_000_000)
     with inlet_of(outlet) as inlet:
-        now = lsl.now_ns()
+        now = now_ns()
         binner.start(now)
         send(outlet, (now * 1e-9, -1), (now * 1e-9, 12), (now * 1e-9, 5))
         deadline = time.monotonic() + WAIT_S
         while inlet.received < 3 and time.monotonic() < deadline:
-            binner.feed(inlet.pull(0.1), lsl.now_ns())
+            binner.feed(inlet.pull(0.1), now_ns())
         assert inlet.keep_alive_ns == NO_TIME
     assert (binner.counters()["out_of_range"], binner.counters()["binned"]) == (2, 1)
 
@@ -155,7 +157,7 @@ def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, st
         '{"event": "segment_start"}',
         '{"event": "recording_end"}',
     ]
-    with MarkerInlet(lsl.resolve_text(stream_name, WAIT_S)) as inlet:
+    with MarkerInlet(resolve_text(stream_name, WAIT_S)) as inlet:
         for text in MALFORMED:
             outlet.push_sample([text], t)
         for stamp in (np.nan, np.inf, 1e12):
@@ -187,7 +189,7 @@ def behaviour(lsl_session: str) -> Iterator[BehaviourInlet]:
     """An inlet that took in four good samples, a NaN, and some without a time."""
     info = pylsl.StreamInfo("behaviour", "Behaviour", 1, 50.0, pylsl.cf_float32, f"behaviour-{lsl_session}")
     outlet = pylsl.StreamOutlet(info)
-    with BehaviourInlet("wheel_speed", lsl.resolve_number("behaviour", WAIT_S)) as inlet:
+    with BehaviourInlet("wheel_speed", resolve_number("behaviour", WAIT_S)) as inlet:
         for stamp, value in [(1.0, 10.0), (1.02, 11.0), (np.nan, 99.0), (np.inf, 99.0), (1.06, 13.0), (1.04, 12.0)]:
             outlet.push_sample([value], stamp)
         outlet.push_sample([np.nan], 1.08)

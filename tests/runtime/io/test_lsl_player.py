@@ -15,9 +15,11 @@ from hypothesis.extra import numpy as hnp
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
-from runtime.io import lsl
+from runtime.io.lsl_clock import now_ns
+from runtime.io.lsl_description import read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_player import GAP_BINS, INSIDE_NS, MARGIN_NS, Player, spread, timeline
+from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
 
 BIN = 20_000_000
 WAIT_S = 5.0
@@ -108,15 +110,15 @@ def test_a_player_that_nobody_hears_gives_up(lsl_session: str, stream_name: str,
 def test_a_short_session_over_real_lsl(lsl_session: str, stream_name: str, short: Session) -> None:
     """Every spike arrives once, in the bin of its count; markers come ahead, behaviour in its own bin."""
     player = Player(short, stream_name)
-    info = lsl.resolve(f"{stream_name}-spikes", WAIT_S)
-    description = lsl.read_description(pylsl.StreamInlet(info).info(WAIT_S))
+    info = resolve(f"{stream_name}-spikes", WAIT_S)
+    description = read_description(pylsl.StreamInlet(info).info(WAIT_S))
     assert (description.source, description.unit_map_sha) == ("replay", short.units.sha256)
     spikes: list[tuple[int, int]] = []
     ahead_ns: list[int] = []
     with (
         SpikeInlet(info, description) as inlet,
-        MarkerInlet(lsl.resolve_text(f"{stream_name}-markers", WAIT_S)) as markers,
-        BehaviourInlet("wheel_speed", lsl.resolve_number(f"{stream_name}-wheel_speed", WAIT_S)) as wheel,
+        MarkerInlet(resolve_text(f"{stream_name}-markers", WAIT_S)) as markers,
+        BehaviourInlet("wheel_speed", resolve_number(f"{stream_name}-wheel_speed", WAIT_S)) as wheel,
     ):
         player.wait(WAIT_S)
         sender = threading.Thread(target=player.play)
@@ -126,7 +128,7 @@ def test_a_short_session_over_real_lsl(lsl_session: str, stream_name: str, short
         while time.monotonic() < deadline:
             spikes += inlet.pull(0.02).tolist()
             for mark in markers.pull():
-                ahead_ns.append(mark.t_ns - lsl.now_ns())
+                ahead_ns.append(mark.t_ns - now_ns())
                 starts += [mark.t_ns] if mark.event == "segment_start" else []
             wheel.pull()
             if not sender.is_alive() and inlet.received == player.sent:

@@ -13,7 +13,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session, UnitTable
 from neds_core.errors import StreamError
 from runtime.config import InputConfig, LslConfig, RigConfig
-from runtime.io import lsl
+from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_player import Player
 from runtime.io.streams import find_streams
 
@@ -38,7 +38,7 @@ def test_a_rig_finds_its_streams_and_spikes_come_last(
     assert found.all() == [found.behaviours["wheel_speed"], found.markers, found.spikes]
     assert found.spikes.info.uid() == player.spikes.get_info().uid()
     assert found.spikes.description.source == "replay"
-    assert found.measured(lsl.now_ns(), short.bin_ns) == {"wheel_speed": None}
+    assert found.measured(now_ns(), short.bin_ns) == {"wheel_speed": None}
 
 
 def test_a_replay_is_not_taken_for_an_animal(
