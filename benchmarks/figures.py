@@ -19,7 +19,8 @@ from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bits as encoding_scores
 from neds_core.scores.tasks import HeldOut
 from runtime.engines.layout import layout
-from runtime.live import offline as replayed
+from runtime.live import offline
+from runtime.scoring import truth
 
 mpl.use("Agg")
 
@@ -235,9 +236,9 @@ def decoded_against_measured(checkpoint: Path, recording: Path, output: str, tri
     """Stream the held-out part and draw `output`, decoded and measured, over the first `trials` trials."""
     made = checkpoints.load(checkpoint)
     part = sessions.split(sessions.load(recording)).test
-    log = replayed.stream(made, part, "neds")
-    rows = np.flatnonzero(~log.idle[: log.n])
-    measured = replayed.truth(part, log, rows).traces[output]
+    log = offline.stream(made, part, "neds")
+    rows = log.decoded_rows()
+    measured = truth.recorded(part, log, rows).traces[output]
     decoded = log.values[rows, layout(made).columns[output].start]
     segment = log.segment[rows]
     shown = np.isin(segment, part.segment_ids[:trials])

@@ -28,6 +28,7 @@ from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of,
 from neds_core.scores import bits as encoding_scores, bootstrap, r2 as scores
 from runtime.core.values import Layout
 from runtime.scoring import score as scoring
+from runtime.scoring.truth import Truth
 
 Row = dict[str, Any]
 TIMED_STEPS = 200
@@ -180,7 +181,7 @@ def _decoded(task: Task, fitted: Fitted) -> Scored:
         sums[spec.name] = scores.r2_sums(y[known, v], predicted[known, v], trial[known]).tolist()
     flat = np.ones(len(task.specs), np.float32)
     plan = Layout(task.specs, {s.name: slice(v, v + 1) for v, s in enumerate(task.specs)}, flat, 0 * flat)
-    truth = scoring.Truth({s.name: y[:, v] for v, s in enumerate(task.specs)}, {})
+    truth = Truth({s.name: y[:, v] for v, s in enumerate(task.specs)}, {})
     points = {}
     for group, row in scoring.score_points(plan, {"peer": predicted}, truth, test.bin_ns).items():
         for which in ("all", "moving"):

@@ -51,7 +51,7 @@ def check(
     with ExitStack() as stack:
         stack.callback(priority.lower_priority)
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
-        streams = find_streams(config, checkpoint, allow_replay)
+        streams = find_streams(config, checkpoint.header.unit_map_sha, allow_replay)
         for inlet in streams.all():
             inlet.clock.start()
         for inlet in streams.all():

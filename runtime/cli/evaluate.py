@@ -79,25 +79,24 @@ def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
 
 def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:
     """Every checkpoint, streamed over the held-out part."""
-    import numpy as np
 
     from neds_core.data import session as sessions
     from neds_core.scores import tasks as evaluation
     from runtime.engines.layout import layout
-    from runtime.live import offline as replayed
-    from runtime.scoring import score as scoring, seeds
+    from runtime.live import offline
+    from runtime.scoring import score as scoring, seeds, truth
 
     part = sessions.split(session).test
     rows = []
     for made in checkpoints:
         evaluation.refuse_other_units(made, session)
-        log = replayed.stream(made, part, "neds")
-        at = np.flatnonzero(~log.idle[: log.n])
+        log = offline.stream(made, part, "neds")
+        at = log.decoded_rows()
         found = scoring.all_decoders(made, log, at)
-        truth = replayed.truth(part, log, at)
-        outputs, _ = scoring.score(made, layout(made), log, at, found, truth)
+        measured = truth.recorded(part, log, at)
+        outputs, _ = scoring.score(made, layout(made), log, at, found, measured)
         exact = scoring.exactness(layout(made), log.values[at], found["neds"], log.valid[at])
-        rows.append(seeds.SeedScores(made, found, truth, log.segment[at], outputs, exact))
+        rows.append(seeds.SeedScores(made, found, measured, log.segment[at], outputs, exact))
     return rows
 
 

@@ -15,6 +15,7 @@ from runtime.cli.import_official import import_official
 from runtime.cli.ownership import refuse_foreign_packages
 from runtime.cli.parity import parity
 from runtime.cli.play import play
+from runtime.cli.report import report
 from runtime.cli.run import run
 from runtime.cli.train import train
 from runtime.cli.tune import tune
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # it would take [map] in a help text for a style
 )
-for command in (run, play, check, train, tune, evaluate, verify, parity, import_official):
+for command in (run, play, report, check, train, tune, evaluate, verify, parity, import_official):
     app.command()(command)
 app.add_typer(bench, name="bench")
 

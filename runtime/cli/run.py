@@ -14,29 +14,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runtime.cli.options import taking
+from runtime.cli.output import emit, note
 from runtime.cli.play import Behaviours, Phase, Split
 
 if TYPE_CHECKING:
+    from threading import Event
+
+    from neds_core.checkpoint import Checkpoint
     from runtime.config import RigConfig
-    from runtime.live.loop import LiveRun, Result
+    from runtime.core.run_log import RunLog
 
 STOP_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Playback:
-    """What the child process plays."""
-
-    split: Split
-    phase: Phase
-    behaviours: Behaviours
 
 
 class Stop:
     """SIGINT and SIGTERM: end the loop at once; during start-up, end the process."""
 
     def __init__(self) -> None:
-        self.live: LiveRun | None = None
+        self.event: Event | None = None  # of the run that a signal ends
         self.holding = self.pending = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self)
@@ -56,77 +52,88 @@ class Stop:
         if self.holding:
             self.pending = True
             return
-        if self.live is None or self.live.stop.is_set():
+        if self.event is None or self.event.is_set():
             raise KeyboardInterrupt
-        self.live.stop.set()
+        self.event.set()
 
 
-def run(
-    rig: Annotated[Path | None, typer.Argument(help="RIG.toml; none: decode the shipped recording")] = None,
-    seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
-    headless: Annotated[bool, typer.Option(help="no terminal view")] = False,
-    decoder: Annotated[str | None, typer.Option(help="neds, ridge or blend")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="another checkpoint than the rig's")] = None,
-    allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False,
-    play: Annotated[bool, typer.Option(help="also play the rig's score.recording, in a child process")] = False,
-    split: Annotated[Split, typer.Option(help="with --play: part of the recording")] = Split.TEST,
-    phase: Annotated[Phase, typer.Option(help="with --play: random shifts segments against the grid")] = Phase.GRID,
-    behaviours: Annotated[
-        Behaviours, typer.Option(help="with --play: content of the behaviour streams")
-    ] = Behaviours.RECORDED,
-    markers: Annotated[bool, typer.Option(help="decode inside segments only, cold from each start")] = True,
-    save_log: Annotated[Path | None, typer.Option(help="write tokens and values to this .npz")] = None,
-) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What `neds-rt run` can be told."""
+
+    rig: Annotated[Path | None, typer.Argument(help="RIG.toml; none: decode the shipped recording")] = None
+    seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False
+    headless: Annotated[bool, typer.Option(help="no terminal view")] = False
+    decoder: Annotated[str | None, typer.Option(help="neds, ridge or blend")] = None
+    checkpoint: Annotated[Path | None, typer.Option(help="another checkpoint than the rig's")] = None
+    allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False
+    play: Annotated[bool, typer.Option(help="also play the rig's score.recording, in a child process")] = False
+    split: Annotated[Split, typer.Option(help="with --play: part of the recording")] = Split.TEST
+    phase: Annotated[Phase, typer.Option(help="with --play: random shifts segments against the grid")] = Phase.GRID
+    behaviours: Annotated[Behaviours, typer.Option(help="with --play: content of the behaviour streams")] = (
+        Behaviours.RECORDED
+    )
+    markers: Annotated[bool, typer.Option(help="decode inside segments only, cold from each start")] = True
+    save_log: Annotated[Path | None, typer.Option(help="write the whole log of the run to this .npz")] = None
+
+    @property
+    def plays(self) -> bool:
+        """Whether this run starts its own player."""
+        return self.rig is None or self.play
+
+
+@taking(Options)
+def run(given: Options) -> None:
     """Decode live from LSL to ZeroMQ, then print the summary."""
     stop = Stop()
+    config = _config(given)
+    with ExitStack() as stack:
+        player = None
+        if given.plays:
+            with stop.held():
+                player = _start_player(config, given)
+                stack.callback(_end, player)
+        log, checkpoint = _decode(config, given, stack, stop, player)
+        stop.event = None  # from here on a signal ends the process: there is no loop left to stop
+        _show(log, checkpoint, given.json)
+        if given.save_log is not None:
+            from runtime.io import log_file
+
+            log_file.save(log, given.save_log)
+    if log.outcome.refusal:
+        note(log.outcome.refusal)
+    os._exit(2 if log.outcome.refusal else 0)  # all is closed and printed; liblsl destroys each inlet for 0.5 s
+
+
+def _config(given: Options) -> RigConfig:
+    """The rig's configuration with the options applied. Raises `ConfigError` where they do not fit."""
     from neds_core.errors import ConfigError
     from runtime import config as rigs
     from runtime.cli.demo import demo
 
-    playback = Playback(split, phase, behaviours) if rig is None or play else None
-    rigs.check_seconds("--seconds", seconds)
-    config = rigs.load(rig if rig is not None else demo() / "rig.toml")
-    config = _with_options(config, decoder, checkpoint, markers)
-    if save_log is not None and not save_log.parent.is_dir():
-        raise ConfigError(f"--save-log {save_log}: its folder does not exist; make it first")
-    if playback is not None:
-        config = _embedded(config, f"{config.rig}-{os.getpid()}", playback)
-    elif allow_replay:
-        config = _in_replay_session(config)
-    with ExitStack() as stack:
-        player = None
-        if playback is not None:
-            with stop.held():
-                player = _start_player(config, playback)
-                stack.callback(_end, player)
-        result = _decode(config, stack, stop, player, allow_replay, seconds, headless or json)
-        stop.live = None  # from here on a signal ends the process: there is no loop left to stop
-        from runtime.scoring import summary
-
-        if save_log is not None:
-            result.log.save(save_log)
-        found = summary.build(result)
-    _show(found, json)
-    if result.refusal:
-        print(result.refusal, file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(2 if result.refusal else 0)  # all is closed and printed; liblsl takes half a second to destroy each inlet
+    rigs.check_seconds("--seconds", given.seconds)
+    config = _with_options(rigs.load(given.rig if given.rig is not None else demo() / "rig.toml"), given)
+    if given.save_log is not None and not given.save_log.parent.is_dir():
+        raise ConfigError(f"--save-log {given.save_log}: its folder does not exist; make it first")
+    if given.plays:
+        return _embedded(config, f"{config.rig}-{os.getpid()}", given)
+    return _in_replay_session(config) if given.allow_replay else config
 
 
-def _with_options(config: RigConfig, decoder: str | None, checkpoint: Path | None, markers: bool) -> RigConfig:
+def _with_options(config: RigConfig, given: Options) -> RigConfig:
     import msgspec
 
     from neds_core.errors import ConfigError
 
     replace = msgspec.structs.replace
-    if decoder is not None:
-        if decoder not in ("neds", "ridge", "blend"):
-            raise ConfigError(f"--decoder {decoder!r} is not known; choose neds, ridge or blend")
-        config = replace(config, engine=replace(config.engine, decoder=decoder))
-    if checkpoint is not None:
-        config = replace(config, checkpoint=str(checkpoint))
-    return config if markers else replace(config, bins=replace(config.bins, use_markers=False))
+    if given.decoder is not None:
+        if given.decoder not in ("neds", "ridge", "blend"):
+            raise ConfigError(f"--decoder {given.decoder!r} is not known; choose neds, ridge or blend")
+        config = replace(config, engine=replace(config.engine, decoder=given.decoder))
+    if given.checkpoint is not None:
+        config = replace(config, checkpoint=str(given.checkpoint))
+    return config if given.markers else replace(config, bins=replace(config.bins, use_markers=False))
 
 
 def _in_replay_session(config: RigConfig) -> RigConfig:
@@ -137,7 +144,7 @@ def _in_replay_session(config: RigConfig) -> RigConfig:
     return msgspec.structs.replace(config, lsl=msgspec.structs.replace(config.lsl, session_id=REPLAY_SESSION))
 
 
-def _embedded(config: RigConfig, prefix: str, playback: Playback) -> RigConfig:
+def _embedded(config: RigConfig, prefix: str, given: Options) -> RigConfig:
     """Free ports, and streams and an LSL session of this process alone, so that runs never meet."""
     import msgspec
 
@@ -146,7 +153,7 @@ def _embedded(config: RigConfig, prefix: str, playback: Playback) -> RigConfig:
     if not config.score.recording:
         raise ConfigError("--play needs a recording; set score.recording in the rig's file")
     replace = msgspec.structs.replace
-    absent = playback.behaviours is Behaviours.ABSENT
+    absent = given.behaviours is Behaviours.ABSENT
     names = {} if absent else {name: f"{prefix}-{name}" for name in config.input.behaviours}
     return replace(
         config,
@@ -158,7 +165,7 @@ def _embedded(config: RigConfig, prefix: str, playback: Playback) -> RigConfig:
     )  # fmt: skip
 
 
-def _start_player(config: RigConfig, playback: Playback) -> subprocess.Popen[bytes]:
+def _start_player(config: RigConfig, given: Options) -> subprocess.Popen[bytes]:
     from neds_core.data import session as sessions
 
     sessions.load(Path(config.score.recording))  # refused here, in one sentence, rather than by the child
@@ -166,7 +173,7 @@ def _start_player(config: RigConfig, playback: Playback) -> subprocess.Popen[byt
     command = [
         sys.executable, "-m", "runtime.cli", "play", config.score.recording,
         "--prefix", session, "--session-id", session,
-        "--split", playback.split.value, "--phase", playback.phase.value, "--behaviours", playback.behaviours.value,
+        "--split", given.split.value, "--phase", given.phase.value, "--behaviours", given.behaviours.value,
         "--parent", str(os.getpid()),
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -184,14 +191,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _decode(
-    config: RigConfig,
-    stack: ExitStack,
-    stop: Stop,
-    player: subprocess.Popen[bytes] | None,
-    allow_replay: bool,
-    seconds: float | None,
-    headless: bool,
-) -> Result:
+    config: RigConfig, given: Options, stack: ExitStack, stop: Stop, player: subprocess.Popen[bytes] | None
+) -> tuple[RunLog, Checkpoint]:
     """Connect, warm up, decode until the end; what was opened closes with `stack`."""
     from runtime.io.lsl_resolve import configure
 
@@ -199,30 +200,23 @@ def _decode(
     from neds_core import checkpoint as checkpoints
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
-    from runtime.live.loop import LiveRun
+    from runtime.live.wiring import wire
 
     checkpoint = checkpoints.load(Path(config.checkpoint))
     publisher = stack.enter_context(Publisher(config.output, config.rig))
-    print(
-        f"decode and status on {publisher.address}, latest on {publisher.latest_address}", file=sys.stderr, flush=True
-    )
-    streams = find_streams(config, checkpoint, allow_replay or player is not None)
-    live = LiveRun(config, checkpoint, streams, publisher, lambda: player is None or player.poll() is None)
-    stop.live = live
-    if not headless and sys.stdout.isatty():
-        view = subprocess.Popen(
-            [sys.executable, "-m", "runtime.views.terminal", publisher.address, config.rig], process_group=0
-        )
-        stack.callback(_end, view)
-    return live.run(seconds)
+    note(f"decode and status on {publisher.address}, latest on {publisher.latest_address}")
+    streams = find_streams(config, checkpoint.header.unit_map_sha, given.allow_replay or player is not None)
+    wired = wire(config, checkpoint, streams, publisher, lambda: player is None or player.poll() is None)
+    stop.event = wired.stop
+    if not (given.headless or given.json) and sys.stdout.isatty():
+        command = [sys.executable, "-m", "runtime.views.terminal", publisher.address, config.rig]
+        stack.callback(_end, subprocess.Popen(command, process_group=0))
+    return wired.run(given.seconds), checkpoint
 
 
-def _show(summary: dict[str, object], as_json: bool) -> None:
-    import msgspec
+def _show(log: RunLog, checkpoint: Checkpoint, as_json: bool) -> None:
+    """The summary, as text or as JSON."""
+    from runtime.scoring import report, summary
 
-    from runtime.scoring.report import lines
-
-    if as_json:
-        print(msgspec.json.encode(summary).decode(), flush=True)
-    else:
-        print("\n".join(lines(summary)), flush=True)
+    found = summary.build(log, checkpoint)
+    emit(found, None if as_json else lambda: report.lines(found), as_json)

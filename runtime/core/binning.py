@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
@@ -9,22 +11,25 @@ from runtime.core.values import NO_TIME, SPIKES
 
 OPEN_BINS = 128  # bins that can be open at once: catching up after a stall, lateness, and stamps of the near future
 COUNTERS = ("received", "binned", "late", "out_of_range", "quarantined", "dropped_backlog")
+RECEIVED, BINNED, LATE, OUT_OF_RANGE, QUARANTINED, DROPPED_BACKLOG = range(len(COUNTERS))
 COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: stamps are coarse
+
+
+class Frame(NamedTuple):
+    """Where spikes may go: the grid, the oldest open bin, the stamps that are believed, and bins closed unseen."""
+
+    grid_ns: int
+    bin_ns: int
+    open_bin: int
+    low_ns: int
+    high_ns: int
+    skipped_from: int
+    skipped_to: int
 
 
 @numba.njit(cache=True, nogil=True)
 def _scatter(
-    spikes: np.ndarray,
-    counts: np.ndarray,
-    newest: np.ndarray,
-    tally: np.ndarray,
-    grid_ns: int,
-    bin_ns: int,
-    open_bin: int,
-    low_ns: int,
-    high_ns: int,
-    skipped_from: int,
-    skipped_to: int,
+    spikes: np.ndarray, counts: np.ndarray, newest: np.ndarray, tally: np.ndarray, frame: Frame
 ) -> tuple[int, int]:
     """Add spikes (n,) `SPIKES` to open bins. Returns (newest accepted stamp, repeated stamps).
 
@@ -37,28 +42,28 @@ def _scatter(
     repeated = 0
     for i in range(len(t_ns)):
         t = t_ns[i]
-        if t < low_ns or t > high_ns:
-            tally[4] += 1
+        if t < frame.low_ns or t > frame.high_ns:
+            tally[QUARANTINED] += 1
             continue
         if t > top:
             top = t
         if i > 0 and t == t_ns[i - 1]:
             repeated += 1
         if unit[i] < 0 or unit[i] >= n_units:
-            tally[3] += 1
+            tally[OUT_OF_RANGE] += 1
             continue
-        index = (t - grid_ns) // bin_ns
-        if index >= open_bin + n_open or skipped_from <= index < skipped_to:
-            tally[5] += 1
-        elif index < open_bin:
-            tally[2] += 1
+        index = (t - frame.grid_ns) // frame.bin_ns
+        if index >= frame.open_bin + n_open or frame.skipped_from <= index < frame.skipped_to:
+            tally[DROPPED_BACKLOG] += 1
+        elif index < frame.open_bin:
+            tally[LATE] += 1
         else:
             slot = index % n_open
             counts[slot, unit[i]] += 1
-            tally[1] += 1
+            tally[BINNED] += 1
             if t > newest[slot]:
                 newest[slot] = t
-    tally[0] += len(t_ns)
+    tally[RECEIVED] += len(t_ns)
     return top, repeated
 
 
@@ -81,7 +86,7 @@ class Binner:
         self.watermark_ns: int = NO_TIME
         self.coarse = False
         none = np.zeros(0, SPIKES)  # compiles, before the loop
-        _scatter(none, self.counts, self.newest, self.tally, 0, bin_ns, 0, 0, 0, 0, 0)
+        _scatter(none, self.counts, self.newest, self.tally, Frame(0, bin_ns, 0, 0, 0, 0, 0))
 
     def start(self, now_ns: int) -> None:
         """Fix the run's first edge: the multiple of bin_ns at or before now."""
@@ -92,10 +97,10 @@ class Binner:
         """Bin spikes (n,) `SPIKES` that arrived at now_ns."""
         if len(spikes) == 0:
             return
-        top, repeated = _scatter(
-            spikes, self.counts, self.newest, self.tally, self.grid_ns, self.bin_ns,
-            self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped,
-        )  # fmt: skip
+        frame = Frame(
+            self.grid_ns, self.bin_ns, self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped
+        )
+        top, repeated = _scatter(spikes, self.counts, self.newest, self.tally, frame)
         self.watermark_ns = max(self.watermark_ns, top)
         if len(spikes) >= 16 and repeated > COARSE_SHARE * len(spikes):
             self.coarse = True
@@ -119,6 +124,11 @@ class Binner:
         self.newest[slot] = NO_TIME
         self.open_bin += 1
         return newest
+
+    @property
+    def late(self) -> int:
+        """Spikes that came after their bin was closed."""
+        return int(self.tally[LATE])
 
     def take_coarse(self) -> bool:
         """Whether stamps were coarse since the last call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -33,3 +34,21 @@ class Engine(Protocol):
     def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
         """The same values (T, V) computed at once from a log of what was stepped."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What decodes: an engine, and where its numbers come from. The loop holds one, and may exchange it for another.
+
+    name: one of `DECODERS`. model, model_sha, model_created: of the checkpoint. unit_map_sha: of the units that it was
+    trained on, n_units of them, with `bin_ns` a bin.
+    """
+
+    engine: Engine
+    name: str
+    model: str
+    model_sha: str
+    model_created: str
+    unit_map_sha: str
+    n_units: int
+    bin_ns: int

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from bisect import insort
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from runtime.core.binning import Binner
-from runtime.core.engine import Engine
-from runtime.core.values import NO_TIME, Decoded, Token
+from runtime.core.binning import OPEN_BINS, Binner
+from runtime.core.engine import Decoder
+from runtime.core.state import of_token
+from runtime.core.values import NO_TIME, Decoded, Mark, Token
 from runtime.wire import Flag
 
 MAX_CATCH_UP = 25  # tokens the engine takes in at once after a stall; older ones are skipped as invalid
 COARSE_TOKENS = 50  # bins for which coarse stamps stay flagged
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Mark:
-    """A marker of the task: applied to the bin that holds its stamp."""
-
-    t_ns: int
-    event: Literal["segment_start", "segment_end"]
-    segment: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +36,37 @@ class Rules:
 class Pipeline:
     """Closes bins, steps the engine, and keeps the token law: closed = published + superseded + invalid + idle.
 
-    on_token sees every closed token after its step (values None where there are none); its
-    arrays are reused, so it must copy what it keeps.
+    `feed`, `alive` and `mark` take in what arrived; `advance` hands out every token that closed since. Nothing is
+    called back. decoder may be exchanged between two calls of `advance` (see `exchange`).
     """
 
     def __init__(
-        self,
-        binner: Binner,
-        engine: Engine,
-        rules: Rules,
-        on_token: Callable[[Token, np.ndarray | None, int], None] | None = None,
-        cpu_clock: Callable[[], int] = time.perf_counter_ns,
+        self, binner: Binner, decoder: Decoder, rules: Rules, cpu_clock: Callable[[], int] = lambda: 0
     ) -> None:
-        self.binner, self.engine, self.rules = binner, engine, rules
-        self.on_token, self.cpu_clock = on_token, cpu_clock
+        """cpu_clock: ns, measures the engine's step."""
+        self.binner, self.decoder, self.rules, self.cpu_clock = binner, decoder, rules, cpu_clock
         self.tokens = {"closed": 0, "published": 0, "superseded": 0, "invalid": 0, "idle": 0}
         self.late_markers = 0
         self.bad_values = 0
         self.segment = -1
-        self._counts = np.zeros(binner.n_units, np.uint16)
-        self._marks: deque[Mark] = deque()
+        rows = MAX_CATCH_UP + 1
+        self._counts = np.zeros((rows, binner.n_units), np.uint16)  # of the tokens that one `advance` hands out
+        self._values = np.zeros((rows, decoder.engine.layout.n_values), np.float32)
+        self._marks: list[Mark] = []
         self._inside = not rules.markers
         self._clock = -1
         self._reset_next = True
         self._late_seen = 0
         self._coarse_left = 0
         self._newest_ns = NO_TIME
-        self._skipped = 0
+        self._live_ns = NO_TIME  # end of the newest bin with live data
+        self._skipped: list[Decoded] = []
         self._last_mark: Mark | None = None
+
+    def exchange(self, decoder: Decoder) -> None:
+        """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs."""
+        self.decoder = decoder
+        self._reset_next = True
 
     def feed(self, spikes: np.ndarray, now_ns: int) -> None:
         """Spikes (n,) `SPIKES` that arrived at now_ns."""
@@ -91,9 +83,7 @@ class Pipeline:
             return
         if mark.t_ns < self.binner.grid_ns + self.binner.open_bin * self.binner.bin_ns:
             self.late_markers += 1
-        ordered = list(self._marks)
-        insort(ordered, mark)
-        self._marks = deque(ordered)
+        insort(self._marks, mark)
 
     def due_ns(self) -> int:
         """When the next bin closes by the clock, whatever arrives."""
@@ -102,24 +92,23 @@ class Pipeline:
     def _closable(self, now_ns: int) -> bool:
         return self.binner.watermark_ns >= self.binner.edge_ns or now_ns >= self.due_ns()
 
-    def advance(self, now_ns: int) -> Decoded | None:
-        """Close every bin that is due at now_ns; returns the newest as an estimate, or None.
+    def advance(self, now_ns: int) -> list[Decoded]:
+        """Close every bin that is due at now_ns; returns what was made of each, oldest first.
 
-        All closed bins enter the engine, only the newest is published, the rest are superseded.
+        All closed bins enter the engine, the newest is to be published, and the others are superseded by it.
         """
         if not self._closable(now_ns):
-            return None
+            return []
         self._skip_backlog(now_ns)
-        found = self._close_one(superseded=self._skipped)
-        self._skipped = 0
+        closed, self._skipped = self._skipped, []
+        row = 0
         while self._closable(now_ns):
-            if found.values is not None:
-                self.tokens["superseded"] += 1
-            merged = found.superseded + 1
-            found = self._close_one(superseded=merged)
-        if found.values is not None:
-            self.tokens["published"] += 1
-        return found
+            closed.append(self._close_one(self._counts[row], self._values[row]))
+            row += 1
+        for decoded in closed:
+            if decoded.values is not None:
+                self.tokens["published" if decoded is closed[-1] else "superseded"] += 1
+        return closed
 
     def _skip_backlog(self, now_ns: int) -> None:
         """After a long stall, close the oldest bins without the engine: bounded work, never a backlog."""
@@ -127,17 +116,17 @@ class Pipeline:
         behind = (closable_ns - self.binner.edge_ns) // self.binner.bin_ns + 1
         if behind <= MAX_CATCH_UP:
             return
-        first = self.binner.open_bin
-        for _ in range(behind - MAX_CATCH_UP):
-            self._close_one(skip=True)
-            self._skipped += 1
+        first, empty = self.binner.open_bin, np.zeros_like(self._counts[0])
+        for k in range(behind - MAX_CATCH_UP):
+            counts = np.empty_like(empty) if k < OPEN_BINS else empty  # beyond the ring of open bins nothing was binned
+            self._skipped.append(self._close_one(counts, None))
         self.binner.skipped = (first, self.binner.open_bin)
 
     def _apply_marks(self, t_end_ns: int) -> bool:
         """Apply markers stamped before the bin's end; returns whether the segment ends with this bin."""
         ends = False
         while self._marks and self._marks[0].t_ns < t_end_ns:
-            mark = self._marks.popleft()
+            mark = self._marks.pop(0)
             if self._last_mark is not None and mark <= self._last_mark:
                 continue  # a repeat, or overtaken by a newer one: what it says is over
             self._last_mark = mark
@@ -150,63 +139,68 @@ class Pipeline:
                 ends = True
         return ends and self.rules.markers
 
-    def _close_one(self, skip: bool = False, superseded: int = 0) -> Decoded:
-        binner = self.binner
-        index, t_end_ns = binner.open_bin, binner.edge_ns
-        live = binner.watermark_ns > t_end_ns - binner.bin_ns - self.rules.silence_ns
-        newest = binner.close(self._counts)
-        self._newest_ns = max(self._newest_ns, newest)
-        ends = self._apply_marks(t_end_ns) if self.rules.markers else False
-        idle = not self._inside
-        if not idle:
-            self._clock = self._clock + 1 if self.rules.markers else -1
-        late = int(binner.tally[2])
-        if binner.take_coarse():
-            self._coarse_left = COARSE_TOKENS
-        self._coarse_left = max(0, self._coarse_left - 1)
-        token = Token(
-            index=index, t_end_ns=t_end_ns, counts=self._counts, valid=live and not skip and not idle,
-            clock=self._clock, reset=self._reset_next and not idle, idle=idle,
-            segment=self.segment if not idle else -1, newest_ns=self._newest_ns,
-            late=late - self._late_seen, coarse=self._coarse_left > 0,
-        )  # fmt: skip
-        self._late_seen = late
-        decoded = self._decode(token, superseded, skip)
-        if ends:
-            self._inside = False
-        return decoded
-
-    def _decode(self, token: Token, superseded: int, skip: bool) -> Decoded:
-        """Step the engine where there is something to decode, and count the token."""
-        values, infer_ns = None, 0
-        if not token.idle:
-            if token.reset:
-                self.engine.reset()
-                self._reset_next = False
-            if skip:
-                self.engine.skip(1)
-            else:
-                begin = self.cpu_clock()
-                values = self.engine.step(token)
-                infer_ns = self.cpu_clock() - begin
+    def _close_one(self, counts: np.ndarray, out: np.ndarray | None) -> Decoded:
+        """Close the oldest open bin into counts (U,), and decode it into out (V,); None = the engine skips it."""
+        token = self._token(counts, skip=out is None)
+        values, infer_ns = self._step(token, out)
         flags = self._flags(token)
         if values is not None and not np.isfinite(values).all():
             self.bad_values += 1
             self._reset_next = True  # a poisoned cache would stay poisoned for W bins
             flags |= Flag.HOLD
             values = None
+        if not token.valid:
+            values = None
         self.tokens["closed"] += 1
         if token.idle:
             self.tokens["idle"] += 1
-        elif not token.valid or values is None:
+        elif values is None:
             self.tokens["invalid"] += 1
-            values = None
-        if self.on_token is not None:
-            self.on_token(token, values, infer_ns)
-        state = "IDLE" if token.idle else "DECODING" if token.valid else "STALLED"
-        return Decoded(
-            token.index, token.t_end_ns, values, int(flags), token.segment, token.newest_ns, infer_ns, superseded, state
-        )
+        state = of_token(idle=token.idle, valid=token.valid, silent_ns=token.t_end_ns - self._live_ns)
+        return Decoded(token, values, int(flags), infer_ns, state)
+
+    def _token(self, counts: np.ndarray, skip: bool) -> Token:
+        """The oldest open bin as a token: whether it has live data, and where it lies in its segment."""
+        binner = self.binner
+        index, t_end_ns = binner.open_bin, binner.edge_ns
+        live = binner.watermark_ns > t_end_ns - binner.bin_ns - self.rules.silence_ns
+        self._newest_ns = max(self._newest_ns, binner.close(counts))
+        ends = self._apply_marks(t_end_ns) if self.rules.markers else False
+        idle = not self._inside
+        if not idle:
+            self._clock = self._clock + 1 if self.rules.markers else -1
+        if live or self._live_ns == NO_TIME:
+            self._live_ns = t_end_ns
+        if binner.take_coarse():
+            self._coarse_left = COARSE_TOKENS
+        self._coarse_left = max(0, self._coarse_left - 1)
+        late, self._late_seen = binner.late - self._late_seen, binner.late
+        token = Token(
+            index=index, t_end_ns=t_end_ns, counts=counts, valid=live and not skip and not idle,
+            clock=self._clock, reset=self._reset_next and not idle, idle=idle,
+            segment=self.segment if not idle else -1, newest_ns=self._newest_ns,
+            late=late, coarse=self._coarse_left > 0,
+        )  # fmt: skip
+        if ends:
+            self._inside = False
+        return token
+
+    def _step(self, token: Token, out: np.ndarray | None) -> tuple[np.ndarray | None, int]:
+        """The engine's values of a token, copied into out (V,), and how long its step took in ns."""
+        if token.idle:
+            return None, 0
+        engine = self.decoder.engine
+        if token.reset:
+            engine.reset()
+            self._reset_next = False
+        if out is None:
+            engine.skip(1)
+            return None, 0
+        begin = self.cpu_clock()
+        values = engine.step(token)
+        infer_ns = self.cpu_clock() - begin
+        out[:] = values
+        return out, infer_ns
 
     @staticmethod
     def _flags(token: Token) -> Flag:
@@ -223,11 +217,7 @@ class Pipeline:
 
     def flush(self) -> None:
         """Close what is still open, so that the laws balance at the end. These bins are not whole: nobody sees them."""
-        self.on_token = None
-        last = max(
-            self.binner.open_bin, int((self.binner.watermark_ns - self.binner.grid_ns) // self.binner.bin_ns) + 1
-        )
-        while self.binner.open_bin < last:
-            found = self._close_one()
-            if found.values is not None:
+        bins_begun = int((self.binner.watermark_ns - self.binner.grid_ns) // self.binner.bin_ns) + 1
+        while self.binner.open_bin < bins_begun:
+            if self._close_one(self._counts[0], self._values[0]).values is not None:
                 self.tokens["superseded"] += 1

@@ -1,15 +1,34 @@
-"""What flows between binner, engine and publisher: spikes, tokens, estimates, and where each output lies in one."""
+"""What flows between binner, engine and publisher: spikes, marks, tokens, estimates, and where each output lies."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from neds_core.data.session import BehaviourSpec
+from runtime.core.state import State
 
 SPIKES = np.dtype([("t_ns", np.int64), ("unit", np.int32)])
 NO_TIME = np.iinfo(np.int64).min  # a stamp that was NaN or infinite
+
+Label = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A marker of the task: applied to the bin that holds its stamp.
+
+    labels: what the task says of the segment, name -> label. first_bin: the segment's first bin in the recording that
+    is played, None where it is not a recording.
+    """
+
+    t_ns: int
+    event: Literal["segment_start", "segment_end"]
+    segment: int
+    labels: dict[str, Label] = field(default_factory=dict, compare=False)
+    first_bin: int | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -17,7 +36,7 @@ class Token:
     """One closed bin.
 
     index since the run's first edge; t_end_ns its right edge; counts (U,) uint16, valid until
-    the next close; valid False = no live data; clock bins since the segment's marker or -1;
+    the next call of `Pipeline.advance`; valid False = no live data; clock bins since the segment's marker or -1;
     reset True = the engine starts cold before this bin; idle True = between segments.
     observed (M,) float32: measured behaviour for an engine that is made to see it, in the order and
     units of the outputs, a class by its index, NaN = hidden. The live loop leaves it None.
@@ -55,14 +74,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One estimate. values (V,) float32 laid out by `Layout`; None = nothing to say."""
+    """What was made of one closed token.
 
-    token: int
-    t_end_ns: int
+    values (V,) float32 laid out by `Layout`, valid until the next call of `Pipeline.advance`; None = nothing to say.
+    flags: bits of `wire.Flag`. infer_ns: time of the engine's step, 0 where there was none.
+    """
+
+    token: Token
     values: np.ndarray | None
     flags: int
-    segment: int
-    newest_ns: int
     infer_ns: int
-    superseded: int  # tokens closed with this one and not published
-    state: str
+    state: State

@@ -9,7 +9,7 @@ import torch
 from kernels.cpu.pack import Precision
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
-from runtime.core.engine import DECODERS
+from runtime.core.engine import DECODERS, Decoder
 from runtime.engines.blend import BlendEngine
 from runtime.engines.cuda import CudaStreamEngine, CudaWindowEngine
 from runtime.engines.linear import LinearEngine
@@ -48,3 +48,13 @@ def create(
         return LinearEngine(checkpoint)
     ours = network(checkpoint, weights, device)
     return ours if decoder == "neds" else BlendEngine(checkpoint, ours, LinearEngine(checkpoint))
+
+
+def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", device: Device = "cpu") -> Decoder:
+    """What a run holds of a checkpoint: the engine of a decoder name, and where its numbers come from."""
+    header = checkpoint.header
+    return Decoder(
+        engine=create(checkpoint, name, weights, device), name=name, model=header.name, model_sha=checkpoint.sha,
+        model_created=header.record.created, unit_map_sha=header.unit_map_sha, n_units=len(checkpoint.units),
+        bin_ns=header.bin_ns,
+    )  # fmt: skip

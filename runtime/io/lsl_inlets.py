@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from types import TracebackType
 from typing import Annotated, Self
 
@@ -11,8 +10,7 @@ import numpy as np
 import pylsl
 from msgspec import Meta, Struct
 
-from runtime.core.pipeline import Mark
-from runtime.core.values import NO_TIME, SPIKES
+from runtime.core.values import NO_TIME, SPIKES, Label, Mark
 from runtime.io.lsl_clock import ClockMap, now_ns
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Description
 
@@ -147,7 +145,7 @@ class Marker(Struct, frozen=True):
 
     event: str
     segment: Annotated[int, Meta(ge=-1, le=2**62)] = -1
-    labels: dict[str, str | int | float | bool | None] = {}
+    labels: dict[str, Label] = {}
     bin: Annotated[int, Meta(ge=0, le=2**62)] | None = None
 
 
@@ -159,8 +157,6 @@ class MarkerInlet(Inlet):
         self.bad = 0
         self.last = ""
         self.ended = False
-        self.first_bin: dict[int, int] = {}  # segment -> its first bin in the recording, where told
-        self.labels: dict[int, dict[str, str | int | float | bool | None]] = {}
         self._decoder = msgspec.json.Decoder(Marker)
 
     def pull(self) -> list[Mark]:
@@ -181,50 +177,33 @@ class MarkerInlet(Inlet):
             if event == "recording_end":
                 self.ended = True
             if event == "segment_start" or event == "segment_end":
-                marks.append(Mark(round(stamp * 1e9) + self.clock.offset_ns, event, segment))
-                self.labels.setdefault(segment, {}).update(marker.labels)
-                if marker.bin is not None:
-                    self.first_bin[segment] = marker.bin
+                t_ns = round(stamp * 1e9) + self.clock.offset_ns
+                marks.append(Mark(t_ns, event, segment, marker.labels, marker.bin))
         return marks
 
 
 class BehaviourInlet(Inlet):
-    """One measured behaviour, for display and scores; it never reaches the decoder.
+    """One measured behaviour, for display and scores; it never reaches the decoder."""
 
-    keep_s: the first seconds whose samples are kept for scores, as long as the run's log.
-    """
-
-    def __init__(self, name: str, info: pylsl.StreamInfo, keep_s: float = 1200.0) -> None:
+    def __init__(self, name: str, info: pylsl.StreamInfo) -> None:
         super().__init__(info)
         self.name = name
-        self.t_ns: array[int] = array("q")
-        self.values: array[float] = array("d")
-        self._keep_ns = round(keep_s * 1e9)
         self._newest = (NO_TIME, np.nan)
 
-    def pull(self) -> None:
-        """Take in what has arrived."""
+    def pull(self) -> list[tuple[int, float]]:
+        """What has arrived: (stamp in ns, value)."""
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=1024)
         self._note_arrival(stamps)
-        for sample, stamp in zip(samples or [], stamps, strict=True):
-            if abs(stamp) < SANE_S:
-                self._newest = round(stamp * 1e9) + self.clock.offset_ns, float(sample[0])
-                if not self.t_ns or self._newest[0] - self.t_ns[0] <= self._keep_ns:
-                    self.t_ns.append(self._newest[0])
-                    self.values.append(self._newest[1])
+        found = [
+            (round(stamp * 1e9) + self.clock.offset_ns, float(sample[0]))
+            for sample, stamp in zip(samples or [], stamps, strict=True)
+            if abs(stamp) < SANE_S
+        ]
+        if found:
+            self._newest = found[-1]
+        return found
 
     def latest(self, since_ns: int) -> float | None:
         """The newest value, or None where it is not finite or its stamp lies before since_ns."""
         t_ns, value = self._newest
         return value if t_ns >= since_ns and np.isfinite(value) else None
-
-    def at(self, t_end_ns: np.ndarray, bin_ns: int) -> np.ndarray:
-        """Last sample at or before each right edge (n,), NaN where it is older than one bin."""
-        t = np.array(self.t_ns)
-        if len(t) == 0:
-            return np.full(len(t_end_ns), np.nan)
-        order = np.argsort(t, kind="stable")
-        last = np.searchsorted(t[order], t_end_ns, side="right") - 1
-        found = np.array(self.values)[order][np.maximum(last, 0)]
-        fresh = (last >= 0) & (t_end_ns - t[order][np.maximum(last, 0)] <= bin_ns)
-        return np.where(fresh, found, np.nan)

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -15,63 +14,13 @@ import pylsl
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
+from runtime.core.timeline import GAP_BINS, INSIDE_NS, Segment, timeline
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, describe
 
-GAP_BINS = 25  # between segments: 0.5 s at 20 ms a bin
-MARGIN_NS = 2_000_000  # spikes made from counts keep this far from the edges of their bin
-INSIDE_NS = 1_000_000  # markers and behaviour are stamped this far inside their bin
 LEAD_S = 1.0  # between the first consumer and the first segment
 AHEAD_NS = 200_000_000  # markers are sent this long before they apply
 SLICES = 4  # chunks of spikes sent per bin
-SPREAD_SEED = 20_130_607
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One segment on the play's own time line, in ns from its first edge."""
-
-    number: int
-    first_bin: int  # in the recording
-    n_bins: int
-    start_ns: int
-    t_ns: np.ndarray  # (n,) int64, sorted, relative to the time line
-    unit: np.ndarray  # (n,) int32
-    labels: dict[str, str]
-
-
-def spread(counts: np.ndarray, bin_ns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Events of counts (T, U): each spike at a seeded random time inside its bin, 2 ms off the edges.
-
-    Returns t_ns (n,) int64 sorted, from the start of bin 0, and unit (n,) int32.
-    """
-    bins, units = np.nonzero(counts)
-    repeat = counts[bins, units]
-    bins, units = np.repeat(bins, repeat), np.repeat(units, repeat)
-    rng = np.random.default_rng(seed)
-    t_ns = bins.astype(np.int64) * bin_ns + rng.integers(MARGIN_NS, bin_ns - MARGIN_NS, len(bins))
-    order = np.argsort(t_ns, kind="stable")
-    return t_ns[order], units[order].astype(np.int32)
-
-
-def timeline(session: Session, shift_ns: int = 0) -> list[Segment]:
-    """The session's segments one after the other with gaps, each starting on a bin edge plus shift_ns."""
-    found, at = [], 0
-    for (start, stop), number in zip(session.segments, session.segment_ids, strict=True):
-        start, stop = int(start), int(stop)
-        if session.events is None:
-            t_ns, unit = spread(session.counts[start:stop], session.bin_ns, SPREAD_SEED + int(number))
-        else:
-            lo, hi = np.searchsorted(session.events[0], [start * session.bin_ns, stop * session.bin_ns])
-            t_ns, unit = session.events[0][lo:hi] - start * session.bin_ns, session.events[1][lo:hi]
-        labels = {
-            s.name: s.classes[int(session.values[s.name][stop - 1])]
-            for s in session.specs
-            if s.kind == "class" and session.values[s.name][stop - 1] >= 0
-        }
-        found.append(Segment(int(number), start, stop - start, at + shift_ns, t_ns + at + shift_ns, unit, labels))
-        at += (stop - start + GAP_BINS) * session.bin_ns
-    return found
 
 
 @contextmanager

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 import pylsl
 from pylsl.util import TimeoutError as LslTimeout
 
-from neds_core.checkpoint import Checkpoint
 from neds_core.errors import StreamError
 from runtime.config import RigConfig
 from runtime.io.lsl_description import Description, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, Inlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text, where_else
-
-LOG_SLACK_S = 60.0  # a behaviour's stream may begin before the first bin is logged
 
 
 @dataclass(slots=True)
@@ -32,13 +29,12 @@ class Streams:
         """Every inlet, spikes last: a sender starts when they have a consumer."""
         return [*self.behaviours.values(), *([self.markers] if self.markers is not None else []), self.spikes]
 
-    def measured(self, now_ns: int, bin_ns: int) -> dict[str, float | None]:
-        """The newest value of each behaviour, None where it is older than two bins: never an old one as new."""
-        return {name: inlet.latest(now_ns - 2 * bin_ns) for name, inlet in self.behaviours.items()}
 
+def find_streams(config: RigConfig, unit_map_sha: str, allow_replay: bool) -> Streams:
+    """Resolve and check every stream of the rig; unit_map_sha: of the units that the checkpoint was trained on.
 
-def find_streams(config: RigConfig, checkpoint: Checkpoint, allow_replay: bool) -> Streams:
-    """Resolve and check every stream of the rig. Raises `StreamError` with the remedy."""
+    Raises `StreamError` with the remedy.
+    """
     want = config.input
     try:
         info = resolve(want.spikes, want.wait_s, want.spikes_source_id)
@@ -49,21 +45,20 @@ def find_streams(config: RigConfig, checkpoint: Checkpoint, allow_replay: bool) 
                 print(f"{want.spikes!r} is not here; looking elsewhere takes some seconds", file=sys.stderr)
             hint = where_else(want.spikes, config.lsl.session_id)
         raise StreamError(f"{error}{'; ' if hint else ''}{hint}") from None
-    description = _accepted(info, checkpoint, allow_replay)
+    description = _accepted(info, unit_map_sha, allow_replay)
     wait_s = min(want.wait_s, 5.0)
-    keep_s = config.score.log_s + LOG_SLACK_S
     markers = MarkerInlet(resolve_text(want.markers, wait_s)) if want.markers else None
-    behaviours = {n: BehaviourInlet(n, resolve_number(s, wait_s), keep_s) for n, s in want.behaviours.items()}
+    behaviours = {n: BehaviourInlet(n, resolve_number(s, wait_s)) for n, s in want.behaviours.items()}
     others = [*([want.markers] if want.markers else []), *want.behaviours.values()]
     refuse_twins({want.spikes: want.spikes_source_id, **dict.fromkeys(others, "")})
 
     def recheck() -> None:
-        _accepted(resolve(want.spikes, want.wait_s, info.source_id()), checkpoint, allow_replay)
+        _accepted(resolve(want.spikes, want.wait_s, info.source_id()), unit_map_sha, allow_replay)
 
     return Streams(SpikeInlet(info, description), markers, behaviours, recheck)
 
 
-def _accepted(info: pylsl.StreamInfo, checkpoint: Checkpoint, allow_replay: bool) -> Description:
+def _accepted(info: pylsl.StreamInfo, unit_map_sha: str, allow_replay: bool) -> Description:
     """What the spike stream says of itself, if the checkpoint may decode it. Raises `StreamError`."""
     name = info.name()
     try:
@@ -72,9 +67,9 @@ def _accepted(info: pylsl.StreamInfo, checkpoint: Checkpoint, allow_replay: bool
         raise StreamError(f"stream {name!r} was found but does not answer; restart its sender") from None
     if description.source != "live" and not allow_replay:
         raise StreamError(f"stream {name!r} is a {description.source}; add --allow-replay to decode it")
-    if description.unit_map_sha != checkpoint.header.unit_map_sha:
+    if description.unit_map_sha != unit_map_sha:
         raise StreamError(
             f"stream {name!r} has another unit map ({description.unit_map_sha[:12]}) than the checkpoint "
-            f"({checkpoint.header.unit_map_sha[:12]}); calibrate a checkpoint for these units"
+            f"({unit_map_sha[:12]}); calibrate a checkpoint for these units"
         )
     return description

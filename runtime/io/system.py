@@ -1,14 +1,21 @@
-"""Real-time scheduling, locked memory and a core of one's own where the system grants them, and the truth where not."""
+"""What the system grants and takes: real-time scheduling, locked memory, a core, page faults, CPU steal."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+if sys.platform != "win32":
+    import resource
 
 FIFO_PRIORITY = 10
+PACKAGES = ("neds-rt", "torch", "numpy", "numba", "pylsl", "pyzmq")  # what a measurement depends on
 CURRENT, FUTURE, ON_FAULT = 1, 2, 4  # of mlockall(2): pages that have been touched, and those that will be
 
 
@@ -24,8 +31,6 @@ def _lock_memory() -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
-    import resource
-
     unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
     return (unlimited or os.geteuid() == 0) and ctypes.CDLL(None).mlockall(CURRENT | FUTURE | ON_FAULT) == 0
 
@@ -65,3 +70,26 @@ def pinned() -> Iterator[str]:
         yield f"core {core}"
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def page_faults() -> int:
+    """Major page faults of this process so far; 0 where the system does not count them."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt if sys.platform != "win32" else 0
+
+
+def stolen_ms() -> float:
+    """CPU time so far, over all cores, that a hypervisor gave to others; 0 where the system does not count it."""
+    stat = Path("/proc/stat")
+    fields = stat.read_text().split(maxsplit=9) if stat.is_file() else []
+    return 1e3 * int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
+
+
+def versions() -> dict[str, str]:
+    """Versions and machine that a measurement depends on."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,26 +10,16 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
 from neds_core.scores import r2 as scores
 from runtime.core.engine import DECODERS
-from runtime.core.trace import RunLog
+from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
 from runtime.engines import create as engines
+from runtime.scoring.truth import Truth
 
 Row = dict[str, Any]  # one JSON object
 
 BLOCK_S = 10.0  # bootstrap blocks of a continuous recording
 MOVING_PX_S = 25.0  # slower than this over a second, a tracked animal counts as standing
 MIN_GROUPS = 5  # fewer trials or blocks than this carry no interval
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What was measured on the n decoded tokens: traces name -> (n,) float64, NaN = unknown;
-    labels name -> (n,) int64 class of the token's segment, -1 = unknown; moments name -> (n,) float ms from the start
-    of the token's segment, NaN = it did not happen there."""
-
-    traces: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    moments: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def held(values: np.ndarray, in_time: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from neds_core.scores import r2 as scores
 from runtime.core.engine import DECODERS
 from runtime.engines.layout import layout
 from runtime.scoring import score as scoring
-from runtime.scoring.score import Row, Truth
+from runtime.scoring.score import Row
+from runtime.scoring.truth import Truth
 
 
 @dataclass(frozen=True, slots=True)

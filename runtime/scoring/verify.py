@@ -17,15 +17,15 @@ from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.scores import r2 as scores, tasks as evaluation
 from runtime.core.engine import Engine
-from runtime.core.trace import RunLog
+from runtime.core.run_log import RunLog
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
 from runtime.engines.layout import layout
 from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.torch_stream import TorchStreamEngine
-from runtime.live import offline as replayed
-from runtime.scoring import score as scoring
+from runtime.live import offline
+from runtime.scoring import score as scoring, truth
 
 Row = dict[str, Any]  # one JSON object
 
@@ -67,9 +67,9 @@ def told(checkpoint: Checkpoint, session: Session) -> Told:
     columns = [np.where(v < 0, np.nan, v) if v.dtype.kind == "i" else v for v in values.values()]  # no label is -1
     behaviour = np.stack(columns, axis=1).astype(np.float32)
     quickest = "ridge" if checkpoint.linear else "neds"  # what counts is what the engines are told
-    log = replayed.stream(checkpoint, session, quickest)
-    rows = np.flatnonzero(~log.idle[: log.n])
-    return Told(whole, log, rows, replayed.bins(session, log, rows), behaviour)
+    log = offline.stream(checkpoint, session, quickest)
+    rows = log.decoded_rows()
+    return Told(whole, log, rows, truth.bins(session, log, rows), behaviour)
 
 
 def verify(checkpoint: Checkpoint, session: Session) -> tuple[dict[str, Row], list[str]]:

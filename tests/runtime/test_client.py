@@ -32,7 +32,7 @@ def decode(seq: int = 0, *, late_ms: float = 0.0, valid_ms: float = 1000.0, **fi
         schema=wire.SCHEMA, seq=seq, token=seq, t_end_ns=t_pub_ns - 5_000_000, t_pub_ns=t_pub_ns,
         boot_id=boot_id(), source="live", inputs=["spikes"], decoder="neds", engine="stream-cpu",
         outputs={"wheel_speed": Output(value=float(seq)), "choice": Output(probs=[0.25, 0.75])},
-        age_ms=12.0, infer_ms=2.0, edge_to_pub_ms=5.0, state="DECODING", flags=0,
+        age_ms=12.0, infer_ms=2.0, edge_to_pub_ms=5.0, state="RUNNING", flags=0,
         valid_until_ns=t_pub_ns + int(valid_ms * 1e6), valid_for_ms=valid_ms,
         model_sha="m" * 8, unit_map_sha="u" * 8,
     )  # fmt: skip

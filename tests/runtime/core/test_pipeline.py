@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from runtime.core.binning import Binner
-from runtime.core.pipeline import COARSE_TOKENS, MAX_CATCH_UP, Mark, Pipeline, Rules
-from runtime.core.values import SPIKES, Decoded, Layout, Token
+from runtime.core.engine import Decoder
+from runtime.core.pipeline import COARSE_TOKENS, MAX_CATCH_UP, Pipeline, Rules
+from runtime.core.state import LOST_NS, State
+from runtime.core.values import SPIKES, Decoded, Layout, Mark, Token
 from runtime.wire import Flag
 
 U, BIN = 3, 20_000_000
@@ -59,6 +61,11 @@ class Leaky:
         return out
 
 
+def decoder_of(engine: Leaky) -> Decoder:
+    """As much of a checkpoint as a pipeline needs."""
+    return Decoder(engine, "leaky", "model", "sha", "", "units", U, BIN)
+
+
 @dataclass
 class Rig:
     """A pipeline on a made-up clock that keeps what it decoded."""
@@ -69,11 +76,17 @@ class Rig:
 
     def __post_init__(self) -> None:
         binner = Binner(U, BIN, max_age_ns=MAX_AGE, future_ns=2_000_000)
-        self.pipeline = Pipeline(binner, self.engine, self.rules, on_token=self.keep)
+        self.pipeline = Pipeline(binner, decoder_of(self.engine), self.rules)
         binner.start(0)
 
-    def keep(self, token: Token, values: np.ndarray | None, infer_ns: int) -> None:
-        self.seen.append((replace(token, counts=token.counts.copy()), None if values is None else values.tolist()))
+    def advance(self, now_ns: int) -> Decoded | None:
+        """Close what is due and keep it all; the newest."""
+        closed = self.pipeline.advance(now_ns)
+        self.superseded = len(closed) - 1
+        for found in closed:
+            values = None if found.values is None else found.values.tolist()
+            self.seen.append((replace(found.token, counts=found.token.counts.copy()), values))
+        return closed[-1] if closed else None
 
     def feed(self, now_ns: int, *spikes: tuple[int, int]) -> None:
         self.pipeline.feed(np.array(list(spikes), SPIKES), now_ns)
@@ -82,7 +95,7 @@ class Rig:
         """Spikes and a keep-alive arrive, and what is due is closed."""
         self.feed(now_ns, *spikes)
         self.pipeline.alive(now_ns, now_ns)
-        return self.pipeline.advance(now_ns)
+        return self.advance(now_ns)
 
     def run(self, upto: int, marks: dict[int, list[Mark]] | None = None) -> None:
         """One spike of unit 0 and a keep-alive a bin, up to bin `upto`; marks: those that arrive before a bin."""
@@ -128,12 +141,13 @@ class Rig:
 def test_a_bin_closes_when_its_stream_has_delivered_past_its_edge() -> None:
     rig = Rig()
     rig.feed(BIN + 1, (BIN - 1, 0))
-    assert rig.pipeline.advance(BIN + 1) is None  # something later may still come
+    assert rig.advance(BIN + 1) is None  # something later may still come
 
     decoded = rig.deliver(BIN + 2, (7, 1))
 
     assert decoded is not None
-    assert (decoded.token, decoded.t_end_ns, decoded.newest_ns, decoded.state) == (0, BIN, BIN - 1, "DECODING")
+    assert (decoded.token.index, decoded.token.t_end_ns, decoded.token.newest_ns) == (0, BIN, BIN - 1)
+    assert decoded.state is State.RUNNING
     assert rig.tokens[0].counts.tolist() == [1, 1, 0]
 
 
@@ -141,9 +155,9 @@ def test_a_bin_closes_by_the_clock_at_its_lateness() -> None:
     rig = Rig()
     rig.feed(BIN, (5, 0))
     assert rig.pipeline.due_ns() == BIN + LATENESS
-    assert rig.pipeline.advance(BIN + LATENESS - 1) is None
+    assert rig.advance(BIN + LATENESS - 1) is None
 
-    decoded = rig.pipeline.advance(BIN + LATENESS)
+    decoded = rig.advance(BIN + LATENESS)
 
     assert decoded is not None
     assert decoded.values is not None  # half of a bin is better than none: it had live data
@@ -168,7 +182,7 @@ def test_a_silent_stream_gives_gaps_not_zeros() -> None:
     rig = Rig()
     rig.deliver(BIN)
 
-    silent = [rig.pipeline.advance(k * BIN + LATENESS) for k in (2, 3)]
+    silent = [rig.advance(k * BIN + LATENESS) for k in (2, 3)]
     back = rig.deliver(4 * BIN, (4 * BIN - 1, 0))
 
     assert [(d.state, d.values, d.flags & Flag.GAP) for d in silent if d] == [("STALLED", None, Flag.GAP)] * 2
@@ -182,7 +196,7 @@ def test_a_stream_without_keep_alives_may_be_silent_for_a_while() -> None:
     rig = Rig(Rules(lateness_ns=LATENESS, silence_ns=3 * BIN))
     rig.feed(BIN, (BIN - 1, 0))
     for k in range(1, 7):
-        rig.pipeline.advance(k * BIN + LATENESS)
+        rig.advance(k * BIN + LATENESS)
     assert [t.valid for t in rig.tokens] == [True] * 4 + [False] * 2
 
 
@@ -222,7 +236,7 @@ def drive(rig: Rig, plan: Deliveries, cut: int = 0) -> None:
             rig.feed(now, *spikes[i : i + (cut or len(spikes))])
         if alive:
             rig.pipeline.alive(now, now)
-        rig.pipeline.advance(now)
+        rig.advance(now)
         rig.assert_laws()
 
 
@@ -283,12 +297,12 @@ def test_a_stall_of_any_length_costs_bounded_work_and_no_truth(
         if alive:
             rig.pipeline.alive(now, now)
 
-        decoded = rig.pipeline.advance(now)
+        decoded = rig.advance(now)
 
         assert rig.engine.n_steps - before[0] <= MAX_CATCH_UP
         assert rig.pipeline.tokens["published"] - before[2] <= 1
         if decoded is not None:
-            assert decoded.superseded == rig.pipeline.tokens["closed"] - before[1] - 1
+            assert rig.superseded == rig.pipeline.tokens["closed"] - before[1] - 1
         rig.assert_laws()
     assert {t.counts.tolist()[1] for t in rig.tokens if t.valid} <= {4}
 
@@ -306,7 +320,7 @@ def test_the_log_says_all_that_the_engine_saw(plan: list[tuple[int, bool]], mark
         rig.feed(now, (now - 1, 2), (now - BIN, 0))
         if alive:
             rig.pipeline.alive(now, now)
-        rig.pipeline.advance(now)
+        rig.advance(now)
 
     rows = [(t, v) for t, v in rig.seen if not t.idle]
     again = Leaky().offline(
@@ -325,7 +339,7 @@ def test_after_a_stall_the_newest_bins_still_have_their_spikes() -> None:
     decoded = rig.deliver(n_bins * BIN, *[(k * BIN + 5, 0) for k in range(1, n_bins)])
 
     assert decoded is not None
-    assert (decoded.token, decoded.superseded) == (n_bins - 1, n_bins - 2)
+    assert (decoded.token.index, rig.superseded) == (n_bins - 1, n_bins - 2)
     assert not decoded.flags & Flag.LATE
     assert [t.valid for t in rig.tokens] == [True] + [False] * (n_bins - 1 - MAX_CATCH_UP) + [True] * MAX_CATCH_UP
     assert all(t.counts.tolist() == [1, 0, 0] for t in rig.tokens[-MAX_CATCH_UP:])
@@ -346,7 +360,7 @@ def test_a_value_that_is_not_finite_is_held_and_the_engine_starts_cold() -> None
     after = rig.deliver(3 * BIN, (2 * BIN + 5, 0))
 
     assert held is not None
-    assert (held.values, held.flags & Flag.HOLD, held.state) == (None, Flag.HOLD, "DECODING")
+    assert (held.values, held.flags & Flag.HOLD, held.state) == (None, Flag.HOLD, State.RUNNING)
     assert after is not None
     assert after.values is not None
     assert (after.values.tolist(), after.flags & Flag.HOLD) == ([1.0, 1.0], 0)
@@ -462,3 +476,33 @@ def test_tokens_follow_the_markers(marks: list[Mark]) -> None:
     rig = Rig(task)
     rig.run(31, {0: marks})
     assert [None if t.idle else t.clock for t in rig.tokens] == clocks(marks, 31)
+
+
+# --- states, and another decoder ---
+
+
+def test_a_sender_that_stays_away_is_lost() -> None:
+    rig = Rig()
+    rig.run(2)
+    states = [found.state for k in range(3, 3 + LOST_NS // BIN + 2) if (found := rig.advance(k * BIN + LATENESS))]
+    assert states[0] is State.STALLED
+    assert states[-1] is State.LOST
+    assert states == sorted(states, key=[State.STALLED, State.LOST].index)
+    back = rig.deliver(rig.pipeline.binner.edge_ns + 1)
+    assert back is not None
+    assert back.state is State.RUNNING
+
+
+def test_a_decoder_is_exchanged_between_two_tokens() -> None:
+    """The next bin is the new one's, from a cold start; the counts go on."""
+    rig, other = Rig(), Leaky()
+    rig.run(5)
+    steps = rig.engine.n_steps
+
+    rig.pipeline.exchange(decoder_of(other))
+    rig.run(8)
+
+    assert (rig.engine.n_steps, other.n_steps) == (steps, 3)
+    assert [token.reset for token in rig.tokens] == [True, *[False] * 4, True, False, False]
+    assert rig.seen[5][1] == [1.0, 1.0]
+    rig.assert_laws()

@@ -14,7 +14,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.model.model import NEDS
 from runtime.core.binning import Binner
-from runtime.core.engine import Engine
+from runtime.core.engine import Decoder, Engine
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.values import SPIKES, Token
 from runtime.engines import create as engines
@@ -74,7 +74,7 @@ def test_the_pipeline_publishes_a_flag(make_engine: Callable[[str], Engine], nam
     engine = make_engine(name)
     healthy, weights = weights_of(engine).copy(), weights_of(engine)
     binner = Binner(U, BIN, max_age_ns=10**10, future_ns=2_000_000)
-    pipeline = Pipeline(binner, engine, Rules())
+    pipeline = Pipeline(binner, Decoder(engine, name, "model", "sha", "", "units", U, BIN), Rules())
     binner.start(0)
     found = []
     for k in range(6):
@@ -82,8 +82,7 @@ def test_the_pipeline_publishes_a_flag(make_engine: Callable[[str], Engine], nam
         spikes = np.array([(k * BIN + 5, unit) for unit in range(U)], SPIKES)
         pipeline.feed(spikes, (k + 1) * BIN)
         pipeline.alive((k + 1) * BIN, (k + 1) * BIN)
-        decoded = pipeline.advance((k + 1) * BIN)
-        assert decoded is not None
+        (decoded,) = pipeline.advance((k + 1) * BIN)
         found.append((decoded.values is None, bool(decoded.flags & Flag.HOLD)))
         assert decoded.values is None or np.isfinite(decoded.values).all()
 

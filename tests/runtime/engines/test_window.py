@@ -183,7 +183,7 @@ def test_past_the_window_nothing_is_said_and_the_pipeline_withholds(full: Checkp
 
     log = replayed.stream(full, long, "neds")
 
-    rows = np.flatnonzero(~log.idle[: log.n])
+    rows = log.decoded_rows()
     said = np.isfinite(log.values[rows]).all(1)
     within = log.clock[rows] < WINDOW
     np.testing.assert_array_equal(said, within & log.valid[rows])

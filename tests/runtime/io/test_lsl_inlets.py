@@ -11,8 +11,7 @@ import pytest
 
 from neds_core.data.session import Session
 from runtime.core.binning import Binner
-from runtime.core.pipeline import Mark
-from runtime.core.values import NO_TIME
+from runtime.core.values import NO_TIME, Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import read_description
 from runtime.io.lsl_inlets import KEEP_ALIVE_MODULUS, BehaviourInlet, MarkerInlet, SpikeInlet
@@ -176,8 +175,8 @@ def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, st
         Mark(1_002 * 10**9, "segment_end", 3),
         Mark(1_003 * 10**9, "segment_start", -1),
     ]
-    assert inlet.first_bin == {3: 40}
-    assert inlet.labels[3] == {"choice": "left", "block": 2, "reward": True}
+    assert [mark.first_bin for mark in marks] == [40, None, None]
+    assert marks[1].labels == {"choice": "left", "block": 2, "reward": True}
     assert inlet.last == "recording_end"
 
 
@@ -185,52 +184,28 @@ def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, st
 
 
 @pytest.fixture(scope="module")
-def behaviour(lsl_session: str) -> Iterator[BehaviourInlet]:
-    """An inlet that took in four good samples, a NaN, and some without a time."""
+def behaviour(lsl_session: str) -> Iterator[tuple[BehaviourInlet, list[tuple[int, float]]]]:
+    """An inlet that took in four good samples, a NaN, and some without a time; and what it gave."""
     info = pylsl.StreamInfo("behaviour", "Behaviour", 1, 50.0, pylsl.cf_float32, f"behaviour-{lsl_session}")
     outlet = pylsl.StreamOutlet(info)
     with BehaviourInlet("wheel_speed", resolve_number("behaviour", WAIT_S)) as inlet:
         for stamp, value in [(1.0, 10.0), (1.02, 11.0), (np.nan, 99.0), (np.inf, 99.0), (1.06, 13.0), (1.04, 12.0)]:
             outlet.push_sample([value], stamp)
         outlet.push_sample([np.nan], 1.08)
+        found: list[tuple[int, float]] = []
         deadline = time.monotonic() + WAIT_S
-        while len(inlet.values) < 5 and time.monotonic() < deadline:
-            inlet.pull()
+        while len(found) < 5 and time.monotonic() < deadline:
+            found += inlet.pull()
             time.sleep(0.01)
-        yield inlet
+        yield inlet, found
 
 
-def test_behaviour_without_a_time_is_left_out(behaviour: BehaviourInlet) -> None:
-    assert behaviour.t_ns.tolist() == [1_000_000_000, 1_020_000_000, 1_060_000_000, 1_040_000_000, 1_080_000_000]
+def test_behaviour_without_a_time_is_left_out(behaviour: tuple[BehaviourInlet, list[tuple[int, float]]]) -> None:
+    stamps = [1_000_000_000, 1_020_000_000, 1_060_000_000, 1_040_000_000, 1_080_000_000]
+    assert [t_ns for t_ns, _ in behaviour[1]] == stamps
 
 
-@pytest.mark.parametrize(
-    ("edge_ms", "value"),
-    [
-        (999, np.nan),
-        (1000, 10.0),
-        (1019, 10.0),
-        (1020, 11.0),
-        (1045, 12.0),
-        (1060, 13.0),
-        (1080, np.nan),
-        (1101, np.nan),
-    ],
-)
-def test_the_last_sample_at_or_before_the_edge_is_the_target(
-    behaviour: BehaviourInlet, edge_ms: int, value: float
-) -> None:
-    """Also of samples that came out of order; one older than a bin is none."""
-    (found,) = behaviour.at(np.array([edge_ms * 1_000_000]), BIN)
-    assert found == pytest.approx(value, nan_ok=True)
-
-
-def test_a_nan_or_an_old_value_is_not_the_latest(behaviour: BehaviourInlet) -> None:
-    assert behaviour.latest(0) is None  # the newest sample is NaN, and the one before is not now
-    assert behaviour.latest(1_080_000_001) is None
-
-
-def test_nothing_received_is_nan_everywhere(behaviour: BehaviourInlet) -> None:
-    empty = BehaviourInlet("wheel_speed", behaviour.info)
-    assert np.isnan(empty.at(np.array([1, 2]), BIN)).all()
-    assert empty.latest(0) is None
+def test_a_nan_or_an_old_value_is_not_the_latest(behaviour: tuple[BehaviourInlet, list[tuple[int, float]]]) -> None:
+    inlet, _ = behaviour
+    assert inlet.latest(0) is None  # the newest sample is NaN, and the one before is not now
+    assert inlet.latest(1_080_000_001) is None

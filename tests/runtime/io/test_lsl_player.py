@@ -15,10 +15,13 @@ from hypothesis.extra import numpy as hnp
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
+from runtime.core.run_log import Trace
+from runtime.core.timeline import GAP_BINS, INSIDE_NS, MARGIN_NS, spread, timeline
+from runtime.core.values import Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
-from runtime.io.lsl_player import GAP_BINS, INSIDE_NS, MARGIN_NS, Player, spread, timeline
+from runtime.io.lsl_player import Player
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
 
 BIN = 20_000_000
@@ -123,32 +126,38 @@ def test_a_short_session_over_real_lsl(lsl_session: str, stream_name: str, short
         player.wait(WAIT_S)
         sender = threading.Thread(target=player.play)
         sender.start()
-        starts: list[int] = []
+        marks: list[Mark] = []
+        measured = Trace()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             spikes += inlet.pull(0.02).tolist()
-            for mark in markers.pull():
-                ahead_ns.append(mark.t_ns - now_ns())
-                starts += [mark.t_ns] if mark.event == "segment_start" else []
-            wheel.pull()
+            new = markers.pull()
+            ahead_ns += [mark.t_ns - now_ns() for mark in new]
+            marks += new
+            for t_ns, value in wheel.pull():
+                measured.add(t_ns, value)
             if not sender.is_alive() and inlet.received == player.sent:
                 break
         sender.join()
-        wheel.pull()
+        for t_ns, value in wheel.pull():
+            measured.add(t_ns, value)
 
     # by the markers alone, each segment's counts are back on the recording's grid
-    edges = [t - INSIDE_NS for t in starts]
+    starts = [mark for mark in marks if mark.event == "segment_start"]
+    edges = [mark.t_ns - INSIDE_NS for mark in starts]
     for (start, stop), edge in zip(short.segments, edges, strict=True):
         assert abs(edge - round(edge / BIN) * BIN) <= 1000  # stamps are doubles of seconds
         t, unit = np.array([(t - edge, u) for t, u in spikes if 0 <= t - edge < (stop - start) * BIN]).T
         np.testing.assert_array_equal(binned(t, unit, stop - start, 12), short.counts[start:stop])
         ends = edge + (np.arange(stop - start) + 1) * BIN
-        np.testing.assert_array_equal(wheel.at(ends, BIN).astype(np.float32), short.values["wheel_speed"][start:stop])
+        np.testing.assert_array_equal(
+            measured.at(ends, BIN).astype(np.float32), short.values["wheel_speed"][start:stop]
+        )
     assert inlet.received == player.sent == short.counts[: short.segments[-1, 1]].sum()
     assert (inlet.lost_upstream, inlet.description.keep_alive) == (0, True)
     assert (markers.bad, markers.ended) == (0, True)
-    assert markers.first_bin == dict(zip(short.segment_ids.tolist(), short.segments[:, 0].tolist(), strict=True))
-    assert [markers.labels[i] for i in short.segment_ids.tolist()] == [s.labels for s in timeline(short)]
+    assert [(m.segment, m.first_bin) for m in starts] == [(s.number, s.first_bin) for s in timeline(short)]
+    assert [m.labels for m in marks if m.event == "segment_end"] == [s.labels for s in timeline(short)]
     assert np.median(ahead_ns) > 0
 
 

@@ -24,7 +24,7 @@ MESSAGE = Decode(
     schema=wire.SCHEMA, seq=1, token=3, t_end_ns=80_000_000, t_pub_ns=84_000_000, boot_id="b", source="live",
     inputs=["spikes"], decoder="neds", engine="e",
     outputs={"wheel_speed": Output(value=0.5), "choice": Output(probs=[0.25, 0.75])}, age_ms=None, infer_ms=2.0,
-    edge_to_pub_ms=4.0, state="DECODING", flags=0, valid_until_ns=140_000_000, valid_for_ms=56.0, model_sha="m",
+    edge_to_pub_ms=4.0, state="RUNNING", flags=0, valid_until_ns=140_000_000, valid_for_ms=56.0, model_sha="m",
     unit_map_sha="u",
 )  # fmt: skip
 

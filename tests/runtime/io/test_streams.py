@@ -9,12 +9,12 @@ from typing import Any
 import pylsl
 import pytest
 
-from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session, UnitTable
 from neds_core.errors import StreamError
 from runtime.config import InputConfig, LslConfig, RigConfig
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_player import Player
+from runtime.io.lsl_source import LslSource
 from runtime.io.streams import find_streams
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
@@ -26,27 +26,23 @@ def rig(spikes: str, **fields: Any) -> RigConfig:
     return RigConfig("test", "unused", inputs, lsl=LslConfig(resolve_scope="link"))
 
 
-def test_a_rig_finds_its_streams_and_spikes_come_last(
-    lsl_session: str, stream_name: str, short: Session, tiny_checkpoint: Checkpoint
-) -> None:
+def test_a_rig_finds_its_streams_and_spikes_come_last(lsl_session: str, stream_name: str, short: Session) -> None:
     player = Player(short, stream_name)
     names = {"markers": f"{stream_name}-markers", "behaviours": {"wheel_speed": f"{stream_name}-wheel_speed"}}
 
-    found = find_streams(rig(f"{stream_name}-spikes", **names), tiny_checkpoint, allow_replay=True)
+    found = find_streams(rig(f"{stream_name}-spikes", **names), short.units.sha256, allow_replay=True)
 
     assert found.markers is not None
     assert found.all() == [found.behaviours["wheel_speed"], found.markers, found.spikes]
     assert found.spikes.info.uid() == player.spikes.get_info().uid()
     assert found.spikes.description.source == "replay"
-    assert found.measured(now_ns(), short.bin_ns) == {"wheel_speed": None}
+    assert LslSource(found, short.bin_ns).measured(now_ns()) == {"wheel_speed": None}
 
 
-def test_a_replay_is_not_taken_for_an_animal(
-    make_outlet: MakeOutlet, stream_name: str, session: Session, tiny_checkpoint: Checkpoint
-) -> None:
+def test_a_replay_is_not_taken_for_an_animal(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     outlet = make_outlet(stream_name, session.units, source="replay")
     with pytest.raises(StreamError, match="is a replay; add --allow-replay to decode it"):
-        find_streams(rig(outlet.get_info().name()), tiny_checkpoint, allow_replay=False)
+        find_streams(rig(outlet.get_info().name()), session.units.sha256, allow_replay=False)
 
 
 def other_ids(units: UnitTable) -> UnitTable:
@@ -67,13 +63,12 @@ def test_another_unit_map_is_refused(
     make_outlet: MakeOutlet,
     stream_name: str,
     session: Session,
-    tiny_checkpoint: Checkpoint,
     change: Callable[[UnitTable], UnitTable],
 ) -> None:
     units = change(session.units)
     outlet = make_outlet(stream_name, units)
     with pytest.raises(StreamError) as caught:
-        find_streams(rig(outlet.get_info().name()), tiny_checkpoint, allow_replay=False)
+        find_streams(rig(outlet.get_info().name()), session.units.sha256, allow_replay=False)
     assert str(caught.value) == (
         f"stream {stream_name!r} has another unit map ({units.sha256[:12]}) than the checkpoint "
         f"({session.units.sha256[:12]}); calibrate a checkpoint for these units"
@@ -81,16 +76,16 @@ def test_another_unit_map_is_refused(
 
 
 def test_a_missing_marker_stream_and_a_twin_are_refused(
-    make_outlet: MakeOutlet, stream_name: str, session: Session, tiny_checkpoint: Checkpoint
+    make_outlet: MakeOutlet, stream_name: str, session: Session
 ) -> None:
     twins = [make_outlet(stream_name, session.units, source_id=source_id) for source_id in ("one", "two")]
     with pytest.raises(StreamError, match=f"2 streams are called '{stream_name}'"):
-        find_streams(rig(stream_name), tiny_checkpoint, allow_replay=False)
+        find_streams(rig(stream_name), session.units.sha256, allow_replay=False)
 
-    found = find_streams(rig(stream_name, spikes_source_id="two"), tiny_checkpoint, allow_replay=False)
+    found = find_streams(rig(stream_name, spikes_source_id="two"), session.units.sha256, allow_replay=False)
     assert found.spikes.info.uid() == twins[1].get_info().uid()
 
     with pytest.raises(StreamError, match=r"'no-markers' was not found in 3 s"):
         find_streams(
-            rig(stream_name, spikes_source_id="two", markers="no-markers"), tiny_checkpoint, allow_replay=False
+            rig(stream_name, spikes_source_id="two", markers="no-markers"), session.units.sha256, allow_replay=False
         )

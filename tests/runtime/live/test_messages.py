@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,39 +11,57 @@ import pytest
 
 from neds_core.checkpoint import Checkpoint
 from runtime.config import InputConfig, OutputConfig, RigConfig
+from runtime.core.accounting import Accounting
 from runtime.core.binning import Binner
+from runtime.core.misses import Passage
 from runtime.core.pipeline import Pipeline, Rules
-from runtime.core.trace import Latency
-from runtime.core.values import NO_TIME, SPIKES, Decoded
+from runtime.core.state import State
+from runtime.core.values import NO_TIME, SPIKES, Decoded, Token
 from runtime.engines import create as engines
 from runtime.live.messages import Messages
-from runtime.wire import Flag, Status
+from runtime.wire import Decode, Flag, Status
 
 MS = 1_000_000
 BIN = 20 * MS
 
 
-def streams(**fields: Any) -> Any:
-    """As much of `Streams` as a message needs: a live spike stream, no markers, one behaviour."""
-    spikes = SimpleNamespace(
-        description=SimpleNamespace(source="live"), lost_upstream=3, clock=SimpleNamespace(jumps=1), **fields
-    )
-    return SimpleNamespace(spikes=spikes, markers=None, measured=lambda now, bin_ns: {"wheel_speed": 1.5})
+class Source:
+    """As much of a source as a message needs: a live spike stream, no markers, one behaviour."""
+
+    alive_ns, last_marker, clock_jumps = NO_TIME, "", 1
+
+    def measured(self, now_ns: int) -> dict[str, float | None]:
+        return {"wheel_speed": 1.5}
+
+    def counters(self) -> dict[str, int]:
+        return {"spikes_lost_upstream": 3, "clock_jumps": 1, "bad_markers": 0}
+
+
+class Kept:
+    """A publisher that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, message: Decode) -> None:
+        self.sent.append(message)
+
+    def tell(self, kind: str, message: Any) -> None:
+        self.sent.append(message)
 
 
 @pytest.fixture
 def messages(tiny_checkpoint: Checkpoint) -> Messages:
     config = RigConfig("rig", "unused", InputConfig("s"), output=OutputConfig(budget_ms=20.0, valid_ms=60.0))
-    engine = engines.create(tiny_checkpoint, "neds")
-    pipeline = Pipeline(Binner(12, BIN, max_age_ns=10**10, future_ns=2 * MS), engine, Rules())
+    decoder = engines.decoder(tiny_checkpoint, "neds")
+    pipeline = Pipeline(Binner(12, BIN, max_age_ns=10**10, future_ns=2 * MS), decoder, Rules())
     pipeline.binner.start(0)
-    made = Messages(config, tiny_checkpoint, engine, streams(), pipeline)
-    pipeline.on_token = lambda token, values, infer_ns: made.note(token)
-    return made
+    return Messages(config, pipeline, Source(), Kept(), "live")  # pyright: ignore[reportArgumentType]
 
 
 def estimate(values: np.ndarray | None, flags: int = 0, newest_ns: int = 95 * MS) -> Decoded:
-    return Decoded(4, 100 * MS, values, flags, 7, newest_ns, 2 * MS, 0, "DECODING")
+    token = Token(4, 100 * MS, np.zeros(12, np.uint16), valid=True, segment=7, newest_ns=newest_ns)
+    return Decoded(token, values, flags, 2 * MS, State.RUNNING)
 
 
 def test_an_estimate_carries_its_age_and_its_validity(messages: Messages) -> None:
@@ -53,7 +71,7 @@ def test_an_estimate_carries_its_age_and_its_validity(messages: Messages) -> Non
     assert (message.age_ms, message.infer_ms, message.edge_to_pub_ms) == (9.0, 2.0, 4.0)
     assert (message.valid_until_ns, message.valid_for_ms) == (160 * MS, 56.0)
     assert message.flags == Flag.UNGATED
-    assert (message.source, message.engine) == ("live", messages.engine.name)
+    assert (message.source, message.engine) == ("live", messages.pipeline.decoder.engine.name)
 
 
 def test_an_estimate_after_its_budget_is_stale_and_one_after_its_validity_is_worth_nothing(messages: Messages) -> None:
@@ -74,27 +92,42 @@ def test_messages_are_numbered_without_gaps(messages: Messages) -> None:
     assert [messages.decode(estimate(None), 104 * MS, 0).seq for _ in range(3)] == [1, 2, 3]
 
 
+def test_every_message_carries_a_state_of_the_table(messages: Messages) -> None:
+    for state in State:
+        decoded = replace(estimate(None), state=state)
+        assert State(messages.decode(decoded, 104 * MS, 0).state) is state
+        assert State(messages.status_message(104 * MS, state, Accounting(BIN, 20 * MS)).state) is state
+
+
+def test_another_decoder_is_named_from_its_first_message_on(messages: Messages) -> None:
+    before = messages.decode(estimate(None), 104 * MS, 0)
+    messages.pipeline.exchange(replace(messages.pipeline.decoder, name="blend", model_sha="another"))
+    after = messages.decode(estimate(None), 124 * MS, 0)
+    assert (before.decoder, after.decoder, after.model_sha) == ("neds", "blend", "another")
+    assert messages.status_message(124 * MS, State.RUNNING, Accounting(BIN, 20 * MS)).model_sha == "another"
+
+
 def test_a_status_counts_everything_and_explains_its_words(messages: Messages) -> None:
-    messages.pipeline.on_token = lambda token, values, infer_ns: messages.note(token)
     spikes = np.array([(k * BIN + 5, k % 3) for k in range(50)], SPIKES)
     for k in range(50):
         messages.pipeline.feed(spikes[k : k + 1], (k + 1) * BIN)
         messages.pipeline.alive((k + 1) * BIN, (k + 1) * BIN)
-        messages.pipeline.advance((k + 1) * BIN)
-    latency = Latency()
-    latency.record(4 * MS)
+        for decoded in messages.pipeline.advance((k + 1) * BIN):
+            messages.note(decoded)
+    accounting = Accounting(BIN, 20 * MS)
     now = 50 * BIN
-    messages.misses_at = [now - 70_000 * MS, now - 10_000 * MS]
+    late = Passage(edge_ns=now - 44 * MS, due_ns=now, woke_ns=now - MS, before_ns=now, sent_ns=now, closed=3)
+    accounting.published(late, estimate(None))
 
-    status = messages.status(now, latency, {"gc": 2, "send": 1})
+    status = messages.status_message(now, State.RUNNING, accounting)
 
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(status), type=Status) == status
     assert (status.counters["spikes_binned"], status.counters["tokens_published"]) == (50, 50)
     assert (status.counters["spikes_lost_upstream"], status.counters["deadline_misses"]) == (3, 3)
     assert (status.units_seen, status.units_expected) == (3, 12)
     assert status.population_rate_hz == pytest.approx(50.0)
-    assert status.misses_last_minute == 1
+    assert status.misses_last_minute == 3
     assert status.flag_names == {flag.name: int(flag) for flag in Flag}
     assert [o.name for o in status.outputs] == ["wheel_speed", "choice"]
     assert (status.measured, status.segment, status.last_marker) == ({"wheel_speed": 1.5}, None, "")
-    assert status.edge_to_pub_ms["max"] == 4.0
+    assert status.edge_to_pub_ms["max"] == 84.0

@@ -10,24 +10,19 @@ import pytest
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
-from runtime.core.trace import RunLog
+from runtime.core.timeline import GAP_BINS
 from runtime.engines.layout import layout
-from runtime.io.lsl_player import GAP_BINS
-from runtime.live import offline as replayed
-from runtime.scoring import score as scoring
+from runtime.live import offline
+from runtime.scoring import score as scoring, truth
 
 BIN = 20_000_000
 
 
-def rows_of(log: RunLog) -> np.ndarray:
-    return np.flatnonzero(~log.idle[: log.n])
-
-
 @pytest.mark.parametrize("decoder", ["neds", "ridge", "blend"])
 def test_every_bin_of_the_recording_is_decoded_once(short: Session, tiny_checkpoint: Checkpoint, decoder: str) -> None:
-    log = replayed.stream(tiny_checkpoint, short, decoder)
+    log = offline.stream(tiny_checkpoint, short, decoder)
 
-    rows = rows_of(log)
+    rows = log.decoded_rows()
     bins = np.concatenate([np.arange(a, b) for a, b in short.segments])
     np.testing.assert_array_equal(log.counts[rows], short.counts[bins])
     np.testing.assert_array_equal(log.clock[rows], short.clock()[bins])
@@ -38,8 +33,8 @@ def test_every_bin_of_the_recording_is_decoded_once(short: Session, tiny_checkpo
     assert not log.counts[: log.n][log.idle[: log.n]].any()
     assert log.n == len(rows) + 3 * GAP_BINS
 
-    offline = scoring.all_decoders(tiny_checkpoint, log, rows)[decoder]
-    exact = scoring.exactness(layout(tiny_checkpoint), log.values[rows], offline, log.valid[rows])
+    whole = scoring.all_decoders(tiny_checkpoint, log, rows)[decoder]
+    exact = scoring.exactness(layout(tiny_checkpoint), log.values[rows], whole, log.valid[rows])
     assert exact is not None
     assert exact < 1e-5  # float32 sums in another order
 
@@ -51,24 +46,24 @@ def test_bins_may_be_of_another_width(short: Session, tiny_checkpoint: Checkpoin
     wide, made = replace(short, bin_ns=45_000_000), replace(tiny_checkpoint, header=header)
 
     for decoder in ("neds", "ridge"):
-        log, at_20_ms = replayed.stream(made, wide, decoder), replayed.stream(tiny_checkpoint, short, decoder)
-        rows = rows_of(log)
+        log, at_20_ms = offline.stream(made, wide, decoder), offline.stream(tiny_checkpoint, short, decoder)
+        rows = log.decoded_rows()
         np.testing.assert_array_equal(log.counts[rows], at_20_ms.counts[rows])
         np.testing.assert_array_equal(np.diff(log.t_end_ns[: log.n]), 45_000_000)
-        offline = scoring.all_decoders(made, log, rows)[decoder]
-        exact = scoring.exactness(layout(made), log.values[rows], offline, log.valid[rows])
+        whole = scoring.all_decoders(made, log, rows)[decoder]
+        exact = scoring.exactness(layout(made), log.values[rows], whole, log.valid[rows])
         assert exact is not None
         assert exact < 1e-5  # float32 sums in another order
         same = np.allclose(log.values[rows], at_20_ms.values[rows], atol=1e-4)
         assert same == (decoder == "neds")  # NEDS counts bins
-    shifted = replayed.stream(made, wide, "ridge", shift_ns=31_000_000)
+    shifted = offline.stream(made, wide, "ridge", shift_ns=31_000_000)
     assert shifted.counts[: shifted.n].sum() == short.counts[: short.segments[-1, 1]].sum()
 
 
 def test_the_truth_is_of_the_tokens_own_bins(short: Session, tiny_checkpoint: Checkpoint) -> None:
-    log = replayed.stream(tiny_checkpoint, short, "ridge")
-    rows = rows_of(log)
-    found = replayed.truth(short, log, rows)
+    log = offline.stream(tiny_checkpoint, short, "ridge")
+    rows = log.decoded_rows()
+    found = truth.recorded(short, log, rows)
     bins = np.concatenate([np.arange(a, b) for a, b in short.segments])
     np.testing.assert_array_equal(found.traces["wheel_speed"], short.values["wheel_speed"][bins].astype(float))
     np.testing.assert_array_equal(found.labels["choice"], short.values["choice"][bins])
@@ -77,12 +72,12 @@ def test_the_truth_is_of_the_tokens_own_bins(short: Session, tiny_checkpoint: Ch
 @pytest.mark.parametrize("shift_ns", [1, BIN // 2, BIN - 1])
 def test_off_the_grid_no_spike_is_lost(short: Session, tiny_checkpoint: Checkpoint, shift_ns: int) -> None:
     """Segments that start inside a bin: other counts, the same spikes."""
-    log = replayed.stream(tiny_checkpoint, short, "ridge", shift_ns=shift_ns)
+    log = offline.stream(tiny_checkpoint, short, "ridge", shift_ns=shift_ns)
     assert log.counts[: log.n].sum() == short.counts[: short.segments[-1, 1]].sum()
-    assert log.valid[rows_of(log)].all()
+    assert log.valid[log.decoded_rows()].all()
 
 
 def test_without_markers_all_is_one_segment(short: Session, tiny_checkpoint: Checkpoint) -> None:
-    log = replayed.stream(tiny_checkpoint, short, "ridge", markers=False)
+    log = offline.stream(tiny_checkpoint, short, "ridge", markers=False)
     assert not log.idle[: log.n].any()
     assert np.flatnonzero(log.reset[: log.n]).tolist() == [0]

@@ -246,7 +246,7 @@ def test_a_signal_ends_a_run_cleanly(pair: dict[int, Run], number: int) -> None:
     with Subscriber(run.address(), max_age_ms=1e9) as link:
         deadline = time.monotonic() + START_S
         message = None
-        while (message is None or message.state != "DECODING") and time.monotonic() < deadline:
+        while (message is None or message.state != "RUNNING") and time.monotonic() < deadline:
             message = link.receive(100.0)
             assert run.process.poll() is None, run.err.read_text()
         assert message is not None
@@ -350,7 +350,7 @@ def test_a_sender_that_comes_back_with_other_units_ends_the_run(
 
     with Subscriber(run.address(), max_age_ms=1e9) as link_out:
         messages = (link_out.receive(0.0) for _ in iter(int, 1))
-        send(lambda: (found := next(messages)) is not None and found.state == "DECODING")
+        send(lambda: (found := next(messages)) is not None and found.state == "RUNNING")
     del outlet
     outlet = make_outlet(stream_name, others)
     send(lambda: run.process.poll() is not None)

@@ -13,13 +13,14 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.scores import r2 as scores
 from runtime.core.engine import DECODERS
-from runtime.core.trace import RunLog
+from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
 from runtime.engines.layout import layout
 from runtime.live import offline as replayed
-from runtime.scoring import score as scoring
-from runtime.scoring.score import Truth, exactness, groups, held, score_class, score_points, score_trace
+from runtime.scoring import score as scoring, truth as truths
+from runtime.scoring.score import exactness, groups, held, score_class, score_points, score_trace
 from runtime.scoring.seeds import SeedScores, pool
+from runtime.scoring.truth import Truth
 
 BIN = 20_000_000
 SPEED = BehaviourSpec("wheel_speed", "continuous", "rad/s")
@@ -189,8 +190,8 @@ def run(tiny_checkpoint: Checkpoint, session: Session) -> tuple[RunLog, np.ndarr
     """Eight trials through the pipeline: log, scored rows, truth, and what each decoder says offline."""
     part = replace(session, segments=session.segments[-8:], segment_ids=session.segment_ids[-8:])
     log = replayed.stream(tiny_checkpoint, part, "neds")
-    rows = np.flatnonzero(~log.idle[: log.n])
-    return log, rows, replayed.truth(part, log, rows), scoring.all_decoders(tiny_checkpoint, log, rows)
+    rows = log.decoded_rows()
+    return log, rows, truths.recorded(part, log, rows), scoring.all_decoders(tiny_checkpoint, log, rows)
 
 
 def test_a_run_without_a_miss_scores_like_its_offline_twin(

@@ -30,7 +30,7 @@ def decode(token: int, *, flags: int = 0, source: str = "live") -> Decode:
         schema=1, seq=token, token=token, t_end_ns=token * BIN_NS, t_pub_ns=token * BIN_NS + 5_000_000,
         boot_id="boot", source=source, inputs=["spikes"], decoder="neds", engine="numba stream",
         outputs=dict.fromkeys(outputs, Output()) if null else outputs,
-        age_ms=11.1, infer_ms=2.2, edge_to_pub_ms=5.5, state="IDLE" if flags & Flag.IDLE else "DECODING",
+        age_ms=11.1, infer_ms=2.2, edge_to_pub_ms=5.5, state="IDLE" if flags & Flag.IDLE else "RUNNING",
         flags=flags, valid_until_ns=0, valid_for_ms=55.0, model_sha="0123456789", unit_map_sha="u",
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_a_live_run_shows_its_numbers() -> None:
     text = drawn(after())
 
     for part in (
-        "LIVE", "state DECODING", "segment 9", "marker stim", "decoder neds", "mouse 01234567, 2 d old",
+        "LIVE", "state RUNNING", "segment 9", "marker stim", "decoder neds", "mouse 01234567, 2 d old",
         "units 104/105", "population 612 Hz", "1.234", "1.500", "rad/s", "p50 3.3 · p99 7.7 · max 18.8 ms",
         "misses 6", "edge to pub now 5.5 ms", "infer 2.2 ms", "newest spike 11.1 ms", "late 17", "closed 400", "odd 3",
     ):  # fmt: skip
@@ -108,7 +108,7 @@ def test_a_silent_stream_shows_no_old_number() -> None:
 
     assert "STALE: no fresh message for 0.2 s" in text
     assert all(row.rstrip() in text for row in big("STALE").splitlines())
-    for old in ("1.234", "1.500", "0.75", "DECODING", "RUNNING", "612", "104/105", "3.3", "5.5", "11.1", "17", "400"):
+    for old in ("1.234", "1.500", "0.75", "RUNNING", "RUNNING", "612", "104/105", "3.3", "5.5", "11.1", "17", "400"):
         assert old not in text
     assert set(drawn(after(silent_ms=6100))) & {chr(c) for c in range(0x2801, 0x2900)} == set()
 

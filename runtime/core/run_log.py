@@ -1,0 +1,162 @@
+"""`RunLog`: the one record of a run. The loop writes it; summary, scores and figures read it and nothing else."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from neds_core.data.session import BehaviourSpec
+from runtime.core.engine import Decoder
+from runtime.core.latency import Latency
+from runtime.core.state import State
+from runtime.core.values import Decoded, Mark
+
+STATES = tuple(State)
+FORMAT = 1
+
+
+class Header(Struct, frozen=True, kw_only=True):
+    """What a run was: known when it begins.
+
+    checkpoint, recording: paths, '' = none. config: the rig's configuration. source: live | replay | synthetic.
+    """
+
+    format: int = FORMAT
+    rig: str
+    source: str
+    decoder: str
+    engine: str
+    model: str
+    model_sha: str
+    model_created: str
+    unit_map_sha: str
+    bin_ns: int
+    budget_ms: float
+    specs: tuple[BehaviourSpec, ...]
+    checkpoint: str = ""
+    recording: str = ""
+    config: dict[str, Any] = {}
+    scheduling: str = ""
+    versions: dict[str, str] = {}
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What came of a run: known when it has ended. counters by name, as in a status message."""
+
+    stopped_by: str
+    refusal: str = ""  # why the spike stream may no longer be decoded, or ''
+    counters: dict[str, int] = {}
+    misses: dict[str, int] = {}  # cause -> tokens
+    stolen_ms: float = 0.0  # CPU time that a hypervisor took while it ran
+
+
+class LoggedEvent(Struct, frozen=True):
+    """Something that happened: a change of state, a clock jump."""
+
+    t_ns: int
+    name: str
+    detail: str
+
+
+def describe(decoder: Decoder, **more: Any) -> Header:
+    """The header of a run of one decoder; more: the other fields of `Header`."""
+    return Header(
+        decoder=decoder.name, engine=decoder.engine.name, model=decoder.model, model_sha=decoder.model_sha,
+        model_created=decoder.model_created, unit_map_sha=decoder.unit_map_sha, bin_ns=decoder.bin_ns,
+        specs=decoder.engine.layout.specs, **more,
+    )  # fmt: skip
+
+
+class Trace:
+    """The samples of one measured behaviour, in the order in which they came, of its first `keep_ns`."""
+
+    def __init__(self, keep_ns: int = 2**62) -> None:
+        self.keep_ns = keep_ns
+        self.t_ns: array[int] = array("q")
+        self.values: array[float] = array("d")
+
+    def add(self, t_ns: int, value: float) -> None:
+        """One sample stamped t_ns."""
+        if not self.t_ns or t_ns - self.t_ns[0] <= self.keep_ns:
+            self.t_ns.append(t_ns)
+            self.values.append(value)
+
+    def at(self, t_end_ns: np.ndarray, bin_ns: int) -> np.ndarray:
+        """Last sample at or before each right edge (n,), NaN where it is older than one bin."""
+        t = np.array(self.t_ns)
+        if len(t) == 0:
+            return np.full(len(t_end_ns), np.nan)
+        order = np.argsort(t, kind="stable")
+        last = np.searchsorted(t[order], t_end_ns, side="right") - 1
+        found = np.array(self.values)[order][np.maximum(last, 0)]
+        fresh = (last >= 0) & (t_end_ns - t[order][np.maximum(last, 0)] <= bin_ns)
+        return np.where(fresh, found, np.nan)
+
+
+COLUMNS = (
+    "counts", "values", "t_end_ns", "sent_ns", "clock", "segment", "infer_ns", "wait_ns", "flags", "state", "valid",
+    "reset", "idle", "in_time",
+)  # fmt: skip
+
+
+class RunLog:
+    """One run: header, a row a token, markers, measured behaviour, events, latencies and, at its end, the outcome.
+
+    Rows are tokens in order from token 0, the first n of at most `capacity`: counts (T, U) uint16; values (T, V)
+    float32, NaN where null; t_end_ns, clock, segment, sent_ns (0 = not published) (T,) int64; infer_ns, wait_ns, flags
+    (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle, in_time (T,) bool.
+    """
+
+    def __init__(self, header: Header, capacity: int, n_units: int, n_values: int, keep_ns: int = 2**62) -> None:
+        """keep_ns: of measured behaviour, from its first sample on."""
+        self.header, self.capacity, self.keep_ns = header, capacity, keep_ns
+        self.n = 0
+        self.counts = np.zeros((capacity, n_units), np.uint16)
+        self.values = np.full((capacity, n_values), np.nan, np.float32)
+        self.t_end_ns, self.sent_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
+        self.clock, self.segment = np.full(capacity, -1, np.int64), np.full(capacity, -1, np.int64)
+        self.infer_ns, self.wait_ns = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
+        self.flags, self.state = np.zeros(capacity, np.int32), np.zeros(capacity, np.uint8)
+        self.valid, self.reset = np.zeros(capacity, bool), np.zeros(capacity, bool)
+        self.idle, self.in_time = np.zeros(capacity, bool), np.zeros(capacity, bool)
+        self.outcome = Outcome(stopped_by="")
+        self.marks: list[Mark] = []
+        self.behaviours: dict[str, Trace] = {}
+        self.events: list[LoggedEvent] = []
+        self.latency: dict[str, Latency] = {}
+        self.source_delay_ms = np.zeros(0, np.float32)
+
+    def decoded_rows(self) -> np.ndarray:
+        """(n,) the tokens inside segments: those that were to be decoded."""
+        return np.flatnonzero(~self.idle[: self.n])
+
+    def add(self, decoded: Decoded) -> None:
+        """Copy one closed token; beyond the capacity nothing is kept."""
+        if self.n == self.capacity:
+            return
+        n, token = self.n, decoded.token
+        self.counts[n] = token.counts
+        if decoded.values is not None:
+            self.values[n] = decoded.values
+        self.t_end_ns[n], self.clock[n], self.segment[n] = token.t_end_ns, token.clock, token.segment
+        self.valid[n], self.reset[n], self.idle[n] = token.valid, token.reset, token.idle
+        self.infer_ns[n], self.flags[n] = decoded.infer_ns, decoded.flags
+        self.state[n] = STATES.index(decoded.state)
+        self.n = n + 1
+
+    def published(self, token: int, wait_ns: int, sent_ns: int, in_time: bool) -> None:
+        """A token has left. wait_ns: from its edge to the loop's waking. in_time: with values, within its budget."""
+        if token < self.n:
+            self.wait_ns[token] = min(wait_ns, 2**31 - 1)
+            self.sent_ns[token], self.in_time[token] = sent_ns, in_time
+
+    def measured(self, name: str, t_ns: int, value: float) -> None:
+        """One sample of a measured behaviour."""
+        self.behaviours.setdefault(name, Trace(self.keep_ns)).add(t_ns, value)
+
+    def happened(self, t_ns: int, name: str, detail: str) -> None:
+        """One event."""
+        self.events.append(LoggedEvent(t_ns, name, detail))

@@ -1,0 +1,75 @@
+"""A `RunLog` on disk: one .npz of arrays, with JSON inside for what is no array."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from neds_core.errors import DataError
+from runtime.core.latency import Latency
+from runtime.core.run_log import COLUMNS, FORMAT, Header, LoggedEvent, Outcome, RunLog, Trace
+from runtime.core.values import Mark
+
+JSON = "run.json"
+
+
+class _Rest(msgspec.Struct, frozen=True):
+    """What is no column."""
+
+    header: Header
+    outcome: Outcome
+    marks: list[Mark]
+    events: list[LoggedEvent]
+    latency: dict[str, str]
+    behaviours: list[str]
+
+
+def save(log: RunLog, path: Path) -> None:
+    """Write a log whole, beside its place first: a file of that name is a whole log or none of ours."""
+    rest = _Rest(
+        log.header, log.outcome, log.marks, log.events, {n: v.encoded() for n, v in log.latency.items()},
+        list(log.behaviours),
+    )  # fmt: skip
+    arrays: dict[str, Any] = {name: getattr(log, name)[: log.n] for name in COLUMNS}
+    for k, trace in enumerate(log.behaviours.values()):
+        arrays[f"behaviour.{k}.t_ns"], arrays[f"behaviour.{k}.values"] = np.array(trace.t_ns), np.array(trace.values)
+    arrays["source_delay_ms"] = log.source_delay_ms
+    arrays[JSON] = np.frombuffer(msgspec.json.encode(rest), np.uint8)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> RunLog:
+    """Read what `save` wrote. Raises `DataError` where the file is none."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        rest = msgspec.json.decode(arrays.pop(JSON).tobytes(), type=_Rest)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; check the path") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no log of a run ({error}); give one that neds-rt run --save-log wrote") from None
+    if rest.header.format != FORMAT:
+        raise DataError(f"{path} is of log format {rest.header.format}, this version reads {FORMAT}; use that version")
+    n, n_units = arrays["counts"].shape
+    log = RunLog(rest.header, n, n_units, arrays["values"].shape[1])
+    log.n = n
+    for name in COLUMNS:
+        getattr(log, name)[:] = arrays[name]
+    log.outcome, log.marks, log.events = rest.outcome, rest.marks, rest.events
+    log.latency = {name: Latency.decoded(text) for name, text in rest.latency.items()}
+    for k, name in enumerate(rest.behaviours):
+        trace = log.behaviours[name] = Trace()
+        trace.t_ns.frombytes(arrays[f"behaviour.{k}.t_ns"].tobytes())
+        trace.values.frombytes(arrays[f"behaviour.{k}.values"].tobytes())
+    log.source_delay_ms = arrays["source_delay_ms"]
+    return log

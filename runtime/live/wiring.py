@@ -1,0 +1,122 @@
+"""A live run put together: streams, pipeline, publisher and log of one rig."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import msgspec
+import torch
+
+from neds_core.checkpoint import Checkpoint
+from runtime.config import RigConfig
+from runtime.core.binning import Binner
+from runtime.core.engine import Decoder
+from runtime.core.pipeline import Pipeline, Rules
+from runtime.core.run_log import RunLog, describe
+from runtime.core.state import State, StateTrack
+from runtime.engines import create as engines, prepare
+from runtime.io import system
+from runtime.io.clock import LiveClock
+from runtime.io.lsl_source import LslSource
+from runtime.io.streams import Streams
+from runtime.live.loop import Plan, run
+from runtime.live.messages import Messages, Publisher
+
+LOG_SLACK_S = 60.0  # a behaviour's stream may begin before the first bin is logged
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """What a live run is made of; `run` it once. stop: set it from anywhere, and the run ends at its next pass."""
+
+    config: RigConfig
+    streams: Streams
+    decoder: Decoder
+    publisher: Publisher
+    player_runs: Callable[[], bool]
+    stop: Event
+
+    def run(self, seconds: float | None = None) -> RunLog:
+        """Decode until `stop` is set, the recording ends, or `seconds` have passed."""
+        config, decoder, streams = self.config, self.decoder, self.streams
+        source = LslSource(streams, decoder.bin_ns, self.player_runs)
+        clock = LiveClock()
+        pipeline = Pipeline(_binner(config, decoder), decoder, _rules(config, streams), clock.step_ns)
+        kind = streams.spikes.description.source
+        sink = Messages(config, pipeline, source, self.publisher, kind)
+        plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set)
+        track = StateTrack()
+        sink.event(clock.now_ns(), "state", track.enter(State.WARMUP))
+        source.probe()
+        self._warm_up()
+        with clock, _urgent() as scheduling:  # before the inlets open: their threads inherit it
+            log = _log(config, decoder, kind, scheduling)
+            with source:
+                sink.event(clock.now_ns(), "state", track.enter(State.READY))
+                run(source, pipeline, sink, clock, log, plan, track)
+        log.source_delay_ms = streams.spikes.delays.kept().copy()
+        return log
+
+    def _warm_up(self) -> None:
+        engine = self.decoder.engine
+        step_ms = prepare.warm_up(engine, self.decoder.n_units)
+        if slow := prepare.too_slow(engine, step_ms, self.decoder.bin_ns):
+            print(slow, file=sys.stderr, flush=True)
+
+
+def wire(
+    config: RigConfig,
+    checkpoint: Checkpoint,
+    streams: Streams,
+    publisher: Publisher,
+    player_runs: Callable[[], bool] = lambda: True,
+) -> Wired:
+    """Put a run together. player_runs: False once a player that this run started has ended.
+
+    Raises `ConfigError` where the engine cannot serve this rig.
+    """
+    torch.set_num_threads(1)  # scoring at the end; the engine has one thread of its own
+    engine = config.engine
+    decoder = engines.decoder(checkpoint, engine.decoder, engine.weights, engine.device)
+    if not _rules(config, streams).markers:
+        prepare.refuse_endless(decoder.engine)
+    return Wired(config, streams, decoder, publisher, player_runs, Event())
+
+
+@contextmanager
+def _urgent() -> Iterator[str]:
+    """Real-time scheduling and locked memory where they are granted; yields what was."""
+    try:
+        yield system.raise_priority()
+    finally:
+        system.lower_priority()
+
+
+def _binner(config: RigConfig, decoder: Decoder) -> Binner:
+    max_age_ns, future_ns = int(config.bins.max_age_ms * 1e6), int(config.bins.future_ms * 1e6)
+    return Binner(decoder.n_units, decoder.bin_ns, max_age_ns=max_age_ns, future_ns=future_ns)
+
+
+def _rules(config: RigConfig, streams: Streams) -> Rules:
+    bins = config.bins
+    return Rules(
+        lateness_ns=int(bins.lateness_ms * 1e6),
+        silence_ns=0 if streams.spikes.description.keep_alive else int(bins.silence_ms * 1e6),
+        markers=bins.use_markers and streams.markers is not None,
+    )
+
+
+def _log(config: RigConfig, decoder: Decoder, kind: str, scheduling: str) -> RunLog:
+    header = describe(
+        decoder, rig=config.rig, source=kind, budget_ms=config.output.budget_ms, scheduling=scheduling,
+        checkpoint=str(Path(config.checkpoint).resolve()), recording=config.score.recording,
+        config=msgspec.to_builtins(config), versions=system.versions(),
+    )  # fmt: skip
+    capacity = int(config.score.log_s * 1e9 / decoder.bin_ns)
+    keep_ns = int((config.score.log_s + LOG_SLACK_S) * 1e9)
+    return RunLog(header, capacity, decoder.n_units, decoder.engine.layout.n_values, keep_ns)

@@ -1,0 +1,61 @@
+"""What is written of a run is read again, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neds_core.checkpoint import Checkpoint
+from neds_core.data.session import Session
+from neds_core.errors import DataError
+from runtime.core.run_log import COLUMNS, RunLog
+from runtime.io import log_file
+from runtime.live import offline
+
+
+@pytest.fixture(scope="module")
+def log(short: Session, tiny_checkpoint: Checkpoint) -> RunLog:
+    """A whole run, with measured behaviour."""
+    made = offline.stream(tiny_checkpoint, short, "ridge")
+    for k in range(5):
+        made.measured("wheel_speed", k * 1000, k / 3)
+    made.source_delay_ms = np.array([1.5, 2.5], np.float32)
+    made.happened(7, "state", "READY to IDLE")
+    return made
+
+
+def test_a_log_is_read_as_it_was_written(log: RunLog, tmp_path: Path) -> None:
+    log_file.save(log, tmp_path / "run.npz")
+    found = log_file.load(tmp_path / "run.npz")
+    assert found.n == log.n
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(log, name)[: log.n])
+    assert (found.header, found.outcome, found.marks, found.events) == (log.header, log.outcome, log.marks, log.events)
+    assert [(m.labels, m.first_bin) for m in found.marks] == [(m.labels, m.first_bin) for m in log.marks]
+    assert {n: v.summary_ms() for n, v in found.latency.items()} == {n: v.summary_ms() for n, v in log.latency.items()}
+    trace = found.behaviours["wheel_speed"]
+    assert (trace.t_ns, trace.values) == (log.behaviours["wheel_speed"].t_ns, log.behaviours["wheel_speed"].values)
+    np.testing.assert_array_equal(found.source_delay_ms, log.source_delay_ms)
+
+
+def test_a_log_that_cannot_be_written_leaves_nothing_behind(log: RunLog, tmp_path: Path) -> None:
+    (tmp_path / "run.npz").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        log_file.save(log, tmp_path / "run.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_what_is_no_log_is_refused_in_one_sentence(log: RunLog, tmp_path: Path) -> None:
+    log_file.save(log, tmp_path / "run.npz")
+    whole = (tmp_path / "run.npz").read_bytes()
+    cut, text, other = tmp_path / "cut.npz", tmp_path / "text.npz", tmp_path / "other.npz"
+    cut.write_bytes(whole[: len(whole) // 2])
+    text.write_text("no log")
+    np.savez(other, counts=np.zeros(3))
+    for path in (cut, text, other):
+        with pytest.raises(DataError, match="is no log of a run"):
+            log_file.load(path)
+    with pytest.raises(DataError, match="does not exist"):
+        log_file.load(tmp_path / "absent.npz")
