@@ -1,9 +1,11 @@
-"""Who may import whom. A module that needs another entry here needs a reason first."""
+"""Who may import whom: packages, the rooms inside them, and no circle. A new entry needs a reason first."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("runtime", "kernels", "neds_core", "calibration", "benchmarks")
+
+# --- between packages ---
 
 OURS = {
     "kernels": {"kernels"},
@@ -22,29 +26,60 @@ OURS = {
 THIRD = {
     "kernels": {"torch", "numpy"},
     "neds_core": {"torch", "numpy", "msgspec", "safetensors"},
-    "runtime": {"torch", "numpy", "pylsl", "zmq", "msgspec", "mcap", "hdrh"},
+    "runtime": {"numpy", "msgspec"},
     "calibration": {"torch", "numpy"},
     "benchmarks": {"torch", "numpy", "msgspec", "hdrh", "sklearn", "psutil"},
 }
 # More for these files only (fnmatch: * crosses folders).
-CLI = ("runtime/cli/main.py", "runtime/cmd_*.py")
 EXTRA = {
-    "kernels/triton_*.py": {"triton"},
-    "kernels/numba_*.py": {"numba", "llvmlite"},  # llvmlite is numba's own
+    "kernels/gpu/*.py": {"triton"},
+    "kernels/cpu/*.py": {"numba", "llvmlite"},  # llvmlite is numba's own
     "neds_core/io/*.py": {"h5py", "pynwb", "pyxdf", "one"},
     "runtime/core/binning.py": {"numba"},
-    "runtime/views/terminal.py": {"typer", "rich"},
-    **{pattern: {"typer", "rich"} for pattern in CLI},
+    "runtime/core/latency.py": {"hdrh"},
+    "runtime/engines/*.py": {"torch"},
+    "runtime/io/lsl_*.py": {"pylsl"},
+    "runtime/io/streams.py": {"pylsl"},
+    "runtime/io/publish.py": {"zmq"},
+    "runtime/io/mcap.py": {"mcap"},
+    "runtime/live/wiring.py": {"torch"},
+    "runtime/scoring/*.py": {"torch"},
+    "runtime/views/*.py": {"rich", "zmq", "typer"},
+    "runtime/cli/*.py": {"typer", "rich", "torch"},
     "benchmarks/figures.py": {"matplotlib"},
+    "benchmarks/*figures*.py": {"matplotlib"},
     "benchmarks/cost/full_forward.py": {"onnxruntime"},
-    "benchmarks/studies/region_figures.py": {"matplotlib", "umap"},
+    "benchmarks/studies/region_figures.py": {"umap"},
     "benchmarks/accuracy/tune.py": {"optuna"},
     "benchmarks/accuracy/peers/poyo_plus.py": {"torch_brain"},
 }
+CLI = "runtime/cli/*.py"
 LAZY_IN_CLI = {"calibration", "benchmarks"}
+
+# --- between the rooms of a package: a room may import itself and those named ---
+
+ROOMS = {
+    "runtime": {
+        "wire": (),
+        "config": ("wire",),
+        "client": ("wire",),
+        "core": ("wire", "config"),
+        "engines": ("wire", "config", "core"),
+        "io": ("wire", "config", "core"),
+        "live": ("wire", "config", "client", "core", "engines", "io"),
+        "scoring": ("wire", "config", "core", "engines", "io", "live"),
+        "views": ("wire", "client"),
+        "cli": ("wire", "config", "client", "core", "engines", "io", "live", "scoring", "views"),
+    },
+}
+# What a pure room may not use, even of the standard library: it is given its clock and its files.
+PURE = "runtime/core/*.py"
+IMPURE = {"time", "threading", "socket", "os", "pathlib", "io", "subprocess", "asyncio", "tempfile", "random", "gc"}
+# Outside `engines` and `scoring`, of these packages only what does not bring torch along.
+LIGHT = {"neds_core.data.session", "neds_core.errors", "neds_core.config"}
+LIGHT_ROOMS = ("core", "io", "views", "client", "config", "wire")
 # What a client copies: these and nothing else beside the standard library.
-CLIENT = ("runtime/client.py", "runtime/wire.py")
-FOR_CLIENT = ("zmq", "msgspec", "runtime.wire")
+FOR_CLIENT = {"runtime/client.py": ("zmq", "runtime.wire", "msgspec"), "runtime/wire.py": ("msgspec",)}
 
 
 def imports(path: str, source: str) -> list[tuple[str, int, bool]]:
@@ -73,34 +108,102 @@ def imports(path: str, source: str) -> list[tuple[str, int, bool]]:
     return found
 
 
+def room_of(parts: list[str]) -> str:
+    """The room of a path or a dotted name in pieces: the folder under the package, or the file that lies in it."""
+    return parts[1].removesuffix(".py") if len(parts) > 1 else ""
+
+
+def allowed_third(path: str) -> set[str]:
+    """Top-level names of other people's packages that a file may import."""
+    extra = [more for pattern, more in EXTRA.items() if fnmatch(path, pattern)]
+    return THIRD[path.split("/")[0]].union(*extra)
+
+
+def permitted(path: str, name: str, lazy: bool) -> bool:
+    """Whether one import of a file, named by its path from the root, is allowed."""
+    parts, package = name.split("."), path.split("/")[0]
+    top, room = parts[0], room_of(path.split("/"))
+    if top in sys.stdlib_module_names:
+        return not (fnmatch(path, PURE) and top in IMPURE)
+    if path in FOR_CLIENT:
+        return any(name == own or name.startswith(f"{own}.") for own in FOR_CLIENT[path])
+    if top not in PACKAGES:
+        return top in allowed_third(path)
+    if package == "runtime" and room in LIGHT_ROOMS and top != "runtime":
+        return any(name == own or name.startswith(f"{own}.") for own in LIGHT)
+    if top != package:
+        return top in OURS[package] or (fnmatch(path, CLI) and lazy and top in LAZY_IN_CLI)
+    rooms = ROOMS.get(package)
+    return rooms is None or not room or room_of(parts) in (room, *rooms.get(room, ()))
+
+
 def violations(path: str, source: str) -> list[str]:
-    """Imports of one module, named by its path from the root, that its layer does not allow."""
-    folder = path.split("/")[0]
-    allowed = OURS[folder] | THIRD[folder]
-    for pattern, more in EXTRA.items():
-        if fnmatch(path, pattern):
-            allowed = allowed | more
-    in_cli = any(fnmatch(path, pattern) for pattern in CLI)
-
-    def permitted(name: str, lazy: bool) -> bool:
-        top = name.split(".")[0]
-        if top in sys.stdlib_module_names:
-            return True
-        if path in CLIENT:
-            return any(name == own or name.startswith(f"{own}.") for own in FOR_CLIENT)
-        return top in allowed or (in_cli and lazy and top in LAZY_IN_CLI)
-
-    return [f"{path}:{line} imports {name}" for name, line, lazy in imports(path, source) if not permitted(name, lazy)]
+    """Imports of one module that the tables do not allow."""
+    return [f"{path}:{line} imports {n}" for n, line, lazy in imports(path, source) if not permitted(path, n, lazy)]
 
 
-def test_every_module_keeps_to_its_layer() -> None:
-    """No module imports what its folder may not."""
+def tree() -> dict[str, str]:
+    """Path -> source of every module of ours."""
     paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
 
-    found = [v for p in paths for v in violations(p.relative_to(ROOT).as_posix(), p.read_text())]
 
-    assert len(paths) >= len(PACKAGES)
-    assert found == []
+def targets(path: str, source: str, files: Iterable[str]) -> set[str]:
+    """The files of ours that a module imports, also inside functions."""
+    known, found = set(files), set()
+    for name, _, _ in imports(path, source):
+        stem = name.replace(".", "/")
+        for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"{stem.rpartition('/')[0]}.py"):
+            if candidate in known and candidate != path:
+                found.add(candidate)
+                break
+    return found
+
+
+def circles(files: dict[str, str]) -> list[list[str]]:
+    """Sets of files that import one another, by Tarjan's strongly connected components."""
+    graph = {path: sorted(targets(path, source, files)) for path, source in files.items()}
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(path: str) -> None:
+        index[path] = low[path] = len(index)
+        stack.append(path)
+        for other in graph[path]:
+            if other not in index:
+                visit(other)
+                low[path] = min(low[path], low[other])
+            elif other in stack:
+                low[path] = min(low[path], index[other])
+        if low[path] == index[path]:
+            at = stack.index(path)
+            if len(stack) - at > 1:
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for path in graph:
+        if path not in index:
+            visit(path)
+    return found
+
+
+def test_every_module_keeps_to_its_room() -> None:
+    """No module imports what its package or its room may not."""
+    files = tree()
+    assert len(files) > 100
+    assert [v for path, source in files.items() for v in violations(path, source)] == []
+
+
+def test_there_is_no_circle_of_files() -> None:
+    """Not even through imports inside functions."""
+    assert circles(tree()) == []
+
+
+def test_every_room_of_runtime_is_in_the_table() -> None:
+    names = {room_of(path.split("/")) for path in tree() if path.startswith("runtime/")} - {"__init__"}
+    assert names == set(ROOMS["runtime"])
 
 
 def test_runtime_package_is_empty() -> None:
@@ -113,27 +216,41 @@ def test_runtime_package_is_empty() -> None:
     [
         ("kernels/reference.py", "import neds_core"),
         ("kernels/reference.py", "import triton"),
-        ("kernels/triton_attention.py", "import numba"),
+        ("kernels/gpu/window.py", "import numba"),
         ("neds_core/model/model.py", "from kernels import reference"),
         ("neds_core/model/model.py", "def f():\n    import runtime.wire"),
         ("neds_core/data/session.py", "import h5py"),
         ("neds_core/train/loop.py", "from rich.progress import track"),
         ("runtime/core/pipeline.py", "import rich"),
         ("runtime/core/pipeline.py", "import numba.core"),
+        ("runtime/core/pipeline.py", "import torch"),
+        ("runtime/core/pipeline.py", "import pylsl"),
+        ("runtime/core/pipeline.py", "import time"),
+        ("runtime/core/pipeline.py", "def f():\n    from threading import Thread"),
+        ("runtime/core/pipeline.py", "from neds_core.checkpoint import Checkpoint"),
+        ("runtime/core/pipeline.py", "from runtime.engines import create"),
+        ("runtime/core/pipeline.py", "from runtime import io"),
         ("runtime/core/pipeline.py", "def f():\n    from calibration import judge"),
         ("runtime/core/pipeline.py", "import importlib\nimportlib.import_module('benchmarks.latency')"),
-        ("runtime/core/pipeline.py", "from .. import benchmarks"),
+        ("runtime/core/pipeline.py", "from ... import benchmarks"),
+        ("runtime/engines/stream.py", "from runtime.io import publish"),
+        ("runtime/io/publish.py", "from runtime.engines import create"),
+        ("runtime/io/lsl_player.py", "from neds_core.model.model import NEDS"),
+        ("runtime/io/publish.py", "from runtime.live import loop"),
+        ("runtime/live/loop.py", "from runtime.scoring import score"),
+        ("runtime/views/terminal.py", "from runtime.core import values"),
+        ("runtime/views/terminal.py", "from runtime.config import RigConfig"),
         ("runtime/cli/bench.py", "import benchmarks.latency"),
         ("runtime/cli/bench.py", "if True:\n    from benchmarks import latency"),
         ("runtime/client.py", "import numpy"),
-        ("runtime/client.py", "from runtime import pipeline"),
+        ("runtime/client.py", "from runtime.core import pipeline"),
         ("runtime/client.py", "from neds_core.errors import NedsError"),
-        ("runtime/wire.py", "from . import layout"),
+        ("runtime/wire.py", "from . import config"),
         ("calibration/judge.py", "import benchmarks"),
         ("calibration/judge.py", "import zmq"),
-        ("benchmarks/latency.py", "import matplotlib.pyplot as plt"),
-        ("benchmarks/latency.py", "import tests"),
-        ("runtime/core/pipeline.py", "import not_heard_of"),
+        ("benchmarks/cost/kernels.py", "import matplotlib.pyplot as plt"),
+        ("benchmarks/cost/kernels.py", "import tests"),
+        ("runtime/live/loop.py", "import not_heard_of"),
     ],
 )
 def test_checker_catches(path: str, source: str) -> None:
@@ -144,18 +261,78 @@ def test_checker_catches(path: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("kernels/triton_attention.py", "import triton.language as tl\nfrom kernels import reference"),
+        ("kernels/gpu/window.py", "import triton.language as tl\nfrom kernels import reference"),
         ("kernels/cpu/step.py", "from numba import njit"),
         ("neds_core/io/nwb.py", "import h5py\nfrom neds_core.data.session import Session"),
         ("runtime/core/binning.py", "import numba"),
-        ("runtime/views/terminal.py", "from rich.live import Live"),
+        ("runtime/core/run_log.py", "from neds_core.data.session import BehaviourSpec\nfrom runtime.wire import Flag"),
+        ("runtime/views/terminal.py", "from rich.live import Live\nfrom runtime.client import Subscriber"),
         ("runtime/cli/bench.py", "import typer\ndef f():\n    from benchmarks import latency"),
         ("runtime/client.py", "import json, zmq, msgspec\nfrom runtime.wire import Decode\nfrom runtime import wire"),
         ("calibration/judge.py", "import torch\nfrom runtime.core.pipeline import Pipeline"),
         ("benchmarks/figures.py", "from matplotlib import pyplot"),
-        ("benchmarks/latency.py", "import hdrh.histogram, psutil, sklearn\nimport calibration"),
+        ("benchmarks/cost/kernels.py", "import hdrh.histogram, psutil, sklearn\nimport calibration"),
     ],
 )
 def test_checker_allows(path: str, source: str) -> None:
-    """Each of these is what the table is for."""
+    """Each of these is what the tables are for."""
     assert violations(path, source) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.py": "import b", "b.py": "import a"},
+        {"a.py": "import b", "b.py": "def f():\n    from c import g", "c.py": "from a import f"},
+        {"r/__init__.py": "", "r/a.py": "from r import b", "r/b.py": "from r.a import f"},
+    ],
+)
+def test_a_circle_is_found(files: dict[str, str]) -> None:
+    assert circles(files) == [sorted(path for path in files if not path.endswith("__init__.py"))]
+
+
+def test_a_chain_is_no_circle() -> None:
+    assert circles({"a.py": "import b, c", "b.py": "import c", "c.py": "import json"}) == []
+
+
+# --- in a fresh process ---
+
+HEAVY = ("torch", "numba", "triton", "matplotlib", "sklearn")
+PLAYS = """
+import sys
+sys.argv = ["neds-rt", "play", "{recording}", "--wait", "0.1", "--session-id", "nobody"]
+from runtime.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 2  # nobody connected
+"""
+HELPS = """
+import sys
+sys.argv = ["neds-rt", "--help"]
+from runtime.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0
+"""
+RECORDING = ROOT / "examples" / "rat-linear-track" / "session.npz"
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        (PLAYS.format(recording=RECORDING), (*HEAVY, "runtime.engines")),
+        (HELPS, (*HEAVY, "numpy", "pylsl", "zmq")),
+        ("import runtime.client", (*HEAVY, "numpy", "pylsl", "neds_core", "kernels")),
+        ("import runtime.core.pipeline, runtime.core.run_log, runtime.core.accounting", ("torch", "pylsl", "zmq")),
+        ("import runtime.views.terminal", (*HEAVY, "pylsl", "neds_core", "runtime.core")),
+    ],
+    ids=["play", "help", "client", "core", "view"],
+)
+def test_a_light_command_loads_no_heavy_package(code: str, absent: tuple[str, ...]) -> None:
+    """What is not needed is not loaded: a player shares its machine with the decoder."""
+    check = f"\nimport sys\nprint('LOADED', *[name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED"
