@@ -147,8 +147,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"receptive field {plan['receptive_field_bins']} bins = {plan['receptive_field_s']:.2f} s, "
         f"{'clocked' if plan['clocked'] else 'phase-free'}, budget {plan['budget_ms']:g} ms",
         f"scheduling {plan['scheduling']}",
-        f"units {plan['units']['expected']} in the map, {plan['units']['kept']} kept, "
-        f"{s['units_seen']} seen while listening",
+        f"units {plan['units']['expected']} in the map, {plan['units']['kept']} used by the model, "
+        f"{s['units_seen']} fired",
         f"spikes {s['stream']} on {s['host']} ({s['source']}): {s['received']} received, "
         f"{s['lost_upstream']} lost upstream, clock offset {s['clock_offset_ms']:.3f} ms",
     ]
@@ -157,14 +157,14 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     if s["arrival_minus_stamp_ms"]:
         out.append(
             f"spikes {_delay(s)}; "
-            f"{100 * s['share_late']:.2f} % older than the allowance of {s['lateness_ms']:g} ms on arrival; "
-            f"an allowance of {s['recommended_lateness_ms']:g} ms would take {ALLOWANCE_SHARE:g} %"
+            f"{100 * s['share_late']:.2f} % later than bins.lateness_ms = {s['lateness_ms']:g}; "
+            f"{s['recommended_lateness_ms']:g} would keep {ALLOWANCE_SHARE:g} %"
         )
     else:
-        out.append("no spikes arrived while listening: start the sender, or listen longer with --seconds")
+        out.append("no spikes arrived: start the sender, or listen longer with --seconds")
     others = {"markers": plan["markers"]} if plan["markers"] else {}
     for name, row in (others | plan["behaviours"]).items():
-        what = _delay(row) if row["received"] else "none arrived while listening"
+        what = _delay(row) if row["received"] else "none arrived"
         out.append(f"{name} {row['stream']} on {row['host']}: {row['received']} received, {what}")
     for o in plan["outputs"]:
         out.append(

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+LATENCIES = {
+    "edge_to_pub_ms": "bin edge to published",
+    "edge_to_pub_decoded_ms": "  bins with values",
+    "wait_ms": "  bin edge to wake-up",
+    "infer_ms": "  engine step",
+    "send_ms": "  send",
+    "age_ms": "newest spike to send",
+    "source_delay_ms": "spike to its arrival",
+}
+
 
 def _number(value: Any, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
@@ -15,7 +25,6 @@ def _range(pair: Any) -> str:
 
 def lines(summary: dict[str, Any]) -> list[str]:
     """Lines of the printed summary of a run (`runtime.scoring.summary.build`)."""
-    tokens, spikes = summary["tokens"], summary["spikes"]
     out = [f"{summary['source'].upper()}  {summary['decoder']} on {summary['engine']}, model {summary['model']}", ""]
     traces = {k: v for k, v in summary["outputs"].items() if "mean_r2" in v}
     if traces:
@@ -29,26 +38,34 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
         )
     if summary["stopped_by"] == "signal":
-        out.append("not scored: a run that a signal ends is over at once; end it with --seconds to have it scored")
+        out.append("not scored: a signal ended the run; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
         if name not in traces:
             out += _other(name, row)
-    out.append("")
-    times = ("edge_to_pub_ms", "edge_to_pub_decoded_ms", "wait_ms", "infer_ms", "send_ms", "age_ms", "source_delay_ms")
-    for key in times:
+    return [*out, "", *_latencies(summary), *_counts(summary)]
+
+
+def _latencies(summary: dict[str, Any]) -> list[str]:
+    """A table of every latency in ms, and the missed deadlines."""
+    columns = ("p50", "p90", "p99", "p99.9", "max")
+    out = [f"{'latency, ms':24}" + "".join(f"{name:>9}" for name in columns)]
+    for key, what in LATENCIES.items():
         row = summary[key]
-        out.append(f"{key:23}" + "  ".join(f"{p} {_number(row[p], 2)}" for p in ("p50", "p90", "p99", "p99.9", "max")))
-    causes = ", ".join(f"{k} {v}" for k, v in summary["miss_causes"].items() if v) or "none"
-    out += [
-        f"deadline misses  {summary['deadline_misses']} ({causes})",
-        "tokens           " + "  ".join(f"{k} {v}" for k, v in tokens.items()),
-        "spikes           " + "  ".join(f"{k} {v}" for k, v in spikes.items()),
-        f"streamed vs offline, largest difference  {summary['streamed_vs_offline_max_abs']}",
-        f"counts vs recording, summed difference   {summary['counts_vs_recording_diff']}",
-        f"ended by         {summary['stopped_by']}; scheduling {summary['scheduling']}; "
-        f"taken from this machine by its host: {summary['stolen_ms']:.0f} ms of CPU",
+        out.append(f"{what:24}" + "".join(f"{_number(row[name], 2):>9}" for name in columns))
+    causes = ", ".join(f"{name} {n}" for name, n in summary["miss_causes"].items() if n)
+    return [*out, f"deadline misses {summary['deadline_misses']}{f' ({causes})' if causes else ''}", ""]
+
+
+def _counts(summary: dict[str, Any]) -> list[str]:
+    """Conservation, exactness, and how the run went."""
+    exact, difference = summary["streamed_vs_offline_max_abs"], summary["counts_vs_recording_diff"]
+    return [
+        "tokens  " + "  ".join(f"{k} {v}" for k, v in summary["tokens"].items()),
+        "spikes  " + "  ".join(f"{k} {v}" for k, v in summary["spikes"].items()),
+        f"streamed vs offline  {'not compared' if exact is None else f'{exact:.1e} at most, in z-scores'}",
+        f"counts vs recording  {'not compared' if difference is None else f'{difference} spikes differ'}",
+        f"ended by {summary['stopped_by']}; {summary['scheduling']}; CPU steal {summary['stolen_ms']:.0f} ms",
     ]
-    return out
 
 
 def _other(name: str, row: dict[str, Any]) -> list[str]:
@@ -87,7 +104,8 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
             out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
     for name, rows in result["other"].items():
         out += dict.fromkeys(line for row in rows for line in _other(name, row))  # seeds often say the same
-    out.append(f"streamed vs offline, largest difference  {result['streamed_vs_offline_max_abs']}")
+    exact = result["streamed_vs_offline_max_abs"]
+    out.append(f"streamed vs offline  {'not compared' if exact is None else f'{exact:.1e} at most, in z-scores'}")
     return out
 
 

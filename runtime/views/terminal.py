@@ -11,10 +11,9 @@ import signal
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgspec
 import zmq
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -25,63 +24,17 @@ from rich.text import Text
 
 from runtime.client import WITHHELD, Subscriber, unpack
 from runtime.views.glyphs import big, braille
+from runtime.views.model import Measured, Points, Shown
 from runtime.wire import Decode, Flag, Output, Status, topic
 
-EPOCH = datetime.fromtimestamp(0, UTC)
 STALE_MS, STATUS_STALE_MS = 200, 2500
 DRAW_NS = 100_000_000
 TRACE_NS = 6_000_000_000
-TRACE_POINTS = 2000  # more than `TRACE_NS` holds
 TRACE_COLUMNS = 120
 NONE = "—"
 MODES = {"DEMO": "magenta", "REPLAY": "yellow", "LIVE": "green", "SYNTHETIC": "cyan", "OTHER": "white", "WAIT": "white"}
 STALE = "red"
 LOSSES = ("late", "lost", "dropped", "quarantined", "out", "superseded", "invalid", "bad", "misses", "jumps")
-
-Points = deque[tuple[int, float | None]]  # (t_ns on the publisher's clock, value)
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """Newest behaviour received, published beside every decode."""
-
-    t_ns: int
-    values: dict[str, float | None]
-
-
-@dataclass(slots=True)
-class State:
-    """All that a picture needs. now_ns, decode_at_ns and status_at_ns are on this machine's clock."""
-
-    address: str
-    rig: str
-    now_ns: int = 0
-    now: datetime = EPOCH
-    decode: Decode | None = None
-    decode_at_ns: int = 0
-    status: Status | None = None
-    status_at_ns: int = 0
-    refused: int = 0  # messages too old for this view
-    missed: int = 0
-    decoded: dict[str, Points] = field(default_factory=dict)
-    measured: dict[str, Points] = field(default_factory=dict)
-
-    def take_decode(self, message: Decode) -> None:
-        if self.decode is not None and message.t_end_ns <= self.decode.t_end_ns:  # another clock
-            self.decoded.clear()
-            self.measured.clear()
-        self.decode, self.decode_at_ns = message, self.now_ns
-        for name, output in message.outputs.items():
-            if output.probs is None:
-                add(self.decoded, name, message.t_end_ns, None if message.flags & WITHHELD else output.value)
-
-    def take_measured(self, measured: Measured) -> None:
-        for name, value in measured.values.items():
-            add(self.measured, name, measured.t_ns, value)
-
-
-def add(traces: dict[str, Points], name: str, t_ns: int, value: float | None) -> None:
-    known = value is not None and math.isfinite(value)
-    traces.setdefault(name, deque(maxlen=TRACE_POINTS)).append((t_ns, value if known else None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +81,7 @@ def age(created: str, now: datetime) -> str:
     return "new"
 
 
-def head(state: State, decode: Decode | None, status: Status | None, words: dict[str, str]) -> Table:
+def head(state: Shown, decode: Decode | None, status: Status | None, words: dict[str, str]) -> Table:
     """The mode in large letters beside what runs."""
     known, live, model = state.decode or state.status, decode or status, state.status
     segment = status.segment if status else None
@@ -158,7 +111,7 @@ def head(state: State, decode: Decode | None, status: Status | None, words: dict
     return grid
 
 
-def continuous(grid: Table, state: State, name: str, unit: str, output: Output | None) -> None:
+def continuous(grid: Table, state: Shown, name: str, unit: str, output: Output | None) -> None:
     """Two rows: the decoded trace and the measured one, on one scale."""
     decoded, measured = state.decoded.get(name, deque()), state.measured.get(name, deque())
     newest_ns = state.decode.t_end_ns if state.decode else 0
@@ -186,7 +139,7 @@ def classes(grid: Table, name: str, labels: list[str], output: Output | None) ->
         grid.add_row(Text("" if i else name, "bold"), Text(f"{label} {number(prob, 2)}"), Text(bar, "cyan"))
 
 
-def outputs(state: State, decode: Decode | None) -> Table:
+def outputs(state: Shown, decode: Decode | None) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(width=20)
     grid.add_column(width=14)
@@ -222,7 +175,7 @@ def mode_of(source: str, rig: str) -> str:
     return source.upper() if source.upper() in MODES else "OTHER"
 
 
-def render(state: State) -> RenderableType:
+def render(state: Shown) -> RenderableType:
     """The whole picture. Pure: no clock, no socket."""
     silent_ms = (state.now_ns - state.decode_at_ns) / 1e6
     decode = state.decode if silent_ms <= STALE_MS else None
@@ -262,7 +215,7 @@ def main(address: str, rig: str) -> None:
     stopped: list[int] = []
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda caught, _: stopped.append(caught))
-    parent, state, console = os.getppid(), State(address, rig), Console()
+    parent, state, console = os.getppid(), Shown(address, rig), Console()
     with (
         Subscriber(address, rig, max_age_ms=STALE_MS) as link,
         zmq.Context() as context,
@@ -279,7 +232,7 @@ def main(address: str, rig: str) -> None:
                 live.update(render(state), refresh=True)
 
 
-def follow(state: State, link: Subscriber, measured: zmq.Socket[bytes]) -> None:
+def follow(state: Shown, link: Subscriber, measured: zmq.Socket[bytes]) -> None:
     """Wait up to one bin for news and take it in."""
     message, status = link.receive(timeout_ms=20), link.status()
     state.now_ns, state.now = time.monotonic_ns(), datetime.now(UTC)

@@ -373,7 +373,7 @@ def test_check_prints_the_plan(
 
     assert call("check", rig, "--seconds", "0.3") == 0
     words = capsys.readouterr().out
-    assert "12 in the map, 11 kept, 5 seen" in words
+    assert "12 in the map, 11 used by the model, 5 fired" in words
     assert "receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in words
     assert any(line.startswith("scheduling ") and "memory" in line for line in words.splitlines())
     assert f"wheel_speed {wheel} on " in words

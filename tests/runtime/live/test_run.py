@@ -166,7 +166,14 @@ def test_both_laws_balance_to_the_last_spike_and_token(runs: dict[str, Logged]) 
 def test_the_same_summary_can_be_read_by_people(runs: dict[str, Logged]) -> None:
     words = "\n".join(report.lines(runs["recorded"].summary))
     assert words.startswith("REPLAY  neds on ")
-    for name in ("wheel_speed", "whisker_motion_energy", "choice", "edge_to_pub_ms", "deadline misses", "ended by"):
+    for name in (
+        "wheel_speed",
+        "whisker_motion_energy",
+        "choice",
+        "bin edge to published",
+        "deadline misses",
+        "ended by",
+    ):
         assert name in words
     assert "not scored: no measured behaviour" in "\n".join(report.lines(runs["absent"].summary))
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from runtime.views import terminal as view
 from runtime.views.glyphs import big, braille
-from runtime.views.terminal import Measured, State, render
+from runtime.views.model import Measured, Shown
+from runtime.views.terminal import render
 from runtime.wire import Decode, Flag, Output, OutputInfo, Status, topic
 
 BIN_NS = 20_000_000
@@ -48,9 +49,9 @@ def status(source: str = "live") -> Status:
     )  # fmt: skip
 
 
-def after(n: int = 100, *, flags: int = 0, source: str = "live", rig: str = "rig", silent_ms: float = 5.0) -> State:
+def after(n: int = 100, *, flags: int = 0, source: str = "live", rig: str = "rig", silent_ms: float = 5.0) -> Shown:
     """The state after n bins, the last of them with these flags."""
-    state = State("tcp://127.0.0.1:5571", rig, now=datetime(2025, 3, 3, 12, tzinfo=UTC))
+    state = Shown("tcp://127.0.0.1:5571", rig, now=datetime(2025, 3, 3, 12, tzinfo=UTC))
     for token in range(1, n + 1):
         state.now_ns = token * BIN_NS + 5_000_000
         state.take_decode(decode(token, flags=flags if token == n else 0, source=source))
@@ -60,7 +61,7 @@ def after(n: int = 100, *, flags: int = 0, source: str = "live", rig: str = "rig
     return state
 
 
-def drawn(state: State, width: int = 100) -> str:
+def drawn(state: Shown, width: int = 100) -> str:
     console = Console(record=True, width=width, file=StringIO())
     console.print(render(state))
     return console.export_text()
@@ -114,7 +115,7 @@ def test_a_silent_stream_shows_no_old_number() -> None:
 
 
 def test_before_the_first_message_it_says_what_it_waits_for() -> None:
-    text = drawn(State("tcp://127.0.0.1:5571", "rig"))
+    text = drawn(Shown("tcp://127.0.0.1:5571", "rig"))
 
     assert "waiting for the first message of rig rig at tcp://127.0.0.1:5571" in text
     assert "LIVE" not in text
