@@ -49,7 +49,7 @@ def bounds(kind: Any) -> str:
         case inspect.BoolType():
             return "`true`, `false`"
         case inspect.LiteralType(values=values):
-            return ", ".join(f'`"{v}"`' for v in sorted(values))
+            return ", ".join(f'`"{v}"`' for v in sorted(map(str, values)))
         case inspect.StrType(pattern=pattern):
             return f"`{pattern}`" if pattern else "text"
         case inspect.VarTupleType(item_type=inspect.StructType()):
