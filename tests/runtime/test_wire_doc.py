@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from runtime.client import unpack
+from runtime.core.state import State
 from runtime.wire import Decode, Event, Flag, OutputInfo, Status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
@@ -48,6 +49,10 @@ def test_every_field_is_explained(kind: type[msgspec.Struct]) -> None:
 
 def test_every_flag_is_explained() -> None:
     assert [flag.name for flag in Flag if f"| {int(flag)} | {flag.name} |" not in PAGE] == []
+
+
+def test_every_state_is_explained() -> None:
+    assert [state for state in State if f"| {state} |" not in PAGE] == []
 
 
 def test_unknown_fields_are_tolerated() -> None:
