@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from msgspec import structs
 
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.train import loop as train
@@ -66,9 +66,9 @@ def search(
     except ImportError:
         raise ConfigError("Optuna is not installed; install neds-rt with its [tune] extra") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    base = configs.load(path, TrainConfig)
+    base = toml.load(path, TrainConfig)
     torch.set_num_threads(base.fit.threads)
-    session = sessions.load(path.parent / base.recording)
+    session = session_file.load(path.parent / base.recording)
     study = optuna.create_study(
         study_name="neds-rt",
         direction="maximize",

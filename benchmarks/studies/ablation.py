@@ -22,9 +22,9 @@ from msgspec.structs import replace as but
 from benchmarks import machine, rows as finished
 from benchmarks.accuracy import compare as accuracy
 from benchmarks.studies.trunks import DECODING, ENCODING
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
 from neds_core.model import directions
@@ -83,7 +83,7 @@ VARIANTS = (
 
 def settings(variant: Variant, quick: bool, folder: Path = EXAMPLE) -> TrainConfig:
     """The whole configuration of a variant. The learning rate follows the square root of the batch."""
-    base = configs.load(folder / variant.config, TrainConfig)
+    base = toml.load(folder / variant.config, TrainConfig)
     steps, batch = (QUICK_STEPS, QUICK_BATCH) if quick else (STEPS, BATCH)
     rate = base.fit.learning_rate * (batch / base.fit.batch) ** 0.5
     return but(
@@ -128,7 +128,7 @@ def run(
             key = tuple(mine.get(k) for k in accuracy.KEY)
             if key not in done:
                 say(f"{variant.name}, seed {seed}")
-                session = sessions.load(folder / config.recording)
+                session = session_file.load(folder / config.recording)
                 done[key] = finished.append(out, mine | _row(config, session, seed))
             rows[variant.name].append(done[key] | {"against": variant.against})
     return [row for group in rows.values() for row in group]
@@ -160,7 +160,7 @@ def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> d
     model = fit.model
     spans = directions.spans_of(after)
     bins = directions.bins_of(spans)
-    trial = np.searchsorted(after.segments[:, 0], bins, side="right")
+    trial = after.segment_of(bins)
     decoded, found = train.decode(model, after), {}
     for spec in model.specs:
         if spec.kind == "continuous":

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import machine
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import degrade, session as sessions
+from neds_core.data import degrade, session as sessions, session_file
 from neds_core.data.session import Session, part
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
@@ -52,7 +52,7 @@ def bench(
     `CheckpointError` where it holds no linear decoder.
     """
     began = time.monotonic()
-    session = sessions.load(recording)
+    session = session_file.load(recording)
     parts = sessions.split(session)
     seeds = [_fitting(checkpoints.load(path), session, path) for path in files]
     rate = parts.train.counts[bins_of(spans_of(parts.train))].mean(0)
@@ -101,7 +101,7 @@ def _row(test: Session, name: str, decoded: list[list[Values]]) -> dict[str, Any
     known = np.isfinite(target) & test.valid[bins]
     n_draws = len(decoded[0])
     y = np.tile(target[known], n_draws)
-    group = scoring.groups(baseline.segment_of(test, bins), test.bin_ns)
+    group = scoring.groups(test.segment_of(bins), test.bin_ns)
     trial = np.tile(group[known], n_draws)
     row: dict[str, Any] = {}
     for decoder in DECODERS:

@@ -152,7 +152,7 @@ def case(whole: Session, asked: Asked, trials: int, min_rate_hz: float) -> Case:
 
     def judge(part: Session) -> Judge:
         bins = directions.bins_of(directions.spans_of(part))
-        trial = np.searchsorted(part.segments[:, 0], bins, side="right")
+        trial = part.segment_of(bins)
         return Judge(asked, source, part, bins, trial, encoding.target(few, part, bins, trial))
 
     return Case(whole, source, judge(parts.validation), judge(parts.test))

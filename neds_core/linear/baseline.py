@@ -30,15 +30,10 @@ def design(session: Session, bank: Bank, kept: np.ndarray) -> tuple[np.ndarray, 
 
     Filtered units enter as zeros, as they do on the rig.
     """
-    bins = np.concatenate([np.arange(a, b) for a, b in session.segments])
+    bins = session.bins()
     reset = np.isin(bins, session.segments[:, 0])
     counts = np.where(kept & session.valid[bins, None], session.counts[bins], 0).astype(np.float32)
     return linear.features(bank, counts, session.clock()[bins], reset, session.bin_ns), bins
-
-
-def segment_of(session: Session, bins: np.ndarray) -> np.ndarray:
-    """Row of the segment that holds each bin."""
-    return np.searchsorted(session.segments[:, 0], bins, side="right") - 1
 
 
 def decision_bins(session: Session, bins: np.ndarray) -> np.ndarray:
@@ -53,7 +48,7 @@ def fit(
     best: dict[str, tuple[float, Bank, float]] = {}
     for bank in banks(config, clock_bins):
         x, bins = design(train, bank, scalers.kept)
-        segment = segment_of(train, bins)
+        segment = train.segment_of(bins)
         traces = [s for s in specs if s.kind == "continuous"]
         if traces:
             y = np.stack([train.values[s.name][bins].astype(np.float64) for s in traces], 1)

@@ -48,7 +48,7 @@ def held_out(session: Session, longest: int | None = None) -> HeldOut:
     if parts.test.continuous:
         trial = np.arange(len(bins)) // round(BLOCK_S * 1e9 / session.bin_ns)
     else:
-        trial = np.searchsorted(parts.test.segments[:, 0], bins, side="right")
+        trial = parts.test.segment_of(bins)
     if len(np.unique(trial)) < MIN_TRIALS:
         raise DataError(f"the held-out part of {session.name!r} has under {MIN_TRIALS} trials or blocks; record more")
     return HeldOut(session, parts.test, bins, trial, spans, encoding.target(parts.development, parts.test, bins, trial))

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from torch import Tensor
 
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.errors import ConfigError, NedsError
 from neds_core.train import many as pretrain, single as release
 from neds_core.train.log import Lines, Show
@@ -32,7 +32,7 @@ def run(
     attend: what attends where the file asks for a GPU; None = torch.
     seeds: of a training of one recording, none = 0; many recordings have theirs in the file.
     """
-    kind = configs.load(path, Kind)
+    kind = toml.load(path, Kind)
     if (kind.recording is None) == (kind.recordings is None):
         raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
     out = out or path.with_suffix(".safetensors")

@@ -75,7 +75,7 @@ def skill(
     model: NEDS, session: Session, scale: Scalers, select: tuple[str, ...], row: int = 0, decode: Decode = decode
 ) -> float:
     """Mean validation skill of the selected outputs: R2, or 1 - cross-entropy / entropy of the prior."""
-    bins = np.concatenate([np.arange(a, b) for a, b in session.segments])
+    bins = session.bins()
     decoded = decode(model, session, row)
     values = []
     for spec in model.specs:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
@@ -192,7 +192,7 @@ def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None 
 
     Writes `out`; beside it `.jsonl` (a line a step) and, until it is done, `.state` to go on from.
     """
-    config = configs.load(path, PretrainConfig)
+    config = toml.load(path, PretrainConfig)
     torch.set_num_threads(config.fit.threads)
     began = time.monotonic()
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint, config as configs
+from neds_core import checkpoint, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session, Splits
 from neds_core.errors import CheckpointError
@@ -75,7 +75,7 @@ def fit_linears(config: TrainConfig, parts: Splits, scale: Scalers) -> Linears:
 def blend_shares(fit: Fit, linear: dict[str, Linear], validation: Session, scale: Scalers) -> dict[str, float]:
     """Share of NEDS in the blend of each output: best R2 (or log-likelihood) on validation."""
     ours = train.decode_live(fit.model, validation)
-    bins = np.concatenate([np.arange(a, b) for a, b in validation.segments])
+    bins = validation.bins()
     shares = {}
     for spec in fit.model.specs:
         theirs = baseline.predict(linear[spec.name], validation, scale.kept, spec.kind)
@@ -143,7 +143,7 @@ def release(
     world = world or World()
     say = on_stage if on_stage and not world.rank else lambda _: None
     torch.set_num_threads(config.fit.threads)
-    session = sessions.load(recording)
+    session = session_file.load(recording)
     parts = sessions.split(session)
     specs = tuple(session.spec(n) for n in config.outputs)
     scale = scalers.fit(parts.train, specs, config.min_rate_hz)
@@ -215,7 +215,7 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
     Writes `out` (several seeds: `out-seedN`); beside it `.jsonl` (a line a step) and, until it is done, `.state`
     and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far.
     """
-    config = configs.load(path, TrainConfig)
+    config = toml.load(path, TrainConfig)
     recording = (path.parent / config.recording).resolve()
     trunk = pretrain.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
     linears = None

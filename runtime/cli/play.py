@@ -50,14 +50,14 @@ def play(
     """Play a recording as real LSL outlets, starting 1 s after its consumers connect."""
     import numpy as np
 
-    from neds_core.data import session as sessions
+    from neds_core.data import session as sessions, session_file
     from runtime.config import check_seconds
     from runtime.io import system as priority
     from runtime.io.lsl_player import Player
     from runtime.io.lsl_resolve import configure
 
     check_seconds("--wait", wait)
-    session = sessions.load(recording)
+    session = session_file.load(recording)
     if split is not Split.ALL:
         session = getattr(sessions.split(session), split.value)
     configure(session_id, "machine")

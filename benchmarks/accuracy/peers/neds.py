@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from msgspec.structs import replace as but
 
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
 from benchmarks.studies.trunks import DECODING
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
@@ -35,7 +35,7 @@ def decoder(task: Task, made: Checkpoint, kind: str, seconds: float | None) -> F
     columns = [layout(made).columns[s.name].start for s in task.specs]
 
     def predict(session: Session) -> np.ndarray:
-        bins = bins_of(session)
+        bins = session.bins()
         cold = np.isin(bins, session.segments[:, 0])
         values = engine.offline(session.counts[bins], session.valid[bins], session.clock()[bins], cold)
         return values[:, columns].astype(np.float64)

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from benchmarks.accuracy.peers import kalman, ndt2, place, recurrent, reduced_rank, regression
 from benchmarks.accuracy.peers.task import Fitted, Task, at_random, bins_of, choose, r2_of, targets
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.linear import linear
 from neds_core.linear.linear import Bank
@@ -200,7 +200,7 @@ def test_choice_by_rolling_origins_never_reads_the_test_part(task: Task) -> None
 
 def test_a_random_split_shares_no_trial(session: Session, tmp_path: Any) -> None:
     """Every trial is in one part, and none of the test part is in a fold."""
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     (tmp_path / "train.toml").write_text('recording = "session.npz"\noutputs = ["wheel_speed"]\n')
 
     made = at_random(tmp_path, "train.toml", quick=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session, bin_events
 from neds_core.errors import DataError
 
@@ -48,9 +48,9 @@ def test_a_recording_survives_its_file(session: Session, unbroken: Session, tmp_
     """Of counts, and of spike times, whose counts are made again on reading; nothing else is written."""
     moved = replace(session, name="moved", moments={"first_movement": np.r_[np.nan, np.linspace(0.0, 700.0, 59)]})
     for one in (session, unbroken, moved):
-        sessions.save(one, tmp_path / f"{one.name}.npz")
+        session_file.save(one, tmp_path / f"{one.name}.npz")
 
-        read = sessions.load(tmp_path / f"{one.name}.npz")
+        read = session_file.load(tmp_path / f"{one.name}.npz")
 
         assert_same(one, read)
         assert read.units.sha256 == one.units.sha256
@@ -60,14 +60,14 @@ def test_a_recording_survives_its_file(session: Session, unbroken: Session, tmp_
 def test_a_full_disk_leaves_the_old_file(session: Session, tmp_path: Path) -> None:
     """A write that fails half-way keeps the old recording and leaves nothing beside it."""
     path = tmp_path / "session.npz"
-    sessions.save(session, path)
+    session_file.save(session, path)
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(OSError, match="too large"):
-            sessions.save(replace(session, name="newer"), path)
+            session_file.save(replace(session, name="newer"), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -248,10 +248,10 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
 def test_a_wrong_recording_is_refused(session: Session, tmp_path: Path, fault: str) -> None:
     """In one sentence that names the file."""
     edit, message = FAULTS[fault]
-    sessions.save(edit(session), tmp_path / "wrong.npz")
+    session_file.save(edit(session), tmp_path / "wrong.npz")
 
     with pytest.raises(DataError) as error:
-        sessions.load(tmp_path / "wrong.npz")
+        session_file.load(tmp_path / "wrong.npz")
     assert message in sentence(error)
     assert "wrong.npz" in sentence(error)
 
@@ -259,12 +259,12 @@ def test_a_wrong_recording_is_refused(session: Session, tmp_path: Path, fault: s
 def test_segments_out_of_order_are_refused(session: Session, tmp_path: Path) -> None:
     """In memory too: a bin is looked up among the starts."""
     path = tmp_path / "wrong.npz"
-    sessions.save(session, path)
+    session_file.save(session, path)
     with np.load(path) as bundle:
         arrays = dict(bundle) | {"segments": session.segments[::-1]}
     np.savez(path, **arrays)
 
-    for name, make in (("wrong.npz", lambda: sessions.load(path)), ("planted", lambda: backwards(session))):
+    for name, make in (("wrong.npz", lambda: session_file.load(path)), ("planted", lambda: backwards(session))):
         with pytest.raises(DataError, match="overlap or decrease in time; sort them") as error:
             make()
         assert name in sentence(error)
@@ -286,7 +286,7 @@ def backwards(one: Session) -> Session:
 def test_a_foreign_header_is_refused(session: Session, tmp_path: Path, change: dict[str, int], message: str) -> None:
     """A later format, a grid without width, an unknown key."""
     path = tmp_path / "session.npz"
-    sessions.save(session, path)
+    session_file.save(session, path)
     with np.load(path) as bundle:
         arrays = dict(bundle)
     header = json.loads(arrays["header"].tobytes()) | change
@@ -294,7 +294,7 @@ def test_a_foreign_header_is_refused(session: Session, tmp_path: Path, change: d
     np.savez(path, **arrays)
 
     with pytest.raises(DataError) as error:
-        sessions.load(path)
+        session_file.load(path)
     assert message in sentence(error)
 
 
@@ -328,16 +328,16 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes, message: str) -
     path.write_bytes(content)
 
     with pytest.raises(DataError) as error:
-        sessions.load(path)
+        session_file.load(path)
     assert message in sentence(error)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """So is a folder."""
     with pytest.raises(DataError, match="does not exist; check the path"):
-        sessions.load(tmp_path / "none.npz")
+        session_file.load(tmp_path / "none.npz")
     with pytest.raises(DataError, match="not a readable"):
-        sessions.load(tmp_path)
+        session_file.load(tmp_path)
 
 
 @given(data=st.data())
@@ -346,16 +346,16 @@ def test_a_damaged_file_is_read_or_refused(
 ) -> None:
     """Cut short anywhere it is refused; with bytes flipped, it is refused or read, and no other error gets out."""
     path = tmp_path_factory.getbasetemp() / "damaged.npz"
-    sessions.save(session, path)
+    session_file.save(session, path)
     raw = bytearray(path.read_bytes())
     cut = data.draw(st.integers(0, len(raw) - 1))
     path.write_bytes(raw[:cut])
     with pytest.raises(DataError) as error:
-        sessions.load(path)
+        session_file.load(path)
     assert "not a readable" in sentence(error)
 
     for at in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=4)):
         raw[at] ^= data.draw(st.integers(1, 255))
     path.write_bytes(raw)
     with contextlib.suppress(DataError):
-        sessions.load(path)
+        session_file.load(path)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from neds_core.config import LinearConfig
-from neds_core.data import blocks, ceiling, scalers, session as sessions, synthetic
+from neds_core.data import blocks, ceiling, scalers, session as sessions, session_file, synthetic
 from neds_core.data.ceiling import Ceiling
 from neds_core.data.synthetic import Recording, World
 from neds_core.errors import DataError
@@ -44,8 +44,8 @@ def top(long: Recording) -> Ceiling:
 def test_sessions_are_valid_and_say_that_they_are_synthetic(small: list[Recording], tmp_path: Path) -> None:
     """They pass the check of a file; name, citation and every behaviour say so."""
     for one in small:
-        sessions.save(one.session, tmp_path / "one.npz")
-        read = sessions.load(tmp_path / "one.npz")
+        session_file.save(one.session, tmp_path / "one.npz")
+        read = session_file.load(tmp_path / "one.npz")
 
         np.testing.assert_array_equal(read.counts, one.session.counts)
         assert "synthetic" in read.name
@@ -152,7 +152,7 @@ def test_the_ceiling_is_above_ridge_and_knows_how_sure_it_is(long: Recording, to
     scale = scalers.fit(parts.train, specs, 0.5)
     search = LinearConfig(lags=(10,), penalties=(3e3,), folds=2)
     ridge = baseline.fit(parts.train, specs, scale, search, clock_bins=50)
-    bins = np.concatenate([np.arange(a, b) for a, b in parts.test.segments])
+    bins = parts.test.bins()
     for spec in specs:
         y = session.values[spec.name]
         linear = baseline.predict(ridge[spec.name], parts.test, scale.kept, "continuous")

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint as checkpoints, config as configs
+from neds_core import checkpoint as checkpoints, toml
 from neds_core.config import ModelConfig, TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import ConfigError, DataError
 from neds_core.model import attention
@@ -230,7 +230,7 @@ def test_a_window_longer_than_the_positions_is_refused(
 def test_configurations_that_mean_nothing_are_refused(lines: str, says: str) -> None:
     text = f'recording = "a"\noutputs = ["b"]\n[model]\n{lines}'
     with pytest.raises(ConfigError, match=says):
-        configs.parse(text, TrainConfig, "train.toml")
+        toml.parse(text, TrainConfig, "train.toml")
 
 
 FULL_TOML = """
@@ -264,8 +264,8 @@ folds = 2
 @pytest.mark.parametrize("tokenizer", ["rows", "stitcher"])
 def test_it_is_trained_released_and_decoded_like_any_other(tokenizer: str, session: Session, tmp_path: Path) -> None:
     """A planted relation is found in later trials, after the checkpoint's file; windows are whole segments."""
-    sessions.save(session, tmp_path / "session.npz")
-    config = configs.parse(FULL_TOML.format(tokenizer=tokenizer), TrainConfig, "train.toml")
+    session_file.save(session, tmp_path / "session.npz")
+    config = toml.parse(FULL_TOML.format(tokenizer=tokenizer), TrainConfig, "train.toml")
 
     made, fit, _ = release.release(config, tmp_path / "session.npz", 0, "full")
 
@@ -274,7 +274,7 @@ def test_it_is_trained_released_and_decoded_like_any_other(tokenizer: str, sessi
     test = sessions.split(session).test
     decoded, again = train.decode(made.model, test), train.decode(read.model, test)
     assert all(np.array_equal(decoded[name], again[name]) for name in config.outputs)
-    bins = np.concatenate([np.arange(a, b) for a, b in test.segments])
+    bins = test.bins()
     wheel = again["wheel_speed"] * read.header.sd["wheel_speed"] + read.header.mean["wheel_speed"]
     target, label = test.values["wheel_speed"][bins], test.values["choice"][bins]
     assert scores.r2(target[np.isfinite(target)], wheel[np.isfinite(target)]) > 0.5
@@ -290,7 +290,7 @@ def test_decoded_live_it_sees_no_later_bin(session: Session, make_neds: MakeNeds
     test = sessions.split(session).test
     full = make_neds(ModelConfig(attention="full", width=16, heads=2, window_bins=25), (12,), session.specs)
     causal = make_neds(ModelConfig(width=16, heads=2, band=5), (12,), session.specs)
-    bins = np.concatenate([np.arange(a, b) for a, b in test.segments])
+    bins = test.bins()
     last = np.isin(bins, test.segments[:, 1] - 1)
 
     whole, live = train.decode(full, test)["wheel_speed"], train.decode_live(full, test)["wheel_speed"]

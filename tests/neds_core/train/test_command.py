@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import checkpoint as checkpoints, config as configs
+from neds_core import checkpoint as checkpoints, toml
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.config import TrainConfig
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.train import command as train_command, single as release
@@ -40,7 +41,7 @@ threads = 1
 @pytest.fixture
 def config(session: Session, tmp_path: Path) -> Path:
     """A short training of one recording, with dropout."""
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     path = tmp_path / "train.toml"
     path.write_text(TEXT)
     return path
@@ -83,7 +84,7 @@ def test_a_terminated_training_of_one_recording_goes_on(config: Path) -> None:
 
 def test_one_stopped_in_its_refit_goes_on_there(config: Path) -> None:
     """The first training is not repeated: its state says that it is over."""
-    settings, recording = configs.load(config, configs.TrainConfig), config.with_name("session.npz")
+    settings, recording = toml.load(config, TrainConfig), config.with_name("session.npz")
     stages: list[str] = []
     resume = Resume(config.with_name("a.state"), lambda: stages[-1].startswith("NEDS again"))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from neds_core.config import FinetuneConfig, MaskConfig, TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session, Splits
 from neds_core.errors import ConfigError, DataError
@@ -74,7 +74,7 @@ def test_a_seed_is_a_result(run: Run, fitted: Fit) -> None:
 
 def test_a_planted_relation_is_learnt(fitted: Fit, parts: Splits, scale: Scalers) -> None:
     """Wheel and choice of later trials, from spikes; chance is an R2 of 0 and an accuracy of one half."""
-    bins = np.concatenate([np.arange(a, b) for a, b in parts.test.segments])
+    bins = parts.test.bins()
     target, known = parts.test.values["wheel_speed"][bins], np.isfinite(parts.test.values["wheel_speed"][bins])
     decoded = train.decode(fitted.model, parts.test)
     wheel = decoded["wheel_speed"] * scale.sd["wheel_speed"] + scale.mean["wheel_speed"]
@@ -241,7 +241,7 @@ def test_nothing_of_a_checkpoint_comes_from_the_test_part(session: Session, tiny
     short = msgspec.structs.replace(tiny, fit=msgspec.structs.replace(tiny.fit, steps=20))
     found = []
     for one in (session, other):
-        sessions.save(one, tmp_path / "session.npz")
+        session_file.save(one, tmp_path / "session.npz")
         found.append(release.release(short, tmp_path / "session.npz", 3, "tiny")[0])
 
     ours, theirs = found

@@ -12,7 +12,7 @@ import torch
 
 from neds_core import checkpoint
 from neds_core.config import FinetuneConfig, MaskConfig, ModelConfig, PretrainConfig, StageConfig, TrainConfig
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, ConfigError, DataError
 from neds_core.model.model import NEDS
@@ -249,7 +249,7 @@ def test_a_fine_tuned_checkpoint_is_a_checkpoint(
     """`release` with a trunk: stages in its header, loads like any other."""
     fit = msgspec.structs.replace(tiny.fit, steps=10)
     config = msgspec.structs.replace(tiny, fit=fit, finetune=FinetuneConfig("trunk.safetensors"))
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
 
     made, found, _ = release.release(config, tmp_path / "session.npz", 0, "tuned", trunk=trunk)
     checkpoint.save(made, tmp_path / "tuned.safetensors")

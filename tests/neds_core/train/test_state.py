@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core.config import PretrainConfig, load
-from neds_core.data import session as sessions
+from neds_core import toml
+from neds_core.config import PretrainConfig
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError
 from neds_core.model.model import NEDS
@@ -46,7 +47,7 @@ def folder(
     """Writes a configuration with other values of [fit] and [model] into a folder with the three recordings."""
     root = tmp_path_factory.mktemp("many")
     for n, one in enumerate(recordings):
-        sessions.save(one, root / f"{n}.npz")
+        session_file.save(one, root / f"{n}.npz")
 
     def write(name: str, fit: dict[str, float], model: dict[str, float] | None = None) -> Path:
         tree = {**msgspec.to_builtins(many)}
@@ -216,13 +217,13 @@ ON_TWO_MACHINES = """
 import sys
 from pathlib import Path
 from torch import distributed as dist
-from neds_core import config
+from neds_core import config, toml
 from neds_core.train import distributed, many as pretrain, loop as train, state as train_state
 from neds_core.errors import CheckpointError
 
 path, seed = Path(sys.argv[1]), int(sys.argv[2])
 with distributed.world("cpu") as world:
-    settings = config.load(path, config.PretrainConfig)
+    settings = toml.load(path, config.PretrainConfig)
     sources = pretrain.read_sources(settings, path.parent, world)
     resume = train_state.Resume(path.parent / f"of-rank-{world.rank}.state")
     try:
@@ -240,7 +241,7 @@ with distributed.world("cpu") as world:
 def test_processes_with_folders_of_their_own_go_on_together(folder: Callable[..., Path]) -> None:
     """Only the first has a state, of step 4: both go on at 5, or both are refused; the second used to begin at 1."""
     config = folder("apart", {"steps": 8, "save_every": 4, "check_every": 4, "batch": 14})
-    settings = load(config, PretrainConfig)
+    settings = toml.load(config, PretrainConfig)
     found = pretrain.read_sources(settings, config.parent, World())
 
     def stop(progress: Progress) -> None:
