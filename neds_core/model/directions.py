@@ -1,6 +1,6 @@
 """Predictions in every direction but decoding (see `offline`): rates from behaviour, from other units, from the past.
 
-Every function takes spans, (start, stop) bins of the session behind `windows`, each predicted
+Every function takes spans, (start, stop) bins of the session behind `cutter`, each predicted
 from a cold start, and returns rows in the order of the spans' bins. A causal model sees
 nothing after the bin that it predicts. Rates are spikes a bin, (n, U) float32.
 """
@@ -18,9 +18,9 @@ from torch import Tensor
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 from neds_core.model.attention import Attention
+from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS, Batch
 from neds_core.model.offline import SPANS_AT_ONCE
-from neds_core.train.windows import Windows
 
 Span = tuple[int, int]
 
@@ -36,11 +36,11 @@ def bins_of(spans: list[Span]) -> np.ndarray:
     return np.concatenate([np.arange(start, stop) for start, stop in spans])
 
 
-def _groups(model: NEDS, windows: Windows, spans: list[Span]) -> Iterator[tuple[list[Span], Batch, np.ndarray]]:
+def _groups(model: NEDS, cutter: Cutter, spans: list[Span]) -> Iterator[tuple[list[Span], Batch, np.ndarray]]:
     """Batches of spans with what is defined in them (B, T, M)."""
     for begin in range(0, len(spans), SPANS_AT_ONCE):
         group = spans[begin : begin + SPANS_AT_ONCE]
-        yield group, *windows.cut(group, model.config.clock_bins > 0)
+        yield group, *cutter.cut(group, model.config.clock_bins > 0)
 
 
 def _rows(group: list[Span], values: Tensor) -> list[np.ndarray]:
@@ -49,24 +49,24 @@ def _rows(group: list[Span], values: Tensor) -> list[np.ndarray]:
 
 @torch.inference_mode()
 def encode(
-    model: NEDS, windows: Windows, spans: list[Span], shown: tuple[str, ...], attend: Attention | None = None
+    model: NEDS, cutter: Cutter, spans: list[Span], shown: tuple[str, ...], attend: Attention | None = None
 ) -> np.ndarray:
     """Rates from the behaviours named in `shown`, wherever they are known; no spike is seen."""
     model.eval()
     column = np.array([False, *(s.name in shown for s in model.specs)])
     parts: list[np.ndarray] = []
-    for group, batch, defined in _groups(model, windows, spans):
+    for group, batch, defined in _groups(model, cutter, spans):
         hidden = torch.from_numpy(~(defined & column))
         parts += _rows(group, model(batch, hidden, attend=attend)["spikes"].exp())
     return np.concatenate(parts)
 
 
 @torch.inference_mode()
-def next_bin(model: NEDS, windows: Windows, spans: list[Span], attend: Attention | None = None) -> np.ndarray:
+def next_bin(model: NEDS, cutter: Cutter, spans: list[Span], attend: Attention | None = None) -> np.ndarray:
     """Rates of each bin from the spikes of the bins before it in its span; one pass for each place in the span."""
     model.eval()
     parts: list[np.ndarray] = []
-    for group, batch, defined in _groups(model, windows, spans):
+    for group, batch, defined in _groups(model, cutter, spans):
         found = torch.zeros(batch.counts.shape)
         for t in range(defined.shape[1]):
             hidden = torch.ones((len(defined), t + 1, defined.shape[2]), dtype=torch.bool)
@@ -96,7 +96,7 @@ def unit_folds(n_units: int, n_folds: int, seed: int = 0) -> list[np.ndarray]:
 
 @torch.inference_mode()
 def co_smooth(
-    model: NEDS, windows: Windows, spans: list[Span], folds: list[np.ndarray], attend: Attention | None = None
+    model: NEDS, cutter: Cutter, spans: list[Span], folds: list[np.ndarray], attend: Attention | None = None
 ) -> np.ndarray:
     """Rates of held-out units from the others in the same bin and before; each unit's from the fold that holds it out.
 
@@ -108,7 +108,7 @@ def co_smooth(
         raise DataError("full attention has no place beside a spike token for held-out units; give a causal checkpoint")
     model.eval()
     parts: list[np.ndarray] = []
-    for group, batch, _ in _groups(model, windows, spans):
+    for group, batch, _ in _groups(model, cutter, spans):
         found = torch.full(batch.counts.shape, torch.nan)
         for held in folds:
             keep = torch.from_numpy(~held).float()[None, None]
@@ -138,7 +138,7 @@ def _rates_beside(model: NEDS, batch: Batch, keep: Tensor, attend: Attention | N
 @torch.inference_mode()
 def cross(
     model: NEDS,
-    windows: Windows,
+    cutter: Cutter,
     spans: list[Span],
     n_folds: int,
     shown: tuple[str, ...],
@@ -157,10 +157,10 @@ def cross(
     rng = np.random.default_rng(seed)
     column = np.array([True, *(s.name in shown for s in model.specs)])
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("spikes", *(s.name for s in model.specs))}
-    for group, batch, defined in _groups(model, windows, spans):
+    for group, batch, defined in _groups(model, cutter, spans):
         fold = rng.permuted(np.broadcast_to(np.arange(defined.shape[1])[:, None] % n_folds, defined.shape), axis=1)
         whole = rng.integers(0, n_folds, (len(defined), 1, defined.shape[2]))
-        fold = np.where(windows.constant(batch)[:, None], whole, fold)
+        fold = np.where(cutter.constant(batch)[:, None], whole, fold)
         found: dict[str, Tensor] = {}
         for f in range(n_folds):
             now = torch.from_numpy(fold == f)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from neds_core.model.attention import Attention
+from neds_core.model.batches import onto
 from neds_core.model.model import NEDS, Batch
-from neds_core.train.windows import onto
 
 SPANS_AT_ONCE = 32
 TOKENS_AT_ONCE = 16384  # of the prefixes that go through the model together

@@ -23,6 +23,7 @@ from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
 from neds_core.model import offline
+from neds_core.model.batches import onto
 from neds_core.model.model import NEDS
 from neds_core.scores import r2 as scores
 from neds_core.train import losses, state as train_state
@@ -31,7 +32,7 @@ from neds_core.train.log import OnStep, Progress
 from neds_core.train.optim import Learner
 from neds_core.train.sources import Source, build, shared_specs
 from neds_core.train.state import Resume
-from neds_core.train.windows import DROPOUT, Piece, Sampler, Windows, keyed, onto
+from neds_core.train.windows import DROPOUT, Piece, Sampler, Windows, keyed
 
 ATTEMPTS = 1000  # batches that ask nothing before the masks are given up
 
