@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -21,9 +23,12 @@ from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
 
 FORMAT = 1
+PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
 
 
 class LinearHeader(Struct, frozen=True, forbid_unknown_fields=True):
+    """The linear decoder of one output, beside its weights."""
+
     bank: Bank
     penalty: float
 
@@ -65,6 +70,9 @@ class Imported(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a checkpoint says beside its tensors, as JSON. mean, sd: of continuous outputs, in their units; prior: class
+    shares in training."""
+
     format: int
     name: str
     bin_ns: int
@@ -100,6 +108,25 @@ class Checkpoint:
     def clocked(self) -> bool:
         """Whether the decoder knows the time in the segment."""
         return self.header.config.model.aligned
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def our_version() -> str:
+    """Version of neds-rt; "not installed" where it runs from a checkout alone."""
+    try:
+        return version("neds-rt")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on, for its `Record`."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "neds-rt": our_version(), **found}
 
 
 def _text(values: np.ndarray) -> torch.Tensor:
@@ -199,4 +226,4 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Chec
         wanted = linear[spec.name].bank.n_features(len(units))
         if not np.isfinite(kept).all() or linear[spec.name].weight.shape[0] != wanted:
             raise ValueError(f"the decoders of {spec.name} are incomplete")
-    return Checkpoint(header, model, units, scalers, linear, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Checkpoint(header, model, units, scalers, linear, sha256(path))

@@ -28,9 +28,10 @@ from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
 from neds_core.model import directions
+from neds_core.model.batches import Cutter
 from neds_core.scores import bits as encoding_scores, bootstrap, encoding, r2 as scores, tasks as evaluation
 from neds_core.train import loop as train
-from neds_core.train.windows import Windows
+from neds_core.train.sources import Source
 
 Row = dict[str, Any]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ibl-dy016"
@@ -140,7 +141,7 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     specs = tuple(before.spec(name) for name in config.outputs)
     scale = scalers.fit(before, specs, config.min_rate_hz)
     wall, cpu = time.perf_counter(), time.process_time()
-    fit = train.fit(config, before, None, scale, seed)
+    fit = train.fit(train.Plan(config, (Source(before, None, scale),), seed))
     took = {"seconds_train": time.perf_counter() - wall, "cpu_seconds_train": time.process_time() - cpu}
     sums = scored(fit, before, after, scale)
     return {
@@ -169,7 +170,7 @@ def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> d
             value = decoded[spec.name][known] * scale.sd[spec.name] + scale.mean[spec.name]
             found[spec.name] = scores.r2_sums(target[known], value, trial[known])
     goal = encoding.target(before, after, bins, trial)
-    rates = directions.encode(model, Windows(after, model.specs, scale), spans, evaluation.shown(model.specs))
+    rates = directions.encode(model, Cutter(after, model.specs, scale), spans, evaluation.shown(model.specs))
     return found | {BITS: goal.sums(goal.of(rates))}
 
 

@@ -6,7 +6,6 @@ as not known: units, the range that behaviours were scaled by, heads, rows of th
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,13 +18,12 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from neds_core import official
-from neds_core.checkpoint import FORMAT, Checkpoint, Header, Imported, Record
+from neds_core.checkpoint import FORMAT, Checkpoint, Header, Imported, Record, sha256, versions
 from neds_core.config import TrainConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError
 from neds_core.official import SPIKES, Names, Sizes
-from neds_core.train.single import versions
 
 BIN_NS = 20_000_000  # Zhang et al. 2025, App. B: all recordings
 HEADS = 8  # in every published configuration
@@ -170,7 +168,7 @@ def convert(path: Path, supplied: Supplied) -> Checkpoint:
         record=Record(datetime.now(UTC).isoformat(timespec="seconds"), "", "", 0, 0, 0, 0, 0.0, 0.0, versions()),
         imported=Imported(
             source=path.name,
-            source_sha=hashlib.sha256(path.read_bytes()).hexdigest(),
+            source_sha=sha256(path),
             epoch=epoch if isinstance(epoch, int) else 0,
             sessions=sizes.sessions,
             session_rows=sizes.session_rows,

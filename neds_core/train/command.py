@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neds_core import toml
 from neds_core.errors import ConfigError, NedsError
-from neds_core.train import many as pretrain, single as release
+from neds_core.train import many, single
 from neds_core.train.log import Lines, Show
 
 
@@ -27,7 +27,7 @@ class Kind(Struct, frozen=True):
 def run(
     path: Path, out: Path | None, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
 ) -> None:
-    """Train what a TOML file says (see `release.run` and `pretrain.run`); `out`: default beside the file.
+    """Train what a TOML file says (see `single.run` and `many.run`); `out`: default beside the file.
 
     attend: what attends where the file asks for a GPU; None = torch.
     seeds: of a training of one recording, none = 0; many recordings have theirs in the file.
@@ -39,11 +39,11 @@ def run(
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist; make it first")
     if kind.recording is not None:
-        release.run(path, out, seeds or [0], show, attend)
+        single.run(path, out, seeds or [0], show, attend)
     elif seeds:
         raise ConfigError(f"--seed is for one recording; for many, set seed in {path}")
     else:
-        pretrain.run(path, out, show, attend)
+        many.run(path, out, show, attend)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,16 +17,17 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from neds_core import toml
+from neds_core.checkpoint import sha256
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, ConfigError
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
-from neds_core.train import distributed, loop as train, sources
+from neds_core.train import distributed, loop, sources
 from neds_core.train.distributed import World
 from neds_core.train.log import Log, Show
-from neds_core.train.loop import Fit
+from neds_core.train.loop import Fit, Plan
 from neds_core.train.optim import owner
 from neds_core.train.sources import Source
 from neds_core.train.state import Resume
@@ -60,6 +60,8 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the file says beside its tensors, as JSON. sessions: in the order of the model's session table."""
+
     format: int
     bin_ns: int
     config: PretrainConfig
@@ -111,7 +113,7 @@ def row(source: Source) -> Row:
 
 
 def save(pretrained: Pretrained, path: Path) -> None:
-    """Write tensors and JSON header; nothing half-written is left behind."""
+    """Write tensors and JSON header to a safetensors file; nothing half-written is left behind."""
     tensors = {name: value.contiguous() for name, value in pretrained.model.state_dict().items()}
     partial = path.with_suffix(".partial")
     try:
@@ -147,7 +149,7 @@ def load(path: Path) -> Pretrained:
             f"{path} is not a multi-session NEDS of this version ({reason}); "
             "train one with `python -m neds_core.train CONFIG.toml`"
         ) from None
-    return Pretrained(header, model.eval(), hashlib.sha256(path.read_bytes()).hexdigest())
+    return Pretrained(header, model.eval(), sha256(path))
 
 
 @torch.no_grad()
@@ -201,7 +203,7 @@ def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None 
         with Log(out.with_suffix(".jsonl"), show) as log:
             if not world.rank:
                 log.stage("NEDS, stopped on validation")
-            fit = train.fit_many(config, found, config.seed, on_step=log.step, world=world, resume=resume)
+            fit = loop.fit(Plan(config, found, config.seed, world=world, resume=resume), log.step)
         if world.rank:
             return fit
         if fit.interrupted:

@@ -10,13 +10,13 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
+from neds_core.checkpoint import our_version
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.errors import CheckpointError
 from neds_core.model.model import NEDS
@@ -41,14 +41,6 @@ class Resume:
         """Delete the states of a training that is done."""
         self.path.unlink(missing_ok=True)
         self.refit.path.unlink(missing_ok=True)
-
-
-def our_version() -> str:
-    """Version of neds-rt; "not installed" where it runs from a checkout alone."""
-    try:
-        return version("neds-rt")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def identity(

@@ -118,14 +118,14 @@ def test_a_shuffled_trunk_saw_permuted_labels(mice: list[Bundle], monkeypatch: p
     """In training parts alone: the same labels in all, dealt to other trials, a trial's own kept together."""
     seen: dict[bool, tuple[Any, ...]] = {}
     config = trunks.config_of(mice, TINY.model, TINY.masks, FIT, seed=3)
-    fit_many = train.fit_many
+    fit = train.fit
     for shuffled in (False, True):
 
-        def spied(config: Any, found: Any, seed: int, shuffled: bool = shuffled) -> train.Fit:
-            seen[shuffled] = found
-            return fit_many(config, found, seed)
+        def spied(plan: train.Plan, shuffled: bool = shuffled) -> train.Fit:
+            seen[shuffled] = plan.sources
+            return fit(plan)
 
-        monkeypatch.setattr(train, "fit_many", spied)
+        monkeypatch.setattr(train, "fit", spied)
         trunks.make(mice, config, shuffled)
 
     for one, plain, dealt in zip(mice, seen[False], seen[True], strict=True):

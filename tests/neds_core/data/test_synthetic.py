@@ -17,7 +17,7 @@ from neds_core.data.ceiling import Ceiling
 from neds_core.data.synthetic import Recording, World
 from neds_core.errors import DataError
 from neds_core.linear import baseline
-from neds_core.scores import nested, r2 as scores
+from neds_core.scores import nested, r2
 
 SMALL = World(animals=2, sessions=2, trials=60, trial_bins=20, units_per_region=10)
 BLOCKS = Path(__file__).parents[1] / "blocks" / "p_left_11_sessions.npz"
@@ -156,7 +156,7 @@ def test_the_ceiling_is_above_ridge_and_knows_how_sure_it_is(long: Recording, to
     for spec in specs:
         y = session.values[spec.name]
         linear = baseline.predict(ridge[spec.name], parts.test, scale.kept, "continuous")
-        assert scores.r2(y[bins], top.traces[spec.name][bins]) > scores.r2(y[bins], linear) + 0.01
+        assert r2.r2(y[bins], top.traces[spec.name][bins]) > r2.r2(y[bins], linear) + 0.01
         sd = np.sqrt(top.sd[spec.name] ** 2 + World().behaviour_noise ** 2)
         assert 0.93 < (np.abs(y - top.traces[spec.name]) < 1.96 * sd).mean() < 0.97
 

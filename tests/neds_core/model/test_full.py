@@ -19,8 +19,11 @@ from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import ConfigError, DataError
 from neds_core.model import attention
 from neds_core.model.model import NEDS, Batch
-from neds_core.scores import r2 as scores
-from neds_core.train import loop as train, single as release
+from neds_core.scores import r2
+from neds_core.train import loop, single
+from neds_core.train.loop import Plan
+from neds_core.train.single import Job
+from neds_core.train.sources import Source
 
 SPECS = (
     BehaviourSpec("wheel_speed", "continuous"),
@@ -205,16 +208,10 @@ def test_a_window_longer_than_the_positions_is_refused(
 
     parts = sessions.split(session)
     seen = []
+    source = Source(parts.train, None, scalers.fit(parts.train, session.specs, 0.5))
+    config = msgspec.structs.replace(tiny, model=short)
     with pytest.raises(DataError, match="segment of 25 bins, longer than the window of full attention"):
-        train.fit(
-            msgspec.structs.replace(tiny, model=short),
-            parts.train,
-            None,
-            scalers.fit(parts.train, session.specs, 0.5),
-            0,
-            steps=1,
-            on_step=seen.append,
-        )
+        loop.fit(Plan(config, (source,), 0, steps=1), seen.append)
     assert not seen
 
 
@@ -267,17 +264,17 @@ def test_it_is_trained_released_and_decoded_like_any_other(tokenizer: str, sessi
     session_file.save(session, tmp_path / "session.npz")
     config = toml.parse(FULL_TOML.format(tokenizer=tokenizer), TrainConfig, "train.toml")
 
-    made, fit, _ = release.release(config, tmp_path / "session.npz", 0, "full")
+    made, fit, _ = single.release(Job(config, tmp_path / "session.npz", 0, "full"))
 
     checkpoints.save(made, tmp_path / "full.safetensors")
     read = checkpoints.load(tmp_path / "full.safetensors")
     test = sessions.split(session).test
-    decoded, again = train.decode(made.model, test), train.decode(read.model, test)
+    decoded, again = loop.decode(made.model, test), loop.decode(read.model, test)
     assert all(np.array_equal(decoded[name], again[name]) for name in config.outputs)
     bins = test.bins()
     wheel = again["wheel_speed"] * read.header.sd["wheel_speed"] + read.header.mean["wheel_speed"]
     target, label = test.values["wheel_speed"][bins], test.values["choice"][bins]
-    assert scores.r2(target[np.isfinite(target)], wheel[np.isfinite(target)]) > 0.5
+    assert r2.r2(target[np.isfinite(target)], wheel[np.isfinite(target)]) > 0.5
     assert (again["choice"].argmax(1) == label)[label >= 0].mean() > 0.75
     assert {t for p in fit.history for t in p.terms} == {"spikes", *config.outputs}
     assert read.header.imported is None
@@ -293,13 +290,13 @@ def test_decoded_live_it_sees_no_later_bin(session: Session, make_neds: MakeNeds
     bins = test.bins()
     last = np.isin(bins, test.segments[:, 1] - 1)
 
-    whole, live = train.decode(full, test)["wheel_speed"], train.decode_live(full, test)["wheel_speed"]
+    whole, live = loop.decode(full, test)["wheel_speed"], loop.decode_live(full, test)["wheel_speed"]
 
     # 1e-5: float32 sums over windows of other shapes
     np.testing.assert_allclose(live[last], whole[last], atol=1e-5, rtol=1e-5)
     assert np.abs(live[~last] - whole[~last]).mean() > 0.05
     short = make_neds(ModelConfig(attention="full", width=16, heads=2, window_bins=24), (12,), session.specs)
     with pytest.raises(DataError, match=r"25 bins is longer than the 24 of this model; raise model\.window_bins"):
-        train.decode_live(short, test)
-    seen = train.decode(causal, test), train.decode_live(causal, test)
+        loop.decode_live(short, test)
+    seen = loop.decode(causal, test), loop.decode_live(causal, test)
     np.testing.assert_array_equal(seen[0]["wheel_speed"], seen[1]["wheel_speed"])

@@ -201,13 +201,13 @@ def test_no_unit_is_dropped_at_share_zero(train: Session, scale: Scalers, tiny: 
         assert (keep == 1.0 - share).all()
 
 
-def test_every_process_draws_its_slice_of_the_same_batch(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_every_process_draws_its_slice_of_the_same_batch(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """However many they are and however small their passes: the samples, masks and dropped units of one process."""
     windows = [Windows(source.train, source.train.specs, source.scale) for source in sources]
 
     def drawn(size: int, micro_batch: int = 0) -> list[tuple[object, ...]]:
-        fit = msgspec.structs.replace(many.fit, sessions_per_step=4, micro_batch=micro_batch)
-        sampler = Sampler(windows, msgspec.structs.replace(many, fit=fit), seed=3)
+        fit = msgspec.structs.replace(recipe.fit, sessions_per_step=4, micro_batch=micro_batch)
+        sampler = Sampler(windows, msgspec.structs.replace(recipe, fit=fit), seed=3)
         found = []
         for piece in (p for rank in range(size) for p in sampler.pieces(7, 0, rank, size)):
             assert len(piece.hidden) <= (micro_batch or fit.batch)
@@ -220,18 +220,18 @@ def test_every_process_draws_its_slice_of_the_same_batch(many: PretrainConfig, s
         return found
 
     whole = drawn(1)
-    assert len(whole) == many.fit.batch
+    assert len(whole) == recipe.fit.batch
     assert len({sample[0] for sample in whole}) > 1
     for size, micro_batch in ((2, 0), (3, 0), (5, 0), (16, 0), (20, 0), (1, 3), (2, 5)):
         assert drawn(size, micro_batch) == whole
 
 
-def test_sessions_are_drawn_in_proportion_to_their_bins(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_sessions_are_drawn_in_proportion_to_their_bins(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """42, 42 and 21 trials; the groups of a batch are as even as they can be, and another step is another draw."""
-    fit = msgspec.structs.replace(many.fit, batch=16, sessions_per_step=16)
+    fit = msgspec.structs.replace(recipe.fit, batch=16, sessions_per_step=16)
     windows = [Windows(source.train, source.train.specs, source.scale) for source in sources]
-    sampler = Sampler(windows, msgspec.structs.replace(many, fit=fit), seed=0)
-    two = Sampler(windows, many, seed=0)
+    sampler = Sampler(windows, msgspec.structs.replace(recipe, fit=fit), seed=0)
+    two = Sampler(windows, recipe, seed=0)
 
     drawn = np.concatenate([sampler.sessions(step) for step in range(500)])
 
