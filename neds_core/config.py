@@ -163,7 +163,11 @@ class FinetuneConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LinearConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The search space of the causal ridge and logistic that stand beside NEDS."""
+    """The search space of the linear decoder that stands beside NEDS: ridge for traces, logistic for classes.
+
+    lags: bins of a lag bank; filter_taus_ms: time constants of a filter bank, in ms; penalties: weights of the squared
+    norm; folds: contiguous blocks of the training part that judge them.
+    """
 
     lags: tuple[Positive, ...] = (1, 10, 20)
     filter_taus_ms: tuple[tuple[Rate, ...], ...] = ((40.0, 120.0, 300.0),)

@@ -124,7 +124,7 @@ def dense(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, 
 
 
 def dense_full(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int) -> Tensor:
-    """`neds_core.model.attention.full` with all scores written out."""
+    """`neds_core.model.attention.Full` with all scores written out."""
     table = rotary(position, q.shape[-1])
     score = rotate(q, table) @ rotate(k, table).mT * q.shape[-1] ** -0.5
     return score.masked_fill(hidden[:, None, None], float("-inf")).softmax(-1) @ v

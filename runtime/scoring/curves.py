@@ -139,8 +139,8 @@ def calibration(probs: np.ndarray, label: np.ndarray) -> Row | None:
     shown = calibration_scores.reliability(probs[rest], label[rest])
     return {
         "temperature": temperature,
-        "ece": calibration_scores.expected_calibration_error(probs[rest], label[rest]),
-        "ece_with_temperature": calibration_scores.expected_calibration_error(scaled, label[rest]),
+        "ece": calibration_scores.reliability_error(probs[rest], label[rest]),
+        "ece_with_temperature": calibration_scores.reliability_error(scaled, label[rest]),
         "n_fit": len(fit),
         "n_scored": len(rest),
         "confidence": numbers(shown.confidence),

@@ -151,9 +151,9 @@ def test_a_window_without_a_key_attends_to_all_of_it() -> None:
     hidden = torch.zeros(2, T, dtype=torch.bool)
     hidden[0, 2:], hidden[1] = True, True
 
-    out = attention.full(q, k, v, position=torch.arange(T), hidden=hidden)
+    out = attention.Full()(q, k, v, position=torch.arange(T), hidden=hidden)
 
-    everything = attention.full(q, k, v, position=torch.arange(T), hidden=torch.zeros_like(hidden))
+    everything = attention.Full()(q, k, v, position=torch.arange(T), hidden=torch.zeros_like(hidden))
     torch.testing.assert_close(out[1], everything[1])
     assert (out[0] != everything[0]).any()
 

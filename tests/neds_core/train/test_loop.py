@@ -230,9 +230,12 @@ def test_an_output_that_a_part_lacks_is_refused(
     values[trials[0] * 25 : trials[1] * 25] = np.nan if name == "wheel_speed" else -1
     parts = sessions.split(replace(session, values=session.values | {name: values}))
 
-    source = Source(parts.train, parts.validation, scalers.fit(parts.train, session.specs, 0.5))
+    def begin() -> Fit:
+        source = Source(parts.train, parts.validation, scalers.fit(parts.train, session.specs, 0.5))
+        return loop.fit(Plan(tiny, (source,), 0))
+
     with pytest.raises(DataError, match=f"no {name} in a part"):
-        loop.fit(Plan(tiny, (source,), 0))
+        begin()
 
 
 def test_nothing_of_a_checkpoint_comes_from_the_test_part(session: Session, tiny: TrainConfig, tmp_path: Path) -> None:
