@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,11 +13,13 @@ import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from neds_core.config import TrainConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError
+from neds_core.files import sha256, whole
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
 
@@ -110,11 +111,6 @@ class Checkpoint:
         return self.header.config.model.aligned
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def our_version() -> str:
     """Version of neds-rt; "not installed" where it runs from a checkout alone."""
     try:
@@ -127,6 +123,18 @@ def versions() -> dict[str, str]:
     """Versions that a result depends on, for its `Record`."""
     found = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "neds-rt": our_version(), **found}
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file."""
+    with whole(path) as partial:
+        partial.write_bytes(to_bytes(tensors, metadata=metadata))  # save_file would make it mode 0600
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises `SafetensorError`, `OSError` or `ValueError` for another."""
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
 
 
 def _text(values: np.ndarray) -> torch.Tensor:
@@ -147,13 +155,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
-    partial = path.with_suffix(".partial")
-    header = msgspec.json.encode(checkpoint.header).decode()
-    try:
-        partial.write_bytes(to_bytes(tensors, metadata={"neds_rt": header}))  # save_file would make it mode 0600
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, {"neds_rt": msgspec.json.encode(checkpoint.header).decode()})
 
 
 def load(path: Path) -> Checkpoint:
@@ -161,9 +163,7 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist; check the path or train one with `neds-rt train`")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, metadata = read_tensors(path)
     except (SafetensorError, OSError, ValueError):
         raise CheckpointError(f"{path} is not a safetensors file or is cut short; copy or train it again") from None
     if "neds_rt" not in metadata:
@@ -178,7 +178,7 @@ def load(path: Path) -> Checkpoint:
         ) from None
 
 
-def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
+def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint:
     if header.format != FORMAT:
         raise CheckpointError(f"{path} has format {header.format}, not {FORMAT}; train it again with this version")
     units = UnitTable(

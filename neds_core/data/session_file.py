@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from neds_core.data.session import AMBIGUOUS, DISORDER, BehaviourSpec, Session, UnitTable, bin_events, refuse_unsorted
 from neds_core.errors import DataError
+from neds_core.files import whole
 
 FORMAT = 1
 KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
@@ -45,12 +46,8 @@ def save(session: Session, path: Path) -> None:
         arrays["counts"] = session.counts
     else:
         arrays["event_t_ns"], arrays["event_unit"] = session.events
-    partial = path.with_suffix(".partial.npz")
-    try:
-        np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def load(path: Path) -> Session:

@@ -19,11 +19,12 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from neds_core import official
-from neds_core.checkpoint import FORMAT, Checkpoint, Header, Imported, Record, sha256, versions
+from neds_core.checkpoint import FORMAT, Checkpoint, Header, Imported, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError
+from neds_core.files import sha256
 from neds_core.model.model import NEDS
 from neds_core.official import SPIKES, Names, Sizes
 

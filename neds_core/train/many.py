@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from neds_core import toml
-from neds_core.checkpoint import sha256
+from neds_core.checkpoint import read_tensors, write_tensors
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, ConfigError
+from neds_core.files import sha256
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 from neds_core.train import distributed, loop, sources
@@ -115,12 +115,7 @@ def row(source: Source) -> Row:
 def save(pretrained: Pretrained, path: Path) -> None:
     """Write tensors and JSON header to a safetensors file; nothing half-written is left behind."""
     tensors = {name: value.contiguous() for name, value in pretrained.model.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_bytes(to_bytes(tensors, metadata={KEY: msgspec.json.encode(pretrained.header).decode()}))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, {KEY: msgspec.json.encode(pretrained.header).decode()})
 
 
 def is_one(path: Path) -> bool:
@@ -135,9 +130,7 @@ def is_one(path: Path) -> bool:
 def load(path: Path) -> Pretrained:
     """Read and check. Raises `CheckpointError` with the remedy."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, metadata = read_tensors(path)
         header = msgspec.json.decode(metadata[KEY], type=Header)
         if header.format != FORMAT:
             raise ValueError(f"format {header.format}, not {FORMAT}")

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from neds_core import checkpoint, toml
-from neds_core.checkpoint import Checkpoint, Record, sha256, versions
+from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session, Splits
 from neds_core.errors import CheckpointError
+from neds_core.files import sha256
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
 from neds_core.model.model import NEDS

@@ -19,6 +19,7 @@ import torch
 from neds_core.checkpoint import our_version
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.errors import CheckpointError
+from neds_core.files import whole
 from neds_core.model.model import NEDS
 from neds_core.train.sources import Source
 
@@ -58,15 +59,10 @@ def identity(
 
 def save(state: dict[str, Any], identity: str, path: Path) -> None:
     """Write a state; a crash at any moment leaves the old one or the new one. identity: what it is a training of."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, "identity": identity, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file:
+        torch.save({"format": FORMAT, "identity": identity, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: Path, identity: str) -> dict[str, Any] | None:
