@@ -110,3 +110,18 @@ def test_a_file_is_parsed_under_its_own_name(tmp_path: Path) -> None:
     path.write_text(GOOD + "x = 1")
     with pytest.raises(ConfigError, match=r"train\.toml: x: unknown key"):
         toml.load(path, TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('attention = "both"', "model.attention: invalid enum value 'both'"),
+        ('tokenizer = "stitcher"', "needs attention 'full'"),
+        ('attention = "full"\nclock_bins = 5', "clock_bins is for attention 'causal'"),
+        ('without = ["rotary"]', "invalid enum value 'rotary'"),
+    ],
+)
+def test_configurations_that_mean_nothing_are_refused(lines: str, says: str) -> None:
+    text = f'recording = "a"\noutputs = ["b"]\n[model]\n{lines}'
+    with pytest.raises(ConfigError, match=says):
+        toml.parse(text, TrainConfig, "train.toml")

@@ -16,7 +16,7 @@ from neds_core import checkpoint as checkpoints, toml
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session
-from neds_core.errors import ConfigError, DataError
+from neds_core.errors import DataError
 from neds_core.model import attention
 from neds_core.model.model import NEDS, Batch
 from neds_core.scores import r2
@@ -213,21 +213,6 @@ def test_a_window_longer_than_the_positions_is_refused(
     with pytest.raises(DataError, match="segment of 25 bins, longer than the window of full attention"):
         loop.fit(Plan(config, (source,), 0, steps=1), seen.append)
     assert not seen
-
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ('attention = "both"', "model.attention: invalid enum value 'both'"),
-        ('tokenizer = "stitcher"', "needs attention 'full'"),
-        ('attention = "full"\nclock_bins = 5', "clock_bins is for attention 'causal'"),
-        ('without = ["rotary"]', "invalid enum value 'rotary'"),
-    ],
-)
-def test_configurations_that_mean_nothing_are_refused(lines: str, says: str) -> None:
-    text = f'recording = "a"\noutputs = ["b"]\n[model]\n{lines}'
-    with pytest.raises(ConfigError, match=says):
-        toml.parse(text, TrainConfig, "train.toml")
 
 
 FULL_TOML = """
