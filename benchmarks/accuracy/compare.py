@@ -174,7 +174,7 @@ def _decoded(task: Task, fitted: Fitted) -> Scored:
     predicted = fitted.predict(test)
     bins = test.bins()
     segment = test.segment_of(bins)
-    trial, y = scoring.groups(segment, test.bin_ns), targets(task, test)
+    trial, y = bootstrap.RULES.groups(segment, test.bin_ns), targets(task, test)
     sums = {}
     for v, spec in enumerate(task.specs):
         known = np.isfinite(y[:, v])

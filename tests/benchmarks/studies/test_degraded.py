@@ -19,8 +19,8 @@ from neds_core.data import degrade, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
+from neds_core.scores import bootstrap
 from runtime.cli import main as cli
-from runtime.scoring import score as scoring
 
 
 def test_rows_are_scores_of_the_test_part(
@@ -64,7 +64,7 @@ def test_a_continuous_recording_is_resampled_by_blocks(
     session: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One segment is no sample: its blocks are drawn, here of 0.2 s."""
-    monkeypatch.setattr(scoring, "BLOCK_S", 0.2)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(block_s=0.2))
     one = replace(session, segments=np.array([[0, session.n_bins]]), segment_ids=np.zeros(1, np.int64))
     session_file.save(one, tmp_path / "session.npz")
     checkpoints.save(make_checkpoint(), tmp_path / "a.safetensors")
