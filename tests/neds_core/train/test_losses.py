@@ -38,6 +38,14 @@ def outputs_and_targets(seed: int) -> tuple[dict[str, torch.Tensor], Batch]:
     return out, batch
 
 
+def mean_loss(
+    out: dict[str, torch.Tensor], batch: Batch, asked: torch.Tensor, kept: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Each term's mean over its targets, as training adds them up."""
+    n = losses.targets(asked, SPECS, kept)
+    return {name: term / n[name] for name, term in losses.sums(out, batch, asked, SPECS, kept).items()}
+
+
 @given(seed=st.integers(0, 2**31), asked=arrays(bool, (B, T, 3)))
 def test_the_loss_reads_every_asked_token_and_no_other(seed: int, asked: np.ndarray) -> None:
     """A target changed outside what is asked leaves each term's bits; one changed inside moves its own term."""
@@ -45,7 +53,7 @@ def test_the_loss_reads_every_asked_token_and_no_other(seed: int, asked: np.ndar
     ask = torch.from_numpy(asked)
 
     def terms() -> dict[str, torch.Tensor]:
-        return losses.loss(out, batch, ask, SPECS, KEPT)
+        return mean_loss(out, batch, ask, KEPT)
 
     before = terms()
     assert set(before) == {n for m, n in enumerate(("spikes", "wheel_speed", "choice")) if asked[..., m].any()}
@@ -68,11 +76,11 @@ def test_the_loss_leaves_filtered_units_out() -> None:
     """Their counts and their log-rates."""
     out, batch = outputs_and_targets(0)
     ask = torch.ones(B, T, 3, dtype=torch.bool)
-    before = losses.loss(out, batch, ask, SPECS, KEPT)["spikes"]
+    before = mean_loss(out, batch, ask, KEPT)["spikes"]
     batch.counts[..., 1] += 5
     out["spikes"][..., 1] -= 2
 
-    assert torch.equal(losses.loss(out, batch, ask, SPECS, KEPT)["spikes"], before)
+    assert torch.equal(mean_loss(out, batch, ask, KEPT)["spikes"], before)
 
 
 def test_each_term_is_torchs_own() -> None:
@@ -87,7 +95,7 @@ def test_each_term_is_torchs_own() -> None:
         "choice": functional.nll_loss(out["choice"][choice].log_softmax(-1), batch.classes["choice"][choice]),
     }
 
-    terms = losses.loss(out, batch, ask, SPECS, KEPT)
+    terms = mean_loss(out, batch, ask, KEPT)
 
     torch.testing.assert_close(terms, expected)
     total = 2.0 * expected["spikes"] + expected["wheel_speed"]
