@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neds_core import checkpoint as checkpoints
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bits as encoding_scores
 from neds_core.scores.tasks import HeldOut
@@ -235,7 +235,7 @@ def predictions(task: str, rows: dict[str, list[dict[str, Any]]], folder: Path) 
 def decoded_against_measured(checkpoint: Path, recording: Path, output: str, trials: int, out: Path) -> None:
     """Stream the held-out part and draw `output`, decoded and measured, over the first `trials` trials."""
     made = checkpoints.load(checkpoint)
-    part = sessions.split(sessions.load(recording)).test
+    part = sessions.split(session_file.load(recording)).test
     log = offline.stream(made, part, "neds")
     rows = log.decoded_rows()
     measured = truth.recorded(part, log, rows).traces[output]

@@ -1,3 +1,3 @@
-"""The model and its science: sessions, masks, transformer, linear decoders, training, checkpoints."""
+"""The model and its science: sessions, masks, transformer, the linear decoder, training, checkpoints."""
 
 NEDS_RT = True

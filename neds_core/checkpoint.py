@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import platform
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -12,18 +13,23 @@ import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from neds_core.config import TrainConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError
+from neds_core.files import sha256, whole
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
 
 FORMAT = 1
+PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
 
 
 class LinearHeader(Struct, frozen=True, forbid_unknown_fields=True):
+    """The linear decoder of one output, beside its weights."""
+
     bank: Bank
     penalty: float
 
@@ -65,6 +71,9 @@ class Imported(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a checkpoint says beside its tensors, as JSON. mean, sd: of continuous outputs, in their units; prior: class
+    shares in training."""
+
     format: int
     name: str
     bin_ns: int
@@ -102,6 +111,32 @@ class Checkpoint:
         return self.header.config.model.aligned
 
 
+def our_version() -> str:
+    """Version of neds-rt; "not installed" where it runs from a checkout alone."""
+    try:
+        return version("neds-rt")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on, for its `Record`."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "neds-rt": our_version(), **found}
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file."""
+    with whole(path) as partial:
+        partial.write_bytes(to_bytes(tensors, metadata=metadata))  # save_file would make it mode 0600
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises `SafetensorError`, `OSError` or `ValueError` for another."""
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+
+
 def _text(values: np.ndarray) -> torch.Tensor:
     return torch.frombuffer(bytearray("\n".join(map(str, values)).encode() or b"\n"), dtype=torch.uint8)
 
@@ -120,13 +155,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
-    partial = path.with_suffix(".partial")
-    header = msgspec.json.encode(checkpoint.header).decode()
-    try:
-        partial.write_bytes(to_bytes(tensors, metadata={"neds_rt": header}))  # save_file would make it mode 0600
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, {"neds_rt": msgspec.json.encode(checkpoint.header).decode()})
 
 
 def load(path: Path) -> Checkpoint:
@@ -134,9 +163,7 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist; check the path or train one with `neds-rt train`")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, metadata = read_tensors(path)
     except (SafetensorError, OSError, ValueError):
         raise CheckpointError(f"{path} is not a safetensors file or is cut short; copy or train it again") from None
     if "neds_rt" not in metadata:
@@ -151,7 +178,7 @@ def load(path: Path) -> Checkpoint:
         ) from None
 
 
-def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Checkpoint:
+def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint:
     if header.format != FORMAT:
         raise CheckpointError(f"{path} has format {header.format}, not {FORMAT}; train it again with this version")
     units = UnitTable(
@@ -199,4 +226,4 @@ def _build(header: Header, tensors: dict[str, torch.Tensor], path: Path) -> Chec
         wanted = linear[spec.name].bank.n_features(len(units))
         if not np.isfinite(kept).all() or linear[spec.name].weight.shape[0] != wanted:
             raise ValueError(f"the decoders of {spec.name} are incomplete")
-    return Checkpoint(header, model, units, scalers, linear, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Checkpoint(header, model, units, scalers, linear, sha256(path))

@@ -1,5 +1,6 @@
 """Weights under the published names (`yzhang511/NEDS`) into `NEDS` with full attention, whatever their sizes.
 
+State dicts alone; `io.official_checkpoint` reads the published file around them and makes a `Checkpoint`.
 Sizes come from the tensors' shapes; the heads and the rows of the session table do not, so `Sizes`
 carries them.
 """

@@ -1,4 +1,4 @@
-"""`rig.toml`: one tree of frozen structs (see `neds_core.config` for how it is read and refused)."""
+"""`rig.toml`: one tree of frozen structs (see `neds_core.toml` for how it is read and refused)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from neds_core import config as reader
+from neds_core import toml
 from neds_core.errors import ConfigError
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -90,7 +90,7 @@ def check_seconds(option: str, seconds: float | None) -> None:
 
 def load(path: Path) -> RigConfig:
     """Read `rig.toml`, refuse what cannot be meant, and make its paths absolute."""
-    config = reader.load(path, RigConfig)
+    config = toml.load(path, RigConfig)
     if config.output.host not in ("127.0.0.1", "localhost"):
         raise ConfigError(
             f"{path}: output.host: {config.output.host!r} would publish unencrypted beyond this machine; "

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from neds_core import config as training
+from neds_core import toml as training
 from neds_core.config import PretrainConfig, TrainConfig
 from runtime import config as rigs
 from runtime.config import RigConfig

@@ -76,7 +76,7 @@ ROOMS = {
 PURE = "runtime/core/*.py"
 IMPURE = {"time", "threading", "socket", "os", "pathlib", "io", "subprocess", "asyncio", "tempfile", "random", "gc"}
 # Outside `engines` and `scoring`, of these packages only what does not bring torch along.
-LIGHT = {"neds_core.data.session", "neds_core.errors", "neds_core.config"}
+LIGHT = {"neds_core.data.session", "neds_core.data.session_file", "neds_core.errors", "neds_core.toml"}
 LIGHT_ROOMS = ("core", "io", "views", "client", "config", "wire")
 # What a client copies: these and nothing else beside the standard library.
 FOR_CLIENT = {"runtime/client.py": ("zmq", "runtime.wire", "msgspec"), "runtime/wire.py": ("msgspec",)}

@@ -24,7 +24,7 @@ from benchmarks import machine, rows as finished
 from benchmarks.accuracy.blocks import BLOCKS, Block
 from benchmarks.accuracy.peers import classes, encoders, poyo_plus
 from benchmarks.accuracy.peers.classes import FoldTask
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, targets
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, targets
 from neds_core.scores import bits as encoding_scores, bootstrap, r2 as scores
 from runtime.core.values import Layout
 from runtime.scoring import score as scoring
@@ -172,9 +172,9 @@ def _decoded(task: Task, fitted: Fitted) -> Scored:
     """Sums over trials (or blocks of a continuous recording) of each output; median distance where it is a point."""
     test = task.parts.test
     predicted = fitted.predict(test)
-    bins = bins_of(test)
-    segment = np.searchsorted(test.segments[:, 0], bins, side="right")
-    trial, y = scoring.groups(segment, test.bin_ns), targets(task, test)
+    bins = test.bins()
+    segment = test.segment_of(bins)
+    trial, y = bootstrap.RULES.groups(segment, test.bin_ns), targets(task, test)
     sums = {}
     for v, spec in enumerate(task.specs):
         known = np.isfinite(y[:, v])
@@ -223,7 +223,7 @@ def step_ms(task: Task | FoldTask, fitted: Fitted) -> float | None:
     """Median milliseconds of one live bin on one thread, None for a peer that cannot run bin by bin."""
     if fitted.step is None or isinstance(task, FoldTask):
         return None
-    bins = bins_of(task.parts.validation)[:TIMED_STEPS]
+    bins = task.parts.validation.bins()[:TIMED_STEPS]
     clock, took = task.session.clock(), []
     for t in bins:
         counts = task.session.counts[t].astype(np.uint16)

@@ -17,12 +17,13 @@ import msgspec
 import numpy as np
 import torch
 
-from neds_core import config
-from neds_core.data import scalers, session as sessions
+from neds_core import config, toml
+from neds_core.data import scalers, session_file
 from neds_core.data.session import Session, part
 from neds_core.linear import baseline
 from neds_core.scores import r2 as scores
 from neds_core.train import loop as train
+from neds_core.train.sources import Source
 
 ORIGINS = ((0.6, 0.7), (0.7, 0.8))  # shares of the recording: train before, score between
 
@@ -31,10 +32,10 @@ def score(settings: config.TrainConfig, before: Session, after: Session, seed: i
     """Best validation skill of NEDS and the step it came at; R2 of the ridge on the same bins."""
     specs = tuple(before.spec(name) for name in settings.outputs)
     scale = scalers.fit(before, specs, settings.min_rate_hz)
-    fit = train.fit(settings, before, after, scale, seed)
+    fit = train.fit(train.Plan(settings, (Source(before, after, scale),), seed))
     row: dict[str, float | int] = {"neds_skill": fit.best_skill, "best_step": fit.best_step}
     found = baseline.fit(before, specs, scale, settings.linear, settings.model.clock_bins)
-    bins = np.concatenate([np.arange(a, b) for a, b in after.segments])
+    bins = after.bins()
     ridge = []
     for spec in specs:
         if spec.kind == "continuous" and spec.name in (settings.select or settings.outputs):
@@ -54,9 +55,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append")
     given = parser.parse_args()
     for path in given.config:
-        settings = config.load(path, config.TrainConfig)
+        settings = toml.load(path, config.TrainConfig)
         torch.set_num_threads(settings.fit.threads)
-        session = sessions.load(path.parent / settings.recording)
+        session = session_file.load(path.parent / settings.recording)
         for begin, end in ORIGINS:
             for seed in given.seed or [0]:
                 row = score(settings, part(session, 0.0, begin), part(session, begin, end), seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 from neds_core.io import bundles
@@ -47,7 +47,7 @@ def read(path: Path) -> Bundle:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:
             contrast = np.stack([raw["contrast_left"], raw["contrast_right"]], axis=1)
             mouse = str(raw["mouse"])
-        sessions.check(session, str(path))
+        session_file.check(session, str(path))
     except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
         raise DataError(f"{path} is not a session of Steinmetz et al. 2019 as shipped here; copy it again") from None
     return Bundle(session, mouse, contrast, hashlib.sha256(path.read_bytes()).hexdigest())

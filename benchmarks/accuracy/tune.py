@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from msgspec import structs
 
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.train import loop as train
+from neds_core.train.sources import Source
 
 if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]
@@ -45,7 +46,8 @@ def skill(base: TrainConfig, session: Session, values: dict[str, float], seeds: 
     parts = sessions.split(session)
     specs = tuple(session.spec(name) for name in base.outputs)
     scale = scalers.fit(parts.train, specs, base.min_rate_hz)
-    fits = (train.fit(base, parts.train, parts.validation, scale, seed) for seed in range(seeds))
+    source = Source(parts.train, parts.validation, scale)
+    fits = (train.fit(train.Plan(base, (source,), seed)) for seed in range(seeds))
     return float(np.mean([fit.best_skill for fit in fits]))
 
 
@@ -66,9 +68,9 @@ def search(
     except ImportError:
         raise ConfigError("Optuna is not installed; install neds-rt with its [tune] extra") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    base = configs.load(path, TrainConfig)
+    base = toml.load(path, TrainConfig)
     torch.set_num_threads(base.fit.threads)
-    session = sessions.load(path.parent / base.recording)
+    session = session_file.load(path.parent / base.recording)
     study = optuna.create_study(
         study_name="neds-rt",
         direction="maximize",

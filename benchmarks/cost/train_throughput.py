@@ -124,7 +124,7 @@ def dense(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, 
 
 
 def dense_full(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int) -> Tensor:
-    """`neds_core.model.attention.full` with all scores written out."""
+    """`neds_core.model.attention.Full` with all scores written out."""
     table = rotary(position, q.shape[-1])
     score = rotate(q, table) @ rotate(k, table).mT * q.shape[-1] ** -0.5
     return score.masked_fill(hidden[:, None, None], float("-inf")).softmax(-1) @ v
@@ -135,7 +135,7 @@ def gate(pattern: Pattern, bins: int) -> float:
     settings = config(pattern, bins, 2, "cpu")
     found = source(pattern, bins)
     model = sources.build(settings, (found,), 0).eval()
-    (piece,) = train.Training(settings, (found,), 0).sampler.pieces(0)
+    (piece,) = train.Training(train.Plan(settings, (found,), 0)).sampler.pieces(0)
     ways: tuple[Attention, Attention] = (model.pattern(), dense_full if pattern == "full" else dense)
     with torch.no_grad():
         ours, theirs = (model(piece.batch, piece.hidden, piece.keep, attend) for attend in ways)

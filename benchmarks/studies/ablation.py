@@ -22,15 +22,16 @@ from msgspec.structs import replace as but
 from benchmarks import machine, rows as finished
 from benchmarks.accuracy import compare as accuracy
 from benchmarks.studies.trunks import DECODING, ENCODING
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
 from neds_core.model import directions
+from neds_core.model.batches import Cutter
 from neds_core.scores import bits as encoding_scores, bootstrap, encoding, r2 as scores, tasks as evaluation
 from neds_core.train import loop as train
-from neds_core.train.windows import Windows
+from neds_core.train.sources import Source
 
 Row = dict[str, Any]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ibl-dy016"
@@ -83,7 +84,7 @@ VARIANTS = (
 
 def settings(variant: Variant, quick: bool, folder: Path = EXAMPLE) -> TrainConfig:
     """The whole configuration of a variant. The learning rate follows the square root of the batch."""
-    base = configs.load(folder / variant.config, TrainConfig)
+    base = toml.load(folder / variant.config, TrainConfig)
     steps, batch = (QUICK_STEPS, QUICK_BATCH) if quick else (STEPS, BATCH)
     rate = base.fit.learning_rate * (batch / base.fit.batch) ** 0.5
     return but(
@@ -128,7 +129,7 @@ def run(
             key = tuple(mine.get(k) for k in accuracy.KEY)
             if key not in done:
                 say(f"{variant.name}, seed {seed}")
-                session = sessions.load(folder / config.recording)
+                session = session_file.load(folder / config.recording)
                 done[key] = finished.append(out, mine | _row(config, session, seed))
             rows[variant.name].append(done[key] | {"against": variant.against})
     return [row for group in rows.values() for row in group]
@@ -140,7 +141,7 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     specs = tuple(before.spec(name) for name in config.outputs)
     scale = scalers.fit(before, specs, config.min_rate_hz)
     wall, cpu = time.perf_counter(), time.process_time()
-    fit = train.fit(config, before, None, scale, seed)
+    fit = train.fit(train.Plan(config, (Source(before, None, scale),), seed))
     took = {"seconds_train": time.perf_counter() - wall, "cpu_seconds_train": time.process_time() - cpu}
     sums = scored(fit, before, after, scale)
     return {
@@ -160,7 +161,7 @@ def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> d
     model = fit.model
     spans = directions.spans_of(after)
     bins = directions.bins_of(spans)
-    trial = np.searchsorted(after.segments[:, 0], bins, side="right")
+    trial = after.segment_of(bins)
     decoded, found = train.decode(model, after), {}
     for spec in model.specs:
         if spec.kind == "continuous":
@@ -169,7 +170,7 @@ def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> d
             value = decoded[spec.name][known] * scale.sd[spec.name] + scale.mean[spec.name]
             found[spec.name] = scores.r2_sums(target[known], value, trial[known])
     goal = encoding.target(before, after, bins, trial)
-    rates = directions.encode(model, Windows(after, model.specs, scale), spans, evaluation.shown(model.specs))
+    rates = directions.encode(model, Cutter(after, model.specs, scale), spans, evaluation.shown(model.specs))
     return found | {BITS: goal.sums(goal.of(rates))}
 
 

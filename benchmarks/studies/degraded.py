@@ -16,14 +16,13 @@ import numpy as np
 from benchmarks import machine
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import degrade, session as sessions
+from neds_core.data import degrade, session as sessions, session_file
 from neds_core.data.session import Session, part
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.scores import r2 as scores, tasks as evaluation
+from neds_core.scores import bootstrap, r2 as scores, tasks as evaluation
 from neds_core.train import loop as train
-from runtime.scoring import score as scoring
 
 DECODERS = ("neds", "ridge", "blend")
 NOTE = "offline sorting made worse by a seed; no claim about online-sorted spikes"
@@ -52,7 +51,7 @@ def bench(
     `CheckpointError` where it holds no linear decoder.
     """
     began = time.monotonic()
-    session = sessions.load(recording)
+    session = session_file.load(recording)
     parts = sessions.split(session)
     seeds = [_fitting(checkpoints.load(path), session, path) for path in files]
     rate = parts.train.counts[bins_of(spans_of(parts.train))].mean(0)
@@ -101,7 +100,7 @@ def _row(test: Session, name: str, decoded: list[list[Values]]) -> dict[str, Any
     known = np.isfinite(target) & test.valid[bins]
     n_draws = len(decoded[0])
     y = np.tile(target[known], n_draws)
-    group = scoring.groups(baseline.segment_of(test, bins), test.bin_ns)
+    group = bootstrap.RULES.groups(test.segment_of(bins), test.bin_ns)
     trial = np.tile(group[known], n_draws)
     row: dict[str, Any] = {}
     for decoder in DECODERS:

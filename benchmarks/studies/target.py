@@ -19,7 +19,7 @@ from benchmarks.studies import target_lda
 from benchmarks.studies.target_lda import Setting
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
@@ -117,7 +117,7 @@ def bench(recording: Path, files: list[Path]) -> Row:
     logistic.
     """
     began = time.monotonic()
-    session = sessions.load(recording)
+    session = session_file.load(recording)
     parts = sessions.split(session)
     seeds = [checkpoints.load(path) for path in files]
     for made, path in zip(seeds, files, strict=True):

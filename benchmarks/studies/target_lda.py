@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from neds_core.data.session import Session
-from neds_core.linear import baseline, linear
+from neds_core.linear import linear
 from neds_core.model.directions import bins_of, spans_of
 
 LAST_BINS = (1, 2, 3, 5, 8, 12)
@@ -73,7 +73,7 @@ def choose(
 ) -> tuple[Setting, float]:
     """The setting with the best mean accuracy over a trial's first `n_bins` bins, by contiguous folds of trials."""
     bins = bins_of(spans_of(session))
-    segment = baseline.segment_of(session, bins)
+    segment = session.segment_of(bins)
     inside = (session.clock()[bins] < n_bins) & (label >= 0)
     settings = [Setting(n, root) for n, root in product(LAST_BINS, (False, True)) if n <= n_bins]
     found = [_skill(session, label, kept, s, n_bins, segment, inside, clocked) for s in settings]

@@ -31,7 +31,7 @@ from neds_core.errors import ConfigError, DataError
 from neds_core.model.model import NEDS
 from neds_core.train import many as pretrain
 from neds_core.train.log import Progress
-from neds_core.train.loop import Training
+from neds_core.train.loop import Plan, Training
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source, build
 
@@ -181,7 +181,8 @@ def start_of(config: TrainConfig, source: Source, trunk: Pretrained | None, seed
 def snapshots(study: Study, job: Job, found: Case, trunk: Pretrained | None) -> list[Row]:
     """Train once; the averaged weights' validation scores and test rows at each snapshot step."""
     config = recipe(study, job.condition, job.trials)
-    training = Training(config, (found.source,), job.seed, start=start_of(config, found.source, trunk, job.seed))
+    start = start_of(config, found.source, trunk, job.seed)
+    training = Training(Plan(config, (found.source,), job.seed, start=start))
     taken: list[Row] = []
 
     def look(progress: Progress) -> None:

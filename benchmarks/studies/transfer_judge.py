@@ -15,12 +15,12 @@ from neds_core.data.ceiling import Ceiling
 from neds_core.data.session import Session
 from neds_core.linear import baseline
 from neds_core.model import directions
+from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS
 from neds_core.scores import bits as encoding_scores, bootstrap, encoding, r2 as scores
 from neds_core.scores.encoding import Target
 from neds_core.train import loop as train
 from neds_core.train.sources import Source
-from neds_core.train.windows import Windows
 
 ENCODE = "bits_per_spike"
 ALL = 0  # instead of a number of trials: all of the first 70 %
@@ -95,8 +95,8 @@ class Judge:
             kinds = np.stack([labels(self.part, name) for name in self.asked.outputs], 1)
         _, example, kind = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
         spans = [(int(a), int(b)) for a, b in self.part.segments[example]]
-        windows = Windows(self.part, model.specs, self.source.scale)
-        rates = directions.encode(model, windows, spans, self.asked.outputs)
+        cutter = Cutter(self.part, model.specs, self.source.scale)
+        rates = directions.encode(model, cutter, spans, self.asked.outputs)
         return rates.reshape(len(spans), -1, rates.shape[1])[kind.ravel()].reshape(-1, rates.shape[1])
 
 
@@ -152,7 +152,7 @@ def case(whole: Session, asked: Asked, trials: int, min_rate_hz: float) -> Case:
 
     def judge(part: Session) -> Judge:
         bins = directions.bins_of(directions.spans_of(part))
-        trial = np.searchsorted(part.segments[:, 0], bins, side="right")
+        trial = part.segment_of(bins)
         return Judge(asked, source, part, bins, trial, encoding.target(few, part, bins, trial))
 
     return Case(whole, source, judge(parts.validation), judge(parts.test))

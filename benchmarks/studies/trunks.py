@@ -73,7 +73,7 @@ def make(bundles: list[Bundle], config: PretrainConfig, shuffled: bool = False) 
     """Train on all bundles. The skill in the header is measured on the sessions' own validation parts, afterwards."""
     began = time.process_time()
     found = sources(bundles, config.seed if shuffled else None)
-    fit = train.fit_many(config, found, config.seed)
+    fit = train.fit(train.Plan(config, found, config.seed))
     skill = [
         train.skill(fit.model, sessions.split(one.session).validation, source.scale, config.outputs, row)
         for row, (one, source) in enumerate(zip(bundles, found, strict=True))

@@ -22,13 +22,11 @@ NEWTON_STEPS = 4
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """traces name -> (n,) posterior mean, rows as the session's bins; sd likewise; choice (n, 2) posterior
-    of (left, right) at each bin; block_evidence (S, 3): log p(spikes of the trial | block); rates (n, U): true
-    ones, spikes a bin, of latents and block as they were."""
+    of (left, right) at each bin; rates (n, U): true ones, spikes a bin, of latents and block as they were."""
 
     traces: dict[str, np.ndarray]
     sd: dict[str, np.ndarray]
     choice: np.ndarray
-    block_evidence: np.ndarray
     rates: np.ndarray
 
 
@@ -62,13 +60,10 @@ def decode(recording: Recording) -> Ceiling:
         choice[:, t, 0] = weight[:, : Q // 2].sum(1)
     choice[..., 1] = 1.0 - choice[..., 0]
     names = ("wheel_velocity", "whisker_motion_energy")
-    top = evidence.reshape(S, 2, 3)
-    peak = top.max(1)
     return Ceiling(
         traces={n: (value[..., v] + shared.offset[v]).ravel() for v, n in enumerate(names)},
         sd={n: np.sqrt(variance[..., v]).ravel() for v, n in enumerate(names)},
         choice=choice.reshape(S * T, 2),
-        block_evidence=peak + np.log(np.exp(top - peak[:, None]).mean(1)),
         rates=true_rates(recording),
     )
 

@@ -1,20 +1,16 @@
-"""`Session`: one recording in memory, and its native file `Session.npz`."""
+"""`Session`: one recording in memory, and its chronological parts."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from neds_core.errors import DataError
 
-FORMAT = 1
-KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
 DISORDER = "segments overlap or decrease in time; sort them and convert again"
 AMBIGUOUS = {
     "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
@@ -41,16 +37,8 @@ class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True):
     group: str = ""  # continuous outputs of one group are coordinates of one point
 
 
-class Header(Struct, frozen=True, forbid_unknown_fields=True):
-    format: int
-    name: str
-    bin_ns: Annotated[int, Meta(ge=1)]
-    behaviours: tuple[BehaviourSpec, ...]
-    licence: str
-    citation: str
-
-
-def _refuse_unsorted(segments: np.ndarray, origin: str) -> None:
+def refuse_unsorted(segments: np.ndarray, origin: str) -> None:
+    """Raise `DataError` where segments (S, 2) are not in time order. origin: what the sentence calls the recording."""
     if segments.ndim == 2 and (np.diff(segments[:, 0]) < 0).any():
         raise DataError(f"{origin}: {DISORDER}")
 
@@ -100,7 +88,7 @@ class Session:
 
     def __post_init__(self) -> None:
         """Refuse segments out of time order: whoever looks a bin up among the starts would find the wrong one."""
-        _refuse_unsorted(self.segments, f"recording {self.name!r}")
+        refuse_unsorted(self.segments, f"recording {self.name!r}")
 
     @property
     def n_bins(self) -> int:
@@ -113,7 +101,7 @@ class Session:
         return len(self.segments) == 1
 
     def spec(self, name: str) -> BehaviourSpec:
-        """The behaviour called `name`."""
+        """The behaviour called `name`. Raises `DataError` where there is none."""
         for spec in self.specs:
             if spec.name == name:
                 return spec
@@ -121,6 +109,14 @@ class Session:
             raise DataError(f"output {name!r} does not name a quantity; say {AMBIGUOUS[name]}")
         known = ", ".join(s.name for s in self.specs)
         raise DataError(f"recording {self.name!r} has no behaviour {name!r}; it has {known}")
+
+    def bins(self) -> np.ndarray:
+        """(n,) int64: the bins inside the segments, in time order."""
+        return np.concatenate([np.arange(start, stop) for start, stop in self.segments])
+
+    def segment_of(self, bins: np.ndarray) -> np.ndarray:
+        """(n,) int64: row of the segment that holds each of bins (n,), which lie inside the segments."""
+        return np.searchsorted(self.segments[:, 0], bins, side="right") - 1
 
     def clock(self) -> np.ndarray:
         """Bins since the start of each bin's own segment, (T,) int64, -1 outside segments."""
@@ -176,93 +172,23 @@ def part(session: Session, begin: float, end: float) -> Session:
 
 
 def split(session: Session) -> Splits:
-    """Chronological 70/10/20 by segments; a continuous recording is cut at the same shares."""
+    """Chronological 70/10/20 by segments; a continuous recording is cut at the same shares.
+
+    Raises `DataError` where a part would be empty.
+    """
     parts = [part(session, begin, end) for begin, end in ((0.0, 0.7), (0.7, 0.8), (0.8, 1.0))]
     if not all((p.segments[:, 1] > p.segments[:, 0]).any() for p in parts):
         raise DataError(f"recording {session.name!r} is too short to be split 70/10/20; record at least 10 segments")
     return Splits(*parts)
 
 
-def save(session: Session, path: Path) -> None:
-    """Write `Session.npz`; nothing half-written is left behind."""
-    header = Header(FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation)
-    arrays = {
-        "header": np.frombuffer(msgspec.json.encode(header), np.uint8),
-        "valid": session.valid,
-        "segments": session.segments,
-        "segment_ids": session.segment_ids,
-        "unit_ids": session.units.ids,
-        "unit_region": session.units.region,
-        "unit_depth_um": session.units.depth_um,
-        **{f"value/{name}": v for name, v in session.values.items()},
-        **{f"moment/{name}": ms for name, ms in session.moments.items()},
-    }
-    if session.events is None:
-        arrays["counts"] = session.counts
-    else:
-        arrays["event_t_ns"], arrays["event_unit"] = session.events
-    partial = path.with_suffix(".partial.npz")
-    try:
-        np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load(path: Path) -> Session:
-    """Read and check `Session.npz`. Raises `DataError` with the remedy."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as bundle:
-            arrays = {key: bundle[key] for key in bundle.files}
-    except FileNotFoundError:
-        raise DataError(f"recording {path} does not exist; check the path") from None
-    except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
-        raise DataError(f"{path} is not a readable Session.npz; convert the recording again") from None
-    try:
-        header = msgspec.json.decode(arrays["header"].tobytes(), type=Header)
-        if header.format != FORMAT:
-            raise DataError(f"{path} has format {header.format}, not {FORMAT}; convert it with this version")
-        session = _build(header, arrays, str(path))
-        check(session, str(path))
-    except KeyError as error:
-        raise DataError(f"{path} lacks {error}, so it is not a Session.npz; convert it first") from None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise DataError(f"{path}: its header is damaged ({error}); convert the recording again") from None
-    except (IndexError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: its arrays do not fit together ({error}); convert the recording again") from None
-    return session
-
-
-def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Session:
-    _refuse_unsorted(arrays["segments"], origin)
-    units = UnitTable(arrays["unit_ids"], arrays["unit_region"], arrays["unit_depth_um"])
-    events = None
-    if "counts" in arrays:
-        counts = arrays["counts"]
-    else:
-        events = (arrays["event_t_ns"], arrays["event_unit"])
-        counts = bin_events(*events, header.bin_ns, len(arrays["valid"]), len(units), origin)
-    return Session(
-        name=header.name,
-        bin_ns=header.bin_ns,
-        units=units,
-        counts=counts,
-        valid=arrays["valid"],
-        specs=header.behaviours,
-        values={s.name: arrays[f"value/{s.name}"] for s in header.behaviours},
-        segments=arrays["segments"],
-        segment_ids=arrays["segment_ids"],
-        events=events,
-        licence=header.licence,
-        citation=header.citation,
-        moments={k.removeprefix("moment/"): ms for k, ms in arrays.items() if k.startswith("moment/")},
-    )
-
-
 def bin_events(
     t_ns: np.ndarray, unit: np.ndarray, bin_ns: int, n_bins: int, n_units: int, origin: str = "the recording"
 ) -> np.ndarray:
-    """Counts (T, U) uint8 of spike events on the grid that starts at 0; others are left out."""
+    """Counts (T, U) uint8 of spike events on the grid that starts at 0, 255 at most; others are left out.
+
+    t_ns (n,) int64, non-decreasing, else `DataError`; unit (n,) int.
+    """
     if len(t_ns) and (not np.isfinite(t_ns).all() or (np.diff(t_ns) < 0).any()):
         raise DataError(f"{origin}: spike times are NaN or decrease; sort and clean them first")
     index = np.asarray(t_ns, np.int64) // bin_ns
@@ -270,48 +196,3 @@ def bin_events(
     counts = np.zeros((n_bins, n_units), np.uint16)
     np.add.at(counts, (index[keep], unit[keep]), 1)
     return counts.clip(max=255).astype(np.uint8)
-
-
-def check(session: Session, origin: str) -> None:
-    """Refuse a session that cannot be played or trained on, in one sentence."""
-    _check_shapes(session, origin)
-    if session.n_bins == 0 or len(session.segments) == 0 or not session.counts.any():
-        raise DataError(f"{origin}: the recording is empty (no bins, segments or spikes); give another")
-    start, stop = session.segments[:, 0], session.segments[:, 1]
-    if (stop <= start).any() or (start[1:] < stop[:-1]).any() or start[0] < 0 or stop[-1] > session.n_bins:
-        raise DataError(f"{origin}: {DISORDER}")
-    for spec in session.specs:
-        if spec.name in AMBIGUOUS:
-            raise DataError(f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")
-        asked = {c for pair in spec.contrasts.values() for side in pair for c in side}
-        if strange := sorted(asked - set(spec.classes)):
-            raise DataError(
-                f"{origin}: a contrast of {spec.name} asks for {strange[0]!r}, none of its classes; convert again"
-            )
-        values = session.values[spec.name]
-        if spec.kind == "continuous" and not np.isfinite(values[session.valid]).any():
-            raise DataError(f"{origin}: {spec.name} is NaN everywhere; leave it out of the recording")
-        if spec.kind == "class" and (values.max() >= len(spec.classes) or values.min() < -1):
-            raise DataError(f"{origin}: {spec.name} has labels outside its {len(spec.classes)} classes; convert again")
-
-
-def _check_shapes(session: Session, origin: str) -> None:
-    """Every array has the shape and kind that `Session` says."""
-    n_bins, n_units, n_segments = len(session.counts), len(session.units), len(session.segments)
-    wanted = {
-        "counts": (session.counts, "unsigned", (n_bins, n_units)),
-        "valid": (session.valid, "bool", (n_bins,)),
-        "segments": (session.segments, "int", (n_segments, 2)),
-        "segment_ids": (session.segment_ids, "int", (n_segments,)),
-        "unit_region": (session.units.region, "str", (n_units,)),
-        "unit_depth_um": (session.units.depth_um, "float", (n_units,)),
-    }
-    for spec in session.specs:
-        kind = "float" if spec.kind == "continuous" else "int"
-        wanted[spec.name] = (session.values[spec.name], kind, (n_bins,))
-    wanted |= {f"moment {name}": (ms, "float", (n_segments,)) for name, ms in session.moments.items()}
-    for name, (array, kind, shape) in wanted.items():
-        if array.shape != shape or array.dtype.kind != KINDS[kind]:
-            raise DataError(
-                f"{origin}: {name} is {array.dtype} {array.shape}, not {kind} {shape}; convert the recording again"
-            )

@@ -14,8 +14,9 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 
-from neds_core.data import session as sessions
-from neds_core.data.session import Header, Session, UnitTable
+from neds_core.data import session_file
+from neds_core.data.session import Session, UnitTable
+from neds_core.data.session_file import Header
 from neds_core.errors import DataError
 
 HEADER = "header.json"
@@ -23,7 +24,7 @@ HEADER = "header.json"
 
 def write(session: Session, folder: Path) -> None:
     """Write a session's counts, values and tables (not its spike times); a crash leaves no half of it."""
-    header = Header(sessions.FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation)
+    header = Header(session_file.FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation)
     arrays = {
         "counts": session.counts,
         "valid": session.valid,
@@ -55,8 +56,8 @@ def load(folder: Path) -> Session:
     try:
         header = msgspec.json.decode((folder / HEADER).read_bytes(), type=Header)
         arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in folder.glob("*.npy")}
-        if header.format != sessions.FORMAT:
-            raise ValueError(f"format {header.format}, not {sessions.FORMAT}")
+        if header.format != session_file.FORMAT:
+            raise ValueError(f"format {header.format}, not {session_file.FORMAT}")
         return Session(
             name=header.name,
             bin_ns=header.bin_ns,
@@ -88,5 +89,5 @@ def prepare(recording: Path, root: Path) -> Path:
     identity = f"{recording.resolve()}\n{facts.st_size}\n{facts.st_mtime_ns}"
     folder = root / f"{recording.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not folder.exists():
-        write(sessions.load(recording), folder)
+        write(session_file.load(recording), folder)
     return folder

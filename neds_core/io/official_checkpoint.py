@@ -1,12 +1,12 @@
 """A published checkpoint (`{"epoch", "model", "optimizer", "lr_sched"}`, a `.pt`) to a `Checkpoint`.
 
-The file holds weights alone. What else a checkpoint needs is supplied, or recorded in the header
-as not known: units, the range that behaviours were scaled by, heads, rows of the session table.
+The file holds weights alone, whose names `neds_core.official` translates. What else a checkpoint needs is
+supplied, or recorded in the header as not known: units, the range that behaviours were scaled by, heads, rows
+of the session table.
 """
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,13 +19,14 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from neds_core import official
-from neds_core.checkpoint import FORMAT, Checkpoint, Header, Imported, Record
+from neds_core.checkpoint import FORMAT, Checkpoint, Header, Imported, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError
+from neds_core.files import sha256
+from neds_core.model.model import NEDS
 from neds_core.official import SPIKES, Names, Sizes
-from neds_core.train.single import versions
 
 BIN_NS = 20_000_000  # Zhang et al. 2025, App. B: all recordings
 HEADS = 8  # in every published configuration
@@ -131,30 +132,23 @@ def convert(path: Path, supplied: Supplied) -> Checkpoint:
         sizes, assumed = sizes_of(made, supplied.heads)
     sizes, weights = _choose(sizes, weights, supplied.session)
     with official.refusing():
-        first = sizes.sessions[0]
-        padded = weights[f"{Names(SPIKES).spread(first)}.weight"].shape[1]
         published = official.specs_of(weights, sizes)
-    if supplied.units is not None:
-        if len(sizes.sessions) > 1:
-            raise CheckpointError(
-                f"--units are those of one session; add --session, one of {', '.join(sizes.sessions)}"
-            )
-        with official.refusing():
-            _drop_padding(weights, first, len(supplied.units))
-    else:
-        assumed += (f"all {padded} spike columns are units, none is padding; their ids and regions are not known",)
-    units = supplied.units or UnitTable(np.arange(padded), np.full(padded, "unknown"), np.full(padded, np.nan, "f4"))
+    units, columns = _units(weights, sizes, supplied.units)
     specs = tuple(_spec(s, supplied.ranges) for s in published)
     for name in set(supplied.ranges) - {s.name for s in specs if s.kind == "continuous"}:
         raise CheckpointError(f"--range {name}: not a continuous behaviour of this model; leave it out")
     model = official.build(weights, sizes, specs)
-    traces = [s.name for s in specs if s.kind == "continuous"]
     prior = {s.name: [1.0 / len(s.classes)] * len(s.classes) for s in specs if s.kind == "class"}
-    low = {name: supplied.ranges.get(name, (0.0, 1.0))[0] for name in traces}
-    span = {name: supplied.ranges.get(name, (0.0, 1.0))[1] - low[name] for name in traces}
-    if prior:
-        assumed += ("classes are equally frequent",)
     epoch = made.get("epoch", 0)
+    imported = Imported(
+        source=path.name,
+        source_sha=sha256(path),
+        epoch=epoch if isinstance(epoch, int) else 0,
+        sessions=sizes.sessions,
+        session_rows=sizes.session_rows,
+        assumed=assumed + columns + (("classes are equally frequent",) if prior else ()),
+    )
+    scalers = _scalers(model, specs, prior, supplied.ranges)
     header = Header(
         format=FORMAT,
         name=path.stem,
@@ -162,32 +156,49 @@ def convert(path: Path, supplied: Supplied) -> Checkpoint:
         config=TrainConfig(recording="", outputs=tuple(s.name for s in specs), model=model.config),
         specs=specs,
         unit_map_sha=units.sha256,
-        mean=low,
-        sd=span,
+        mean=scalers.mean,
+        sd=scalers.sd,
         prior=prior,
         linear={},
         blend={},
         record=Record(datetime.now(UTC).isoformat(timespec="seconds"), "", "", 0, 0, 0, 0, 0.0, 0.0, versions()),
-        imported=Imported(
-            source=path.name,
-            source_sha=hashlib.sha256(path.read_bytes()).hexdigest(),
-            epoch=epoch if isinstance(epoch, int) else 0,
-            sessions=sizes.sessions,
-            session_rows=sizes.session_rows,
-            assumed=assumed,
-        ),
+        imported=imported,
     )
+    return Checkpoint(header, model, units, scalers, {})
+
+
+def _units(weights: dict[str, Tensor], sizes: Sizes, given: UnitTable | None) -> tuple[UnitTable, tuple[str, ...]]:
+    """The unit table, and what was assumed of it. Columns of `weights` behind the units that are given are dropped."""
+    first = sizes.sessions[0]
+    with official.refusing():
+        columns = weights[f"{Names(SPIKES).spread(first)}.weight"].shape[1]
+    if given is None:
+        unknown = UnitTable(np.arange(columns), np.full(columns, "unknown"), np.full(columns, np.nan, "f4"))
+        said = f"all {columns} spike columns are units, none is padding; their ids and regions are not known"
+        return unknown, (said,)
+    if len(sizes.sessions) > 1:
+        raise CheckpointError(f"--units are those of one session; add --session, one of {', '.join(sizes.sessions)}")
+    with official.refusing():
+        _drop_padding(weights, first, len(given))
+    return given, ()
+
+
+def _scalers(
+    model: NEDS, specs: tuple[BehaviourSpec, ...], prior: dict[str, list[float]], ranges: dict[str, tuple[float, float]]
+) -> Scalers:
+    """Minimum and range of each trace as mean and sd, 0 and 1 where they are not known; every unit is kept."""
+    traces = [s.name for s in specs if s.kind == "continuous"]
+    low, high = ({name: ranges.get(name, (0.0, 1.0))[end] for name in traces} for end in (0, 1))
     tokenizer = model.tokenizer()
-    scalers = Scalers(
-        kept=np.ones(len(units), bool),
+    return Scalers(
+        kept=np.ones(len(tokenizer.mean), bool),
         spike_mean=tokenizer.mean.numpy(),
         spike_gain=tokenizer.gain.numpy(),
         mean=low,
-        sd=span,
+        sd={name: high[name] - low[name] for name in traces},
         prior={name: np.array(p) for name, p in prior.items()},
         trial_mean={name: np.zeros(0, np.float32) for name in traces},
     )
-    return Checkpoint(header, model, units, scalers, {})
 
 
 def _choose(sizes: Sizes, weights: dict[str, Tensor], session: str) -> tuple[Sizes, dict[str, Tensor]]:

@@ -1,8 +1,9 @@
-"""The strong causal linear decoder of a recording: its search inside the training part, then its fit."""
+"""The linear decoder of a recording: its search inside the training part, then its fit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.linear import linear
 from neds_core.linear.linear import Bank, Linear
-from neds_core.scores import r2 as scores
 
 
 def banks(config: LinearConfig, clock_bins: int) -> list[Bank]:
@@ -30,15 +30,10 @@ def design(session: Session, bank: Bank, kept: np.ndarray) -> tuple[np.ndarray, 
 
     Filtered units enter as zeros, as they do on the rig.
     """
-    bins = np.concatenate([np.arange(a, b) for a, b in session.segments])
+    bins = session.bins()
     reset = np.isin(bins, session.segments[:, 0])
     counts = np.where(kept & session.valid[bins, None], session.counts[bins], 0).astype(np.float32)
     return linear.features(bank, counts, session.clock()[bins], reset, session.bin_ns), bins
-
-
-def segment_of(session: Session, bins: np.ndarray) -> np.ndarray:
-    """Row of the segment that holds each bin."""
-    return np.searchsorted(session.segments[:, 0], bins, side="right") - 1
 
 
 def decision_bins(session: Session, bins: np.ndarray) -> np.ndarray:
@@ -49,44 +44,47 @@ def decision_bins(session: Session, bins: np.ndarray) -> np.ndarray:
 def fit(
     train: Session, specs: tuple[BehaviourSpec, ...], scalers: Scalers, config: LinearConfig, clock_bins: int
 ) -> dict[str, Linear]:
-    """Search banks and penalties by blocked cross-validation inside `train`, refit the best on all of it."""
-    best: dict[str, tuple[float, Bank, float]] = {}
+    """Search banks and penalties by blocked cross-validation inside `train`, refit the best on all of it.
+
+    clock_bins: how many bins of the segment the decoder is told apart, 0 = it does not know the time in it.
+    """
+    best: dict[str, Choice] = {}
     for bank in banks(config, clock_bins):
-        x, bins = design(train, bank, scalers.kept)
-        segment = segment_of(train, bins)
-        traces = [s for s in specs if s.kind == "continuous"]
-        if traces:
-            y = np.stack([train.values[s.name][bins].astype(np.float64) for s in traces], 1)
-            rows = train.valid[bins] & np.isfinite(y).all(1)
-            blocks = [b[rows] for b in linear.folds(segment, config.folds)]
-            skill = linear.ridge_search(x[rows], y[rows], blocks, config.penalties)
-            for v, spec in enumerate(traces):
-                p = int(skill[:, v].argmax())
-                _keep(best, spec.name, float(skill[p, v]), bank, config.penalties[p])
-        for spec in specs:
-            if spec.kind == "class":
-                rows = decision_bins(train, bins) & (train.values[spec.name][bins] >= 0)
-                blocks = [b[rows] for b in linear.folds(segment, config.folds)]
-                label = train.values[spec.name][bins][rows]
-                for penalty in config.penalties:
-                    _keep(best, spec.name, _class_skill(bank, x[rows], label, blocks, penalty, spec), bank, penalty)
-    return {s.name: refit(train, s, scalers, best[s.name][1], best[s.name][2]) for s in specs}
+        for name, found in _choices(train, specs, scalers, config, bank).items():
+            if name not in best or found.skill > best[name].skill:
+                best[name] = found
+    return {s.name: refit(train, s, scalers, best[s.name].bank, best[s.name].penalty) for s in specs}
 
 
-def _keep(best: dict[str, tuple[float, Bank, float]], name: str, skill: float, bank: Bank, penalty: float) -> None:
-    if name not in best or skill > best[name][0]:
-        best[name] = (skill, bank, penalty)
+class Choice(NamedTuple):
+    """A bank with the best of its penalties, and the skill that they reach in cross-validation."""
+
+    skill: float
+    bank: Bank
+    penalty: float
 
 
-def _class_skill(
-    bank: Bank, x: np.ndarray, label: np.ndarray, blocks: list[np.ndarray], penalty: float, spec: BehaviourSpec
-) -> float:
-    """Balanced accuracy of held-out blocks."""
-    guess = np.full(len(label), -1)
-    for rows in blocks:
-        model = linear.logistic_fit(bank, x[~rows], label[~rows], len(spec.classes), penalty)
-        guess[rows] = model.apply(x[rows]).argmax(1)
-    return scores.balanced_accuracy(label, guess, len(spec.classes))
+def _choices(
+    train: Session, specs: tuple[BehaviourSpec, ...], scalers: Scalers, config: LinearConfig, bank: Bank
+) -> dict[str, Choice]:
+    """The best penalty of one bank, for every output."""
+    x, bins = design(train, bank, scalers.kept)
+    folds = linear.folds(train.segment_of(bins), config.folds)
+    skill: dict[str, np.ndarray] = {}
+    traces = [s for s in specs if s.kind == "continuous"]
+    if traces:
+        y = np.stack([train.values[s.name][bins].astype(np.float64) for s in traces], 1)
+        rows = train.valid[bins] & np.isfinite(y).all(1)
+        found = linear.ridge_search(x[rows], y[rows], [f[rows] for f in folds], config.penalties)
+        skill |= {spec.name: found[:, v] for v, spec in enumerate(traces)}
+    for spec in specs:
+        if spec.kind == "class":
+            label = train.values[spec.name][bins]
+            rows = decision_bins(train, bins) & (label >= 0)
+            blocks, n_classes = [f[rows] for f in folds], len(spec.classes)
+            skill[spec.name] = linear.logistic_search(bank, x[rows], label[rows], blocks, n_classes, config.penalties)
+    best = {name: int(of_penalties.argmax()) for name, of_penalties in skill.items()}
+    return {name: Choice(float(skill[name][p]), bank, config.penalties[p]) for name, p in best.items()}
 
 
 def refit(session: Session, spec: BehaviourSpec, scalers: Scalers, bank: Bank, penalty: float) -> Linear:

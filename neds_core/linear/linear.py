@@ -1,4 +1,4 @@
-"""The causal linear decoders that stand beside NEDS: ridge for traces, logistic for classes.
+"""The causal linear decoder that stands beside NEDS: ridge for traces, logistic for classes.
 
 Features are causal and reset at segments: the last n bins of counts, or exponential filters
 of counts, as counts or as square roots; a clocked decoder adds the time in the segment.
@@ -19,7 +19,10 @@ CLOCK_SCALE = 3.0  # weakly penalised: the time in the segment is few columns wi
 
 
 class Bank(Struct, frozen=True, forbid_unknown_fields=True):
-    """One family of causal features: `lags` bins, or one exponential filter for each of `taus_ms`."""
+    """One family of causal features: `lags` bins, or one exponential filter for each of `taus_ms`.
+
+    root: of square roots of counts; clock_bins: columns for the bins since the segment's start, 0 = none.
+    """
 
     lags: int = 0
     taus_ms: tuple[float, ...] = ()
@@ -94,7 +97,10 @@ class Linear:
 
 
 def folds(segment: np.ndarray, n_folds: int) -> list[np.ndarray]:
-    """Boolean rows of contiguous blocks, cut between segments where there are enough of them."""
+    """Contiguous blocks, (n,) bool each, cut between segments where there are enough of them.
+
+    segment (n,) int: of each row, non-decreasing.
+    """
     groups = np.unique(segment)
     if len(groups) < n_folds:
         return _even(np.arange(len(segment)), len(segment), n_folds)
@@ -145,7 +151,7 @@ def ridge_search(x: np.ndarray, y: np.ndarray, blocks: list[np.ndarray], penalti
 
 
 def ridge_fit(bank: Bank, x: np.ndarray, y: np.ndarray, penalty: float) -> Linear:
-    """Ridge of y (T,) on features x (T, F), standardisation folded into the weights."""
+    """Ridge of y (T,) float64 on features x (T, F) float32, standardisation folded into the weights."""
     z, mean, gain = _standardise(x)
     centre = float(y.mean())
     solved = _solve(z.T @ z, z.T @ torch.from_numpy(y - centre)[:, None].double(), penalty)
@@ -153,10 +159,28 @@ def ridge_fit(bank: Bank, x: np.ndarray, y: np.ndarray, penalty: float) -> Linea
     return Linear(bank, penalty, w.astype(np.float32), (centre - mean @ w).astype(np.float32))
 
 
+def logistic_search(
+    bank: Bank, x: np.ndarray, label: np.ndarray, blocks: list[np.ndarray], n_classes: int, penalties: tuple[float, ...]
+) -> np.ndarray:
+    """Blocked cross-validation: balanced accuracy of each penalty, (P,), over the classes that occur.
+
+    x (n, F) float32; label (n,) int64; blocks: (n,) bool each, the rows held out together.
+    """
+    n = np.bincount(label, minlength=n_classes)
+    skill = np.empty(len(penalties))
+    for p, penalty in enumerate(penalties):
+        guess = np.full(len(label), -1)
+        for rows in blocks:
+            guess[rows] = logistic_fit(bank, x[~rows], label[~rows], n_classes, penalty).apply(x[rows]).argmax(1)
+        right = np.bincount(label[guess == label], minlength=n_classes)
+        skill[p] = (right[n > 0] / n[n > 0]).mean()
+    return skill
+
+
 def logistic_fit(bank: Bank, x: np.ndarray, label: np.ndarray, n_classes: int, penalty: float) -> Linear:
     """Multinomial logistic regression, classes weighted to equal share, by L-BFGS.
 
-    Minimises mean cross-entropy * n + penalty / 2 * |w|^2 on standardised features.
+    x (n, F) float32, label (n,) int64. Minimises mean cross-entropy * n + penalty / 2 * |w|^2 on standardised features.
     """
     z, mean, gain = _standardise(x)
     target = torch.from_numpy(label)

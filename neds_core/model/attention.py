@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -66,30 +67,29 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tens
     return torch.cat(outputs, dim=2)
 
 
-def full(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    position: Tensor,
-    hidden: Tensor,
-    band: int = 0,
-    n_sinks: int = 0,
-    dropout: float = 0.0,
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Full:
     """Attend to every key of the window, before and after: the published pattern.
 
-    Arguments as in `attention`; band is ignored, n_sinks has to be 0, dropout is the share of
-    attention weights dropped. A window without any key attends to all of it: its outputs mean
-    nothing, but they are numbers. Returns (B, H, N, K).
+    dropout: share of the attention weights that is dropped.
     """
-    if n_sinks:
-        raise ValueError("full attention has no sinks")
-    table = rotary(position, q.shape[-1])
-    key = ~hidden
-    key = key | ~key.any(1, keepdim=True)
-    # A mask of nothing costs a CPU a fifth of the attention; a GPU would have to stop and look.
-    mask = None if hidden.is_cpu and not hidden.any() else key[:, None, None]
-    return functional.scaled_dot_product_attention(
-        rotate(q, table), rotate(k, table), v, attn_mask=mask, dropout_p=dropout
-    )
+
+    dropout: float = 0.0
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int = 0, n_sinks: int = 0
+    ) -> Tensor:
+        """Arguments as in `attention`; band is ignored, n_sinks has to be 0. Returns (B, H, N, K).
+
+        A window without any key attends to all of it: its outputs mean nothing, but they are numbers.
+        """
+        if n_sinks:
+            raise ValueError("full attention has no sinks")
+        table = rotary(position, q.shape[-1])
+        key = ~hidden
+        key = key | ~key.any(1, keepdim=True)
+        # A mask of nothing costs a CPU a fifth of the attention; a GPU would have to stop and look.
+        mask = None if hidden.is_cpu and not hidden.any() else key[:, None, None]
+        return functional.scaled_dot_product_attention(
+            rotate(q, table), rotate(k, table), v, attn_mask=mask, dropout_p=self.dropout
+        )

@@ -31,7 +31,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tens
     Keys and values have to be finite, hidden ones too: a weight of 0 does not silence a NaN.
     """
     values = v if v.stride(-1) == 1 else v.contiguous()  # as the fused kernel takes them; q and k are rotated anyway
-    return Banded.apply(q, k, values, position, hidden, band, n_sinks)
+    return Banded.apply(q, k, values, Tokens(position, hidden, band, n_sinks))
+
+
+class Tokens(NamedTuple):
+    """What `attention` is told of its tokens: position (N,) int64, hidden (B, N) bool, band in bins, sinks."""
+
+    position: Tensor
+    hidden: Tensor
+    band: int
+    n_sinks: int
 
 
 class Group(NamedTuple):
@@ -77,16 +86,15 @@ class Banded(torch.autograd.Function):
     """See `attention`. Inside, tokens come before heads, (B, N, H, K), as the layers around store them."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, position: Tensor, hidden: Tensor, band: int, n_sinks: int
-    ) -> Tensor:
-        scale, bins, hidden = q.shape[-1] ** -0.5, position[n_sinks:], hidden[:, n_sinks:]
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens) -> Tensor:
+        n_sinks = tokens.n_sinks
+        scale, bins, hidden = q.shape[-1] ** -0.5, tokens.position[n_sinks:], tokens.hidden[:, n_sinks:]
         table = rotary(bins, q.shape[-1])
         queries, keys = (rotate(x[:, :, n_sinks:], table).transpose(1, 2) for x in (q, k))
         values, sink_k, sink_v = v[:, :, n_sinks:].transpose(1, 2), k[:, :, :n_sinks], v[:, :, :n_sinks]
         out = q.new_zeros(q.transpose(1, 2).shape)
         met = torch.full_like(out[..., 0], float("-inf"))  # log of the summed exponentials of the keys in the band
-        shared, near_rows = groups(hidden), blocks(bins, band, q.dtype)
+        shared, near_rows = groups(hidden), blocks(bins, tokens.band, q.dtype)
         if any(ctx.needs_input_grad):  # else one block at a time, however long the recording
             near_rows = list(near_rows)
         every = [(one, queries[one.some], keys[one.some][:, one.seen], values[one.some][:, one.seen]) for one in shared]
@@ -142,4 +150,4 @@ class Banded(torch.autograd.Function):
         grad_q[:, :, n_sinks:] += rotate(to_q.transpose(1, 2), back)
         grad_k[:, :, :n_sinks], grad_k[:, :, n_sinks:] = to_score.mT @ q, rotate(to_k.transpose(1, 2), back)
         grad_v[:, :, :n_sinks], grad_v[:, :, n_sinks:] = weight.mT @ grad, to_v.transpose(1, 2)
-        return grad_q, grad_k, grad_v, None, None, None, None
+        return grad_q, grad_k, grad_v, None

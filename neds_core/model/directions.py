@@ -1,7 +1,7 @@
 """Predictions in every direction but decoding (see `offline`): rates from behaviour, from other units, from the past.
 
-Every function takes spans, (start, stop) bins of the session behind `windows`, each predicted
-from a cold start, and returns rows in the order of the spans' bins. A causal model sees
+Every function takes spans, (start, stop) bins of the session behind `cutter`, each predicted
+from a cold start, and returns rows in the order of the spans' bins (`bins_of`). A causal model sees
 nothing after the bin that it predicts. Rates are spikes a bin, (n, U) float32.
 """
 
@@ -17,10 +17,9 @@ from torch import Tensor
 
 from neds_core.data.session import Session
 from neds_core.errors import DataError
-from neds_core.model.attention import Attention
+from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS, Batch
 from neds_core.model.offline import SPANS_AT_ONCE
-from neds_core.train.windows import Windows
 
 Span = tuple[int, int]
 
@@ -36,11 +35,11 @@ def bins_of(spans: list[Span]) -> np.ndarray:
     return np.concatenate([np.arange(start, stop) for start, stop in spans])
 
 
-def _groups(model: NEDS, windows: Windows, spans: list[Span]) -> Iterator[tuple[list[Span], Batch, np.ndarray]]:
+def _groups(model: NEDS, cutter: Cutter, spans: list[Span]) -> Iterator[tuple[list[Span], Batch, np.ndarray]]:
     """Batches of spans with what is defined in them (B, T, M)."""
     for begin in range(0, len(spans), SPANS_AT_ONCE):
         group = spans[begin : begin + SPANS_AT_ONCE]
-        yield group, *windows.cut(group, model.config.clock_bins > 0)
+        yield group, *cutter.cut(group, model.config.clock_bins > 0)
 
 
 def _rows(group: list[Span], values: Tensor) -> list[np.ndarray]:
@@ -48,30 +47,28 @@ def _rows(group: list[Span], values: Tensor) -> list[np.ndarray]:
 
 
 @torch.inference_mode()
-def encode(
-    model: NEDS, windows: Windows, spans: list[Span], shown: tuple[str, ...], attend: Attention | None = None
-) -> np.ndarray:
+def encode(model: NEDS, cutter: Cutter, spans: list[Span], shown: tuple[str, ...]) -> np.ndarray:
     """Rates from the behaviours named in `shown`, wherever they are known; no spike is seen."""
     model.eval()
     column = np.array([False, *(s.name in shown for s in model.specs)])
     parts: list[np.ndarray] = []
-    for group, batch, defined in _groups(model, windows, spans):
+    for group, batch, defined in _groups(model, cutter, spans):
         hidden = torch.from_numpy(~(defined & column))
-        parts += _rows(group, model(batch, hidden, attend=attend)["spikes"].exp())
+        parts += _rows(group, model(batch, hidden)["spikes"].exp())
     return np.concatenate(parts)
 
 
 @torch.inference_mode()
-def next_bin(model: NEDS, windows: Windows, spans: list[Span], attend: Attention | None = None) -> np.ndarray:
+def next_bin(model: NEDS, cutter: Cutter, spans: list[Span]) -> np.ndarray:
     """Rates of each bin from the spikes of the bins before it in its span; one pass for each place in the span."""
     model.eval()
     parts: list[np.ndarray] = []
-    for group, batch, defined in _groups(model, windows, spans):
+    for group, batch, defined in _groups(model, cutter, spans):
         found = torch.zeros(batch.counts.shape)
         for t in range(defined.shape[1]):
             hidden = torch.ones((len(defined), t + 1, defined.shape[2]), dtype=torch.bool)
             hidden[:, :t, 0] = ~batch.valid[:, :t]
-            found[:, t] = model(_first(batch, t + 1), hidden, attend=attend)["spikes"][:, t].exp()
+            found[:, t] = model(_first(batch, t + 1), hidden)["spikes"][:, t].exp()
         parts += _rows(group, found)
     return np.concatenate(parts)
 
@@ -95,9 +92,7 @@ def unit_folds(n_units: int, n_folds: int, seed: int = 0) -> list[np.ndarray]:
 
 
 @torch.inference_mode()
-def co_smooth(
-    model: NEDS, windows: Windows, spans: list[Span], folds: list[np.ndarray], attend: Attention | None = None
-) -> np.ndarray:
+def co_smooth(model: NEDS, cutter: Cutter, spans: list[Span], folds: list[np.ndarray]) -> np.ndarray:
     """Rates of held-out units from the others in the same bin and before; each unit's from the fold that holds it out.
 
     Co-smoothing: Pei et al. 2021. A held-out unit adds nothing to any token. Its rate is read
@@ -108,16 +103,16 @@ def co_smooth(
         raise DataError("full attention has no place beside a spike token for held-out units; give a causal checkpoint")
     model.eval()
     parts: list[np.ndarray] = []
-    for group, batch, _ in _groups(model, windows, spans):
+    for group, batch, _ in _groups(model, cutter, spans):
         found = torch.full(batch.counts.shape, torch.nan)
         for held in folds:
             keep = torch.from_numpy(~held).float()[None, None]
-            found[..., held] = _rates_beside(model, batch, keep, attend)[..., held]
+            found[..., held] = _rates_beside(model, batch, keep)[..., held]
         parts += _rows(group, found)
     return np.concatenate(parts)
 
 
-def _rates_beside(model: NEDS, batch: Batch, keep: Tensor, attend: Attention | None) -> Tensor:
+def _rates_beside(model: NEDS, batch: Batch, keep: Tensor) -> Tensor:
     """Rates (B, T, U) of a query that follows each bin's spike token; behaviours take no part."""
     n_batch, n_bins = batch.valid.shape
     content = model.tokenizer(batch.session)(batch.counts, keep)
@@ -128,7 +123,7 @@ def _rates_beside(model: NEDS, batch: Batch, keep: Tensor, attend: Attention | N
     position = torch.cat([bins.new_zeros(model.n_sinks), bins])
     no_key = torch.stack([~batch.valid, torch.ones_like(batch.valid)], 2).flatten(1)
     keyless = torch.cat([no_key.new_zeros((n_batch, model.n_sinks)), no_key], dim=1)
-    attend = attend or model.pattern()
+    attend = model.pattern()
     for block in model.layers:
         x = block(x, position, keyless, model.n_sinks, attend)
     read = model.norm(x[:, model.n_sinks :]).unflatten(1, (n_bins, 2))[:, :, 1]
@@ -138,12 +133,11 @@ def _rates_beside(model: NEDS, batch: Batch, keep: Tensor, attend: Attention | N
 @torch.inference_mode()
 def cross(
     model: NEDS,
-    windows: Windows,
+    cutter: Cutter,
     spans: list[Span],
     n_folds: int,
     shown: tuple[str, ...],
     seed: int = 0,
-    attend: Attention | None = None,
 ) -> dict[str, np.ndarray]:
     """Every token from the tokens that are not hidden with it, whatever their modality.
 
@@ -157,14 +151,14 @@ def cross(
     rng = np.random.default_rng(seed)
     column = np.array([True, *(s.name in shown for s in model.specs)])
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("spikes", *(s.name for s in model.specs))}
-    for group, batch, defined in _groups(model, windows, spans):
+    for group, batch, defined in _groups(model, cutter, spans):
         fold = rng.permuted(np.broadcast_to(np.arange(defined.shape[1])[:, None] % n_folds, defined.shape), axis=1)
         whole = rng.integers(0, n_folds, (len(defined), 1, defined.shape[2]))
-        fold = np.where(windows.constant(batch)[:, None], whole, fold)
+        fold = np.where(cutter.constant(batch)[:, None], whole, fold)
         found: dict[str, Tensor] = {}
         for f in range(n_folds):
             now = torch.from_numpy(fold == f)
-            out = model(batch, now | torch.from_numpy(~(defined & column)), attend=attend)
+            out = model(batch, now | torch.from_numpy(~(defined & column)))
             for m, (name, said) in enumerate(_said(model, out).items()):
                 rows = now[..., m] if said.ndim == 2 else now[..., m, None]
                 found[name] = torch.where(rows, said, found.get(name, said))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import torch
@@ -20,7 +19,7 @@ from neds_core.config import ModelConfig
 from neds_core.data.session import BehaviourSpec
 from neds_core.errors import DataError
 from neds_core.model import banded, embed
-from neds_core.model.attention import Attention, attention, full
+from neds_core.model.attention import Attention, Full, attention
 from neds_core.model.embed import UnitStitcher, UnitTokenizer, WindowReadout
 
 
@@ -81,19 +80,17 @@ class Block(nn.Module):
         return self.finish(x, mixed)
 
 
-def _everywhere(
-    kernel: Callable[..., Tensor],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    band: int,
-    position: Tensor,
-    hidden: Tensor,
-    n_sinks: int,
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Everywhere:
     """A kernel without its band: every key of the window."""
-    return kernel(q, k, v, position=position, hidden=hidden, band=None, n_sinks=n_sinks)
+
+    kernel: Callable[..., Tensor]
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: int, n_sinks: int
+    ) -> Tensor:
+        """Arguments and result as in `attention.attention`, but that band is ignored."""
+        return self.kernel(q, k, v, position=position, hidden=hidden, band=None, n_sinks=n_sinks)
 
 
 class NEDS(nn.Module):
@@ -104,9 +101,8 @@ class NEDS(nn.Module):
         super().__init__()
         width = config.width
         self.config, self.specs = config, specs
-        self.kernel: Callable[..., Tensor] | None = (
-            None  # attention in place of torch's own, where a trainer on a GPU gives one
-        )
+        # attention in place of torch's own, where a trainer on a GPU gives one
+        self.kernel: Callable[..., Tensor] | None = None
         is_full, n_sessions, n_modalities = config.attention == "full", len(n_units), 1 + len(specs)
         self.units = nn.ModuleList(embed.spike_tokenizer(config, n) for n in n_units)
         self.rates = nn.ModuleList(nn.Linear(width, n) for n in n_units)
@@ -184,10 +180,10 @@ class NEDS(nn.Module):
         """
         is_full, drops = self.config.attention == "full", self.training and self.config.attention_dropout > 0
         if self.kernel is not None and not (is_full and drops):
-            return partial(_everywhere, self.kernel) if is_full else self.kernel
+            return Everywhere(self.kernel) if is_full else self.kernel
         if not is_full:
             return banded.attention if self.mask_token.is_cpu else attention
-        return partial(full, dropout=self.config.attention_dropout if self.training else 0.0)
+        return Full(self.config.attention_dropout if self.training else 0.0)
 
     def when(self, batch: Batch) -> Tensor | float:
         """What a token says of time and session beside its content; broadcasts to (B, T, M, D)."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from neds_core.model.attention import Attention
+from neds_core.model.batches import onto
 from neds_core.model.model import NEDS, Batch
-from neds_core.train.windows import onto
 
 SPANS_AT_ONCE = 32
 TOKENS_AT_ONCE = 16384  # of the prefixes that go through the model together
@@ -30,7 +30,6 @@ def decode(
     valid: np.ndarray,
     clock: np.ndarray,
     spans: list[tuple[int, int]],
-    attend: Attention | None = None,
     session: int = 0,
     observed: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
@@ -38,9 +37,8 @@ def decode(
 
     counts (T, U); valid (T,) bool, False = hidden spike token, no key; clock (T,) int64 bins
     since the segment's marker (used by a clocked model only); spans: (start, stop) bins, for
-    full attention whole segments. attend: None = the model's own; session: row in
-    the model's session table. observed (T, M): z-scores and classes by their index, NaN = hidden, as is
-    all of a bin that is not valid; None = spikes alone.
+    full attention whole segments. session: row in the model's session table. observed (T, M): z-scores and
+    classes by their index, NaN = hidden, as is all of a bin that is not valid; None = spikes alone.
     Returns name -> (n,) z-scores or (n, C) probabilities, rows in the order of the spans. Of a
     behaviour where it is observed they mean nothing.
     """
@@ -54,7 +52,7 @@ def decode(
         hidden[..., 0] = ~batch.valid
         if observed is not None:
             _show(model, batch, hidden, observed, group)
-        out = model(batch, hidden, attend=attend)
+        out = model(batch, hidden)
         for spec in model.specs:
             y = out[spec.name] if spec.kind == "continuous" else out[spec.name].softmax(-1)
             parts[spec.name] += [y[b, : stop - start].cpu().numpy() for b, (start, stop) in enumerate(group)]
@@ -128,7 +126,7 @@ def behaviour_at(model: NEDS, batch: Batch, bins: np.ndarray) -> dict[str, np.nd
 
 
 def read_at(model: NEDS, batch: Batch, at: torch.Tensor, attend: Attention | None = None) -> dict[str, torch.Tensor]:
-    """The same, all on the model's device; at (B,) int64."""
+    """`behaviour_at` with everything on the model's device; at (B,) int64. attend: None = the model's own."""
     hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=at.device)
     hidden[..., 0] = ~batch.valid
     out = model(batch, hidden, attend=attend)

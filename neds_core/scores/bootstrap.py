@@ -9,11 +9,39 @@ are left out; without any resample that has one the interval is NaN.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-N_BOOTSTRAP = 2000
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """The rules by which scores are resampled: what one draw takes, how many make a resample, how many resamples.
+
+    Bins that follow each other are not independent, so a draw takes a whole segment; of a recording
+    with fewer than `least` segments it takes a block of `block_s`, and fewer than `least` of either carry no interval.
+    """
+
+    times: int = 2000
+    block_s: float = 10.0
+    least: int = 5
+
+    def groups(self, segment: np.ndarray, bin_ns: int) -> np.ndarray:
+        """(n,) int64: what is drawn together, the segment of each of n bins or its block.
+
+        segment (n,) int: of each bin, bins in time order; bin_ns: their width.
+        """
+        if self.enough(segment):
+            return segment
+        return np.arange(len(segment)) // round(self.block_s * 1e9 / bin_ns)
+
+    def enough(self, group: np.ndarray) -> bool:
+        """Whether there are enough groups (n,) for an interval to mean something."""
+        return len(np.unique(group)) >= self.least
+
+
+RULES = Resampling()
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -41,16 +69,16 @@ def _times_drawn(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray
 
 
 def interval(sums: np.ndarray, statistic: Statistic, seed: int = 0) -> Interval:
-    """The score of all trials, and its interval over resampled trials."""
-    times = _times_drawn(np.random.default_rng(seed), len(sums), N_BOOTSTRAP)
+    """The score of all trials, and its interval over resampled trials; sums (n, K) as the module says."""
+    times = _times_drawn(np.random.default_rng(seed), len(sums), RULES.times)
     return _percentiles(statistic(sums.sum(0)), statistic(times @ sums))
 
 
 def _over_seeds(
     rng: np.random.Generator, times: np.ndarray, each_seed: list[np.ndarray], statistic: Statistic
 ) -> np.ndarray:
-    """(N_BOOTSTRAP,) mean score of each resample's trials over resampled training seeds."""
-    seeds = rng.integers(0, len(each_seed), (N_BOOTSTRAP, len(each_seed)))
+    """(`RULES.times`,) mean score of each resample's trials over resampled training seeds."""
+    seeds = rng.integers(0, len(each_seed), (RULES.times, len(each_seed)))
     each = np.stack([statistic(times @ sums) for sums in each_seed])
     return np.take_along_axis(each, seeds.T, axis=0).mean(0)
 
@@ -62,7 +90,7 @@ def _mean(each_seed: list[np.ndarray], statistic: Statistic) -> float:
 def pooled(each_seed: list[np.ndarray], statistic: Statistic, seed: int = 0) -> Interval:
     """Mean score over training seeds (one array of sums each); trials and seeds are resampled together."""
     rng = np.random.default_rng(seed)
-    times = _times_drawn(rng, len(each_seed[0]), N_BOOTSTRAP)
+    times = _times_drawn(rng, len(each_seed[0]), RULES.times)
     return _percentiles(_mean(each_seed, statistic), _over_seeds(rng, times, each_seed, statistic))
 
 
@@ -75,7 +103,7 @@ def paired(
     """
     theirs = [second] if isinstance(second, np.ndarray) else second
     rng = np.random.default_rng(seed)
-    times = _times_drawn(rng, len(theirs[0]), N_BOOTSTRAP)
+    times = _times_drawn(rng, len(theirs[0]), RULES.times)
     gain = _over_seeds(rng, times, first, statistic) - _over_seeds(rng, times, theirs, statistic)
     return _percentiles(_mean(first, statistic) - _mean(theirs, statistic), gain)
 
@@ -92,7 +120,7 @@ def hierarchical(
     _, place = np.unique(session, return_inverse=True)
     rows = [sums[place == s] for s in range(int(place.max()) + 1)]
     litters = [np.unique(place[mouse == m]) for m in np.unique(mouse)]
-    mice = rng.integers(0, len(litters), (N_BOOTSTRAP, len(litters))).ravel()
+    mice = rng.integers(0, len(litters), (RULES.times, len(litters))).ravel()
     drawn = [rng.choice(litters[m], len(litters[m])) for m in mice]
     resample = np.repeat(np.arange(len(mice)) // len(litters), [len(each) for each in drawn])
     slot = np.concatenate(drawn)

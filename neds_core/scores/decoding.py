@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neds_core.scores import r2 as scores
+from neds_core.scores.r2 import balanced_accuracy, r2
 
 
 class DelayCurve(NamedTuple):
@@ -48,8 +48,8 @@ def delay_curve(
     delays = np.arange(shortest, longest + 1)
     found = [at_delay(target, value, trial, int(d)) for d in delays]
     common = np.all([known for _, known in found], axis=0)
-    r2 = [scores.r2(target[common], later[common]) if common.sum() > 1 else np.nan for later, _ in found]
-    return DelayCurve(delays, np.array(r2), int(common.sum()))
+    scored = [r2(target[common], later[common]) if common.sum() > 1 else np.nan for later, _ in found]
+    return DelayCurve(delays, np.array(scored), int(common.sum()))
 
 
 def r2_by_position(target: np.ndarray, value: np.ndarray, position: np.ndarray, n_positions: int) -> np.ndarray:
@@ -109,7 +109,7 @@ def class_curve(label: np.ndarray, score: np.ndarray, event: np.ndarray, shortes
         y, evidence = label[there], score[there, at[there]]
         guess = (evidence > 0).astype(np.int64)
         both = len(np.unique(y)) == 2
-        balanced = scores.balanced_accuracy(y, guess, 2) if both else np.nan
+        balanced = balanced_accuracy(y, guess, 2) if both else np.nan
         rows.append((accuracy(y, guess) if len(y) else np.nan, balanced, auc(y, evidence), len(y)))
     right, balanced, area, n = np.array(rows, float).reshape(-1, 4).T
     return ClassCurve(offsets, right, balanced, area, n.astype(np.int64))

@@ -45,7 +45,7 @@ def trial_average(train: Session, units: np.ndarray) -> np.ndarray:
     if train.continuous:
         return counts.mean(0, keepdims=True)
     n_phase = int(phase.max()) + 1
-    segment = np.searchsorted(train.segments[:, 0], np.flatnonzero(rows), side="right")
+    segment = train.segment_of(np.flatnonzero(rows))
     gain = np.zeros(len(WIDTHS))
     for held in linear.folds(segment, FOLDS):
         for w, width in enumerate(WIDTHS):

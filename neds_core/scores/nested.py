@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neds_core.scores.bootstrap import N_BOOTSTRAP
+from neds_core.scores import bootstrap
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 
@@ -127,9 +127,10 @@ def interval(
     n, hits = np.zeros((row.max() + 1, n_classes)), np.zeros((row.max() + 1, n_classes))
     np.add.at(n, (row, label), 1.0)
     np.add.at(hits, (row, label), gap)
-    drawn = np.random.default_rng(seed).integers(0, len(n), (N_BOOTSTRAP, len(n)))
-    drawn += np.arange(N_BOOTSTRAP)[:, None] * len(n)
-    draw = np.bincount(drawn.ravel(), minlength=N_BOOTSTRAP * len(n)).reshape(N_BOOTSTRAP, len(n)).astype(np.float64)
+    times = bootstrap.RULES.times
+    drawn = np.random.default_rng(seed).integers(0, len(n), (times, len(n)))
+    drawn += np.arange(times)[:, None] * len(n)
+    draw = np.bincount(drawn.ravel(), minlength=times * len(n)).reshape(times, len(n)).astype(np.float64)
     total, gained = draw @ n, draw @ hits
     with np.errstate(invalid="ignore"):
         values = np.nanmean(np.where(total > 0, gained / total, np.nan), axis=1)

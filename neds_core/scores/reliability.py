@@ -28,8 +28,11 @@ def reliability(probs: np.ndarray, label: np.ndarray, n_bins: int = N_BINS) -> R
     return Reliability(np.where(n > 0, sure, np.nan), np.where(n > 0, good, np.nan), n)
 
 
-def expected_calibration_error(probs: np.ndarray, label: np.ndarray, n_bins: int = N_BINS) -> float:
-    """Mean |accuracy - confidence| over confidence bins, weighted by their trials (Guo et al. 2017, eq. 3)."""
+def reliability_error(probs: np.ndarray, label: np.ndarray, n_bins: int = N_BINS) -> float:
+    """Mean |accuracy - confidence| over confidence bins, weighted by their trials: 0 to 1.
+
+    probs (n, C), label (n,) int. Guo et al. 2017, eq. 3, where it is called expected calibration error.
+    """
     found = reliability(probs, label, n_bins)
     return float(np.nansum(np.abs(found.accuracy - found.confidence) * found.n) / len(label))
 

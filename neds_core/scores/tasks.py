@@ -16,16 +16,14 @@ from neds_core.data import session as sessions
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
 from neds_core.model import directions
+from neds_core.model.batches import Cutter
 from neds_core.model.directions import Span
-from neds_core.scores import bits, bootstrap, encoding, r2 as scores
+from neds_core.scores import bits, bootstrap, encoding, r2
 from neds_core.scores.encoding import Row, Target
-from neds_core.train.windows import Windows
 
-BLOCK_S = 10.0  # what a bootstrap draws of a continuous recording
 UNIT_FOLDS = 5
 CROSS_FOLDS = 3  # about the 30 % that cross-modal training hides
 WITHIN_BINS = 100  # longer segments are cut into such pieces: the next bin costs a pass for each bin of a piece
-MIN_TRIALS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +33,24 @@ class HeldOut:
     session: Session
     part: Session
     bins: np.ndarray  # (n,) bin of each predicted row
-    trial: np.ndarray  # (n,) trial of each row, or its block in a continuous recording
+    trial: np.ndarray  # (n,) what a bootstrap draws each row with: its segment, or its block
     spans: list[Span]
     target: Target
 
 
 def held_out(session: Session, longest: int | None = None) -> HeldOut:
-    """The last 20 % of a recording; `longest` cuts its segments into pieces of so many bins."""
+    """The last 20 % of a recording; `longest` cuts its segments into pieces of so many bins.
+
+    Raises `DataError` where it holds too few trials or blocks for an interval.
+    """
     parts = sessions.split(session)
     spans = directions.spans_of(parts.test, longest)
     bins = directions.bins_of(spans)
-    if parts.test.continuous:
-        trial = np.arange(len(bins)) // round(BLOCK_S * 1e9 / session.bin_ns)
-    else:
-        trial = np.searchsorted(parts.test.segments[:, 0], bins, side="right")
-    if len(np.unique(trial)) < MIN_TRIALS:
-        raise DataError(f"the held-out part of {session.name!r} has under {MIN_TRIALS} trials or blocks; record more")
+    trial = bootstrap.RULES.groups(parts.test.segment_of(bins), session.bin_ns)
+    if not bootstrap.RULES.enough(trial):
+        raise DataError(
+            f"the held-out part of {session.name!r} has under {bootstrap.RULES.least} trials or blocks; record more"
+        )
     return HeldOut(session, parts.test, bins, trial, spans, encoding.target(parts.development, parts.test, bins, trial))
 
 
@@ -62,9 +62,9 @@ def refuse_other_units(checkpoint: Checkpoint, session: Session) -> None:
         )
 
 
-def windows(checkpoint: Checkpoint, session: Session) -> Windows:
+def cutter(checkpoint: Checkpoint, session: Session) -> Cutter:
     """The recording as a checkpoint's model reads it."""
-    return Windows(session, checkpoint.specs, checkpoint.scalers)
+    return Cutter(session, checkpoint.specs, checkpoint.scalers)
 
 
 def shown(specs: tuple[BehaviourSpec, ...]) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def encode_rates(checkpoints: list[Checkpoint], held: HeldOut) -> dict[str, list
     names = shown(first.specs)
     found: dict[str, list[np.ndarray]] = {"all": [], **{n: [] for n in names}, "none": []}
     for made in checkpoints:
-        read = windows(made, held.session)
+        read = cutter(made, held.session)
         for key, rates in found.items():
             given = {"all": names, "none": ()}.get(key, (key,))
             rates.append(held.target.of(directions.encode(made.model, read, held.spans, given)))
@@ -135,9 +135,9 @@ def within(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
     goal = held.target
     ways: dict[str, Callable[[Checkpoint], np.ndarray]] = {
         "held_out_units": lambda made: directions.co_smooth(
-            made.model, windows(made, held.session), held.spans, directions.unit_folds(len(made.units), UNIT_FOLDS)
+            made.model, cutter(made, held.session), held.spans, directions.unit_folds(len(made.units), UNIT_FOLDS)
         ),
-        "next_bin": lambda made: directions.next_bin(made.model, windows(made, held.session), held.spans),
+        "next_bin": lambda made: directions.next_bin(made.model, cutter(made, held.session), held.spans),
     }
     found = {name: [goal.of(way(made)) for made in checkpoints] for name, way in ways.items()}
     return {
@@ -152,8 +152,7 @@ def cross(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
     goal = held.target
     names = shown(checkpoints[0].specs)
     said = [
-        directions.cross(made.model, windows(made, held.session), held.spans, CROSS_FOLDS, names)
-        for made in checkpoints
+        directions.cross(made.model, cutter(made, held.session), held.spans, CROSS_FOLDS, names) for made in checkpoints
     ]
     rates = [goal.of(s["spikes"]) for s in said]
     rows: Row = {}
@@ -180,13 +179,13 @@ def _behaviour(held: HeldOut, made: Checkpoint, spec: BehaviourSpec, said: np.nd
     if spec.kind == "continuous":
         known = np.isfinite(measured) & valid
         value = said[known] * made.header.sd[spec.name] + made.header.mean[spec.name]
-        found = bootstrap.interval(scores.r2_sums(measured[known], value, held.trial[known]), scores.r2_of_sums)
+        found = bootstrap.interval(r2.r2_sums(measured[known], value, held.trial[known]), r2.r2_of_sums)
         return {"r2": found.value, "ci95": [found.low, found.high], "n": int(known.sum())}
     known = (measured >= 0) & valid & np.r_[np.diff(held.trial) != 0, True]
     if not known.any():
         return {"accuracy": None, "balanced_accuracy": None, "n": 0}
     label, guess = measured[known], (said[known] / made.scalers.prior[spec.name]).argmax(1)
-    found = bootstrap.interval(scores.recall_sums(label, guess, len(spec.classes)), scores.balanced_accuracy_of_sums)
+    found = bootstrap.interval(r2.recall_sums(label, guess, len(spec.classes)), r2.balanced_accuracy_of_sums)
     return {
         "accuracy": float((label == guess).mean()),
         "balanced_accuracy": found.value,

@@ -11,9 +11,9 @@ from typing import Any
 from msgspec import Struct
 from torch import Tensor
 
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.errors import ConfigError, NedsError
-from neds_core.train import many as pretrain, single as release
+from neds_core.train import many, single
 from neds_core.train.log import Lines, Show
 
 
@@ -27,23 +27,23 @@ class Kind(Struct, frozen=True):
 def run(
     path: Path, out: Path | None, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
 ) -> None:
-    """Train what a TOML file says (see `release.run` and `pretrain.run`); `out`: default beside the file.
+    """Train what a TOML file says (see `single.run` and `many.run`); `out`: default beside the file.
 
     attend: what attends where the file asks for a GPU; None = torch.
     seeds: of a training of one recording, none = 0; many recordings have theirs in the file.
     """
-    kind = configs.load(path, Kind)
+    kind = toml.load(path, Kind)
     if (kind.recording is None) == (kind.recordings is None):
         raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
     out = out or path.with_suffix(".safetensors")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist; make it first")
     if kind.recording is not None:
-        release.run(path, out, seeds or [0], show, attend)
+        single.run(path, out, seeds or [0], show, attend)
     elif seeds:
         raise ConfigError(f"--seed is for one recording; for many, set seed in {path}")
     else:
-        pretrain.run(path, out, show, attend)
+        many.run(path, out, show, attend)
 
 
 def main() -> None:

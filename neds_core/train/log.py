@@ -33,6 +33,16 @@ class Show(Protocol):
     def step(self, progress: Progress) -> None: ...
 
 
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, name: str) -> None:
+        """Nothing."""
+
+    def step(self, progress: Progress) -> None:
+        """Nothing."""
+
+
 class Lines:
     """Shows a training as lines of text."""
 

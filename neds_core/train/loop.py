@@ -20,21 +20,22 @@ import torch
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers as scaling
 from neds_core.data.scalers import Scalers
-from neds_core.data.session import Session
+from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import ConfigError, DataError
 from neds_core.model import offline
+from neds_core.model.batches import onto
+from neds_core.model.directions import spans_of
 from neds_core.model.model import NEDS
-from neds_core.scores import r2 as scores
-from neds_core.train import losses, state as train_state
+from neds_core.scores.r2 import r2
+from neds_core.train import losses, state
 from neds_core.train.distributed import World
 from neds_core.train.log import OnStep, Progress
 from neds_core.train.optim import Learner
 from neds_core.train.sources import Source, build, shared_specs
 from neds_core.train.state import Resume
-from neds_core.train.windows import DROPOUT, Piece, Sampler, Windows, keyed, onto
+from neds_core.train.windows import DROPOUT, Piece, Sampler, Windows, keyed
 
 ATTEMPTS = 1000  # batches that ask nothing before the masks are given up
-
 
 Decode = Callable[[NEDS, Session, int], dict[str, np.ndarray]]
 
@@ -56,8 +57,7 @@ class Fit:
 
 def decode(model: NEDS, session: Session, row: int = 0) -> dict[str, np.ndarray]:
     """Decoding of every segment from its cold start, whole where attention is full; rows follow the segments' bins."""
-    spans = [(int(a), int(b)) for a, b in session.segments]
-    return offline.decode(model, session.counts, session.valid, session.clock(), spans, session=row)
+    return offline.decode(model, session.counts, session.valid, session.clock(), spans_of(session), session=row)
 
 
 def decode_live(model: NEDS, session: Session, row: int = 0) -> dict[str, np.ndarray]:
@@ -67,15 +67,14 @@ def decode_live(model: NEDS, session: Session, row: int = 0) -> dict[str, np.nda
     longest, most = int(np.diff(session.segments).max()), model.config.window_bins
     if longest > most:
         raise DataError(f"a segment of {longest} bins is longer than the {most} of this model; raise model.window_bins")
-    spans = [(int(a), int(b)) for a, b in session.segments]
-    return offline.decode_prefixes(model, session.counts, session.valid, session.clock(), spans, row)
+    return offline.decode_prefixes(model, session.counts, session.valid, session.clock(), spans_of(session), row)
 
 
 def skill(
     model: NEDS, session: Session, scale: Scalers, select: tuple[str, ...], row: int = 0, decode: Decode = decode
 ) -> float:
     """Mean validation skill of the selected outputs: R2, or 1 - cross-entropy / entropy of the prior."""
-    bins = np.concatenate([np.arange(a, b) for a, b in session.segments])
+    bins = session.bins()
     decoded = decode(model, session, row)
     values = []
     for spec in model.specs:
@@ -85,7 +84,7 @@ def skill(
         if spec.kind == "continuous":
             y = ((target - scale.mean[spec.name]) / scale.sd[spec.name]).astype(np.float32)
             known = np.isfinite(y) & session.valid[bins]
-            values.append(scores.r2(y[known], decoded[spec.name][known]))
+            values.append(r2(y[known], decoded[spec.name][known]))
         else:
             known = target >= 0
             prior = scale.prior[spec.name]
@@ -94,83 +93,73 @@ def skill(
     return float(np.mean(values))
 
 
-def fit(
-    config: TrainConfig,
-    train: Session,
-    validation: Session | None,
-    scale: Scalers,
-    seed: int,
-    steps: int | None = None,
-    on_step: OnStep | None = None,
-    start: NEDS | None = None,
-    world: World | None = None,
-    resume: Resume | None = None,
-) -> Fit:
-    """Train on one session (see `fit_many`)."""
-    return fit_many(config, (Source(train, validation, scale),), seed, steps, on_step, start, world, resume)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One training: what is trained on what, from where, and by whom.
+
+    steps: run exactly so many of the schedule, None = all of them. start: the model to go on from, which is not
+    changed; None = a fresh one, which a configuration with a trunk refuses. resume: where states are kept; a training
+    that finds one there goes on from it. In a `world` of many processes each has the same plan.
+    """
+
+    config: TrainConfig | PretrainConfig
+    sources: tuple[Source, ...]
+    seed: int
+    steps: int | None = None
+    start: NEDS | None = None
+    world: World = field(default_factory=World)
+    resume: Resume | None = None
 
 
-def fit_many(
-    config: TrainConfig | PretrainConfig,
-    sources: tuple[Source, ...],
-    seed: int,
-    steps: int | None = None,
-    on_step: OnStep | None = None,
-    start: NEDS | None = None,
-    world: World | None = None,
-    resume: Resume | None = None,
-) -> Fit:
+def checked_specs(config: TrainConfig | PretrainConfig, sources: tuple[Source, ...]) -> tuple[BehaviourSpec, ...]:
+    """The outputs' specs. Raises `DataError` where sessions disagree about one or a part has none of its values."""
+    specs = shared_specs(sources, config.outputs)
+    for source in sources:
+        for spec in specs:
+            for part in (source.train, source.validation or source.train):
+                scaling.known(part, spec)
+    return specs
+
+
+def fit(plan: Plan, on_step: OnStep | None = None) -> Fit:
     """Train on the sources' training parts; with validation parts, stop early and keep the best EMA weights.
 
-    Without them, run exactly `steps` of the same schedule (the refit on training + validation). Skill is
-    the mean over sessions, measured every `check_every` steps and at the last. start: the model to go on
-    from, which is not changed; else a fresh one, which a configuration with a trunk refuses. `on_step` is
-    called in the first process alone. KeyboardInterrupt keeps the best so far and says so in the result.
-    With `resume`, a state is written every `save_every` steps, when asked to stop and at the end, and a
-    training that finds one goes on from it.
+    Without them, run all steps (the refit on training + validation). Skill is the mean over sessions,
+    measured every `check_every` steps and at the last. `on_step` is called in the first process alone.
+    KeyboardInterrupt keeps the best so far and says so in the result. With `resume`, a state is written
+    every `save_every` steps, when asked to stop and at the end. Raises `ConfigError` or `DataError` for a
+    plan that cannot be trained, `CheckpointError` for a state of another training.
     """
-    return Training(config, sources, seed, steps, start, world, resume).run(on_step)
+    return Training(plan).run(on_step)
 
 
 class Training:
-    """One training, ready to run (see `fit_many`)."""
+    """One training, ready to run (see `fit`)."""
 
-    def __init__(
-        self,
-        config: TrainConfig | PretrainConfig,
-        sources: tuple[Source, ...],
-        seed: int,
-        steps: int | None = None,
-        start: NEDS | None = None,
-        world: World | None = None,
-        resume: Resume | None = None,
-    ) -> None:
-        if isinstance(config, TrainConfig) and config.finetune.trunk and start is None:
+    def __init__(self, plan: Plan) -> None:
+        config, sources, world = plan.config, plan.sources, plan.world
+        if isinstance(config, TrainConfig) and config.finetune.trunk and plan.start is None:
             raise ConfigError("finetune.trunk is set, but this training starts afresh; take [finetune] out")
-        world = world or World()
-        self.config, self.sources, self.seed, self.world, self.resume = config, sources, seed, world, resume
-        self.specs = shared_specs(sources, config.outputs)
-        for source in sources:
-            for spec in self.specs:
-                for part in (source.train, source.validation or source.train):
-                    scaling.known(part, spec)
+        self.config, self.sources, self.seed, self.world, self.resume = config, sources, plan.seed, world, plan.resume
+        self.specs = checked_specs(config, sources)
         windows = [Windows(source.train, self.specs, source.scale) for source in sources]
-        self.sampler = Sampler(windows, config, seed)
-        model = copy.deepcopy(start) if start is not None else build(config, sources, seed)
+        self.sampler = Sampler(windows, config, plan.seed)
+        model = copy.deepcopy(plan.start) if plan.start is not None else build(config, sources, plan.seed)
         model.to(world.device)
         model.kernel = world.attend
         world.copy_from_first(model)
         self.learner = Learner(model, config.fit, config.stages)
-        self.steps = min(steps or self.learner.steps, self.learner.steps)
+        self.steps = min(plan.steps or self.learner.steps, self.learner.steps)
         self.kept = [torch.from_numpy(source.scale.kept) for source in sources]
         self.checked = all(source.validation is not None for source in sources)
         self.best = Fit(copy.deepcopy(model), 0, -np.inf)
         self.waited = 0
         self.identity, self.began = "", time.monotonic()
-        if resume is not None:
-            self.identity = train_state.identity(config, sources, seed, self.steps, start)
+        if self.resume is not None:
+            path = self.resume.path
+            self.identity = state.identity(config, sources, plan.seed, self.steps, plan.start)
             # the first process alone saves, and the others may be on machines with other folders
-            self._restore(world.from_first(lambda: train_state.load(resume.path, self.identity)))
+            self._restore(world.from_first(lambda: state.load(path, self.identity)))
 
     def run(self, on_step: OnStep | None) -> Fit:
         """Train to the end, an interrupt, or the request to stop."""
@@ -277,12 +266,12 @@ class Training:
             best = self.best
             seconds = best.earlier_s + time.monotonic() - self.began
             kept = {"best": best.model.state_dict(), "skill": best.best_skill, "at": best.best_step}
-            state = {"waited": self.waited, "seconds": seconds, **kept, "learner": self.learner.state()}
-            train_state.save(state, self.identity, self.resume.path)
+            made = {"waited": self.waited, "seconds": seconds, **kept, "learner": self.learner.state()}
+            state.save(made, self.identity, self.resume.path)
 
-    def _restore(self, state: dict[str, Any] | None) -> None:
-        if state is not None:
-            self.learner.restore(state["learner"])
-            self.best.model.load_state_dict(state["best"])
-            self.waited, self.best.best_skill, self.best.best_step = state["waited"], state["skill"], state["at"]
-            self.best.earlier_s = state["seconds"]
+    def _restore(self, found: dict[str, Any] | None) -> None:
+        if found is not None:
+            self.learner.restore(found["learner"])
+            self.best.model.load_state_dict(found["best"])
+            self.waited, self.best.best_skill, self.best.best_step = found["waited"], found["skill"], found["at"]
+            self.best.earlier_s = found["seconds"]

@@ -48,14 +48,6 @@ def sums(
     return terms
 
 
-def loss(
-    out: dict[str, Tensor], batch: Batch, asked: Tensor, specs: tuple[BehaviourSpec, ...], kept_units: Tensor
-) -> dict[str, Tensor]:
-    """Mean loss over the targets of every modality that was asked for (see `sums`)."""
-    n = targets(asked, specs, kept_units)
-    return {name: term / n[name] for name, term in sums(out, batch, asked, specs, kept_units).items()}
-
-
 def total(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """Sum over modalities (Zhang et al. 2025, eq. 4: all weights 1)."""
     return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()

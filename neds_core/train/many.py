@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +13,21 @@ import numpy as np
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from neds_core import config as configs
+from neds_core import toml
+from neds_core.checkpoint import read_tensors, write_tensors
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, ConfigError
+from neds_core.files import sha256
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
-from neds_core.train import distributed, loop as train, sources
+from neds_core.train import distributed, loop, sources
 from neds_core.train.distributed import World
 from neds_core.train.log import Log, Show
-from neds_core.train.loop import Fit
+from neds_core.train.loop import Fit, Plan
 from neds_core.train.optim import owner
 from neds_core.train.sources import Source
 from neds_core.train.state import Resume
@@ -60,6 +60,8 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the file says beside its tensors, as JSON. sessions: in the order of the model's session table."""
+
     format: int
     bin_ns: int
     config: PretrainConfig
@@ -111,14 +113,9 @@ def row(source: Source) -> Row:
 
 
 def save(pretrained: Pretrained, path: Path) -> None:
-    """Write tensors and JSON header; nothing half-written is left behind."""
+    """Write tensors and JSON header to a safetensors file; nothing half-written is left behind."""
     tensors = {name: value.contiguous() for name, value in pretrained.model.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_bytes(to_bytes(tensors, metadata={KEY: msgspec.json.encode(pretrained.header).decode()}))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, {KEY: msgspec.json.encode(pretrained.header).decode()})
 
 
 def is_one(path: Path) -> bool:
@@ -133,9 +130,7 @@ def is_one(path: Path) -> bool:
 def load(path: Path) -> Pretrained:
     """Read and check. Raises `CheckpointError` with the remedy."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, metadata = read_tensors(path)
         header = msgspec.json.decode(metadata[KEY], type=Header)
         if header.format != FORMAT:
             raise ValueError(f"format {header.format}, not {FORMAT}")
@@ -147,7 +142,7 @@ def load(path: Path) -> Pretrained:
             f"{path} is not a multi-session NEDS of this version ({reason}); "
             "train one with `python -m neds_core.train CONFIG.toml`"
         ) from None
-    return Pretrained(header, model.eval(), hashlib.sha256(path.read_bytes()).hexdigest())
+    return Pretrained(header, model.eval(), sha256(path))
 
 
 @torch.no_grad()
@@ -192,7 +187,7 @@ def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None 
 
     Writes `out`; beside it `.jsonl` (a line a step) and, until it is done, `.state` to go on from.
     """
-    config = configs.load(path, PretrainConfig)
+    config = toml.load(path, PretrainConfig)
     torch.set_num_threads(config.fit.threads)
     began = time.monotonic()
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
@@ -201,7 +196,7 @@ def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None 
         with Log(out.with_suffix(".jsonl"), show) as log:
             if not world.rank:
                 log.stage("NEDS, stopped on validation")
-            fit = train.fit_many(config, found, config.seed, on_step=log.step, world=world, resume=resume)
+            fit = loop.fit(Plan(config, found, config.seed, world=world, resume=resume), log.step)
         if world.rank:
             return fit
         if fit.interrupted:

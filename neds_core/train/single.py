@@ -1,61 +1,47 @@
-"""From a recording to a checkpoint: NEDS, the linear decoder beside it, and their blend.
+"""One recording to a checkpoint: NEDS, the linear decoder beside it, and their blend.
 
 Everything is chosen on the first 80 % of the recording; the test part is never touched here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint, config as configs
-from neds_core.checkpoint import Checkpoint
+from neds_core import checkpoint, toml
+from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session, Splits
 from neds_core.errors import CheckpointError
+from neds_core.files import sha256
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
 from neds_core.model.model import NEDS
-from neds_core.scores import r2 as scores
-from neds_core.train import distributed, loop as train, many as pretrain, state as train_state
+from neds_core.scores.r2 import r2
+from neds_core.train import distributed, loop, many
 from neds_core.train.distributed import World
-from neds_core.train.log import Log, OnStep, Show
-from neds_core.train.loop import Fit
-from neds_core.train.many import Pretrained, graft
+from neds_core.train.log import Log, Show, Silent
+from neds_core.train.loop import Fit, Plan
+from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
 from neds_core.train.state import Resume
 
 BLEND_STEPS = 21
-PACKAGES = ("torch", "numpy", "safetensors", "msgspec")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    found = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "neds-rt": train_state.our_version(), **found}
 
 
 @dataclass(frozen=True, slots=True)
 class Linears:
-    """The linear decoders of a configuration: fitted on training alone, and on training + validation."""
+    """The linear decoder of each output: fitted on training alone, and on training + validation."""
 
     train: dict[str, Linear]
     development: dict[str, Linear]
@@ -74,8 +60,8 @@ def fit_linears(config: TrainConfig, parts: Splits, scale: Scalers) -> Linears:
 
 def blend_shares(fit: Fit, linear: dict[str, Linear], validation: Session, scale: Scalers) -> dict[str, float]:
     """Share of NEDS in the blend of each output: best R2 (or log-likelihood) on validation."""
-    ours = train.decode_live(fit.model, validation)
-    bins = np.concatenate([np.arange(a, b) for a, b in validation.segments])
+    ours = loop.decode_live(fit.model, validation)
+    bins = validation.bins()
     shares = {}
     for spec in fit.model.specs:
         theirs = baseline.predict(linear[spec.name], validation, scale.kept, spec.kind)
@@ -84,7 +70,7 @@ def blend_shares(fit: Fit, linear: dict[str, Linear], validation: Session, scale
         if spec.kind == "continuous":
             mine = ours[spec.name] * scale.sd[spec.name] + scale.mean[spec.name]
             known = np.isfinite(target) & validation.valid[bins]
-            gain = [scores.r2(target[known], (s * mine + (1 - s) * theirs)[known]) for s in grid]
+            gain = [r2(target[known], (s * mine + (1 - s) * theirs)[known]) for s in grid]
         else:
             known = target >= 0
             rows = np.flatnonzero(known), target[known]
@@ -93,92 +79,92 @@ def blend_shares(fit: Fit, linear: dict[str, Linear], validation: Session, scale
     return shares
 
 
-def learn(
-    config: TrainConfig,
-    parts: Splits,
-    scale: Scalers,
-    seed: int,
-    on_step: OnStep | None,
-    say: Callable[[str], None],
-    trunk: Pretrained | None,
-    world: World,
-    resume: Resume | None,
-) -> tuple[Fit, NEDS]:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One checkpoint to train, of one recording.
+
+    trunk: a multi-session NEDS to fine-tune in `config.stages`; None = NEDS starts afresh. In a `world` of many
+    processes each has the same job. resume: both trainings go on from their states; one that is over is not repeated.
+    """
+
+    config: TrainConfig
+    recording: Path
+    seed: int
+    name: str
+    trunk: Pretrained | None = None
+    world: World = field(default_factory=World)
+    resume: Resume | None = None
+
+    def plan(self, source: Source, steps: int | None = None, resume: Resume | None = None) -> Plan:
+        """The training of this job on one part of its recording."""
+        start = many.graft(self.trunk, self.config, source, self.seed) if self.trunk else None
+        return Plan(self.config, (source,), self.seed, steps, start, self.world, resume)
+
+
+def learn(job: Job, parts: Splits, scale: Scalers, show: Show) -> tuple[Fit, NEDS]:
     """Train until validation says stop, then again for as many steps on training + validation: both models."""
-    say("NEDS, stopped on validation")
-    start = graft(trunk, config, Source(parts.train, parts.validation, scale), seed) if trunk else None
-    fit = train.fit(config, parts.train, parts.validation, scale, seed, None, on_step, start, world, resume)
-    if not config.fit.refit or fit.interrupted or not fit.best_step:
+    show.stage("NEDS, stopped on validation")
+    fit = loop.fit(job.plan(Source(parts.train, parts.validation, scale), None, job.resume), show.step)
+    if not job.config.fit.refit or fit.interrupted or not fit.best_step:
         return fit, fit.model
-    say("NEDS again on training + validation, for as many steps")
-    both = parts.development
-    start = graft(trunk, config, Source(both, None, scale), seed) if trunk else None
-    refit = resume.refit if resume else None
-    again = train.fit(config, both, None, scale, seed, fit.best_step, on_step, start, world, refit)
+    show.stage("NEDS again on training + validation, for as many steps")
+    refit = job.resume.refit if job.resume else None
+    again = loop.fit(job.plan(Source(parts.development, None, scale), fit.best_step, refit), show.step)
     fit.earlier_s += again.earlier_s
     fit.interrupted = again.interrupted
     return fit, fit.model if again.interrupted else again.model
 
 
-def release(
-    config: TrainConfig,
-    recording: Path,
-    seed: int,
-    name: str,
-    linears: Linears | None = None,
-    on_step: OnStep | None = None,
-    on_stage: Callable[[str], None] | None = None,
-    trunk: Pretrained | None = None,
-    world: World | None = None,
-    resume: Resume | None = None,
-) -> tuple[Checkpoint, Fit, Linears]:
+def release(job: Job, show: Show | None = None, linears: Linears | None = None) -> tuple[Checkpoint, Fit, Linears]:
     """Train one checkpoint of a recording. `linears` may be passed on: they do not depend on the seed.
 
-    An interrupt keeps the best weights so far; the checkpoint is then written from them. trunk: a
-    multi-session NEDS to fine-tune in `config.stages`, else NEDS starts afresh. In a `world` of many
-    processes all call this and get the same. With `resume`, both trainings go on from their states;
-    one that is over is not repeated.
+    An interrupt keeps the best weights so far; the checkpoint is then written from them. `show` hears of the
+    stages and steps in the first process. Raises `DataError` or `ConfigError` for what cannot be trained.
     """
     began = time.monotonic()
-    world = world or World()
-    say = on_stage if on_stage and not world.rank else lambda _: None
+    config = job.config
+    show = show if show and not job.world.rank else Silent()
     torch.set_num_threads(config.fit.threads)
-    session = sessions.load(recording)
+    session = session_file.load(job.recording)
     parts = sessions.split(session)
-    specs = tuple(session.spec(n) for n in config.outputs)
-    scale = scalers.fit(parts.train, specs, config.min_rate_hz)
+    scale = scalers.fit(parts.train, tuple(session.spec(n) for n in config.outputs), config.min_rate_hz)
     if linears is None:
-        say("linear decoders")
-        linears = world.from_first(lambda: fit_linears(config, parts, scale))
-    fit, model = learn(config, parts, scale, seed, on_step, say, trunk, world, resume)
+        show.stage("linear decoders")
+        linears = job.world.from_first(lambda: fit_linears(config, parts, scale))
+    fit, model = learn(job, parts, scale, show)
     header = checkpoint.Header(
         format=checkpoint.FORMAT,
-        name=name,
+        name=job.name,
         bin_ns=session.bin_ns,
         config=config,
-        specs=specs,
+        specs=model.specs,
         unit_map_sha=session.units.sha256,
         mean=scale.mean,
         sd=scale.sd,
         prior={k: v.tolist() for k, v in scale.prior.items()},
         linear={k: checkpoint.LinearHeader(v.bank, v.penalty) for k, v in linears.development.items()},
         blend=blend_shares(fit, linears.train, parts.validation, scale),
-        record=checkpoint.Record(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            recording=session.name,
-            recording_sha=sha256(recording),
-            seed=seed,
-            train_segments=len(parts.train.segments),
-            validation_segments=len(parts.validation.segments),
-            best_step=fit.best_step,
-            validation_skill=fit.best_skill,
-            seconds=time.monotonic() - began + fit.earlier_s,
-            versions=versions(),
-            trunk_sha=trunk.sha if trunk else "",
-            interrupted=fit.interrupted,
-        ),
+        record=record(job, parts, fit, time.monotonic() - began),
     )
     return Checkpoint(header, model, session.units, scale, linears.development), fit, linears
+
+
+def record(job: Job, parts: Splits, fit: Fit, seconds: float) -> Record:
+    """How a checkpoint came about; `seconds` of this process, those of the ones before it are added."""
+    return Record(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recording=parts.train.name,
+        recording_sha=sha256(job.recording),
+        seed=job.seed,
+        train_segments=len(parts.train.segments),
+        validation_segments=len(parts.validation.segments),
+        best_step=fit.best_step,
+        validation_skill=fit.best_skill,
+        seconds=seconds + fit.earlier_s,
+        versions=versions(),
+        trunk_sha=job.trunk.sha if job.trunk else "",
+        interrupted=fit.interrupted,
+    )
 
 
 def is_done(path: Path, config: TrainConfig, recording: Path, seed: int, trunk: Pretrained | None) -> bool:
@@ -215,9 +201,9 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
     Writes `out` (several seeds: `out-seedN`); beside it `.jsonl` (a line a step) and, until it is done, `.state`
     and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far.
     """
-    config = configs.load(path, TrainConfig)
+    config = toml.load(path, TrainConfig)
     recording = (path.parent / config.recording).resolve()
-    trunk = pretrain.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
+    trunk = many.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
     linears = None
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
         for seed in seeds:
@@ -231,9 +217,8 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
             if not world.rank and not resume.path.exists():
                 resume.discard()  # a refit's state is of the training whose state lies beside it
             with Log(target.with_suffix(".jsonl"), show) as log:
-                made, fit, linears = release(
-                    config, recording, seed, target.stem, linears, log.step, log.stage, trunk, world, resume
-                )
+                job = Job(config, recording, seed, target.stem, trunk, world, resume)
+                made, fit, linears = release(job, log, linears)
             if not world.rank:
                 write(made, fit, target, resume)
             if fit.interrupted:

@@ -10,15 +10,16 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
+from neds_core.checkpoint import our_version
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.errors import CheckpointError
+from neds_core.files import whole
 from neds_core.model.model import NEDS
 from neds_core.train.sources import Source
 
@@ -43,14 +44,6 @@ class Resume:
         self.refit.path.unlink(missing_ok=True)
 
 
-def our_version() -> str:
-    """Version of neds-rt; "not installed" where it runs from a checkout alone."""
-    try:
-        return version("neds-rt")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def identity(
     config: TrainConfig | PretrainConfig, sources: tuple[Source, ...], seed: int, steps: int, start: NEDS | None
 ) -> str:
@@ -66,15 +59,10 @@ def identity(
 
 def save(state: dict[str, Any], identity: str, path: Path) -> None:
     """Write a state; a crash at any moment leaves the old one or the new one. identity: what it is a training of."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, "identity": identity, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file:
+        torch.save({"format": FORMAT, "identity": identity, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: Path, identity: str) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from neds_core.config import FitConfig, MaskConfig, ModelConfig, PretrainConfig,
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
+from neds_core.model.batches import Cutter
 from neds_core.model.model import Batch
 from neds_core.train import masks
 
@@ -34,11 +35,11 @@ def prefix(rng: np.random.Generator, span: tuple[int, int], share: float) -> tup
     return (start, int(rng.integers(start + 1, stop + 1))) if rng.random() < share else span
 
 
-class Windows:
-    """Cuts batches out of the segments of one session part; reads no more than the bins it cuts."""
+class Windows(Cutter):
+    """A `Cutter` that also draws where to cut: the training windows of one session part."""
 
     def __init__(self, session: Session, specs: tuple[BehaviourSpec, ...], scalers: Scalers) -> None:
-        self.session, self.specs, self.scalers = session, specs, scalers
+        super().__init__(session, specs, scalers)
         self.starts, self.stops = session.segments[:, 0], session.segments[:, 1]
         self.ends = np.cumsum(self.stops - self.starts)
 
@@ -68,54 +69,6 @@ class Windows:
                 f"attention ({model.window_bins}); raise model.window_bins, or set attention = 'causal'"
             )
         return found
-
-    def clock(self, start: int, stop: int) -> np.ndarray:
-        """(stop - start,) int64: bins since the start of the segment that holds the span."""
-        segment = int(np.searchsorted(self.starts, start, side="right")) - 1
-        return np.arange(start, stop) - self.starts[segment]
-
-    def cut(self, spans: list[tuple[int, int]], clocked: bool) -> tuple[Batch, np.ndarray]:
-        """Batch of spans, padded at the end, and defined (B, T, M): what could be shown or asked."""
-        n_bins = max(stop - start for start, stop in spans)
-        defined = np.zeros((len(spans), n_bins, 1 + len(self.specs)), bool)
-
-        def gather(values: np.ndarray, fill: float, dtype: type) -> np.ndarray:
-            out = np.full((len(spans), n_bins, *values.shape[1:]), fill, dtype)
-            for b, (start, stop) in enumerate(spans):
-                out[b, : stop - start] = values[start:stop]
-            return out
-
-        valid = defined[..., 0] = gather(self.session.valid, 0, np.bool_)
-        traces, classes = {}, {}
-        for m, spec in enumerate(self.specs, start=1):
-            values = self.session.values[spec.name]
-            if spec.kind == "continuous":
-                raw = gather(values, np.nan, np.float32)
-                scaled = (raw - self.scalers.mean[spec.name]) / self.scalers.sd[spec.name]
-                traces[spec.name] = torch.from_numpy(scaled.astype(np.float32))
-                defined[..., m] = np.isfinite(raw) & valid
-            else:
-                labels = gather(values, -1, np.int64)
-                classes[spec.name] = torch.from_numpy(labels)
-                defined[..., m] = (labels >= 0) & valid
-        clock = np.full((len(spans), n_bins), -1)
-        if clocked:
-            for b, (start, stop) in enumerate(spans):
-                clock[b, : stop - start] = self.clock(start, stop)
-        counts = torch.from_numpy(gather(self.session.counts, 0, np.float32))
-        return Batch(counts, torch.from_numpy(valid), traces, classes, torch.from_numpy(clock)), defined
-
-    def constant(self, batch: Batch) -> np.ndarray:
-        """(B, M) bool: classes with a single label in the window's segment."""
-        out = np.zeros((len(batch.valid), 1 + len(self.specs)), bool)
-        for m, spec in enumerate(self.specs, start=1):
-            if spec.kind == "class":
-                label = batch.classes[spec.name].numpy()
-                known = label >= 0
-                top = np.where(known, label, -1).max(1)
-                bottom = np.where(known, label, len(spec.classes)).min(1)
-                out[:, m] = top <= bottom
-        return out
 
     def sample(
         self, rngs: Sequence[np.random.Generator], fit: FitConfig, model: ModelConfig, mask: MaskConfig
@@ -181,15 +134,3 @@ class Sampler:
                 batch, *rest = self.windows[s].sample(rngs, config.fit, config.model, config.masks)
                 pieces.append(Piece(int(s), replace(batch, session=int(s)), *rest))
         return pieces
-
-
-def onto(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device."""
-    return Batch(
-        batch.counts.to(device, non_blocking=True),
-        batch.valid.to(device, non_blocking=True),
-        {name: v.to(device, non_blocking=True) for name, v in batch.traces.items()},
-        {name: v.to(device, non_blocking=True) for name, v in batch.classes.items()},
-        batch.clock.to(device, non_blocking=True),
-        batch.session,
-    )

@@ -29,7 +29,7 @@ def evaluate(
     import torch
 
     from neds_core import checkpoint as files
-    from neds_core.data import session as sessions
+    from neds_core.data import session_file
     from neds_core.errors import ConfigError
     from runtime.scoring import report
 
@@ -47,7 +47,7 @@ def evaluate(
             "checkpoints, in any order"
         )
     torch.set_num_threads(1)
-    session = sessions.load(recordings[0])
+    session = session_file.load(recordings[0])
     made = [files.load(path) for path in checkpoints]
     result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
     if task == "decode":

@@ -23,7 +23,7 @@ def import_official(
 ) -> None:
     """Convert published weights. What the file does not say and no option supplies is printed and recorded."""
     from neds_core import checkpoint as checkpoints, official
-    from neds_core.data import session as sessions
+    from neds_core.data import session_file
     from neds_core.errors import ConfigError
     from neds_core.io import official_checkpoint as converter
 
@@ -37,7 +37,7 @@ def import_official(
         sizes=official.read_sizes(told) if told else None,
         heads=heads,
         session=session,
-        units=sessions.load(units).units if units else None,
+        units=session_file.load(units).units if units else None,
         ranges=dict(_range(text) for text in range_ or []),
     )
     made = converter.convert(checkpoint, supplied)

@@ -59,14 +59,14 @@ def play(given: Options) -> None:
     """Play a recording as real LSL outlets, starting 1 s after its consumers connect."""
     import numpy as np
 
-    from neds_core.data import session as sessions
+    from neds_core.data import session as sessions, session_file
     from runtime.config import check_seconds
     from runtime.io import system
     from runtime.io.lsl_player import Player
     from runtime.io.lsl_resolve import configure
 
     check_seconds("--wait", given.wait)
-    session = sessions.load(given.recording)
+    session = session_file.load(given.recording)
     if given.split is not Split.ALL:
         session = getattr(sessions.split(session), given.split.value)
     configure(given.session_id, "machine")

@@ -166,9 +166,9 @@ def _embedded(config: RigConfig, prefix: str, given: Options) -> RigConfig:
 
 
 def _start_player(config: RigConfig, given: Options) -> subprocess.Popen[bytes]:
-    from neds_core.data import session as sessions
+    from neds_core.data import session_file
 
-    sessions.load(Path(config.score.recording))  # refused here, in one sentence, rather than by the child
+    session_file.load(Path(config.score.recording))  # refused here, in one sentence, rather than by the child
     session = config.lsl.session_id
     command = [
         sys.executable, "-m", "runtime.cli", "play", config.score.recording,

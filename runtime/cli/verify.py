@@ -23,13 +23,13 @@ def verify(
 
     from benchmarks import machine
     from neds_core import checkpoint as checkpoints
-    from neds_core.data import session as sessions
+    from neds_core.data import session_file
     from neds_core.scores import tasks as evaluation
     from runtime.io import system as priority
     from runtime.scoring import verify as verifying
 
     torch.set_num_threads(1)
-    made, session = checkpoints.load(checkpoint), sessions.load(recording)
+    made, session = checkpoints.load(checkpoint), session_file.load(recording)
     evaluation.refuse_other_units(made, session)
     with priority.pinned() as pinned:
         rows, failed = verifying.verify(made, session)

@@ -68,8 +68,8 @@ def _trace(decoded: SeedScores, spec: BehaviourSpec, values: dict[str, np.ndarra
 
 
 def _best_delay(checkpoint: Checkpoint, spec: BehaviourSpec, validation: Session) -> int:
-    bins = np.concatenate([np.arange(a, b) for a, b in validation.segments])
-    segment = np.searchsorted(validation.segments[:, 0], bins, side="right")
+    bins = validation.bins()
+    segment = validation.segment_of(bins)
     z = train.decode_live(checkpoint.model, validation)[spec.name].astype(float)
     value = z * checkpoint.header.sd[spec.name] + checkpoint.header.mean[spec.name]
     return decoding_scores.delay_curve(validation.values[spec.name][bins].astype(float), value, segment).best()
@@ -139,8 +139,8 @@ def calibration(probs: np.ndarray, label: np.ndarray) -> Row | None:
     shown = calibration_scores.reliability(probs[rest], label[rest])
     return {
         "temperature": temperature,
-        "ece": calibration_scores.expected_calibration_error(probs[rest], label[rest]),
-        "ece_with_temperature": calibration_scores.expected_calibration_error(scaled, label[rest]),
+        "ece": calibration_scores.reliability_error(probs[rest], label[rest]),
+        "ece_with_temperature": calibration_scores.reliability_error(scaled, label[rest]),
         "n_fit": len(fit),
         "n_scored": len(rest),
         "confidence": numbers(shown.confidence),

@@ -8,7 +8,7 @@ import numpy as np
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
-from neds_core.scores import r2 as scores
+from neds_core.scores import bootstrap, r2 as scores
 from runtime.core.engine import DECODERS
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
@@ -17,9 +17,7 @@ from runtime.scoring.truth import Truth
 
 Row = dict[str, Any]  # one JSON object
 
-BLOCK_S = 10.0  # bootstrap blocks of a continuous recording
 MOVING_PX_S = 25.0  # slower than this over a second, a tracked animal counts as standing
-MIN_GROUPS = 5  # fewer trials or blocks than this carry no interval
 
 
 def held(values: np.ndarray, in_time: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -35,13 +33,6 @@ def held(values: np.ndarray, in_time: np.ndarray, start: np.ndarray) -> np.ndarr
         last = values[t] if in_time[t] else last
         out[t] = last
     return out
-
-
-def groups(log_segment: np.ndarray, bin_ns: int) -> np.ndarray:
-    """Resampling unit of each token: its trial, or its block in a continuous recording."""
-    if len(np.unique(log_segment)) > 4:
-        return log_segment
-    return np.arange(len(log_segment)) // round(BLOCK_S * 1e9 / bin_ns)
 
 
 def score_trace(
@@ -84,13 +75,13 @@ def score_trace(
 
 def interval(y: np.ndarray, value: np.ndarray, group: np.ndarray) -> list[float] | None:
     """95 % interval of R2, or None where there are too few trials to resample."""
-    return list(scores.r2_interval(y, value, group)) if len(np.unique(group)) >= MIN_GROUPS else None
+    return list(scores.r2_interval(y, value, group)) if bootstrap.RULES.enough(group) else None
 
 
 def gain(y: np.ndarray, ours: list[np.ndarray], theirs: np.ndarray, group: np.ndarray) -> Row:
     """Difference of R2 (mean over training seeds) with its paired interval, null where trials are too few."""
     value, low, high = scores.paired_interval(y, ours, theirs, group)
-    few = len(np.unique(group)) < MIN_GROUPS
+    few = not bootstrap.RULES.enough(group)
     return {"value": value, "low": None if few else low, "high": None if few else high}
 
 
@@ -175,7 +166,7 @@ def score(
     start = np.r_[True, segment[1:] != segment[:-1]] | (phase == 0)
     decoders = {"published": log.values[rows], **found}
     said = {name: held(v, log.in_time[rows], start) for name, v in decoders.items()}
-    trial = groups(segment, bin_ns)
+    trial = bootstrap.RULES.groups(segment, bin_ns)
     last = np.r_[segment[1:] != segment[:-1], True]
     outputs: Row = {}
     scored = np.zeros(len(rows), bool)

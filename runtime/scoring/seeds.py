@@ -8,7 +8,7 @@ import numpy as np
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import DataError
-from neds_core.scores import r2 as scores
+from neds_core.scores import bootstrap, r2 as scores
 from runtime.core.engine import DECODERS
 from runtime.engines.layout import layout
 from runtime.scoring import score as scoring
@@ -46,7 +46,7 @@ def pool(seeds: list[SeedScores]) -> Row:
         raise DataError("these checkpoints are of different kinds (outputs or clock); evaluate each kind by itself")
     bin_ns = first.checkpoint.header.bin_ns
     plan = layout(first.checkpoint)
-    trial = scoring.groups(first.segment, bin_ns)
+    trial = bootstrap.RULES.groups(first.segment, bin_ns)
     traces: Row = {}
     for spec in plan.specs:
         if spec.kind != "continuous":

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
-from neds_core.linear import baseline
 from runtime.core.run_log import RunLog
 from runtime.core.values import Label
 
@@ -52,7 +51,7 @@ def recorded(session: Session, log: RunLog, rows: np.ndarray) -> Truth:
     at = bins(session, log, rows)
     traces = {s.name: session.values[s.name][at].astype(np.float64) for s in session.specs if s.kind == "continuous"}
     labels = {s.name: session.values[s.name][at] for s in session.specs if s.kind == "class"}
-    segment = baseline.segment_of(session, at)
+    segment = session.segment_of(at)
     return Truth(traces, labels, {name: ms[segment] for name, ms in session.moments.items()})
 
 
@@ -61,7 +60,7 @@ def counts_difference(log: RunLog, rows: np.ndarray) -> int | None:
     first_bin = {m.segment: m.first_bin for m in log.marks if m.first_bin is not None}
     if not log.header.recording or not first_bin:
         return None
-    session = sessions.load(Path(log.header.recording))
+    session = session_file.load(Path(log.header.recording))
     if session.units.sha256 != log.header.unit_map_sha:
         return None
     total, matched = 0, False

@@ -150,7 +150,7 @@ def _compare_rates(engine: RateEngine, checkpoint: Checkpoint, log: Told, bound:
 
     names = tuple(spec.name for spec in checkpoint.specs)
     rates, took = _timed(engine.step, engine.reset, tokens(), session.counts.shape[1])
-    offline = directions.encode(checkpoint.model, evaluation.windows(checkpoint, session), spans, names)
+    offline = directions.encode(checkpoint.model, evaluation.cutter(checkpoint, session), spans, names)
     return _row(float(np.abs(np.log(rates) - np.log(offline)).max()), took, bound)
 
 

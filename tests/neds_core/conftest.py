@@ -38,7 +38,7 @@ def sources(recordings: tuple[Session, ...]) -> tuple[Source, ...]:
 
 
 @pytest.fixture(scope="module")
-def many(tiny: TrainConfig) -> PretrainConfig:
+def recipe(tiny: TrainConfig) -> PretrainConfig:
     """Dropout, two sessions a step, a state every 8 steps."""
     fit = msgspec.structs.replace(tiny.fit, steps=20, sessions_per_step=2, save_every=8, ema_decay=0.9)
     names = tuple(f"{n}.npz" for n in range(SESSIONS))

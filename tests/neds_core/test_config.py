@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neds_core import config
+from neds_core import toml
 from neds_core.config import TrainConfig
 from neds_core.errors import ConfigError
 
@@ -16,7 +16,7 @@ GOOD = 'recording = "session.npz"\noutputs = ["wheel_speed"]\n'
 def refusal(text: str) -> str:
     """The sentence a text is refused with, without the file's name."""
     with pytest.raises(ConfigError) as error:
-        config.parse(text, TrainConfig, "train.toml")
+        toml.parse(text, TrainConfig, "train.toml")
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith("train.toml: ")
@@ -25,7 +25,7 @@ def refusal(text: str) -> str:
 
 def test_what_is_written_is_what_is_read() -> None:
     """The rest keeps its defaults."""
-    read = config.parse(GOOD + "[model]\nband = 7\nlayers = 3\n[fit.loss_weights]\nspikes = 0.5", TrainConfig, "t")
+    read = toml.parse(GOOD + "[model]\nband = 7\nlayers = 3\n[fit.loss_weights]\nspikes = 0.5", TrainConfig, "t")
 
     assert (read.model.band, read.model.layers, read.model.width) == (7, 3, 64)
     assert read.model.receptive_field == 19
@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         (tmp_path / "binary.toml", "give a TOML file"),
     ):
         with pytest.raises(ConfigError, match=remedy) as error:
-            config.load(path, TrainConfig)
+            toml.load(path, TrainConfig)
         assert str(path) in str(error.value)
 
 
@@ -106,7 +106,22 @@ def test_a_file_is_parsed_under_its_own_name(tmp_path: Path) -> None:
     """The sentence starts with the path that was given."""
     path = tmp_path / "train.toml"
     path.write_text(GOOD)
-    assert config.load(path, TrainConfig).outputs == ("wheel_speed",)
+    assert toml.load(path, TrainConfig).outputs == ("wheel_speed",)
     path.write_text(GOOD + "x = 1")
     with pytest.raises(ConfigError, match=r"train\.toml: x: unknown key"):
-        config.load(path, TrainConfig)
+        toml.load(path, TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('attention = "both"', "model.attention: invalid enum value 'both'"),
+        ('tokenizer = "stitcher"', "needs attention 'full'"),
+        ('attention = "full"\nclock_bins = 5', "clock_bins is for attention 'causal'"),
+        ('without = ["rotary"]', "invalid enum value 'rotary'"),
+    ],
+)
+def test_configurations_that_mean_nothing_are_refused(lines: str, says: str) -> None:
+    text = f'recording = "a"\noutputs = ["b"]\n[model]\n{lines}'
+    with pytest.raises(ConfigError, match=says):
+        toml.parse(text, TrainConfig, "train.toml")

@@ -14,7 +14,7 @@ import pytest
 
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session, UnitTable
 from runtime.io.lsl_description import describe
 from runtime.io.lsl_resolve import configure
@@ -70,7 +70,7 @@ def rig_home(tmp_path_factory: pytest.TempPathFactory, session: Session, tiny_ch
     """Folder with tiny.safetensors and session.npz."""
     home = tmp_path_factory.mktemp("rig")
     checkpoints.save(tiny_checkpoint, home / "tiny.safetensors")
-    sessions.save(session, home / "session.npz")
+    session_file.save(session, home / "session.npz")
     return home
 
 

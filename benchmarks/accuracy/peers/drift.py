@@ -12,9 +12,8 @@ import numpy as np
 
 from benchmarks.accuracy.peers import encoders, neds_encoding
 from benchmarks.accuracy.peers.encoders import average_of, by_clock, goal_of, skill
-from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, bins_of
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task
 from neds_core.data.session import Session
-from neds_core.linear import baseline
 
 WIDTHS_TRIALS = (5.0, 10.0, 20.0, 40.0, 80.0)
 PRIOR_TRIALS = 1.0  # of predicted spikes that pull the factor towards 1, so that no unit is silenced
@@ -23,23 +22,23 @@ LOWEST = 1e-12  # of predicted spikes: a unit that never fires has none to follo
 
 def by_trial(session: Session, values: np.ndarray) -> np.ndarray:
     """Sums (S, U) over each segment of values (n, U), bins with faults left out."""
-    bins = bins_of(session)
+    bins = session.bins()
     seen = session.valid[bins]
     total = np.zeros((len(session.segments), values.shape[1]))
-    np.add.at(total, baseline.segment_of(session, bins)[seen], values[seen])
+    np.add.at(total, session.segment_of(bins)[seen], values[seen])
     return total
 
 
 def drifting(before: Session, predict: Predict, width_trials: float) -> Predict:
     """The same rates times the factor of each unit and trial, known from `before`."""
-    spikes, expected = by_trial(before, before.counts[bins_of(before)]), by_trial(before, predict(before))
+    spikes, expected = by_trial(before, before.counts[before.bins()]), by_trial(before, predict(before))
     prior = PRIOR_TRIALS * expected.mean(0)
 
     def scaled(session: Session) -> np.ndarray:
         distance = np.abs(np.subtract.outer(session.segment_ids, before.segment_ids)).astype(np.float64)
         weight = np.exp(-(distance - distance.min(1, keepdims=True)) / width_trials)
         factor = (weight @ spikes + prior) / np.maximum(weight @ expected + prior, LOWEST)
-        return predict(session) * factor[baseline.segment_of(session, bins_of(session))]
+        return predict(session) * factor[session.segment_of(session.bins())]
 
     return scaled
 

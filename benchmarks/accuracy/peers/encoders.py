@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, bins_of, standard, targets
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, standard, targets
 from neds_core.data.session import Session
 from neds_core.scores import encoding
 from neds_core.scores.bits import bits_of_sums
@@ -20,8 +20,8 @@ LOG_RATE = (-14.0, 3.0)  # spikes a bin; no unit fires above 20 a bin
 
 def goal_of(before: Session, after: Session) -> Target:
     """The spikes of `after` that are scored, and the null model, which comes from `before`."""
-    bins = bins_of(after)
-    return encoding.target(before, after, bins, np.searchsorted(after.segments[:, 0], bins, side="right"))
+    bins = after.bins()
+    return encoding.target(before, after, bins, after.segment_of(bins))
 
 
 def skill(goal: Target, rates: np.ndarray) -> float:
@@ -45,7 +45,7 @@ def average_of(before: Session) -> np.ndarray:
 
 def by_clock(table: np.ndarray) -> Predict:
     """Rates (n, U) looked up by the time in the trial."""
-    return lambda session: table[np.clip(session.clock()[bins_of(session)], 0, len(table) - 1)]
+    return lambda session: table[np.clip(session.clock()[session.bins()], 0, len(table) - 1)]
 
 
 def average_fit(task: Task, setting: Setting, seed: int) -> Fitted:
@@ -61,7 +61,7 @@ def design(task: Task, session: Session, setting: Setting) -> np.ndarray:
     z = np.nan_to_num((targets(task, session) - mean) / sd)
     shapes = [z, np.sign(z) * np.sqrt(np.abs(z))] if setting["root"] else [z]
     traces = np.concatenate(shapes, axis=1)
-    clock = session.clock()[bins_of(session)]
+    clock = session.clock()[session.bins()]
     past = [np.where(clock[:, None] >= k, np.roll(traces, k, axis=0), 0.0) for k in range(setting["lags"])]
     n_clock = int(task.session.clock().max()) + 1
     return np.concatenate([*past, np.eye(n_clock)[clock]], axis=1)
@@ -92,7 +92,7 @@ def poisson_fit(x: np.ndarray, counts: np.ndarray, penalty: float, iterations: i
 
 def glm_on(task: Task, setting: Setting, before: Session) -> tuple[np.ndarray, Predict]:
     """Weights (F + 1, U) on the features themselves, and the encoder."""
-    bins = bins_of(before)
+    bins = before.bins()
     x = design(task, before, setting)
     n_clock = int(task.session.clock().max()) + 1
     # behaviour is standardised; the time's columns are scaled up, so that they are penalised weakly

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, choose, shown_counts, standard, targets
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, choose, shown_counts, standard, targets
 from neds_core.data.session import Session
 from neds_core.linear import baseline
 
@@ -82,17 +82,17 @@ def observations(task: Task, session: Session, tau_ms: float) -> np.ndarray:
     """(n, kept units): square root of counts, or of their causal exponential average where tau_ms > 0."""
     kept = task.scale.kept
     if tau_ms == 0:
-        return np.sqrt(shown_counts(task, session)[bins_of(session)][:, kept])
+        return np.sqrt(shown_counts(task, session)[session.bins()][:, kept])
     bank = baseline.Bank(taus_ms=(tau_ms,), root=True)
     return baseline.design(session, bank, kept)[0][:, kept].astype(np.float64)
 
 
 def history(session: Session, y: np.ndarray, order: int, lead: int) -> np.ndarray:
     """States (n, V * order): the outputs `lead` bins after each observation and the bins before; ends repeated."""
-    bins = bins_of(session)
+    bins = session.bins()
     row_of = np.full(session.n_bins, -1)
     row_of[bins] = np.arange(len(bins))
-    at = session.segments[baseline.segment_of(session, bins)]
+    at = session.segments[session.segment_of(bins)]
     rows = [row_of[np.clip(bins + lead - k, at[:, 0], at[:, 1] - 1)] for k in range(order)]
     return np.concatenate([y[r] for r in rows], axis=1)
 
@@ -102,9 +102,9 @@ def fit_on(task: Task, setting: Setting, before: Session) -> Model:
     mean, sd = standard(task)
     x = history(before, (targets(task, before) - mean) / sd, setting["order"], setting["lead_bins"])
     z = observations(task, before, setting["tau_ms"])
-    bins = bins_of(before)
+    bins = before.bins()
     known = np.asarray(np.isfinite(x).all(1))
-    segment = baseline.segment_of(before, bins)
+    segment = before.segment_of(bins)
     joined = np.concatenate([[False], (segment[1:] == segment[:-1]) & known[:-1]])
     return fit(x[known], z[known], joined[known], setting["shrinkage"])
 
@@ -116,7 +116,7 @@ def predict(task: Task, setting: Setting, model: Model, session: Session) -> np.
     activity), so the estimate of now was filtered that many bins ago.
     """
     mean, sd = standard(task)
-    z, bins = observations(task, session, setting["tau_ms"]), bins_of(session)
+    z, bins = observations(task, session, setting["tau_ms"]), session.bins()
     first = np.isin(bins, session.segments[:, 0])
     n_outputs = len(mean)
     run, out, waiting = Filter(model), np.zeros((len(z), n_outputs)), list[np.ndarray]()

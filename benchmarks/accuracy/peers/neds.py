@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 from msgspec.structs import replace as but
 
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
 from benchmarks.studies.trunks import DECODING
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
 from neds_core.scores import tasks as evaluation
 from neds_core.train import loop as train
+from neds_core.train.sources import Source
 from runtime.core.values import Token
 from runtime.engines import create as engines
 from runtime.engines.layout import layout
@@ -35,7 +36,7 @@ def decoder(task: Task, made: Checkpoint, kind: str, seconds: float | None) -> F
     columns = [layout(made).columns[s.name].start for s in task.specs]
 
     def predict(session: Session) -> np.ndarray:
-        bins = bins_of(session)
+        bins = session.bins()
         cold = np.isin(bins, session.segments[:, 0])
         values = engine.offline(session.counts[bins], session.valid[bins], session.clock()[bins], cold)
         return values[:, columns].astype(np.float64)
@@ -71,7 +72,8 @@ def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     config, steps = but(task.config, masks=DECODING), made.header.record.best_step
     if task.quick:
         config, steps = but(config, fit=but(config.fit, steps=QUICK_STEPS, batch=QUICK_BATCH)), QUICK_STEPS
-    model = train.fit(config, task.parts.development, None, task.scale, seed, steps=steps).model
+    source = Source(task.parts.development, None, task.scale)
+    model = train.fit(train.Plan(config, (source,), seed, steps)).model
     return decoder(task, replace(made, model=model.requires_grad_(False)), "neds", None)
 
 

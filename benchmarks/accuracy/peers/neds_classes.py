@@ -21,7 +21,7 @@ from neds_core.model.model import NEDS
 from neds_core.scores import r2 as scores
 from neds_core.train import loop as train
 from neds_core.train.log import Progress
-from neds_core.train.loop import Training
+from neds_core.train.loop import Plan, Training
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
 
@@ -93,7 +93,7 @@ def looks(
     part, scored = trials(bundle, ~held), trials(bundle, held)
     source = Source(part, None, scalers.fit(part, part.specs, trunks.MIN_RATE_HZ))
     start = transfer.start_of(config, source, trunk(task, kind, bundle.mouse), seed)
-    training = Training(config, (source,), seed, start=start)
+    training = Training(Plan(config, (source,), seed, start=start))
     found: dict[int, np.ndarray] = {}
 
     def look(progress: Progress) -> None:

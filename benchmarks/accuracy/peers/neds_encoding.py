@@ -12,12 +12,12 @@ from benchmarks.studies.trunks import ENCODING
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model import directions
+from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS
 from neds_core.scores import tasks as evaluation
 from neds_core.train import loop as train
 from neds_core.train.log import Progress
 from neds_core.train.sources import Source
-from neds_core.train.windows import Windows
 
 # Weights on multi-task training for encoding. A spike's loss moves by hundredths where a behaviour's moves by halves:
 # at weight 1 the trunk hardly learns to encode.
@@ -30,8 +30,8 @@ def encoder(task: Task, model: NEDS) -> Predict:
     shown = evaluation.shown(model.specs)
 
     def predict(session: Session) -> np.ndarray:
-        windows = Windows(session, model.specs, task.scale)
-        return directions.encode(model, windows, directions.spans_of(session), shown)
+        cutter = Cutter(session, model.specs, task.scale)
+        return directions.encode(model, cutter, directions.spans_of(session), shown)
 
     return predict
 
@@ -49,7 +49,7 @@ def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
 
 def curve(task: Task, config: TrainConfig, before: Session, after: Session) -> np.ndarray:
     """Bits/spike on `after` at every check of a training on `before`."""
-    training = train.Training(config, (Source(before, None, task.scale),), seed=0)
+    training = train.Training(train.Plan(config, (Source(before, None, task.scale),), seed=0))
     goal, found = goal_of(before, after), list[float]()
 
     def check(progress: Progress) -> None:
@@ -78,7 +78,8 @@ def encoding_peer(name: str, masks: MaskConfig, settings: tuple[Setting, ...]) -
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
         config = recipe(task, masks, setting)
-        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        source = Source(task.parts.development, None, task.scale)
+        model = train.fit(train.Plan(config, (source,), seed, setting["stop"])).model
         return Fitted(encoder(task, model), sum(p.numel() for p in model.parameters()))
 
     return Peer(name, search, fit, "time", 3)

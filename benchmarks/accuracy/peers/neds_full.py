@@ -12,6 +12,7 @@ from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS
 from neds_core.train import loop as train
+from neds_core.train.sources import Source
 
 QUICK = {"steps": QUICK_STEPS, "batch": QUICK_BATCH}
 FIT = {"steps": 300, "batch": 16}
@@ -47,7 +48,8 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
         best: Setting = {"origins_skill": -np.inf}
         for setting in SETTINGS:
             config = recipe(task, masks, setting)
-            fits = [train.fit(config, before, after, task.scale, 0) for before, after in task.folds]
+            sources = [Source(before, after, task.scale) for before, after in task.folds]
+            fits = [train.fit(train.Plan(config, (source,), 0)) for source in sources]
             skill = float(np.mean([f.best_skill for f in fits]))
             if skill > best["origins_skill"]:
                 stop = round(np.mean([f.best_step for f in fits]))
@@ -56,7 +58,8 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
         config = recipe(task, masks, setting)
-        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        source = Source(task.parts.development, None, task.scale)
+        model = train.fit(train.Plan(config, (source,), seed, setting["stop"])).model
         return Fitted(decoder(task, model), sum(p.numel() for p in model.parameters()))
 
     return Peer(name, search, fit, "time, future", 3)

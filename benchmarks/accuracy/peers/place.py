@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, shown_counts, targets
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, shown_counts, targets
 from neds_core.data.session import Session
 
 CELLS = 60  # places along the track
@@ -134,7 +134,7 @@ def read(track: Track, belief: np.ndarray, how: str) -> np.ndarray:
 
 def fit_on(task: Task, setting: Setting, before: Session) -> Model:
     """The filter of a setting on a part of the recording."""
-    y, bins = targets(task, before), bins_of(before)
+    y, bins = targets(task, before), before.bins()
     half = round(HALF_S * 1e9 / before.bin_ns)
     velocity = np.full_like(y, np.nan)
     velocity[half:-half] = (y[2 * half :] - y[: -2 * half]) / (2 * half * before.bin_ns * 1e-9)
@@ -146,7 +146,7 @@ def fit_on(task: Task, setting: Setting, before: Session) -> Model:
 
 def predict(task: Task, setting: Setting, model: Model, session: Session) -> np.ndarray:
     """Decoded points (n, 2), cold at each segment."""
-    bins, counts = bins_of(session), shown_counts(task, session).astype(np.float64)
+    bins, counts = session.bins(), shown_counts(task, session).astype(np.float64)
     first = np.isin(bins, session.segments[:, 0])
     run, out = Filter(model), np.zeros((len(bins), 2))
     for row, t in enumerate(bins):

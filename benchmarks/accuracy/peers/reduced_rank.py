@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy.peers.regression import causal_design, search_space
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, r2_of, targets
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, r2_of, targets
 from neds_core.data.session import Session
 from neds_core.linear import baseline
 from neds_core.linear.linear import Bank, BankState
@@ -25,8 +25,8 @@ OFFSETS = 10  # bins either side: 200 ms
 
 def around(task: Task, session: Session) -> np.ndarray:
     """Targets (n, V * (2H+1)), offset 0 first; beyond a segment's ends its end value is repeated."""
-    y, bins = targets(task, session), bins_of(session)
-    segment = baseline.segment_of(session, bins)
+    y, bins = targets(task, session), session.bins()
+    segment = session.segment_of(bins)
     row_of = np.full(session.n_bins, -1)
     row_of[bins] = np.arange(len(bins))
     start, stop = session.segments[segment, 0], session.segments[segment, 1] - 1

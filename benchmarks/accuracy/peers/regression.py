@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, shown_counts, standard, targets
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, shown_counts, standard, targets
 from neds_core.config import LinearConfig
 from neds_core.data import scalers
 from neds_core.data.session import Session
@@ -55,9 +55,9 @@ def ridge_search(task: Task, design: Design, clock_bins: int) -> tuple[Setting, 
         few = QUICK_ACAUSAL_LAGS if task.quick else tuple(n for n in space.lags if n <= ACAUSAL_LAGS)
         space = msgspec.structs.replace(space, lags=few)
     train, best = task.parts.train, dict[str, tuple[float, Bank, float]]()
-    bins, y = bins_of(train), targets(task, train)
+    bins, y = train.bins(), targets(task, train)
     rows = np.isfinite(y).all(1)
-    blocks = [b[rows] for b in linear.folds(baseline.segment_of(train, bins), space.folds)]
+    blocks = [b[rows] for b in linear.folds(train.segment_of(bins), space.folds)]
     banks = baseline.banks(space, clock_bins)
     for bank in banks:
         skill = linear.ridge_search(design(task, train, bank)[rows], y[rows], blocks, space.penalties)
@@ -118,7 +118,7 @@ def constant(task: Task, setting: Setting, seed: int) -> Fitted:
     """The training part's mean."""
     rows = targets(task, task.parts.development)
     mean = np.nanmean(rows, axis=0)
-    return Fitted(lambda s: np.tile(mean, (len(bins_of(s)), 1)), len(mean), lambda counts, clock: mean)
+    return Fitted(lambda s: np.tile(mean, (len(s.bins()), 1)), len(mean), lambda counts, clock: mean)
 
 
 def trial_average(task: Task, setting: Setting, seed: int) -> Fitted:
@@ -128,7 +128,7 @@ def trial_average(task: Task, setting: Setting, seed: int) -> Fitted:
     mean = standard(task)[0]
 
     def predict(session: Session) -> np.ndarray:
-        clock = session.clock()[bins_of(session)]
+        clock = session.clock()[session.bins()]
         known = (clock >= 0) & (clock < len(table))
         return np.where(known[:, None], table[np.clip(clock, 0, len(table) - 1)], mean)
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session, Splits
-from neds_core.model import directions
 from neds_core.scores import r2 as scores
 
 Setting = dict[str, Any]  # JSON values only: a finished row keeps the setting that was chosen
@@ -72,16 +71,16 @@ class Peer:
 
 def chronological(folder: Path, config_name: str, quick: bool) -> Task:
     """The recording of a training configuration, split 70/10/20 in time; folds are rolling origins."""
-    config = configs.load(folder / config_name, TrainConfig)
-    session = sessions.load(folder / config.recording)
+    config = toml.load(folder / config_name, TrainConfig)
+    session = session_file.load(folder / config.recording)
     folds = tuple((sessions.part(session, 0.0, a), sessions.part(session, a, b)) for a, b in ORIGINS)
     return _task(folder, config, session, sessions.split(session), folds, quick)
 
 
 def at_random(folder: Path, config_name: str, quick: bool, seed: int = 42) -> Task:
     """The same, with the trials of each part drawn at random; for tables that show both splits."""
-    config = configs.load(folder / config_name, TrainConfig)
-    session = sessions.load(folder / config.recording)
+    config = toml.load(folder / config_name, TrainConfig)
+    session = session_file.load(folder / config.recording)
     order = np.random.default_rng(seed).permutation(len(session.segments))
 
     def drawn(begin: float, end: float) -> Session:
@@ -106,14 +105,9 @@ def _task(
     return Task(folder, session, parts, specs, scale, folds, config, quick)
 
 
-def bins_of(session: Session) -> np.ndarray:
-    """(n,) int64: the bins of the segments, in order."""
-    return directions.bins_of(directions.spans_of(session))
-
-
 def targets(task: Task, session: Session) -> np.ndarray:
     """(n, V) float64 in units, NaN where undefined or where the bin has a fault."""
-    bins = bins_of(session)
+    bins = session.bins()
     y = np.stack([session.values[s.name][bins].astype(np.float64) for s in task.specs], axis=1)
     y[~session.valid[bins]] = np.nan
     return y

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.accuracy.peers import encoders, neds_encoding
-from benchmarks.accuracy.peers.task import Task, bins_of
+from benchmarks.accuracy.peers.task import Task
 from neds_core.data.session import Session
 from neds_core.scores.bits import bits_per_spike
 from neds_core.train import sources
@@ -65,7 +65,7 @@ def test_glm_features_are_the_past_of_the_trial(task: Task, lags: int) -> None:
 
     x = encoders.design(task, test, {"lags": lags, "root": False})
 
-    z = np.nan_to_num(test.values["wheel_speed"][bins_of(test)] - task.scale.mean["wheel_speed"])
+    z = np.nan_to_num(test.values["wheel_speed"][test.bins()] - task.scale.mean["wheel_speed"])
     z = z / task.scale.sd["wheel_speed"]
     second = x[25:50]  # the second test trial
     for k in range(lags):
@@ -87,7 +87,7 @@ def test_encoders_see_past_behaviour_and_no_spikes(task: Task) -> None:
     """The rates of bins 0 to 11 do not move when behaviour after them, or any spike of the test part, does."""
     test = task.parts.test
     other = behaviour_changed(test, 12)
-    early = test.clock()[bins_of(test)] < 12
+    early = test.clock()[test.bins()] < 12
     setting = {"lags": 5, "root": True, "penalty": 1.0, "clock_scale": 3.0}
     model = sources.build(task.config, (Source(task.parts.train, None, task.scale),), 0).requires_grad_(False)
     model.rate_head().weight.normal_()

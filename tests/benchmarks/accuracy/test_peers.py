@@ -11,8 +11,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from benchmarks.accuracy.peers import kalman, ndt2, place, recurrent, reduced_rank, regression
-from benchmarks.accuracy.peers.task import Fitted, Task, at_random, bins_of, choose, r2_of, targets
-from neds_core.data import session as sessions
+from benchmarks.accuracy.peers.task import Fitted, Task, at_random, choose, r2_of, targets
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.linear import linear
 from neds_core.linear.linear import Bank
@@ -47,7 +47,7 @@ def later_changed(session: Session, after: int) -> Session:
 def test_a_causal_decoder_does_not_look_ahead(name: str, fitted: dict[str, Fitted], task: Task) -> None:
     """Other spikes from bin 12 on leave bins 0 to 11 as they were, and change what follows."""
     test = task.parts.test
-    early = test.clock()[bins_of(test)] < 12
+    early = test.clock()[test.bins()] < 12
 
     before, after = (fitted[name].predict(s) for s in (test, later_changed(test, 12)))
 
@@ -65,7 +65,7 @@ def test_a_live_step_is_the_offline_prediction(name: str, task: Task) -> None:
     assert made.step is not None
 
     counts = np.where(task.scale.kept, first.counts, 0)
-    live = [made.step(counts[t].astype(np.uint16), -1) for t in bins_of(first)]
+    live = [made.step(counts[t].astype(np.uint16), -1) for t in first.bins()]
 
     offline = made.predict(first)[:, 0]
     mean, sd = task.scale.mean["wheel_speed"], task.scale.sd["wheel_speed"]
@@ -87,7 +87,7 @@ def test_every_decoder_finds_the_planted_relation(fitted: dict[str, Fitted], tas
 def test_constant_and_trial_average_are_what_they_say(task: Task) -> None:
     """The mean of training + validation, overall and by bin of the trial."""
     part, test = task.parts.development, task.parts.test
-    y, clock = targets(task, part)[:, 0], part.clock()[bins_of(part)]
+    y, clock = targets(task, part)[:, 0], part.clock()[part.bins()]
 
     flat = regression.CONSTANT.fit(task, {}, 0).predict(test)
     average = regression.TRIAL_AVERAGE.fit(task, {}, 0).predict(test)
@@ -187,7 +187,7 @@ def test_choice_by_rolling_origins_never_reads_the_test_part(task: Task) -> None
     def fit(setting: dict[str, Any], before: Session):
         def predict(session: Session) -> np.ndarray:
             seen.extend([int(session.segments[-1, 1]), int(before.segments[-1, 1])])
-            return np.full((len(bins_of(session)), 1), setting["value"])
+            return np.full((len(session.bins()), 1), setting["value"])
 
         return predict
 
@@ -200,7 +200,7 @@ def test_choice_by_rolling_origins_never_reads_the_test_part(task: Task) -> None
 
 def test_a_random_split_shares_no_trial(session: Session, tmp_path: Any) -> None:
     """Every trial is in one part, and none of the test part is in a fold."""
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     (tmp_path / "train.toml").write_text('recording = "session.npz"\noutputs = ["wheel_speed"]\n')
 
     made = at_random(tmp_path, "train.toml", quick=True)

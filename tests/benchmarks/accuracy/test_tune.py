@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import tune
-from neds_core import config
+from neds_core import toml
 from neds_core.config import TrainConfig
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 
@@ -41,15 +41,15 @@ def test_a_search_goes_on_where_it_stopped_and_never_reads_the_test_part(session
     other = replace(session, counts=np.where(test[:, None], 9, session.counts).astype(np.uint8))
     seen: list[tuple[int, float]] = []
 
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     tune.search(path, 2, storage, on_trial=lambda n, value, _: seen.append((n, value)))
     best = tune.search(path, 4, storage, on_trial=lambda n, value, _: seen.append((n, value)))
 
     assert [n for n, _ in seen] == [0, 1, 2, 3]
     assert best["validation_skill"] == max(value for _, value in seen)
     assert tune.search(path, 4, storage) == best
-    sessions.save(other, tmp_path / "session.npz")
-    assert tune.skill(config.load(path, TrainConfig), other, best, seeds=1) == best["validation_skill"]
+    session_file.save(other, tmp_path / "session.npz")
+    assert tune.skill(toml.load(path, TrainConfig), other, best, seeds=1) == best["validation_skill"]
     path.write_text(CONFIG.replace("steps = 4", "steps = 5"))
     with pytest.raises(ConfigError, match="another configuration"):
         tune.search(path, 5, storage)
@@ -61,4 +61,4 @@ def test_a_configuration_to_fine_tune_is_refused(session: Session, tmp_path: Pat
     values = {key: low for key, (low, _, _) in tune.SPACE.items()}
 
     with pytest.raises(ConfigError, match="finetune"):
-        tune.skill(config.load(tmp_path / "c.toml", TrainConfig), session, values, seeds=1)
+        tune.skill(toml.load(tmp_path / "c.toml", TrainConfig), session, values, seeds=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.cost import train_throughput as bench
 from benchmarks.cost.train_contenders import Contender, Pattern, neds, plain
-from neds_core.model.attention import attention, full
+from neds_core.model.attention import Full, attention
 
 
 def drawn(n: int, n_sinks: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -24,7 +24,7 @@ def drawn(n: int, n_sinks: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
 
 def test_the_dense_twins_are_the_patterns() -> None:
     """What the gate compares with: the same numbers from one dense matrix of scores."""
-    for ours, theirs, n_sinks in ((attention, bench.dense, 3), (full, bench.dense_full, 0)):
+    for ours, theirs, n_sinks in ((attention, bench.dense, 3), (Full(), bench.dense_full, 0)):
         qkv, where = drawn(300, n_sinks)
         got, wanted = (f(*qkv, **where, band=20, n_sinks=n_sinks) for f in (ours, theirs))
         # 1e-5: float32 sums of up to 300 terms in another order

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.studies import ablation
 from benchmarks.studies.ablation import BASE, BITS, VARIANTS, Variant
 from neds_core.config import TrainConfig
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 
 RECORD = """
@@ -32,7 +32,7 @@ FEW = (Variant(BASE), Variant("band of 2 bins", {"band": 2}))
 @pytest.fixture
 def folder(session: Session, tmp_path: Path) -> Path:
     """The planted recording and a small configuration, in the places of the example's."""
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     (tmp_path / "train.toml").write_text(RECORD)
     return tmp_path
 
@@ -88,7 +88,7 @@ def test_the_test_part_is_not_read(folder: Path, session: Session) -> None:
     poisoned.values["wheel_speed"][sessions.part(session, 0.8, 1.0).segments[0, 0] :] = 1e3
     first = ablation.run(folder / "clean.jsonl", True, lambda _: None, FEW[:1], folder)
 
-    sessions.save(poisoned, folder / "session.npz")
+    session_file.save(poisoned, folder / "session.npz")
     second = ablation.run(folder / "poisoned.jsonl", True, lambda _: None, FEW[:1], folder)
 
     assert second[0]["sums"] == first[0]["sums"]

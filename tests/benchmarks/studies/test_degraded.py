@@ -15,19 +15,19 @@ from sklearn.metrics import r2_score
 from benchmarks.studies import degraded
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import degrade, session as sessions
+from neds_core.data import degrade, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
+from neds_core.scores import bootstrap
 from runtime.cli import main as cli
-from runtime.scoring import score as scoring
 
 
 def test_rows_are_scores_of_the_test_part(
     session: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Through the command: the ridge's rows equal scikit-learn's R2 of its own outputs on the last 20 % of trials."""
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     made = make_checkpoint()
     checkpoints.save(made, tmp_path / "a.safetensors")
 
@@ -41,7 +41,7 @@ def test_rows_are_scores_of_the_test_part(
     parts = sessions.split(session)
     rate = np.concatenate([session.counts[a:b] for a, b in parts.train.segments]).mean(0)
     assert list(rows) == ["intact", *degrade.conditions(rate)]
-    bins = np.concatenate([np.arange(a, b) for a, b in parts.test.segments])
+    bins = parts.test.bins()
     y = session.values["wheel_speed"][bins]
     known = np.isfinite(y) & session.valid[bins]
     for name, worsen in {"intact": lambda one, seed: one, **degrade.conditions(rate)}.items():
@@ -64,9 +64,9 @@ def test_a_continuous_recording_is_resampled_by_blocks(
     session: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One segment is no sample: its blocks are drawn, here of 0.2 s."""
-    monkeypatch.setattr(scoring, "BLOCK_S", 0.2)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(block_s=0.2))
     one = replace(session, segments=np.array([[0, session.n_bins]]), segment_ids=np.zeros(1, np.int64))
-    sessions.save(one, tmp_path / "session.npz")
+    session_file.save(one, tmp_path / "session.npz")
     checkpoints.save(make_checkpoint(), tmp_path / "a.safetensors")
 
     result = degraded.bench(tmp_path / "session.npz", [tmp_path / "a.safetensors"], draws=1)
@@ -79,7 +79,7 @@ def test_another_recordings_checkpoint_is_refused(
     session: Session, unbroken: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path
 ) -> None:
     """Rows of other units would be degraded in the wrong places."""
-    sessions.save(unbroken, tmp_path / "other.npz")
+    session_file.save(unbroken, tmp_path / "other.npz")
     checkpoints.save(make_checkpoint(), tmp_path / "a.safetensors")
 
     with pytest.raises(DataError, match="trained on other units"):
@@ -90,7 +90,7 @@ def test_a_checkpoint_without_a_ridge_is_refused(
     session: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path
 ) -> None:
     """Imported weights have nothing to be compared with."""
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     made, origin = make_checkpoint(), checkpoints.Imported("published.pt", "0" * 64, 1, ("one",), (0,), ())
     header = msgspec.structs.replace(made.header, linear={}, blend={}, imported=origin)
     checkpoints.save(replace(made, header=header, linear={}), tmp_path / "imported.safetensors")

@@ -19,7 +19,7 @@ from benchmarks.studies import region_figures, regions as bench
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import PretrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, ConfigError, DataError
 from neds_core.model.model import NEDS
@@ -68,7 +68,7 @@ def test_one_recording(
 ) -> None:
     """A telling model far above its permuted labels, a blank one at chance; figures are drawn; the note is carried."""
     one = recording(session, "ibl-dy016-like", 0)
-    sessions.save(one, tmp_path / "one.npz")
+    session_file.save(one, tmp_path / "one.npz")
     made = make_checkpoint()
     for name, tells in (("telling", True), ("blank", False)):
         checkpoints.save(with_rows(made, one, tells), tmp_path / f"{name}.safetensors")
@@ -105,7 +105,7 @@ def test_one_session_is_left_out_at_a_time(
     models: list[str | Path] = []
     for seed in (3, 1, 2):
         one = recording(session, f"mouse{seed}", seed)
-        sessions.save(one, tmp_path / f"{seed}.npz")
+        session_file.save(one, tmp_path / f"{seed}.npz")
         checkpoints.save(with_rows(make_checkpoint(), one, True), tmp_path / f"{seed}.safetensors")
         models += ["--model", f"multi={tmp_path / f'{seed}.safetensors'}"]
     files = [tmp_path / f"{seed}.npz" for seed in (1, 2, 3)]
@@ -144,7 +144,7 @@ def test_one_file_serves_all_its_recordings(
     """Each recording finds its own rows and kept units by its unit table, whatever the order of the files."""
     many = [recording(session, f"mouse{seed}", seed) for seed in (3, 1, 2)]
     for one in many:
-        sessions.save(one, tmp_path / f"{one.name}.npz")
+        session_file.save(one, tmp_path / f"{one.name}.npz")
     made = make_checkpoint()
     pretrain.save(of_many(made, many, [True] * 3), tmp_path / "trunk.safetensors")
     pretrain.save(of_many(made, many, [True, False, True]), tmp_path / "mixed.safetensors")
@@ -169,7 +169,7 @@ def test_one_file_serves_all_its_recordings(
 
 def test_wrong_options_are_refused(session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each in one sentence."""
-    sessions.save(session, tmp_path / "one.npz")
+    session_file.save(session, tmp_path / "one.npz")
     with pytest.raises(DataError, match="is not NAME=CHECKPOINT"):
         call(capsys, tmp_path / "one.npz", "--model", "neds.safetensors")
     with pytest.raises(ConfigError, match="choose pca or umap"):
@@ -178,7 +178,7 @@ def test_wrong_options_are_refused(session: Session, tmp_path: Path, capsys: pyt
 
 def test_what_is_no_recording_is_refused(session: Session, tmp_path: Path) -> None:
     """No file, a file cut short, an array, a published bundle without its counts: one sentence with the path."""
-    sessions.save(session, tmp_path / "short.npz")
+    session_file.save(session, tmp_path / "short.npz")
     whole = (tmp_path / "short.npz").read_bytes()
     (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
     np.save(tmp_path / "array.npy", np.zeros(3))

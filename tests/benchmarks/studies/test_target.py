@@ -16,7 +16,7 @@ from benchmarks.studies import target, target_lda
 from benchmarks.studies.target_lda import Setting
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer settings and resamples: what is tested is whose they are."""
     monkeypatch.setattr(target_lda, "LAST_BINS", (4,))
     monkeypatch.setattr(target_lda, "FOLDS", 3)
-    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def uneven(session: Session) -> Session:
 def saved(uneven: Session, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path) -> tuple[Path, Checkpoint]:
     """Folder with session.npz and a.safetensors, and that checkpoint."""
     made = make_checkpoint()
-    sessions.save(uneven, tmp_path / "session.npz")
+    session_file.save(uneven, tmp_path / "session.npz")
     checkpoints.save(made, tmp_path / "a.safetensors")
     return tmp_path, made
 
@@ -162,13 +162,13 @@ def test_nothing_is_chosen_on_the_test_part(uneven: Session) -> None:
 def test_what_cannot_be_compared_is_refused(saved: tuple[Path, Checkpoint], uneven: Session, unbroken: Session) -> None:
     """Other units, trials of under five bins, inferred labels alone, and a checkpoint without its logistic."""
     folder, made = saved
-    sessions.save(unbroken, folder / "other.npz")
+    session_file.save(unbroken, folder / "other.npz")
     with pytest.raises(DataError, match="trained on other units"):
         target.bench(folder / "other.npz", [folder / "a.safetensors"])
 
     segments = uneven.segments.copy()
     segments[7, 1] = segments[7, 0] + 4
-    sessions.save(replace(uneven, segments=segments), folder / "short.npz")
+    session_file.save(replace(uneven, segments=segments), folder / "short.npz")
     with pytest.raises(DataError, match="a trial has 4 bins, under the 5"):
         target.bench(folder / "short.npz", [folder / "a.safetensors"])
 

@@ -118,14 +118,14 @@ def test_a_shuffled_trunk_saw_permuted_labels(mice: list[Bundle], monkeypatch: p
     """In training parts alone: the same labels in all, dealt to other trials, a trial's own kept together."""
     seen: dict[bool, tuple[Any, ...]] = {}
     config = trunks.config_of(mice, TINY.model, TINY.masks, FIT, seed=3)
-    fit_many = train.fit_many
+    fit = train.fit
     for shuffled in (False, True):
 
-        def spied(config: Any, found: Any, seed: int, shuffled: bool = shuffled) -> train.Fit:
-            seen[shuffled] = found
-            return fit_many(config, found, seed)
+        def spied(plan: train.Plan, shuffled: bool = shuffled) -> train.Fit:
+            seen[shuffled] = plan.sources
+            return fit(plan)
 
-        monkeypatch.setattr(train, "fit_many", spied)
+        monkeypatch.setattr(train, "fit", spied)
         trunks.make(mice, config, shuffled)
 
     for one, plain, dealt in zip(mice, seen[False], seen[True], strict=True):
@@ -204,7 +204,7 @@ def test_a_mouse_does_not_choose_for_itself() -> None:
 def result(rows: tuple[list[transfer.Row], Path]) -> dict[str, Any]:
     """The tables of all rows, as they come out of JSON; few resamples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+        patch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
         return json.loads(msgspec.json.encode(transfer_table.table(rows[0], TINY)))
 
 
@@ -334,7 +334,7 @@ def test_the_command_reads_a_folder_and_prints_one_object(
     write(tmp_path / "sessions", mice)
     quick = msgspec.structs.replace(TINY, snapshots=(4,))
     monkeypatch.setattr(transfer, "QUICK", quick)
-    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
     words = [
         tmp_path / "sessions",
         "--quick",
@@ -366,7 +366,7 @@ def test_the_command_makes_animals_up(
     small = synthetic.World(animals=2, sessions=1, trials=TRIALS, trial_bins=12, regions=("ca1",), units_per_region=6)
     monkeypatch.setattr(made_up, "WORLD", small)
     monkeypatch.setattr(transfer, "QUICK", msgspec.structs.replace(TINY, snapshots=(4,)))
-    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
     words = ["--made-up", "--quick", "--trials", "10", "--seeds", "1", "--out", str(tmp_path / "x.jsonl"), "--json"]
 
     cli.app(["bench", "transfer", *words, "--figure", str(tmp_path / "x.png")], standalone_mode=False)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from neds_core.data import degrade
-from neds_core.data.session import Session, bin_events, check
+from neds_core.data.session import Session, bin_events
+from neds_core.data.session_file import check
 from neds_core.errors import DataError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neds_core.data import session
+from neds_core.data import session, session_file
 
 PAGE = (Path(__file__).parents[3] / "docs" / "recording.md").read_text(encoding="utf-8")
 
@@ -21,7 +21,7 @@ def test_the_sketch_makes_a_recording(tmp_path: Path, monkeypatch: pytest.Monkey
 
     exec(block[1], sketch)
 
-    made = session.load(tmp_path / "my_session.npz")
+    made = session_file.load(tmp_path / "my_session.npz")
     spikes, at = sketch["spike_s"], 3000  # one bin, counted by hand
     mine = (spikes >= at * 0.02) & (spikes < (at + 1) * 0.02)
     np.testing.assert_array_equal(made.counts[at], np.bincount(sketch["spike_unit"][mine], minlength=50))

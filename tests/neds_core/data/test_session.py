@@ -1,17 +1,9 @@
-"""A recording survives its file, is cut in time order, and is refused in one sentence when it is wrong."""
+"""A recording is binned, cut in time order, and read by segments."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import resource
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -27,52 +19,6 @@ def sentence(error: pytest.ExceptionInfo[Exception]) -> str:
     assert "\n" not in text
     assert len(text) > 20
     return text
-
-
-def assert_same(a: Session, b: Session) -> None:
-    """Every field, dtypes included."""
-    for name in ("name", "bin_ns", "specs", "licence", "citation"):
-        assert getattr(a, name) == getattr(b, name)
-    arrays = [
-        (a.counts, b.counts), (a.valid, b.valid), (a.segments, b.segments), (a.segment_ids, b.segment_ids),
-        (a.units.ids, b.units.ids), (a.units.region, b.units.region), (a.units.depth_um, b.units.depth_um),
-        *[(a.values[s.name], b.values[s.name]) for s in a.specs], *zip(a.events or (), b.events or (), strict=True),
-        *[(ms, b.moments[name]) for name, ms in a.moments.items()],
-    ]  # fmt: skip
-    assert a.moments.keys() == b.moments.keys()
-    for x, y in arrays:
-        np.testing.assert_array_equal(x, y, strict=True)
-
-
-def test_a_recording_survives_its_file(session: Session, unbroken: Session, tmp_path: Path) -> None:
-    """Of counts, and of spike times, whose counts are made again on reading; nothing else is written."""
-    moved = replace(session, name="moved", moments={"first_movement": np.r_[np.nan, np.linspace(0.0, 700.0, 59)]})
-    for one in (session, unbroken, moved):
-        sessions.save(one, tmp_path / f"{one.name}.npz")
-
-        read = sessions.load(tmp_path / f"{one.name}.npz")
-
-        assert_same(one, read)
-        assert read.units.sha256 == one.units.sha256
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["moved.npz", "planted.npz", "unbroken.npz"]
-
-
-def test_a_full_disk_leaves_the_old_file(session: Session, tmp_path: Path) -> None:
-    """A write that fails half-way keeps the old recording and leaves nothing beside it."""
-    path = tmp_path / "session.npz"
-    sessions.save(session, path)
-    before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            sessions.save(replace(session, name="newer"), path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_unit_table_identity(session: Session) -> None:
@@ -123,6 +69,14 @@ def test_bad_spike_times_are_refused(t_ns: list[float]) -> None:
     with pytest.raises(DataError) as error:
         bin_events(np.array(t_ns), np.zeros(len(t_ns), np.int32), 10, 3, 1)
     assert "sort and clean" in sentence(error)
+
+
+def test_bins_are_those_inside_the_segments(session: Session) -> None:
+    """In time order, and each knows the row of the segment that holds it, whatever lies between segments."""
+    some = replace(session, segments=np.array([[3, 6], [6, 8], [20, 21]]), segment_ids=np.arange(3))
+
+    assert some.bins().tolist() == [3, 4, 5, 6, 7, 20]
+    assert some.segment_of(some.bins()).tolist() == [0, 0, 0, 1, 1, 2]
 
 
 def test_the_clock_counts_from_each_segment(session: Session) -> None:
@@ -194,168 +148,3 @@ def test_an_unknown_behaviour_names_the_known(session: Session) -> None:
     with pytest.raises(DataError) as error:
         session.spec("wheel")
     assert "wheel_speed (unsigned) or wheel_velocity (signed)" in sentence(error)
-
-
-def renamed(one: Session, old: str, new: str) -> Session:
-    """The session with a behaviour of another name."""
-    specs = tuple(s if s.name != old else type(s)(new, s.kind, classes=s.classes) for s in one.specs)
-    return replace(one, specs=specs, values={new if k == old else k: v for k, v in one.values.items()})
-
-
-def with_segments(*segments: tuple[int, int]) -> Callable[[Session], Session]:
-    """An edit of a session's segments."""
-    return lambda s: replace(s, segments=np.array(segments, np.int64), segment_ids=np.arange(len(segments)))
-
-
-def with_wheel(values: Any) -> Callable[[Session], Session]:
-    """An edit of a session's first trace."""
-    return lambda s: replace(s, values=s.values | {"wheel_speed": values})
-
-
-def with_choice(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Session], Session]:
-    """An edit of a session's labels."""
-    return lambda s: replace(s, values=s.values | {"choice": edit(s.values["choice"])})
-
-
-FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
-    "no spikes": (lambda s: replace(s, counts=np.zeros_like(s.counts)), "is empty"),
-    "no segments": (lambda s: replace(s, segments=np.zeros((0, 2), np.int64), segment_ids=np.arange(0)), "is empty"),
-    "overlapping segments": (with_segments((0, 30), (29, 50)), "segments overlap"),
-    "empty segment": (with_segments((0, 30), (30, 30)), "segments overlap or decrease"),
-    "segment beyond the end": (with_segments((0, 1501)), "segments overlap or decrease"),
-    "flat segments": (lambda s: replace(s, segments=s.segments[:, 0]), "segments is"),
-    "too few units": (lambda s: replace(s, counts=s.counts[:, 1:]), "counts is"),
-    "too few depths": (lambda s: replace(s, units=replace(s.units, depth_um=s.units.depth_um[1:])), "unit_depth_um is"),
-    "validity of other bins": (lambda s: replace(s, valid=s.valid[1:]), "valid is"),
-    "validity as numbers": (lambda s: replace(s, valid=s.valid.astype(np.int64)), "valid is"),
-    "too short a trace": (with_wheel(np.zeros(3, np.float32)), "wheel_speed is"),
-    "NaN everywhere": (with_wheel(np.full(1500, np.nan, np.float32)), "NaN everywhere"),
-    "unknown label": (with_choice(lambda label: label + 1), "outside its 2 classes"),
-    "labels as floats": (with_choice(lambda label: label * 1.0), "choice is"),
-    "a contrast of no class": (
-        lambda s: replace(s, specs=(msgspec.structs.replace(s.specs[1], contrasts={"x": (("left",), ("rigth",))}),)),
-        "asks for 'rigth', none of its classes; convert again",
-    ),
-    "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
-    "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
-    "decreasing times": (
-        lambda s: replace(s, events=(np.array([9, 4]), np.zeros(2, np.int32))), "spike times are NaN or decrease"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_wrong_recording_is_refused(session: Session, tmp_path: Path, fault: str) -> None:
-    """In one sentence that names the file."""
-    edit, message = FAULTS[fault]
-    sessions.save(edit(session), tmp_path / "wrong.npz")
-
-    with pytest.raises(DataError) as error:
-        sessions.load(tmp_path / "wrong.npz")
-    assert message in sentence(error)
-    assert "wrong.npz" in sentence(error)
-
-
-def test_segments_out_of_order_are_refused(session: Session, tmp_path: Path) -> None:
-    """In memory too: a bin is looked up among the starts."""
-    path = tmp_path / "wrong.npz"
-    sessions.save(session, path)
-    with np.load(path) as bundle:
-        arrays = dict(bundle) | {"segments": session.segments[::-1]}
-    np.savez(path, **arrays)
-
-    for name, make in (("wrong.npz", lambda: sessions.load(path)), ("planted", lambda: backwards(session))):
-        with pytest.raises(DataError, match="overlap or decrease in time; sort them") as error:
-            make()
-        assert name in sentence(error)
-
-
-def backwards(one: Session) -> Session:
-    """The session with its last trial first."""
-    return replace(one, segments=one.segments[::-1])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"format": 99}, "has format 99, not 1"),
-        ({"bin_ns": 0}, "header is damaged"),
-        ({"mood": 1}, "header is damaged"),
-    ],
-)
-def test_a_foreign_header_is_refused(session: Session, tmp_path: Path, change: dict[str, int], message: str) -> None:
-    """A later format, a grid without width, an unknown key."""
-    path = tmp_path / "session.npz"
-    sessions.save(session, path)
-    with np.load(path) as bundle:
-        arrays = dict(bundle)
-    header = json.loads(arrays["header"].tobytes()) | change
-    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    np.savez(path, **arrays)
-
-    with pytest.raises(DataError) as error:
-        sessions.load(path)
-    assert message in sentence(error)
-
-
-def npy_bytes() -> bytes:
-    """A single array, as numpy saves it."""
-    file = io.BytesIO()
-    np.save(file, np.zeros(4))
-    return file.getvalue()
-
-
-def foreign_npz() -> bytes:
-    """Somebody else's bundle."""
-    file = io.BytesIO()
-    np.savez(file, counts=np.zeros((3, 2)))
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not a readable Session.npz"),
-        (b"time,unit\n0.1,3\n", "not a readable Session.npz"),
-        (npy_bytes(), "not a readable Session.npz"),
-        (foreign_npz(), "lacks 'header', so it is not a Session.npz"),
-    ],
-    ids=["empty", "text", "npy", "foreign npz"],
-)
-def test_another_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """Nothing, a table, a bare array, somebody else's bundle."""
-    path = tmp_path / "other.npz"
-    path.write_bytes(content)
-
-    with pytest.raises(DataError) as error:
-        sessions.load(path)
-    assert message in sentence(error)
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    """So is a folder."""
-    with pytest.raises(DataError, match="does not exist; check the path"):
-        sessions.load(tmp_path / "none.npz")
-    with pytest.raises(DataError, match="not a readable"):
-        sessions.load(tmp_path)
-
-
-@given(data=st.data())
-def test_a_damaged_file_is_read_or_refused(
-    session: Session, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    """Cut short anywhere it is refused; with bytes flipped, it is refused or read, and no other error gets out."""
-    path = tmp_path_factory.getbasetemp() / "damaged.npz"
-    sessions.save(session, path)
-    raw = bytearray(path.read_bytes())
-    cut = data.draw(st.integers(0, len(raw) - 1))
-    path.write_bytes(raw[:cut])
-    with pytest.raises(DataError) as error:
-        sessions.load(path)
-    assert "not a readable" in sentence(error)
-
-    for at in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=4)):
-        raw[at] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(raw)
-    with contextlib.suppress(DataError):
-        sessions.load(path)

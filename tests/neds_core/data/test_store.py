@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neds_core.data import session as sessions, store
+from neds_core.data import session_file, store
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 
@@ -18,7 +18,7 @@ SESSIONS = 3
 def test_a_stored_session_is_the_recording_mapped(session: Session, tmp_path: Path) -> None:
     """Same values, read from disk; written once, and again when the recording changes."""
     session = replace(session, moments={"first_movement": np.linspace(0.0, 90.0, len(session.segments))})
-    sessions.save(session, tmp_path / "a.npz")
+    session_file.save(session, tmp_path / "a.npz")
     folder = store.prepare(tmp_path / "a.npz", tmp_path / "store")
     found = store.load(folder)
 
@@ -33,7 +33,7 @@ def test_a_stored_session_is_the_recording_mapped(session: Session, tmp_path: Pa
     assert found.units.sha256 == session.units.sha256
     assert (found.name, found.specs, found.licence) == (session.name, session.specs, session.licence)
     assert store.prepare(tmp_path / "a.npz", tmp_path / "store") == folder
-    sessions.save(replace(session, name="another name"), tmp_path / "a.npz")
+    session_file.save(replace(session, name="another name"), tmp_path / "a.npz")
     assert store.load(store.prepare(tmp_path / "a.npz", tmp_path / "store")).name == "another name"
     (folder / "counts.npy").write_bytes(b"")
     with pytest.raises(DataError, match="delete that folder"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 from neds_core.io import bundles
@@ -27,7 +27,7 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
 def shipped(name: str) -> Session:
     """A recording under examples/: session.npz of a folder, or the file itself."""
     path = ROOT / "examples" / name
-    return sessions.load(path if path.suffix else path / "session.npz")
+    return session_file.load(path if path.suffix else path / "session.npz")
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_a_monkeys_trial_begins_where_the_cursor_is_held(tmp_path: Path) -> None
     assert one.spec("target").classes == ("plus_x", "minus_y", "minus_x", "plus_y")
     assert one.values["target"].tolist() == [-1, 3, 3, 3, 3, 0, 0, 1, 1]
     np.testing.assert_array_equal(one.counts, np.arange(27).reshape(9, 3))
-    assert sessions.load(saved(one, tmp_path)).values["target"].tolist() == one.values["target"].tolist()
+    assert session_file.load(saved(one, tmp_path)).values["target"].tolist() == one.values["target"].tolist()
 
 
 def saved(one: Session, folder: Path) -> Path:
     """Where it was written to."""
-    sessions.save(one, folder / "session.npz")
+    session_file.save(one, folder / "session.npz")
     return folder / "session.npz"
 
 
@@ -250,7 +250,7 @@ def test_steinmetz_sessions_are_named_by_mouse_and_date() -> None:
     assert len(paths) == 17
     assert [one.name for one in found.values()] == ["steinmetz2019-Cori-2016-12-14", "steinmetz2019-Hench-2017-06-16"]
     for path, one in found.items():
-        sessions.check(one, one.name)
+        session_file.check(one, one.name)
         source = arrays_of(path)
         side = one.values["stimulus_side"][one.segments[:, 0]]
         difference = source["contrast_left"] - source["contrast_right"]

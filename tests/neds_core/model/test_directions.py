@@ -13,8 +13,8 @@ from neds_core.config import ModelConfig
 from neds_core.data import scalers
 from neds_core.data.session import Session, part
 from neds_core.model import directions
+from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS
-from neds_core.train.windows import Windows
 
 SIZE = ModelConfig(width=16, layers=2, heads=2, band=4, registers=1)
 BOTH = ("wheel_speed", "choice")
@@ -33,13 +33,13 @@ def model(make_neds: Callable[..., NEDS]) -> NEDS:
     return make_neds(SIZE, (12,))
 
 
-def read(session: Session) -> tuple[Windows, list[directions.Span]]:
-    """Windows with the scalers of the four trials as they are planted, and their spans."""
+def read(session: Session) -> tuple[Cutter, list[directions.Span]]:
+    """A cutter with the scalers of the four trials as they are planted, and their spans."""
     scale = scalers.Scalers(
         np.ones(12, bool), np.zeros(12, np.float32), np.ones(12, np.float32),
         {"wheel_speed": 2.0}, {"wheel_speed": 3.0}, {"choice": np.array([0.5, 0.5])}, {},
     )  # fmt: skip
-    return Windows(session, session.specs, scale), directions.spans_of(session)
+    return Cutter(session, session.specs, scale), directions.spans_of(session)
 
 
 def with_counts(session: Session, bins: slice, units: slice = slice(None)) -> Session:

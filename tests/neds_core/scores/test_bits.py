@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from neds_core.scores import bits as encoding_scores
+from neds_core.scores import bits
 from neds_core.scores.bits import bits_per_spike, unit_bits_per_spike
 
 COUNTS = arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 4)), elements=st.integers(0, 5))
@@ -70,15 +70,15 @@ def test_a_rate_of_zero_is_surprised_but_not_for_ever() -> None:
     """One spike where none was expected costs about log2 of the floor."""
     score = bits_per_spike(np.array([[1]]), np.array([[0.0]]), np.array([[1.0]]))
 
-    assert score == pytest.approx(np.log2(encoding_scores.LOWEST_RATE) + 1.0 / np.log(2.0), rel=1e-3)
+    assert score == pytest.approx(np.log2(bits.LOWEST_RATE) + 1.0 / np.log(2.0), rel=1e-3)
 
 
 def test_trials_add_up_to_the_pooled_score() -> None:
     """The sums of a bootstrap give the score itself, and NaN where no unit spikes."""
     rng = np.random.default_rng(0)
     counts, rates = rng.poisson(0.4, (40, 5)), rng.gamma(2.0, 0.2, (40, 5))
-    sums = encoding_scores.bits_sums(counts, rates, counts.mean(0), np.repeat([4, 9, 2, 7], 10))
+    sums = bits.bits_sums(counts, rates, counts.mean(0), np.repeat([4, 9, 2, 7], 10))
 
     assert sums.shape == (4, 2)
-    assert encoding_scores.bits_of_sums(sums.sum(0)) == pytest.approx(bits_per_spike(counts, rates, counts.mean(0)))
-    assert np.isnan(encoding_scores.bits_of_sums(np.zeros((3, 2)))).all()
+    assert bits.bits_of_sums(sums.sum(0)) == pytest.approx(bits_per_spike(counts, rates, counts.mean(0)))
+    assert np.isnan(bits.bits_of_sums(np.zeros((3, 2)))).all()

@@ -39,6 +39,18 @@ def test_a_trial_counts_by_its_bins() -> None:
     assert (low, high) == (0.0, 1.0)  # 8 of 27 resamples lack the long trial, 1 of 27 the short ones
 
 
+def test_segments_are_drawn_whole_and_blocks_where_they_are_few() -> None:
+    """Five trials are enough to draw from; of four, or one, a draw takes 10 s: 500 bins of 20 ms."""
+    rules, bin_ns = bootstrap.Resampling(), 20_000_000
+
+    trials, few = np.repeat(np.arange(5), 300), np.repeat(np.arange(4), 300)
+
+    np.testing.assert_array_equal(rules.groups(trials, bin_ns), trials)
+    np.testing.assert_array_equal(rules.groups(few, bin_ns), np.repeat([0, 1, 2], [500, 500, 200]))
+    assert rules.enough(trials)
+    assert not rules.enough(few)
+
+
 def test_pairing_takes_away_what_two_decoders_share() -> None:
     """Unlike trials, and a gain that is the same in each: the paired interval has no width, the single ones have."""
     values = np.random.default_rng(1).normal(0.0, 5.0, 60)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
-from neds_core.scores import r2 as scores
+from neds_core.scores import r2
 
 TRIAL = np.arange(600) // 20
 
@@ -24,7 +24,7 @@ def test_r2_is_scikit_learns(seed: int, noise: float) -> None:
     """Pooled over bins."""
     target, value = decoded(seed, noise)
 
-    assert scores.r2(target, value) == pytest.approx(r2_score(target, value))
+    assert r2.r2(target, value) == pytest.approx(r2_score(target, value))
 
 
 def test_r2_against_a_reference() -> None:
@@ -32,9 +32,9 @@ def test_r2_against_a_reference() -> None:
     target, value = decoded(0, 1.0)
     other = np.roll(value, 7)
 
-    assert scores.r2(target, other, reference=other) == 0.0
-    assert scores.r2(target, target, reference=other) == 1.0
-    assert np.isnan(scores.r2(np.ones(4), np.zeros(4)))
+    assert r2.r2(target, other, reference=other) == 0.0
+    assert r2.r2(target, target, reference=other) == 1.0
+    assert np.isnan(r2.r2(np.ones(4), np.zeros(4)))
 
 
 def test_sums_of_float32_lose_no_digits() -> None:
@@ -43,8 +43,8 @@ def test_sums_of_float32_lose_no_digits() -> None:
     target, value = target + np.float32(20_000), value + np.float32(20_000)
     expected = r2_score(target.astype(np.float64), value.astype(np.float64))
 
-    assert scores.r2(target, value) == pytest.approx(expected, rel=1e-9)
-    assert scores.r2_of_sums(scores.r2_sums(target, value, TRIAL).sum(0)) == pytest.approx(expected, rel=1e-9)
+    assert r2.r2(target, value) == pytest.approx(expected, rel=1e-9)
+    assert r2.r2_of_sums(r2.r2_sums(target, value, TRIAL).sum(0)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 480.3])
@@ -54,28 +54,28 @@ def test_a_constant_target_has_no_r2(level: float, dtype: type) -> None:
     target = np.full(600, level, dtype)
     value = target + np.linspace(-1, 1, 600)
 
-    assert np.isnan(scores.r2(target, value))
-    assert np.isnan(scores.r2_of_sums(scores.r2_sums(target, value, TRIAL).sum(0)))
-    assert np.isnan(scores.r2_interval(target, value, TRIAL)).all()
+    assert np.isnan(r2.r2(target, value))
+    assert np.isnan(r2.r2_of_sums(r2.r2_sums(target, value, TRIAL).sum(0)))
+    assert np.isnan(r2.r2_interval(target, value, TRIAL)).all()
     half = np.where(TRIAL < 15, target, 3.0)
-    assert np.isnan(scores.r2_of_sums(scores.r2_sums(half, value, TRIAL)[:15].sum(0)))
+    assert np.isnan(r2.r2_of_sums(r2.r2_sums(half, value, TRIAL)[:15].sum(0)))
 
 
 def test_the_interval_is_about_the_score_and_narrows_with_trials() -> None:
     """95 % over trials."""
     target, value = decoded(1, 1.5)
 
-    low, high = scores.r2_interval(target, value, TRIAL)
-    few_low, few_high = scores.r2_interval(target[:120], value[:120], TRIAL[:120])
+    low, high = r2.r2_interval(target, value, TRIAL)
+    few_low, few_high = r2.r2_interval(target[:120], value[:120], TRIAL[:120])
 
-    assert low < scores.r2(target, value) < high
+    assert low < r2.r2(target, value) < high
     assert few_high - few_low > 1.3 * (high - low)
 
 
 def test_the_interval_covers_another_recording() -> None:
     """Of 100 intervals about 95 hold the score of a far longer recording; 85 leaves room for chance."""
-    truth = np.mean([scores.r2(*decoded(seed, 2.0)) for seed in range(1000, 1400)])
-    intervals = [scores.r2_interval(*decoded(seed, 2.0), TRIAL) for seed in range(100)]
+    truth = np.mean([r2.r2(*decoded(seed, 2.0)) for seed in range(1000, 1400)])
+    intervals = [r2.r2_interval(*decoded(seed, 2.0), TRIAL) for seed in range(100)]
 
     assert sum(low < truth < high for low, high in intervals) >= 85
 
@@ -84,7 +84,7 @@ def test_identical_decoders_differ_by_nothing() -> None:
     """The paired interval has no width, however few trials there are."""
     target, value = decoded(2, 1.0)
 
-    assert scores.paired_interval(target, [value], value, TRIAL) == (0.0, 0.0, 0.0)
+    assert r2.paired_interval(target, [value], value, TRIAL) == (0.0, 0.0, 0.0)
 
 
 def test_the_paired_interval_finds_the_better_decoder() -> None:
@@ -93,8 +93,8 @@ def test_the_paired_interval_finds_the_better_decoder() -> None:
     rng = np.random.default_rng(4)
     better = [target + 0.8 * rng.normal(size=600) for _ in range(3)]
 
-    gain, low, high = scores.paired_interval(target, better, worse, TRIAL)
-    loss, loss_low, loss_high = scores.paired_interval(target, [worse], better[0], TRIAL)
+    gain, low, high = r2.paired_interval(target, better, worse, TRIAL)
+    loss, loss_low, loss_high = r2.paired_interval(target, [worse], better[0], TRIAL)
 
     expected = np.mean([r2_score(target, b) for b in better]) - r2_score(target, worse)
     assert gain == pytest.approx(expected)
@@ -110,8 +110,8 @@ def test_seeds_that_disagree_widen_the_paired_interval() -> None:
     alike = [target + s * noise for s in (0.8, 0.8, 0.8)]
     unlike = [target + s * noise for s in (0.1, 0.8, 1.4)]
 
-    _, low, high = scores.paired_interval(target, alike, worse, TRIAL)
-    _, unlike_low, unlike_high = scores.paired_interval(target, unlike, worse, TRIAL)
+    _, low, high = r2.paired_interval(target, alike, worse, TRIAL)
+    _, unlike_low, unlike_high = r2.paired_interval(target, unlike, worse, TRIAL)
 
     assert unlike_high - unlike_low > 1.5 * (high - low)
 
@@ -123,7 +123,7 @@ def test_peak_lag_recovers_a_known_shift(lag: int) -> None:
     trials = np.stack([np.convolve(rng.normal(size=104), np.ones(5), "valid") for _ in range(30)])  # (30, 100)
     target, value = trials[:, 20:80], trials[:, 20 - lag : 80 - lag]
 
-    assert scores.peak_lag(target.ravel(), value.ravel(), np.arange(30).repeat(60)) == lag
+    assert r2.peak_lag(target.ravel(), value.ravel(), np.arange(30).repeat(60)) == lag
 
 
 def test_peak_lag_looks_inside_trials() -> None:
@@ -132,7 +132,7 @@ def test_peak_lag_looks_inside_trials() -> None:
     target = rng.normal(size=(200, 11))
     value = 0.5 * target[:, :-1] + np.roll(target[:, 1:], 1, axis=0)
 
-    assert scores.peak_lag(target[:, 1:].ravel(), value.ravel(), np.arange(200).repeat(10)) == 1
+    assert r2.peak_lag(target[:, 1:].ravel(), value.ravel(), np.arange(200).repeat(10)) == 1
 
 
 @given(
@@ -145,7 +145,7 @@ def test_balanced_accuracy_is_scikit_learns(label: list[int], seed: int) -> None
     guess = np.where(np.random.default_rng(seed).random(len(y)) < 0.5, y, y.max() - y)
     guess = np.where(np.isin(guess, y), guess, y[0])  # scikit-learn warns of a guess that no label has
 
-    assert scores.balanced_accuracy(y, guess, 3) == pytest.approx(balanced_accuracy_score(y, guess))
+    assert r2.balanced_accuracy(y, guess, 3) == pytest.approx(balanced_accuracy_score(y, guess))
 
 
 def test_accuracy_interval_is_about_the_accuracy() -> None:
@@ -154,10 +154,10 @@ def test_accuracy_interval_is_about_the_accuracy() -> None:
     label = rng.integers(0, 2, 80)
     guess = np.where(rng.random(80) < 0.8, label, 1 - label)
 
-    low, high = scores.accuracy_interval(label, guess, 2)
+    low, high = r2.accuracy_interval(label, guess, 2)
 
-    assert 0.5 < low < scores.balanced_accuracy(label, guess, 2) < high < 1.0
-    assert scores.accuracy_interval(label, label, 2) == (1.0, 1.0)
+    assert 0.5 < low < r2.balanced_accuracy(label, guess, 2) < high < 1.0
+    assert r2.accuracy_interval(label, label, 2) == (1.0, 1.0)
 
 
 def test_a_contrast_weighs_evidence_against_the_prior() -> None:
@@ -166,8 +166,8 @@ def test_a_contrast_weighs_evidence_against_the_prior() -> None:
     prior = np.array([0.6, 0.2, 0.2])
     probs = np.array([[0.55, 0.25, 0.2], [0.72, 0.1, 0.18], [0.1, 0.1, 0.8], [0.8, 0.05, 0.15]])
 
-    sides = scores.contrast(probs, prior, classes, (("left",), ("right",)))
-    go = scores.contrast(probs, prior, classes, (("left", "right"), ("no_go",)))
+    sides = r2.contrast(probs, prior, classes, (("left",), ("right",)))
+    go = r2.contrast(probs, prior, classes, (("left", "right"), ("no_go",)))
 
     assert sides.tolist() == [1, 0, 1, 0]
     assert go.tolist() == [0, 0, 1, 0]
@@ -182,6 +182,6 @@ def test_balanced_accuracy_of_sums_is_that_of_trials(label: list[int], seed: int
     y = np.array(label)
     guess = np.random.default_rng(seed).integers(0, 3, len(y))
 
-    found = scores.balanced_accuracy_of_sums(scores.recall_sums(y, guess, 3).sum(0))
+    found = r2.balanced_accuracy_of_sums(r2.recall_sums(y, guess, 3).sum(0))
 
-    assert found == pytest.approx(scores.balanced_accuracy(y, guess, 3))
+    assert found == pytest.approx(r2.balanced_accuracy(y, guess, 3))

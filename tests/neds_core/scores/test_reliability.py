@@ -1,4 +1,4 @@
-"""Calibration, by hand and in the limit."""
+"""Reliability of probabilities, by hand and in the limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from neds_core.scores import reliability as calibration_scores
-from neds_core.scores.reliability import expected_calibration_error, fit_temperature, reliability, with_temperature
+from neds_core.scores.reliability import TEMPERATURES, fit_temperature, reliability, reliability_error, with_temperature
 
 
 def drawn(n: int, temperature: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,27 +22,27 @@ def test_by_hand() -> None:
     probs = np.array([[0.9, 0.1]] * 4 + [[0.4, 0.6]] * 2)
     label = np.array([0, 0, 0, 1, 1, 0])
 
-    assert expected_calibration_error(probs, label, n_bins=10) == pytest.approx(0.8 / 6)
+    assert reliability_error(probs, label, n_bins=10) == pytest.approx(0.8 / 6)
     found = reliability(probs, label, n_bins=10)
     assert found.n.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 4, 0]
     assert found.accuracy[[5, 8]].tolist() == [0.5, 0.75]
     assert np.isnan(found.confidence[[0, 9]]).all()
 
 
-def test_labels_drawn_from_the_probabilities_are_calibrated_in_the_limit() -> None:
+def test_probabilities_that_labels_were_drawn_from_are_reliable_in_the_limit() -> None:
     """The error falls with the number of trials, as 1 / sqrt(n), towards 0."""
-    errors = [expected_calibration_error(*drawn(n, 1.0, 0)) for n in (400, 40_000)]
+    errors = [reliability_error(*drawn(n, 1.0, 0)) for n in (400, 40_000)]
 
     assert errors[1] < 0.01
     assert errors[1] < 0.3 * errors[0]
 
 
-def test_the_sure_and_right_are_calibrated_and_the_sure_and_wrong_are_not() -> None:
+def test_the_sure_and_right_are_reliable_and_the_sure_and_wrong_are_not() -> None:
     """The two ends of the scale."""
     probs = np.eye(2)[[0, 1, 0, 1]]
 
-    assert expected_calibration_error(probs, np.array([0, 1, 0, 1])) == 0.0
-    assert expected_calibration_error(probs, np.array([1, 0, 1, 0])) == 1.0
+    assert reliability_error(probs, np.array([0, 1, 0, 1])) == 0.0
+    assert reliability_error(probs, np.array([1, 0, 1, 0])) == 1.0
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
@@ -61,8 +60,8 @@ def test_temperature_scaling_mends_overconfidence_on_other_trials() -> None:
     temperature = fit_temperature(probs[:2000], label[:2000])
     scaled = with_temperature(probs[2000:], temperature)
 
-    before = expected_calibration_error(probs[2000:], label[2000:])
-    assert expected_calibration_error(scaled, label[2000:]) < 0.3 * before
+    before = reliability_error(probs[2000:], label[2000:])
+    assert reliability_error(scaled, label[2000:]) < 0.3 * before
     assert np.array_equal(scaled.argmax(1), probs[2000:].argmax(1))
 
 
@@ -85,4 +84,4 @@ def test_hopeless_and_perfect_decoders_reach_the_bounds() -> None:
     probs = rng.dirichlet([1.0, 1.0], 500)
 
     assert fit_temperature(probs, rng.integers(0, 2, 500)) > 5.0
-    assert fit_temperature(probs, probs.argmax(1)) == pytest.approx(calibration_scores.TEMPERATURES[0], rel=0.01)
+    assert fit_temperature(probs, probs.argmax(1)) == pytest.approx(TEMPERATURES[0], rel=0.01)

@@ -13,7 +13,7 @@ import torch
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session, part
 from neds_core.errors import DataError
-from neds_core.scores import bits, tasks as evaluation
+from neds_core.scores import bits, tasks
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,15 @@ def made(make_checkpoint: Callable[..., Checkpoint], session: Session) -> Checkp
 
 
 @pytest.fixture(scope="module")
-def held(session: Session) -> evaluation.HeldOut:
+def held(session: Session) -> tasks.HeldOut:
     """The last twelve trials."""
-    return evaluation.held_out(session)
+    return tasks.held_out(session)
 
 
-def test_encoding_says_what_each_behaviour_gives(made: Checkpoint, held: evaluation.HeldOut) -> None:
+def test_encoding_says_what_each_behaviour_gives(made: Checkpoint, held: tasks.HeldOut) -> None:
     """A row for all, each and none, for each seed; gains are differences of the rows."""
-    rates = evaluation.encode_rates([made, made], held)
-    found = evaluation.encode([made, made], held, rates)
+    rates = tasks.encode_rates([made, made], held)
+    found = tasks.encode([made, made], held, rates)
 
     assert list(found["scores"]) == ["all", "wheel_speed", "choice", "none"]
     every, none = (found["scores"][n][0]["bits_per_spike"] for n in ("all", "none"))
@@ -50,30 +50,30 @@ def test_encoding_says_what_each_behaviour_gives(made: Checkpoint, held: evaluat
     msgspec.json.encode(found)
 
 
-def test_labels_inferred_from_spikes_are_never_shown(made: Checkpoint, held: evaluation.HeldOut) -> None:
+def test_labels_inferred_from_spikes_are_never_shown(made: Checkpoint, held: tasks.HeldOut) -> None:
     """They would give spikes back to whoever predicts spikes."""
     inferred = tuple(msgspec.structs.replace(s, labels="inferred") if s.kind == "class" else s for s in made.specs)
     other = replace(made, header=msgspec.structs.replace(made.header, specs=inferred))
-    rates = evaluation.encode_rates([other], held)
-    found = evaluation.encode([other], held, rates)
+    rates = tasks.encode_rates([other], held)
+    found = tasks.encode([other], held, rates)
 
     assert list(found["scores"]) == ["all", "wheel_speed", "none"]
     assert found["left_out_because_inferred"] == ["choice"]
-    assert np.array_equal(rates["all"][0], evaluation.encode_rates([made], held)["wheel_speed"][0])
-    cross = evaluation.cross([other], held)
+    assert np.array_equal(rates["all"][0], tasks.encode_rates([made], held)["wheel_speed"][0])
+    cross = tasks.cross([other], held)
     assert list(cross["scores"]) == ["spikes", "wheel_speed"]
     assert cross["left_out_because_inferred"] == ["choice"]
-    assert cross["scores"]["spikes"] != evaluation.cross([made], held)["scores"]["spikes"]
+    assert cross["scores"]["spikes"] != tasks.cross([made], held)["scores"]["spikes"]
 
 
-def test_gains_of_the_same_seeds_are_paired(held: evaluation.HeldOut) -> None:
+def test_gains_of_the_same_seeds_are_paired(held: tasks.HeldOut) -> None:
     """Two seeds of unlike quality, each a little better than its partner: the gain knows no doubt."""
     goal = held.target
     good = [goal.counts * share + goal.mean * (1 - share) for share in (0.2, 0.5)]
     nothing = [np.broadcast_to(goal.mean, goal.counts.shape)] * 2
 
-    same = evaluation.seed_gain(goal, good, good)
-    gain = evaluation.seed_gain(goal, good, nothing)
+    same = tasks.seed_gain(goal, good, good)
+    gain = tasks.seed_gain(goal, good, nothing)
 
     assert same == {"value": 0.0, "low": 0.0, "high": 0.0}
     expected = np.mean([bits.bits_per_spike(goal.counts, g, goal.mean) for g in good])
@@ -81,10 +81,10 @@ def test_gains_of_the_same_seeds_are_paired(held: evaluation.HeldOut) -> None:
     assert 0 < gain["low"] < gain["value"] < gain["high"]
 
 
-def test_within_and_cross_have_a_row_a_seed(made: Checkpoint, session: Session, held: evaluation.HeldOut) -> None:
+def test_within_and_cross_have_a_row_a_seed(made: Checkpoint, session: Session, held: tasks.HeldOut) -> None:
     """Spikes from spikes both ways; every measured modality from the others."""
-    within = evaluation.within([made], evaluation.held_out(session, 10))
-    cross = evaluation.cross([made, made], held)
+    within = tasks.within([made], tasks.held_out(session, 10))
+    cross = tasks.cross([made, made], held)
 
     assert {name: len(rows) for name, rows in within["scores"].items()} == {"held_out_units": 1, "next_bin": 1}
     assert within["bins"] == cross["bins"]
@@ -98,12 +98,12 @@ def test_within_and_cross_have_a_row_a_seed(made: Checkpoint, session: Session, 
 def test_too_few_trials_are_refused(session: Session) -> None:
     """Four trials carry no interval."""
     with pytest.raises(DataError, match="under 5 trials"):
-        evaluation.held_out(part(session, 0.0, 20 / 60))
+        tasks.held_out(part(session, 0.0, 20 / 60))
 
 
-def test_checkpoints_of_different_outputs_are_refused(made: Checkpoint, held: evaluation.HeldOut) -> None:
+def test_checkpoints_of_different_outputs_are_refused(made: Checkpoint, held: tasks.HeldOut) -> None:
     """Their rows would not stand for the same question."""
     other = replace(made, header=msgspec.structs.replace(made.header, specs=made.specs[:1]))
 
     with pytest.raises(DataError, match="other outputs"):
-        evaluation.encode_rates([made, other], held)
+        tasks.encode_rates([made, other], held)

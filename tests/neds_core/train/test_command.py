@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import checkpoint as checkpoints, config as configs
+from neds_core import checkpoint as checkpoints, toml
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.config import TrainConfig
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
-from neds_core.train import command as train_command, single as release
-from neds_core.train.log import Lines
+from neds_core.train import command, single
+from neds_core.train.log import Lines, Silent
+from neds_core.train.single import Job
 from neds_core.train.state import Resume
 
 TEXT = """recording = "session.npz"
@@ -40,7 +42,7 @@ threads = 1
 @pytest.fixture
 def config(session: Session, tmp_path: Path) -> Path:
     """A short training of one recording, with dropout."""
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     path = tmp_path / "train.toml"
     path.write_text(TEXT)
     return path
@@ -57,9 +59,9 @@ def test_a_terminated_training_of_one_recording_goes_on(config: Path) -> None:
     """kill -TERM in the middle says how to go on; two seeds by the same command then have the bits of a whole run."""
     killed, whole = config.with_name("killed.safetensors"), config.with_name("whole.safetensors")
     seeds = ["--seed", "0", "--seed", "1"]
-    command = [sys.executable, "-m", "neds_core.train", config, "--out", killed, *seeds]
+    argv = [sys.executable, "-m", "neds_core.train", config, "--out", killed, *seeds]
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while not (line := process.stdout.readline()).startswith("step 6/24"):
             assert line
@@ -69,8 +71,8 @@ def test_a_terminated_training_of_one_recording_goes_on(config: Path) -> None:
     assert "the same command goes on from" in said
     assert config.with_name("killed-seed0.state").exists()
 
-    train_command.run(config, killed, [0, 1], Lines())
-    train_command.run(config, whole, [0, 1], Lines())
+    command.run(config, killed, [0, 1], Lines())
+    command.run(config, whole, [0, 1], Lines())
 
     for seed in ("seed0", "seed1"):
         ours, theirs = (
@@ -81,17 +83,28 @@ def test_a_terminated_training_of_one_recording_goes_on(config: Path) -> None:
     assert list(config.parent.glob("*.state")) == []
 
 
+class Heard(Silent):
+    """The stages so far."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, name: str) -> None:
+        """One more."""
+        self.stages.append(name)
+
+
 def test_one_stopped_in_its_refit_goes_on_there(config: Path) -> None:
     """The first training is not repeated: its state says that it is over."""
-    settings, recording = configs.load(config, configs.TrainConfig), config.with_name("session.npz")
-    stages: list[str] = []
-    resume = Resume(config.with_name("a.state"), lambda: stages[-1].startswith("NEDS again"))
+    settings, recording = toml.load(config, TrainConfig), config.with_name("session.npz")
+    heard = Heard()
+    resume = Resume(config.with_name("a.state"), lambda: heard.stages[-1].startswith("NEDS again"))
 
-    _, fit, _ = release.release(settings, recording, 3, "a", on_stage=stages.append, resume=resume)
+    _, fit, _ = single.release(Job(settings, recording, 3, "a", resume=resume), heard)
     assert fit.interrupted
 
-    made, fit, _ = release.release(settings, recording, 3, "a", resume=Resume(resume.path))
-    through, _, _ = release.release(settings, recording, 3, "a")
+    made, fit, _ = single.release(Job(settings, recording, 3, "a", resume=Resume(resume.path)))
+    through, _, _ = single.release(Job(settings, recording, 3, "a"))
 
     assert fit.history == []
     assert not fit.interrupted
@@ -101,15 +114,15 @@ def test_one_stopped_in_its_refit_goes_on_there(config: Path) -> None:
 def test_what_is_done_is_not_done_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command leaves the file as it is; another configuration trains anew."""
     out = config.with_suffix(".safetensors")
-    train_command.run(config, None, [], Lines())
+    command.run(config, None, [], Lines())
     before = out.stat().st_mtime_ns
 
-    train_command.run(config, None, [], Lines())
+    command.run(config, None, [], Lines())
 
     assert "done before from the same" in capsys.readouterr().out
     assert out.stat().st_mtime_ns == before
     config.write_text(TEXT.replace("steps = 24", "steps = 6"))
-    train_command.run(config, None, [], Lines())
+    command.run(config, None, [], Lines())
     assert out.stat().st_mtime_ns > before
 
 
@@ -126,4 +139,4 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, text: str, seeds: lis
     path = tmp_path / "bad.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=why):
-        train_command.run(path, None, seeds, Lines())
+        command.run(path, None, seeds, Lines())

@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from neds_core.config import FinetuneConfig, MaskConfig, TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session, Splits
 from neds_core.errors import ConfigError, DataError
 from neds_core.model.model import NEDS
-from neds_core.scores import r2 as scores
-from neds_core.train import loop as train, losses, single as release, sources
-from neds_core.train.log import Progress
-from neds_core.train.loop import Fit
+from neds_core.scores import r2
+from neds_core.train import loop, losses, single, sources
+from neds_core.train.log import OnStep, Progress
+from neds_core.train.loop import Fit, Plan
+from neds_core.train.single import Job
 from neds_core.train.sources import Source
 from neds_core.train.windows import Windows
 
@@ -43,10 +44,15 @@ Run = Callable[..., Fit]
 
 @pytest.fixture(scope="module")
 def run(tiny: TrainConfig, parts: Splits, scale: Scalers) -> Run:
-    """Train on the planted session; arguments go to `train.fit`."""
+    """Train on the planted session; arguments go to its `Plan`."""
 
-    def fit(seed: int = 0, validation: Session | None = parts.validation, **more: object) -> Fit:
-        return train.fit(tiny, parts.train, validation, scale, seed, **more)
+    def fit(
+        seed: int = 0,
+        validation: Session | None = parts.validation,
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Fit:
+        return loop.fit(Plan(tiny, (Source(parts.train, validation, scale),), seed, steps), on_step)
 
     return fit
 
@@ -74,14 +80,14 @@ def test_a_seed_is_a_result(run: Run, fitted: Fit) -> None:
 
 def test_a_planted_relation_is_learnt(fitted: Fit, parts: Splits, scale: Scalers) -> None:
     """Wheel and choice of later trials, from spikes; chance is an R2 of 0 and an accuracy of one half."""
-    bins = np.concatenate([np.arange(a, b) for a, b in parts.test.segments])
+    bins = parts.test.bins()
     target, known = parts.test.values["wheel_speed"][bins], np.isfinite(parts.test.values["wheel_speed"][bins])
-    decoded = train.decode(fitted.model, parts.test)
+    decoded = loop.decode(fitted.model, parts.test)
     wheel = decoded["wheel_speed"] * scale.sd["wheel_speed"] + scale.mean["wheel_speed"]
     label, last = parts.test.values["choice"][bins], np.isin(bins, parts.test.segments[:, 1] - 1)
     judged = last & (label >= 0)
 
-    assert scores.r2(target[known], wheel[known]) > 0.5
+    assert r2.r2(target[known], wheel[known]) > 0.5
     assert (decoded["choice"][judged].argmax(1) == label[judged]).mean() > 0.75
     np.testing.assert_allclose(decoded["choice"].sum(1), 1.0, rtol=1e-5)
 
@@ -107,7 +113,9 @@ def test_a_shuffled_relation_is_not_learnt(tiny: TrainConfig, session: Session) 
     parts = sessions.split(replace(session, counts=session.counts.reshape(60, 25, 12)[trials].reshape(1500, 12)))
     patient = msgspec.structs.replace(tiny, fit=msgspec.structs.replace(tiny.fit, check_every=5, patience=2))
 
-    found = train.fit(patient, parts.train, parts.validation, scalers.fit(parts.train, parts.train.specs, 0.5), seed=0)
+    source = Source(parts.train, parts.validation, scalers.fit(parts.train, parts.train.specs, 0.5))
+
+    found = loop.fit(Plan(patient, (source,), 0))
 
     assert found.best_skill < 0.1
     assert len(found.history) == found.best_step + 2 * 5 < 60
@@ -119,7 +127,7 @@ def test_the_best_weights_are_kept(fitted: Fit, parts: Splits, scale: Scalers, t
 
     assert list(measured) == [10, 20, 30, 40, 50, 60, 70, 80]
     assert fitted.best_skill == max(measured.values()) == measured[fitted.best_step]
-    assert train.skill(fitted.model, parts.validation, scale, tiny.outputs) == fitted.best_skill
+    assert loop.skill(fitted.model, parts.validation, scale, tiny.outputs) == fitted.best_skill
     assert not fitted.interrupted
     assert not fitted.model.training
 
@@ -130,7 +138,7 @@ def test_a_training_shorter_than_a_check_is_validated_at_its_end(
     """It used to give back the model it began with."""
     short = msgspec.structs.replace(tiny, fit=msgspec.structs.replace(tiny.fit, steps=3))
 
-    found = train.fit(short, parts.train, parts.validation, scale, 0)
+    found = loop.fit(Plan(short, (Source(parts.train, parts.validation, scale),), 0))
 
     assert [p.skill for p in found.history] == [None, None, found.best_skill]
     assert found.best_step == 3
@@ -139,7 +147,7 @@ def test_a_training_shorter_than_a_check_is_validated_at_its_end(
 
 def test_selected_outputs_alone_stop_training(tiny: TrainConfig, parts: Splits, scale: Scalers, fitted: Fit) -> None:
     """Skill is the mean of each output's own."""
-    each = [train.skill(fitted.model, parts.validation, scale, (name,)) for name in tiny.outputs]
+    each = [loop.skill(fitted.model, parts.validation, scale, (name,)) for name in tiny.outputs]
 
     assert np.mean(each) == pytest.approx(fitted.best_skill)
     assert each[0] != each[1]
@@ -162,7 +170,7 @@ def test_an_interrupt_keeps_the_best_so_far(
     assert found.best_step == best
     if best:
         assert found.best_skill == fitted.history[best - 1].skill
-        assert train.skill(found.model, parts.validation, scale, tiny.outputs) == found.best_skill
+        assert loop.skill(found.model, parts.validation, scale, tiny.outputs) == found.best_skill
 
 
 def test_a_refit_runs_as_many_steps_as_it_is_told(run: Run) -> None:
@@ -180,10 +188,11 @@ def test_a_finished_model_is_trained_further(tiny: TrainConfig, parts: Splits, s
     """One whose gradients are off, as files are read, learns; what it was made without stays zero."""
     size = msgspec.structs.replace(tiny.model, clock_bins=5, without=("temporal", "session"))
     config = msgspec.structs.replace(tiny, model=size)
-    made = train.fit(config, parts.train, None, scale, 0, steps=2).model
+    source = Source(parts.train, None, scale)
+    made = loop.fit(Plan(config, (source,), 0, steps=2)).model
 
     for start in (made, copy.deepcopy(made).requires_grad_(False)):
-        again = train.fit(config, parts.train, None, scale, 0, steps=2, start=start).model
+        again = loop.fit(Plan(config, (source,), 0, steps=2, start=start)).model
 
         moved = {name for name, p in again.named_parameters() if not torch.equal(p, made.state_dict()[name])}
         assert moved == {name for name, _ in made.named_parameters()} - {"session", "clock.weight"}
@@ -195,7 +204,7 @@ def test_fine_tuning_needs_a_model_to_start_from(tiny: TrainConfig, parts: Split
     config = msgspec.structs.replace(tiny, finetune=FinetuneConfig("trunk.safetensors"))
 
     with pytest.raises(ConfigError, match=r"take \[finetune\] out"):
-        train.fit(config, parts.train, parts.validation, scale, 0, steps=1)
+        loop.fit(Plan(config, (Source(parts.train, parts.validation, scale),), 0, steps=1))
 
 
 def test_a_batch_that_asks_nothing_is_drawn_again(tiny: TrainConfig, session: Session) -> None:
@@ -206,7 +215,7 @@ def test_a_batch_that_asks_nothing_is_drawn_again(tiny: TrainConfig, session: Se
     train_part = sessions.split(session).train
     scale = scalers.fit(train_part, (session.spec("choice"),), 0.5)
 
-    found = train.fit(config, train_part, None, scale, 0, steps=40)
+    found = loop.fit(Plan(config, (Source(train_part, None, scale),), 0, steps=40))
 
     assert [p.terms.keys() for p in found.history] == [{"choice"}] * 40
 
@@ -221,8 +230,12 @@ def test_an_output_that_a_part_lacks_is_refused(
     values[trials[0] * 25 : trials[1] * 25] = np.nan if name == "wheel_speed" else -1
     parts = sessions.split(replace(session, values=session.values | {name: values}))
 
+    def begin() -> Fit:
+        source = Source(parts.train, parts.validation, scalers.fit(parts.train, session.specs, 0.5))
+        return loop.fit(Plan(tiny, (source,), 0))
+
     with pytest.raises(DataError, match=f"no {name} in a part"):
-        train.fit(tiny, parts.train, parts.validation, scalers.fit(parts.train, session.specs, 0.5), 0)
+        begin()
 
 
 def test_nothing_of_a_checkpoint_comes_from_the_test_part(session: Session, tiny: TrainConfig, tmp_path: Path) -> None:
@@ -241,8 +254,8 @@ def test_nothing_of_a_checkpoint_comes_from_the_test_part(session: Session, tiny
     short = msgspec.structs.replace(tiny, fit=msgspec.structs.replace(tiny.fit, steps=20))
     found = []
     for one in (session, other):
-        sessions.save(one, tmp_path / "session.npz")
-        found.append(release.release(short, tmp_path / "session.npz", 3, "tiny")[0])
+        session_file.save(one, tmp_path / "session.npz")
+        found.append(single.release(Job(short, tmp_path / "session.npz", 3, "tiny"))[0])
 
     ours, theirs = found
     assert same_bits(ours.model, theirs.model)

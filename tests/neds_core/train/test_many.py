@@ -12,13 +12,15 @@ import torch
 
 from neds_core import checkpoint
 from neds_core.config import FinetuneConfig, MaskConfig, ModelConfig, PretrainConfig, StageConfig, TrainConfig
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, ConfigError, DataError
 from neds_core.model.model import NEDS
-from neds_core.train import loop as train, many as pretrain, single as release
+from neds_core.train import loop, many, single
+from neds_core.train.loop import Plan
 from neds_core.train.many import Pretrained
 from neds_core.train.optim import Learner, owner, role
+from neds_core.train.single import Job
 from neds_core.train.sources import Source, build
 
 SESSIONS = 3
@@ -36,25 +38,25 @@ def changed(a: NEDS, b: NEDS) -> set[str]:
     return {role(name) for name, p in a.named_parameters() if not torch.equal(p, theirs[name])}
 
 
-def test_gradients_accumulate_to_those_of_one_pass(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_gradients_accumulate_to_those_of_one_pass(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """Three samples at a time, without dropout."""
-    model = msgspec.structs.replace(many.model, dropout=0.0, embed_dropout=0.0)
-    whole = msgspec.structs.replace(many, model=model)
+    model = msgspec.structs.replace(recipe.model, dropout=0.0, embed_dropout=0.0)
+    whole = msgspec.structs.replace(recipe, model=model)
     cut = msgspec.structs.replace(whole, fit=msgspec.structs.replace(whole.fit, micro_batch=3))
 
-    ours, theirs = (train.fit_many(c, sources, 0, steps=10).history for c in (whole, cut))
+    ours, theirs = (loop.fit(Plan(c, sources, 0, steps=10)).history for c in (whole, cut))
 
     np.testing.assert_allclose([p.loss for p in theirs], [p.loss for p in ours], rtol=0, atol=1e-4)
 
 
-def test_one_model_learns_many_sessions(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_one_model_learns_many_sessions(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """Each session's own unit rows serve a shared trunk: R2 and choice of every session beat chance."""
-    config = msgspec.structs.replace(many, fit=msgspec.structs.replace(many.fit, steps=100, check_every=50))
+    config = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, steps=100, check_every=50))
 
-    found = train.fit_many(config, sources, 0)
+    found = loop.fit(Plan(config, sources, 0))
 
     each = [
-        train.skill(found.model, source.validation, source.scale, many.outputs, row)
+        loop.skill(found.model, source.validation, source.scale, recipe.outputs, row)
         for row, source in enumerate(sources)
         if source.validation is not None
     ]
@@ -63,10 +65,10 @@ def test_one_model_learns_many_sessions(many: PretrainConfig, sources: tuple[Sou
     assert found.best_skill == pytest.approx(np.mean(each))
 
 
-def test_a_step_teaches_its_own_sessions_alone(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_a_step_teaches_its_own_sessions_alone(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """The others' unit rows neither move nor decay."""
-    config = msgspec.structs.replace(many, fit=msgspec.structs.replace(many.fit, sessions_per_step=1))
-    training = train.Training(config, sources, 0)
+    config = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, sessions_per_step=1))
+    training = loop.Training(Plan(config, sources, 0))
     (drawn,) = set(training.sampler.sessions(0).tolist())
     before = {k: v.clone() for k, v in training.learner.model.state_dict().items()}
 
@@ -79,7 +81,7 @@ def test_a_step_teaches_its_own_sessions_alone(many: PretrainConfig, sources: tu
 
 
 @pytest.fixture(scope="module")
-def published(many: PretrainConfig, session: Session) -> PretrainConfig:
+def published(recipe: PretrainConfig, session: Session) -> PretrainConfig:
     """The same recordings, in the published pattern with the published tokenizers."""
     size = ModelConfig(
         attention="full",
@@ -91,14 +93,14 @@ def published(many: PretrainConfig, session: Session) -> PretrainConfig:
         dropout=0.0,
         embed_dropout=0.0,
     )
-    fit = msgspec.structs.replace(many.fit, window_bins=25)
-    return msgspec.structs.replace(many, model=size, fit=fit)
+    fit = msgspec.structs.replace(recipe.fit, window_bins=25)
+    return msgspec.structs.replace(recipe, model=size, fit=fit)
 
 
 def test_the_published_tokenizers_learn_many_sessions(published: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """Every session has its own, priors included; one step on a session moves those of no other."""
     config = msgspec.structs.replace(published, fit=msgspec.structs.replace(published.fit, sessions_per_step=1))
-    training = train.Training(config, sources, 0)
+    training = loop.Training(Plan(config, sources, 0))
     model = training.learner.model
     for s, source in enumerate(sources):
         prior = model.head("choice", s).bias.detach().softmax(0).numpy()
@@ -112,8 +114,8 @@ def test_the_published_tokenizers_learn_many_sessions(published: PretrainConfig,
     assert moved == {None, drawn}
     masks = MaskConfig(encoding=0.0, within_spikes=0.0, within_behaviour=0.0, cross_modal=0.0)
     fit = msgspec.structs.replace(published.fit, steps=200, check_every=200)
-    found = train.fit_many(msgspec.structs.replace(published, masks=masks, fit=fit), sources, 0)
-    each = [train.skill(found.model, s.train, s.scale, ("wheel_speed",), row) for row, s in enumerate(sources)]
+    found = loop.fit(Plan(msgspec.structs.replace(published, masks=masks, fit=fit), sources, 0))
+    each = [loop.skill(found.model, s.train, s.scale, ("wheel_speed",), row) for row, s in enumerate(sources)]
     assert min(each) > 0.1
 
 
@@ -122,19 +124,19 @@ def test_a_new_session_has_stitchers_of_its_own(
 ) -> None:
     """On a trunk with published tokenizers: blocks and positions are the trunk's, tokenizers and read-outs fresh, and
     those train first."""
-    fit = train.fit_many(published, sources[1:], 0, steps=2)
-    rows = tuple(pretrain.row(source) for source in sources[1:])
-    header = pretrain.Header(1, sources[0].train.bin_ns, published, fit.model.specs, rows, 2, 0.0, 1.0)
-    pretrain.save(Pretrained(header, fit.model), tmp_path / "x.safetensors")
+    fit = loop.fit(Plan(published, sources[1:], 0, steps=2))
+    rows = tuple(many.row(source) for source in sources[1:])
+    header = many.Header(1, sources[0].train.bin_ns, published, fit.model.specs, rows, 2, 0.0, 1.0)
+    many.save(Pretrained(header, fit.model), tmp_path / "x.safetensors")
     stages = (StageConfig(3, 1e-2, ("units", "session")), StageConfig(3, 1e-3))
     config = msgspec.structs.replace(
         tiny, model=published.model, fit=msgspec.structs.replace(tiny.fit, window_bins=25),
         finetune=FinetuneConfig("x.safetensors", stages),
     )  # fmt: skip
 
-    start = pretrain.graft(pretrain.load(tmp_path / "x.safetensors"), config, sources[0], 0)
+    start = many.graft(many.load(tmp_path / "x.safetensors"), config, sources[0], 0)
     fresh, old = build(config, sources[:1], 0).state_dict(), fit.model.state_dict()
-    first = train.fit_many(config, (replace(sources[0], validation=None),), 0, steps=3, start=start)
+    first = loop.fit(Plan(config, (replace(sources[0], validation=None),), 0, steps=3, start=start))
 
     for name, value in start.state_dict().items():
         if name not in ("session", "modality"):
@@ -147,51 +149,51 @@ def test_a_new_session_has_stitchers_of_its_own(
 
 @pytest.mark.parametrize("tokenizer", ["rows", "stitcher", "causal"])
 def test_a_new_session_may_have_some_of_the_outputs(
-    published: PretrainConfig, many: PretrainConfig, tiny: TrainConfig, sources: tuple[Source, ...], tokenizer: str
+    published: PretrainConfig, recipe: PretrainConfig, tiny: TrainConfig, sources: tuple[Source, ...], tokenizer: str
 ) -> None:
     """In another order or fewer: every table has the trunk's rows of those modalities."""
-    size = many.model if tokenizer == "causal" else msgspec.structs.replace(published.model, tokenizer=tokenizer)
-    config = msgspec.structs.replace(published, model=size, fit=many.fit if tokenizer == "causal" else published.fit)
-    fit = train.fit_many(config, sources[1:], 0, steps=2)
+    size = recipe.model if tokenizer == "causal" else msgspec.structs.replace(published.model, tokenizer=tokenizer)
+    config = msgspec.structs.replace(published, model=size, fit=recipe.fit if tokenizer == "causal" else published.fit)
+    fit = loop.fit(Plan(config, sources[1:], 0, steps=2))
     old = fit.model
-    rows = tuple(pretrain.row(source) for source in sources[1:])
-    trunk = Pretrained(pretrain.Header(1, sources[0].train.bin_ns, config, old.specs, rows, 2, 0.0, 1.0), old)
+    rows = tuple(many.row(source) for source in sources[1:])
+    trunk = Pretrained(many.Header(1, sources[0].train.bin_ns, config, old.specs, rows, 2, 0.0, 1.0), old)
 
     for outputs, taken in ((("choice",), [0, 2]), (("choice", "wheel_speed"), [0, 2, 1])):
         one = msgspec.structs.replace(tiny, outputs=outputs, model=size, fit=config.fit)
-        new = pretrain.graft(trunk, one, sources[0], 0)
+        new = many.graft(trunk, one, sources[0], 0)
 
         assert torch.equal(new.modality, old.modality[taken])
         mean = old.session.mean(0)
         assert torch.equal(new.session[0], mean if tokenizer == "causal" else mean[taken])
         if tokenizer != "causal":
             assert torch.equal(new.position, old.position[:, taken])
-        assert train.decode(new, sources[0].train)["choice"].shape[1] == 2
+        assert loop.decode(new, sources[0].train)["choice"].shape[1] == 2
 
 
-def test_sessions_that_mean_other_things_are_refused(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_sessions_that_mean_other_things_are_refused(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """Another bin width, or another meaning of a name."""
     first, second = sources[:2]
     specs = (msgspec.structs.replace(second.train.specs[0], sign="signed"), second.train.specs[1])
 
     for other in (replace(second.train, bin_ns=10_000_000), replace(second.train, specs=specs)):
         with pytest.raises(DataError, match=r"(train|name) them apart"):
-            train.fit_many(many, (first, replace(second, train=other)), 0)
+            loop.fit(Plan(recipe, (first, replace(second, train=other)), 0))
 
 
 @pytest.fixture(scope="module")
-def trunk(many: PretrainConfig, sources: tuple[Source, ...]) -> Pretrained:
+def trunk(recipe: PretrainConfig, sources: tuple[Source, ...]) -> Pretrained:
     """Trained on the second and third session."""
-    fit = train.fit_many(many, sources[1:], 0)
-    rows = tuple(pretrain.row(source) for source in sources[1:])
+    fit = loop.fit(Plan(recipe, sources[1:], 0))
+    rows = tuple(many.row(source) for source in sources[1:])
     specs = fit.model.specs
-    return Pretrained(pretrain.Header(1, sources[0].train.bin_ns, many, specs, rows, 20, 0.1, 1.0), fit.model)
+    return Pretrained(many.Header(1, sources[0].train.bin_ns, recipe, specs, rows, 20, 0.1, 1.0), fit.model)
 
 
 def test_a_pretrained_file_is_what_was_trained(trunk: Pretrained, sources: tuple[Source, ...], tmp_path: Path) -> None:
     """Weights bit for bit, unit tables and scalers; anything else is refused in one sentence."""
-    pretrain.save(trunk, tmp_path / "x.safetensors")
-    found = pretrain.load(tmp_path / "x.safetensors")
+    many.save(trunk, tmp_path / "x.safetensors")
+    found = many.load(tmp_path / "x.safetensors")
 
     assert same_bits(found.model, trunk.model)
     for row, source in zip(found.header.sessions, sources[1:], strict=True):
@@ -201,7 +203,7 @@ def test_a_pretrained_file_is_what_was_trained(trunk: Pretrained, sources: tuple
     for content in (b"", b"\0" * 64):
         (tmp_path / "bad.safetensors").write_bytes(content)
         with pytest.raises(CheckpointError, match="not a multi-session NEDS"):
-            pretrain.load(tmp_path / "bad.safetensors")
+            many.load(tmp_path / "bad.safetensors")
 
 
 def test_fine_tuning_trains_what_its_stages_say(
@@ -210,12 +212,12 @@ def test_fine_tuning_trains_what_its_stages_say(
     """Unit rows and session embedding with the trunk's bits untouched, then everything."""
     stages = (StageConfig(5, 1e-2, ("units", "session")), StageConfig(5, 1e-3))
     config = msgspec.structs.replace(tiny, finetune=FinetuneConfig("x.safetensors", stages))
-    start = pretrain.graft(trunk, config, sources[0], 0)
+    start = many.graft(trunk, config, sources[0], 0)
     old = trunk.model.state_dict()
 
-    new = train.fit_many(config, sources[:1], 0, start=start)
-    first = train.fit_many(config, (replace(sources[0], validation=None),), 0, steps=5, start=start)
-    both = train.fit_many(config, (replace(sources[0], validation=None),), 0, start=start)
+    new = loop.fit(Plan(config, sources[:1], 0, start=start))
+    first = loop.fit(Plan(config, (replace(sources[0], validation=None),), 0, steps=5, start=start))
+    both = loop.fit(Plan(config, (replace(sources[0], validation=None),), 0, start=start))
 
     assert torch.equal(start.layers[0].qkv.weight, old["blocks.0.qkv.weight"])
     assert torch.equal(start.session[0], old["session"].mean(0))
@@ -223,7 +225,7 @@ def test_fine_tuning_trains_what_its_stages_say(
     assert changed(first.model, start) == {"units", "session"}
     assert changed(both.model, start) == {"units", "session", "heads", "trunk"}
     assert [p.step for p in new.history] == list(range(1, 11))
-    assert same_bits(pretrain.graft(trunk, config, sources[0], 0), start)
+    assert same_bits(many.graft(trunk, config, sources[0], 0), start)
 
 
 def test_a_trunk_that_does_not_fit_is_refused(
@@ -236,11 +238,11 @@ def test_a_trunk_that_does_not_fit_is_refused(
     other = replace(sources[0], train=replace(sources[0].train, specs=specs))
 
     with pytest.raises(ConfigError, match=r"model.width is 32, but the trunk's is 16"):
-        pretrain.graft(trunk, wide, sources[0], 0)
+        many.graft(trunk, wide, sources[0], 0)
     with pytest.raises(ConfigError, match=r"model.without is \['session'\], but the trunk's is \[\]"):
-        pretrain.graft(trunk, bare, sources[0], 0)
+        many.graft(trunk, bare, sources[0], 0)
     with pytest.raises(ConfigError, match="'choice' is none of the trunk's"):
-        pretrain.graft(trunk, tiny, other, 0)
+        many.graft(trunk, tiny, other, 0)
 
 
 def test_a_fine_tuned_checkpoint_is_a_checkpoint(
@@ -249,9 +251,9 @@ def test_a_fine_tuned_checkpoint_is_a_checkpoint(
     """`release` with a trunk: stages in its header, loads like any other."""
     fit = msgspec.structs.replace(tiny.fit, steps=10)
     config = msgspec.structs.replace(tiny, fit=fit, finetune=FinetuneConfig("trunk.safetensors"))
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
 
-    made, found, _ = release.release(config, tmp_path / "session.npz", 0, "tuned", trunk=trunk)
+    made, found, _ = single.release(Job(config, tmp_path / "session.npz", 0, "tuned", trunk))
     checkpoint.save(made, tmp_path / "tuned.safetensors")
 
     assert [s.trains for s in config.stages] == [("units", "session"), ("units", "session", "heads", "trunk")]

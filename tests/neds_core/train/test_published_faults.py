@@ -40,6 +40,14 @@ CONFIGS = {
 MakeNeds = Callable[..., NEDS]
 
 
+def mean_loss(
+    out: dict[str, torch.Tensor], batch: Batch, asked: torch.Tensor, kept: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Each term's mean over its targets, as training adds them up."""
+    n = losses.targets(asked, SPECS, kept)
+    return {name: term / n[name] for name, term in losses.sums(out, batch, asked, SPECS, kept).items()}
+
+
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS.keys())
 def model(request: pytest.FixtureRequest, make_neds: MakeNeds) -> NEDS:
     """Two sessions with as many units."""
@@ -136,7 +144,7 @@ def test_the_input_is_not_written_to(model: NEDS) -> None:
     batch, hidden = a_batch(), hidden_by_trial()
 
     out = model(batch, hidden)
-    losses.loss(out, batch, hidden, SPECS, torch.ones(U, dtype=torch.bool))
+    mean_loss(out, batch, hidden, torch.ones(U, dtype=torch.bool))
 
     assert torch.equal(batch.counts, a_batch().counts)
     assert torch.equal(batch.traces["wheel_speed"], a_batch().traces["wheel_speed"])
@@ -163,7 +171,7 @@ def test_every_head_is_trained_and_saved(model: NEDS) -> None:
     for session in (0, 1):
         batch, asked = a_batch(session), torch.ones(B, T, M, dtype=torch.bool)
         for hidden in (hidden_by_trial(), torch.zeros_like(asked)):
-            terms = losses.loss(trained(batch, hidden), batch, asked, SPECS, torch.ones(U, dtype=torch.bool))
+            terms = mean_loss(trained(batch, hidden), batch, asked, torch.ones(U, dtype=torch.bool))
             losses.total(terms, {}).backward()
 
     unmoved = [n for n, p in trained.named_parameters() if p.grad is None or not p.grad.any()]
@@ -179,7 +187,7 @@ def test_a_label_that_was_shown_is_not_scored(make_neds: MakeNeds) -> None:
     hidden[[1, 3], :, 2] = True
 
     out = model(batch, hidden)
-    found = losses.loss(out, batch, hidden, SPECS, torch.ones(U, dtype=torch.bool))
+    found = mean_loss(out, batch, hidden, torch.ones(U, dtype=torch.bool))
 
     label = batch.classes["choice"][:, 0]
     expected = functional.cross_entropy(out["choice"][[1, 3], 0], label[[1, 3]])
@@ -194,7 +202,7 @@ def test_minus_one_is_a_value(make_neds: MakeNeds) -> None:
     hidden[..., 1] = True
     out = make_neds(PUBLISHED, (U,), SPECS)(batch, hidden)
 
-    found = losses.loss(out, batch, hidden, SPECS, torch.ones(U, dtype=torch.bool))
+    found = mean_loss(out, batch, hidden, torch.ones(U, dtype=torch.bool))
 
     torch.testing.assert_close(found["wheel_speed"], ((out["wheel_speed"] + 1) ** 2).mean())
 

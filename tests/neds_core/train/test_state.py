@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core.config import PretrainConfig, load
-from neds_core.data import session as sessions
+from neds_core import checkpoint, toml
+from neds_core.config import PretrainConfig
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError
 from neds_core.model.model import NEDS
-from neds_core.train import loop as train, many as pretrain, state as train_state
+from neds_core.train import loop, many
 from neds_core.train.distributed import World
 from neds_core.train.log import Lines, Progress
+from neds_core.train.loop import Plan
 from neds_core.train.sources import Source
 from neds_core.train.state import Resume
 
@@ -41,15 +43,15 @@ def same_bits(a: NEDS, b: NEDS) -> bool:
 
 @pytest.fixture(scope="module")
 def folder(
-    recordings: tuple[Session, ...], many: PretrainConfig, tmp_path_factory: pytest.TempPathFactory
+    recordings: tuple[Session, ...], recipe: PretrainConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """Writes a configuration with other values of [fit] and [model] into a folder with the three recordings."""
     root = tmp_path_factory.mktemp("many")
     for n, one in enumerate(recordings):
-        sessions.save(one, root / f"{n}.npz")
+        session_file.save(one, root / f"{n}.npz")
 
     def write(name: str, fit: dict[str, float], model: dict[str, float] | None = None) -> Path:
-        tree = {**msgspec.to_builtins(many)}
+        tree = {**msgspec.to_builtins(recipe)}
         tree["fit"] = {**tree["fit"], **fit}
         tree["model"] = {**tree["model"], **(model or {})}
         lines = [f"{k} = {json.dumps(v)}" for k, v in tree.items() if not isinstance(v, dict)]
@@ -78,7 +80,7 @@ def test_two_processes_give_the_losses_of_one(folder: Callable[..., Path]) -> No
         [*torchrun, "-m", "neds_core.train", config, "--out", two], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    pretrain.run(config, one, Lines())
+    many.run(config, one, Lines())
 
     ours, theirs = losses_of(one.with_suffix(".jsonl")), losses_of(two.with_suffix(".jsonl"))
     # 1e-4: float32 sums in another order, fed back through 50 steps; 1e-6 is usual
@@ -103,29 +105,30 @@ def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable
     assert "the same command goes on" in said
     assert killed.with_suffix(".state").exists()
     assert not killed.exists()
-    resumed, through = pretrain.run(config, killed, Lines()), pretrain.run(config, whole, Lines())
+    resumed, through = many.run(config, killed, Lines()), many.run(config, whole, Lines())
 
     assert 0 < len(resumed.history) < 30
     assert resumed.history == through.history[-len(resumed.history) :]
     assert losses_of(killed.with_suffix(".jsonl")) == losses_of(whole.with_suffix(".jsonl"))
-    assert same_bits(pretrain.load(killed).model, pretrain.load(whole).model)
+    assert same_bits(many.load(killed).model, many.load(whole).model)
     assert not killed.with_suffix(".state").exists()
 
 
 HARD_STOP = """
 import os, sys
 from pathlib import Path
-from neds_core.train import many as pretrain, state as train_state
+from neds_core.train import many, state
+from neds_core.train.loop import Plan
 from neds_core.train.log import Lines
 
-save = train_state.save
+save = state.save
 
 def save_for_the_last_time(*given):
     save(*given)
     os._exit(9)
 
-train_state.save = save_for_the_last_time
-pretrain.run(Path(sys.argv[1]), Path(sys.argv[2]), Lines())
+state.save = save_for_the_last_time
+many.run(Path(sys.argv[1]), Path(sys.argv[2]), Lines())
 """
 
 
@@ -138,14 +141,14 @@ def test_a_hard_stop_loses_no_line_of_the_log(folder: Callable[..., Path]) -> No
     assert done.returncode == 9
     with out.with_suffix(".jsonl").open("a") as log:
         log.write('{"step": 5, "lo')
-    pretrain.run(config, out, Lines())
+    many.run(config, out, Lines())
 
     steps = [json.loads(line)["step"] for line in out.with_suffix(".jsonl").read_text().splitlines()]
     assert steps == list(range(1, 11))
 
 
 def test_a_crash_loses_no_more_than_the_steps_since_the_last_state(
-    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
+    recipe: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path
 ) -> None:
     """Stopped without warning at step 13, it goes on at 9; the best weights and the patience so far come back too."""
 
@@ -155,9 +158,9 @@ def test_a_crash_loses_no_more_than_the_steps_since_the_last_state(
 
     resume = Resume(tmp_path / "a.state")
     with pytest.raises(StoppedError):
-        train.fit_many(many, sources, 1, on_step=stop, resume=resume)
-    resumed = train.fit_many(many, sources, 1, resume=resume)
-    through = train.fit_many(many, sources, 1)
+        loop.fit(Plan(recipe, sources, 1, resume=resume), stop)
+    resumed = loop.fit(Plan(recipe, sources, 1, resume=resume))
+    through = loop.fit(Plan(recipe, sources, 1))
 
     assert [p.step for p in resumed.history] == list(range(9, 21))
     assert resumed.history == through.history[8:]
@@ -186,47 +189,47 @@ def shortened(source: Source) -> Source:
 
 
 def test_a_state_of_another_training_is_refused(
-    many: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: PretrainConfig, sources: tuple[Source, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another seed, learning rate, recording or version, a damaged file, and a file that would run code."""
     resume = Resume(tmp_path / "a.state", lambda: True)
-    assert train.fit_many(many, sources, 1, resume=resume).interrupted
-    other = msgspec.structs.replace(many, fit=msgspec.structs.replace(many.fit, learning_rate=2e-2))
+    assert loop.fit(Plan(recipe, sources, 1, resume=resume)).interrupted
+    other = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, learning_rate=2e-2))
 
     with pytest.raises(CheckpointError, match="another training"):
-        train.fit_many(many, sources, 2, resume=resume)
+        loop.fit(Plan(recipe, sources, 2, resume=resume))
     with pytest.raises(CheckpointError, match="another training"):
-        train.fit_many(other, sources, 1, resume=resume)
+        loop.fit(Plan(other, sources, 1, resume=resume))
     with monkeypatch.context() as later:
-        later.setattr(train_state, "version", lambda _: "9.0")
+        later.setattr(checkpoint, "version", lambda _: "9.0")
         with pytest.raises(CheckpointError, match="another training"):
-            train.fit_many(many, sources, 1, resume=resume)
+            loop.fit(Plan(recipe, sources, 1, resume=resume))
     for redone in (recounted(sources[0]), relabelled(sources[0]), shortened(sources[0])):
         with pytest.raises(CheckpointError, match="another training"):
-            train.fit_many(many, (redone, *sources[1:]), 1, resume=resume)
+            loop.fit(Plan(recipe, (redone, *sources[1:]), 1, resume=resume))
     torch.save({"format": 1, "identity": "", "learner": StoppedError()}, resume.path)
     with pytest.raises(CheckpointError, match="not a training state"):
-        train.fit_many(many, sources, 1, resume=resume)
+        loop.fit(Plan(recipe, sources, 1, resume=resume))
     resume.path.write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="not a training state"):
-        train.fit_many(many, sources, 1, resume=resume)
+        loop.fit(Plan(recipe, sources, 1, resume=resume))
 
 
 ON_TWO_MACHINES = """
 import sys
 from pathlib import Path
 from torch import distributed as dist
-from neds_core import config
-from neds_core.train import distributed, many as pretrain, loop as train, state as train_state
+from neds_core import config, toml
+from neds_core.train import distributed, many, loop, state
 from neds_core.errors import CheckpointError
 
 path, seed = Path(sys.argv[1]), int(sys.argv[2])
 with distributed.world("cpu") as world:
-    settings = config.load(path, config.PretrainConfig)
-    sources = pretrain.read_sources(settings, path.parent, world)
-    resume = train_state.Resume(path.parent / f"of-rank-{world.rank}.state")
+    settings = toml.load(path, config.PretrainConfig)
+    sources = many.read_sources(settings, path.parent, world)
+    resume = state.Resume(path.parent / f"of-rank-{world.rank}.state")
     try:
-        found = train.Training(settings, sources, seed, world=world, resume=resume).run(None)
+        found = loop.Training(loop.Plan(settings, sources, seed, world=world, resume=resume)).run(None)
     except CheckpointError as error:
         said = "refused" if "another training" in str(error) else str(error)
     else:
@@ -240,15 +243,15 @@ with distributed.world("cpu") as world:
 def test_processes_with_folders_of_their_own_go_on_together(folder: Callable[..., Path]) -> None:
     """Only the first has a state, of step 4: both go on at 5, or both are refused; the second used to begin at 1."""
     config = folder("apart", {"steps": 8, "save_every": 4, "check_every": 4, "batch": 14})
-    settings = load(config, PretrainConfig)
-    found = pretrain.read_sources(settings, config.parent, World())
+    settings = toml.load(config, PretrainConfig)
+    found = many.read_sources(settings, config.parent, World())
 
     def stop(progress: Progress) -> None:
         if progress.step == 5:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train.fit_many(settings, found, 5, on_step=stop, resume=Resume(config.parent / "of-rank-0.state"))
+        loop.fit(Plan(settings, found, 5, resume=Resume(config.parent / "of-rank-0.state")), stop)
     script = config.with_name("on_two_machines.py")
     script.write_text(ON_TWO_MACHINES)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -1,4 +1,4 @@
-"""Scalers use the training part alone; training windows start anywhere in it and never leave a segment."""
+"""Training windows start anywhere in the training part and never leave a segment."""
 
 from __future__ import annotations
 
@@ -27,52 +27,6 @@ def train(session: Session) -> Session:
 def scale(train: Session) -> Scalers:
     """Of the first 42 trials."""
     return scalers.fit(train, train.specs, 0.5)
-
-
-def test_scalers_are_plain_statistics_of_valid_training_bins(train: Session, scale: Scalers) -> None:
-    """In float64, from the definitions; sd is the population's, the prior is smoothed by one."""
-    rows = np.concatenate([np.arange(a, b) for a, b in train.segments])
-    rows = rows[train.valid[rows]]
-    root = np.sqrt(train.counts[rows].astype(np.float64))
-    wheel, choice = train.values["wheel_speed"].astype(np.float64), train.values["choice"][rows]
-
-    assert scale.kept.tolist() == [True] * 11 + [False]
-    np.testing.assert_allclose(scale.spike_mean, root.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(scale.spike_gain[:11], 1 / root.std(0)[:11], rtol=1e-5)
-    assert scale.spike_gain[11] == 0
-    assert scale.mean["wheel_speed"] == pytest.approx(np.nanmean(wheel[rows]), rel=1e-5)
-    assert scale.sd["wheel_speed"] == pytest.approx(np.nanstd(wheel[rows]), rel=1e-5)
-    n = np.array([(choice == 0).sum(), (choice == 1).sum()]) + 1
-    np.testing.assert_allclose(scale.prior["choice"], n / n.sum())
-    trials = np.where(train.valid, wheel, np.nan)[: 42 * 25].reshape(42, 25)
-    np.testing.assert_allclose(scale.trial_mean["wheel_speed"], np.nanmean(trials, 0), rtol=1e-5)
-
-
-def test_scalers_do_not_see_the_other_parts(session: Session, scale: Scalers) -> None:
-    """Nor the faulty bins of their own."""
-    rng = np.random.default_rng(0)
-    beyond = (np.arange(session.n_bins) >= 42 * 25) | ~session.valid
-    other = replace(
-        session,
-        counts=np.where(beyond[:, None], rng.integers(0, 90, session.counts.shape), session.counts).astype(np.uint8),
-        values={
-            "wheel_speed": np.where(beyond, 1e6, session.values["wheel_speed"]).astype(np.float32),
-            "choice": np.where(beyond, 1, session.values["choice"]),
-        },
-    )
-
-    got = scalers.fit(sessions.split(other).train, other.specs, 0.5)
-
-    assert msgspec.json.encode((got.mean, got.sd)) == msgspec.json.encode((scale.mean, scale.sd))
-    for name in ("kept", "spike_mean", "spike_gain"):
-        np.testing.assert_array_equal(getattr(got, name), getattr(scale, name))
-    np.testing.assert_array_equal(got.prior["choice"], scale.prior["choice"])
-    np.testing.assert_array_equal(got.trial_mean["wheel_speed"], scale.trial_mean["wheel_speed"])
-
-
-def test_a_continuous_recording_has_no_trial_mean(unbroken: Session) -> None:
-    """There is no trial to average over."""
-    assert scalers.fit(unbroken, unbroken.specs, 0.5).trial_mean["wheel_speed"].shape == (0,)
 
 
 def drawn_spans(train: Session, scale: Scalers, window_bins: int, clocked: bool) -> list[tuple[int, int]]:
@@ -111,47 +65,6 @@ def test_longer_segments_are_drawn_more_often(train: Session, scale: Scalers) ->
     first = [span for span in found if span[0] < 10]
     assert set(first) == {(0, 3)}
     assert abs(len(first) / len(found) - 3 / 33) < 0.02  # five standard errors
-
-
-@pytest.mark.parametrize("clocked", [False, True])
-def test_a_cut_is_the_recording_and_its_padding_is_nothing(train: Session, scale: Scalers, clocked: bool) -> None:
-    """z-scored traces, labels, counts, clock; padding is invalid and neither shown nor asked."""
-    spans = [(25, 50), (60, 68), (75, 80)]  # trials 1 (NaN at bin 7), 2 (bin 3 is before it) and 3
-    batch, defined = Windows(train, train.specs, scale).cut(spans, clocked)
-
-    wheel = (train.values["wheel_speed"] - scale.mean["wheel_speed"]) / scale.sd["wheel_speed"]
-    assert defined.shape == (3, 25, 3)
-    for b, (start, stop) in enumerate(spans):
-        n = stop - start
-        np.testing.assert_array_equal(batch.counts[b, :n], train.counts[start:stop])
-        np.testing.assert_array_equal(batch.valid[b, :n], train.valid[start:stop])
-        np.testing.assert_allclose(batch.traces["wheel_speed"][b, :n], wheel[start:stop], rtol=1e-5)
-        np.testing.assert_array_equal(batch.classes["choice"][b, :n], train.values["choice"][start:stop])
-        expected = np.arange(start % 25, start % 25 + n) if clocked else np.full(n, -1)
-        np.testing.assert_array_equal(batch.clock[b, :n], expected)
-        known = np.stack([np.ones(n, bool), np.isfinite(wheel[start:stop]), train.values["choice"][start:stop] >= 0], 1)
-        np.testing.assert_array_equal(defined[b, :n], known & train.valid[start:stop, None])
-        assert not batch.valid[b, n:].any()
-        assert not defined[b, n:].any()
-    assert not defined[0, 7, 1]
-
-
-def test_an_invalid_bin_is_neither_shown_nor_asked(train: Session, scale: Scalers) -> None:
-    """Trial 2, bin 3 is faulty: its behaviour may be misplaced too."""
-    _, defined = Windows(train, train.specs, scale).cut([(50, 60)], clocked=False)
-
-    assert defined[0, :, 0].tolist() == [True] * 3 + [False] + [True] * 6
-    assert not defined[0, 3].any()
-
-
-def test_constant_says_which_labels_never_change(train: Session, scale: Scalers) -> None:
-    """Undefined bins and padding do not make a label vary; a trace is never constant."""
-    choice = train.values["choice"].copy()
-    choice[0:3], choice[30] = -1, 1 - choice[31]
-    windows = Windows(replace(train, values=train.values | {"choice": choice}), train.specs, scale)
-    batch, _ = windows.cut([(0, 25), (25, 50), (32, 50)], clocked=False)
-
-    assert windows.constant(batch).tolist() == [[False, False, True], [False, False, False], [False, False, True]]
 
 
 def test_a_sample_asks_only_what_is_defined(train: Session, scale: Scalers, tiny: TrainConfig) -> None:
@@ -201,13 +114,13 @@ def test_no_unit_is_dropped_at_share_zero(train: Session, scale: Scalers, tiny: 
         assert (keep == 1.0 - share).all()
 
 
-def test_every_process_draws_its_slice_of_the_same_batch(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_every_process_draws_its_slice_of_the_same_batch(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """However many they are and however small their passes: the samples, masks and dropped units of one process."""
     windows = [Windows(source.train, source.train.specs, source.scale) for source in sources]
 
     def drawn(size: int, micro_batch: int = 0) -> list[tuple[object, ...]]:
-        fit = msgspec.structs.replace(many.fit, sessions_per_step=4, micro_batch=micro_batch)
-        sampler = Sampler(windows, msgspec.structs.replace(many, fit=fit), seed=3)
+        fit = msgspec.structs.replace(recipe.fit, sessions_per_step=4, micro_batch=micro_batch)
+        sampler = Sampler(windows, msgspec.structs.replace(recipe, fit=fit), seed=3)
         found = []
         for piece in (p for rank in range(size) for p in sampler.pieces(7, 0, rank, size)):
             assert len(piece.hidden) <= (micro_batch or fit.batch)
@@ -220,18 +133,18 @@ def test_every_process_draws_its_slice_of_the_same_batch(many: PretrainConfig, s
         return found
 
     whole = drawn(1)
-    assert len(whole) == many.fit.batch
+    assert len(whole) == recipe.fit.batch
     assert len({sample[0] for sample in whole}) > 1
     for size, micro_batch in ((2, 0), (3, 0), (5, 0), (16, 0), (20, 0), (1, 3), (2, 5)):
         assert drawn(size, micro_batch) == whole
 
 
-def test_sessions_are_drawn_in_proportion_to_their_bins(many: PretrainConfig, sources: tuple[Source, ...]) -> None:
+def test_sessions_are_drawn_in_proportion_to_their_bins(recipe: PretrainConfig, sources: tuple[Source, ...]) -> None:
     """42, 42 and 21 trials; the groups of a batch are as even as they can be, and another step is another draw."""
-    fit = msgspec.structs.replace(many.fit, batch=16, sessions_per_step=16)
+    fit = msgspec.structs.replace(recipe.fit, batch=16, sessions_per_step=16)
     windows = [Windows(source.train, source.train.specs, source.scale) for source in sources]
-    sampler = Sampler(windows, msgspec.structs.replace(many, fit=fit), seed=0)
-    two = Sampler(windows, many, seed=0)
+    sampler = Sampler(windows, msgspec.structs.replace(recipe, fit=fit), seed=0)
+    two = Sampler(windows, recipe, seed=0)
 
     drawn = np.concatenate([sampler.sessions(step) for step in range(500)])
 

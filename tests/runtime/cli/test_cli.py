@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from runtime.cli import main as cli
 from runtime.scoring import verify as verifying
@@ -198,7 +198,7 @@ def test_a_checkpoint_that_is_none(
 
 
 def test_a_checkpoint_of_other_units(fails: Fails, unbroken: Session, rig_home: Path, tmp_path: Path) -> None:
-    sessions.save(unbroken, tmp_path / "other.npz")
+    session_file.save(unbroken, tmp_path / "other.npz")
     sentence = fails("evaluate", tmp_path / "other.npz", rig_home / "tiny.safetensors", "--record")
     assert "was trained on other units than 'unbroken' has" in sentence
 
@@ -208,7 +208,7 @@ def test_a_checkpoint_of_other_units(fails: Fails, unbroken: Session, rig_home: 
 
 def recording(session: Session, path: Path, **arrays: np.ndarray) -> None:
     """The session with some of its arrays replaced, whatever they hold."""
-    sessions.save(session, path)
+    session_file.save(session, path)
     with np.load(path) as bundle:
         kept = {name: bundle[name] for name in bundle.files}
     np.savez_compressed(path, **(kept | arrays))  # pyright: ignore[reportArgumentType]
@@ -248,7 +248,8 @@ def test_a_recording_that_is_none(fails: Fails, session: Session, rig_home: Path
 
 
 def test_a_recording_too_short_to_split(fails: Fails, short: Session, rig_home: Path, tmp_path: Path) -> None:
-    sessions.save(replace(short, segments=short.segments[:2], segment_ids=short.segment_ids[:2]), tmp_path / "2.npz")
+    two = replace(short, segments=short.segments[:2], segment_ids=short.segment_ids[:2])
+    session_file.save(two, tmp_path / "2.npz")
     assert "is too short to be split" in fails("play", tmp_path / "2.npz", "--split", "test")
     assert "is too short to be split" in fails("evaluate", tmp_path / "2.npz", rig_home / "tiny.safetensors")
 
@@ -401,7 +402,7 @@ def test_check_prints_the_plan(
 def test_a_training_that_is_refused_leaves_nothing(
     fails: Fails, session: Session, tmp_path: Path, text: str, says: str
 ) -> None:
-    sessions.save(session, tmp_path / "session.npz")
+    session_file.save(session, tmp_path / "session.npz")
     (tmp_path / "train.toml").write_text(text)
     assert says in fails("train", tmp_path / "train.toml")
 
@@ -446,9 +447,9 @@ def test_verify_holds_every_engine_to_the_offline_forward(
 ) -> None:
     """The shipped checkpoint on ten of its held-out trials: both directions, beside behaviour, and in fewer bits."""
     demo = Path(__file__).parents[3] / "examples" / "ibl-dy016"
-    one = sessions.load(demo / "session.npz")
+    one = session_file.load(demo / "session.npz")
     few = replace(one, segments=one.segments[-10:], segment_ids=one.segment_ids[-10:])
-    sessions.save(few, tmp_path / "few.npz")
+    session_file.save(few, tmp_path / "few.npz")
 
     assert call("verify", demo / "neds.safetensors", tmp_path / "few.npz", "--json") == 0
 
@@ -476,7 +477,7 @@ def test_verify_fails_where_fewer_bits_cost_skill(
 ) -> None:  # fmt: skip
     """Random weights decode nothing, so rounding them changes R2 by more than it may, near or far as values stay."""
     few = replace(session, segments=session.segments[:15], segment_ids=session.segment_ids[:15])
-    sessions.save(few, tmp_path / "few.npz")
+    session_file.save(few, tmp_path / "few.npz")
     for precision in ("bfloat16", "int8"):
         monkeypatch.setitem(verifying.BOUNDS, precision, 1.0)
 
@@ -486,7 +487,7 @@ def test_verify_fails_where_fewer_bits_cost_skill(
     assert found["failed"] == ["stream-numba-cpu-bfloat16", "stream-numba-cpu-int8"]
     assert all(row["max_abs"] <= row["bound"] for row in found["engines"].values())
 
-    sessions.save(unbroken, tmp_path / "other.npz")
+    session_file.save(unbroken, tmp_path / "other.npz")
     assert "was trained on other units" in fails("verify", rig_home / "tiny.safetensors", tmp_path / "other.npz")
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from kernels.cpu import step as kernel
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.model import offline
@@ -253,7 +253,7 @@ def test_an_unknown_decoder_names_the_known(tiny_ones: dict[str, Checkpoint]) ->
 def test_the_shipped_checkpoint_streams_exactly(decoder: str) -> None:
     """On ten of its own test trials, each from a cold start, with the shipped unit table."""
     checkpoint = checkpoints.load(ROOT / "examples" / "ibl-dy016" / "neds.safetensors")
-    one = sessions.load(ROOT / "examples" / "ibl-dy016" / "session.npz")
+    one = session_file.load(ROOT / "examples" / "ibl-dy016" / "session.npz")
     assert checkpoint.header.unit_map_sha == one.units.sha256
     rows = slice(int(one.segments[240, 0]), int(one.segments[249, 1]))
     n = rows.stop - rows.start

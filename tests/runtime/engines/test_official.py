@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from neds_core import checkpoint as checkpoints
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from runtime.cli import main as cli
 
@@ -89,7 +89,7 @@ def test_import_writes_a_checkpoint_and_says_what_it_assumed(call: Call, publish
     """With sizes from a file, from the command line, or assumed; units and ranges where they are given."""
     out = published.with_name("x.safetensors")
     units = published.with_name("session.npz")
-    sessions.save(session, units)  # 12 units
+    session_file.save(session, units)  # 12 units
 
     assumed = call("import-official", published, "--out", out)
     heads = checkpoints.load(out).model.config.heads

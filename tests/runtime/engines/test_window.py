@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.model import offline
@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, make_full: Callable[[str], Ch
     """Folder with full.safetensors and session.npz."""
     folder = tmp_path_factory.mktemp("full")
     checkpoints.save(make_full("rows"), folder / "full.safetensors")
-    sessions.save(
+    session_file.save(
         replace(session, segments=session.segments[:10], segment_ids=session.segment_ids[:10]), folder / "session.npz"
     )
     return folder

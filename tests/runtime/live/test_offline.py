@@ -23,7 +23,7 @@ def test_every_bin_of_the_recording_is_decoded_once(short: Session, tiny_checkpo
     log = offline.stream(tiny_checkpoint, short, decoder)
 
     rows = log.decoded_rows()
-    bins = np.concatenate([np.arange(a, b) for a, b in short.segments])
+    bins = short.bins()
     np.testing.assert_array_equal(log.counts[rows], short.counts[bins])
     np.testing.assert_array_equal(log.clock[rows], short.clock()[bins])
     np.testing.assert_array_equal(log.segment[rows], np.repeat(short.segment_ids, 25))
@@ -64,7 +64,7 @@ def test_the_truth_is_of_the_tokens_own_bins(short: Session, tiny_checkpoint: Ch
     log = offline.stream(tiny_checkpoint, short, "ridge")
     rows = log.decoded_rows()
     found = truth.recorded(short, log, rows)
-    bins = np.concatenate([np.arange(a, b) for a, b in short.segments])
+    bins = short.bins()
     np.testing.assert_array_equal(found.traces["wheel_speed"], short.values["wheel_speed"][bins].astype(float))
     np.testing.assert_array_equal(found.labels["choice"], short.values["choice"][bins])
 

@@ -15,7 +15,7 @@ from matplotlib import image
 from typer.testing import CliRunner
 
 from neds_core import checkpoint as checkpoints
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from runtime.cli import evaluate as cmd_evaluate, main as cli
 from runtime.scoring import curves
 
@@ -106,7 +106,7 @@ def test_decoding_has_its_curves(drawn: dict[str, tuple[dict[str, Any], Path]]) 
 def test_a_measured_moment_is_taken_at_its_word(rig_home: Path, tmp_path: Path) -> None:
     """Trial by trial, in bins rounded down; before one that lies after the trial, and nowhere without one."""
     made = checkpoints.load(rig_home / "tiny.safetensors")
-    whole = sessions.load(rig_home / "session.npz")
+    whole = session_file.load(rig_home / "session.npz")
     test = sessions.split(whole).test
     ms = np.r_[np.full(6, 59.9), np.full(3, 600.0), np.full(3, np.nan)]
     moved = replace(whole, moments={"first_movement": np.r_[np.zeros(48), ms]})

@@ -18,7 +18,7 @@ from runtime.core.values import Layout
 from runtime.engines.layout import layout
 from runtime.live import offline as replayed
 from runtime.scoring import score as scoring, truth as truths
-from runtime.scoring.score import exactness, groups, held, score_class, score_points, score_trace
+from runtime.scoring.score import exactness, held, score_class, score_points, score_trace
 from runtime.scoring.seeds import SeedScores, pool
 from runtime.scoring.truth import Truth
 
@@ -147,7 +147,7 @@ def test_a_declared_contrast_gives_two_class_rows_only() -> None:
     assert (turn["n"], turn["balanced_accuracy"]) == (4, (1 + 1 / 3) / 2)  # 0.5 / 0.5 is no more than 0.5 / 0.5
 
 
-# --- points, groups, exactness ---
+# --- points, exactness ---
 
 
 def test_the_error_of_a_point_is_a_distance() -> None:
@@ -165,13 +165,6 @@ def test_the_error_of_a_point_is_a_distance() -> None:
         "n_moving": 74, "published_median_error_moving": 5.0, "ridge_median_error_moving": None,
     }  # fmt: skip
     assert score_points(plan, said, Truth({"position_x": x}, {}), BIN) == {}
-
-
-def test_trials_are_resampled_where_there_are_trials() -> None:
-    trials = np.repeat(np.arange(5), 3)
-    np.testing.assert_array_equal(groups(trials, BIN), trials)
-    blocks = groups(np.zeros(1200, int), BIN)
-    np.testing.assert_array_equal(blocks, np.arange(1200) // 500)  # 10 s of 20 ms
 
 
 def test_exactness_is_in_z_scores_and_over_valid_tokens() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from runtime.core.run_log import RunLog
 from runtime.io import log_file
@@ -54,7 +54,7 @@ def test_a_run_whose_marks_name_no_bin_is_not_compared(
 def test_another_recording_than_the_one_played_is_not_compared(
     short: Session, unbroken: Session, tiny_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    sessions.save(unbroken, tmp_path / "other.npz")
+    session_file.save(unbroken, tmp_path / "other.npz")
     log = of(offline.stream(tiny_checkpoint, short, "ridge"), tmp_path / "other.npz")
     assert truth.counts_difference(log, log.decoded_rows()) is None
 

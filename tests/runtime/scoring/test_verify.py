@@ -11,7 +11,7 @@ import pytest
 from kernels.cpu import pack as numba_pack
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from runtime.engines.stream import StreamEngine
 from runtime.scoring import verify as verifying
@@ -42,7 +42,7 @@ def test_behaviour_is_the_recordings_bin_by_bin(tiny_checkpoint: Checkpoint, ses
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:
     """Over its whole recording: float32 within 1e-5 of the offline reference, compact weights within their bounds."""
-    rows, failed = verifying.verify(checkpoints.load(path), sessions.load(path.parent / "session.npz"))
+    rows, failed = verifying.verify(checkpoints.load(path), session_file.load(path.parent / "session.npz"))
 
     assert failed == []
     assert len(rows) >= 2
@@ -55,7 +55,7 @@ def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:
 def test_weights_as_large_models_keep_them_are_as_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """Float32 in three bytes each, which no shipped checkpoint is large enough for, in every engine that has them."""
     folder = SHIPPED[0].parents[1] / "rat-linear-track"
-    checkpoint, session = checkpoints.load(folder / "neds.safetensors"), sessions.load(folder / "session.npz")
+    checkpoint, session = checkpoints.load(folder / "neds.safetensors"), session_file.load(folder / "session.npz")
     monkeypatch.setattr(numba_pack, "LARGE", 0)
     assert StreamEngine(checkpoint).weights.stack.up.weight.dtype == np.uint8
 

@@ -1,0 +1,61 @@
+"""TOML to a tree of frozen structs: an unknown key is refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import msgspec
+from msgspec import Struct
+
+from neds_core.errors import ConfigError
+
+Tree = TypeVar("Tree", bound=Struct)
+
+
+def _known_keys(kind: Any, path: list[str]) -> list[str]:
+    """Field names of the struct that lies at `path` below `kind`."""
+    for name in path:
+        kind = next((f.type for f in msgspec.structs.fields(kind) if f.encode_name == name), kind)
+        args = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, Struct)]
+        kind = args[0] if args else kind
+    is_struct = isinstance(kind, type) and issubclass(kind, Struct)
+    return [f.encode_name for f in msgspec.structs.fields(kind)] if is_struct else []
+
+
+def parse(text: str, kind: type[Tree], origin: str) -> Tree:
+    """Build `kind` from TOML text; every fault is one `ConfigError` sentence with its key path."""
+    try:
+        return msgspec.convert(tomllib.loads(text), kind)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: not valid TOML ({error}); correct that line") from None
+    except msgspec.ValidationError as error:
+        message = str(error)
+    body, _, where = message.partition(" - at `$")
+    keys = [k for k in re.split(r"[.\[\]`]+", where) if k and k != "..." and not k.isdigit()]
+    dotted = ".".join(keys)
+    unknown = re.search(r"unknown field `(.+?)`", body)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], _known_keys(kind, keys), n=1, cutoff=0.4)
+        known = ", ".join(_known_keys(kind, keys))
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {known}"
+        raise ConfigError(f"{origin}: {'.'.join([*keys, unknown[1]])}: unknown key, {hint}")
+    missing = re.search(r"missing required field `(.+?)`", body)
+    if missing:
+        raise ConfigError(f"{origin}: {'.'.join([*keys, missing[1]])}: required key is missing; add it")
+    fault = f"{body[:1].lower()}{body[1:]}; correct the value"
+    raise ConfigError(f"{origin}: {dotted}: {fault}" if dotted else f"{origin}: {fault}")
+
+
+def load(path: Path, kind: type[Tree]) -> Tree:
+    """Read and check a TOML file (see `parse`)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not text; give a TOML file") from None
+    return parse(text, kind, str(path))
