@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.compare import STATISTICS, Row
+from benchmarks.intervals import words
 from neds_core.scores import bootstrap
 from neds_core.scores.bootstrap import Interval
 
@@ -112,5 +113,5 @@ def _cell(score: dict[str, Any], width: int) -> str:
     text = f"{score['value']:.1f}" if "ci95" not in score else f"{score['value']:.3f}"
     gain = score.get("minus_reference")
     if gain is not None:
-        text += f"  {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        text += f"  {words(gain, '+')}"
     return f"{text:>{width}}"

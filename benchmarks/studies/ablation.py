@@ -20,8 +20,9 @@ import torch
 from msgspec.structs import replace as but
 
 from benchmarks import machine, rows as finished
-from benchmarks.accuracy import compare as accuracy
-from benchmarks.studies.trunks import DECODING, ENCODING
+from benchmarks.accuracy import compare
+from benchmarks.accuracy.masks import DECODING, ENCODING
+from benchmarks.intervals import words
 from neds_core import config as configs
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions
@@ -95,7 +96,7 @@ def settings(variant: Variant, quick: bool, folder: Path = EXAMPLE) -> TrainConf
 
 
 def identity(variant: Variant, config: TrainConfig, seed: int, quick: bool, folder: Path = EXAMPLE) -> Row:
-    """What makes a row the same row: the fields of `accuracy.KEY`."""
+    """What makes a row the same row: the fields of `compare.KEY`."""
     sha = hashlib.sha256((folder / config.recording).read_bytes() + msgspec.json.encode(config, order="sorted"))
     return {
         "recording": folder.name,
@@ -118,14 +119,14 @@ def run(
 ) -> list[Row]:
     """Compute the rows that `out` lacks, seed by seed, append each as it is done, and return all by variant."""
     torch.set_num_threads(1)
-    done = accuracy.read(out)
+    done = compare.read(out)
     finished.ready(out)
     rows: dict[str, list[Row]] = {variant.name: [] for variant in variants}
     for seed in range(1 if quick else SEEDS):
         for variant in variants:
             config = settings(variant, quick, folder)
             mine = identity(variant, config, seed, quick, folder)
-            key = tuple(mine.get(k) for k in accuracy.KEY)
+            key = tuple(mine.get(k) for k in compare.KEY)
             if key not in done:
                 say(f"{variant.name}, seed {seed}")
                 session = sessions.load(folder / config.recording)
@@ -232,7 +233,7 @@ def lines(table: list[Row]) -> list[str]:
             score = row["scores"][name]
             text = f"{score['value']:.3f}"
             if gap := score.get("minus"):
-                text += f" {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+                text += f" {words(gap, '+')}"
             cells += f"{text:>34}"
         out.append(f"{row['row']:38}{cells}{row['receptive_field_bins']:7}{row['cpu_seconds_train']:7.0f}")
     return out

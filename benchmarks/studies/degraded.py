@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.intervals import words
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import degrade, session as sessions
@@ -119,10 +120,9 @@ def lines(result: dict[str, Any]) -> list[str]:
     for name, rows in result["outputs"].items():
         text.append(f"{name:<24}{'NEDS':>8}{'ridge':>8}{'blend':>8}   NEDS - ridge [95 %]")
         for condition, row in rows.items():
-            gain = row["neds_minus_ridge"]
             text.append(
                 f"  {condition:<22}"
                 + "".join(f"{row[d]['r2']:>8.3f}" for d in DECODERS)
-                + f"   {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+                + f"   {words(row['neds_minus_ridge'], '+')}"
             )
     return text

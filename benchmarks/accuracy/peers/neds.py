@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from msgspec.structs import replace as but
 
+from benchmarks.accuracy.masks import DECODING
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of
-from benchmarks.studies.trunks import DECODING
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session

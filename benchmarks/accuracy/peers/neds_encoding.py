@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace as but
 
+from benchmarks.accuracy.masks import ENCODING
 from benchmarks.accuracy.peers.encoders import goal_of, skill
 from benchmarks.accuracy.peers.neds import CLOCKED, QUICK_STEPS, shipped
 from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task
-from benchmarks.studies.trunks import ENCODING
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model import directions

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace as but
 
+from benchmarks.accuracy.masks import DECODING
 from benchmarks.accuracy.peers.neds import QUICK_BATCH, QUICK_STEPS
 from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, standard
-from benchmarks.studies.trunks import DECODING
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS

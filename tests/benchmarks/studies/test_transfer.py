@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import steinmetz
+from benchmarks.accuracy import steinmetz, trunks
 from benchmarks.accuracy.steinmetz import Bundle
-from benchmarks.studies import made_up, transfer, transfer_judge, transfer_table, trunks
+from benchmarks.studies import made_up, transfer, transfer_judge, transfer_table
 from benchmarks.studies.made_up import MadeUp
 from benchmarks.studies.transfer import CEILING, CONDITIONS, PLAIN, Job, Study
 from benchmarks.studies.transfer_judge import Asked
+from benchmarks.studies.trunks import kept, permuted_parts
 from neds_core.config import FitConfig, ModelConfig
 from neds_core.data import ceiling, session as sessions, synthetic
 from neds_core.data.session import Session
@@ -126,7 +127,7 @@ def test_a_shuffled_trunk_saw_permuted_labels(mice: list[Bundle], monkeypatch: p
             return fit_many(config, found, seed)
 
         monkeypatch.setattr(train, "fit_many", spied)
-        trunks.make(mice, config, shuffled)
+        trunks.make(mice, config, permuted_parts(mice, config.seed) if shuffled else None)
 
     for one, plain, dealt in zip(mice, seen[False], seen[True], strict=True):
         starts = plain.train.segments[:, 0]
@@ -149,9 +150,9 @@ def test_a_kept_trunk_is_used_again_unless_its_configuration_changed(mice: list[
     config = trunks.config_of(mice, TINY.model, TINY.masks, FIT, seed=0)
     path = tmp_path / "x.safetensors"
 
-    first = trunks.kept(path, mice, config).header
-    again = trunks.kept(path, mice, config).header
-    other = trunks.kept(path, mice, msgspec.structs.replace(config, seed=1)).header
+    first = kept(path, mice, config).header
+    again = kept(path, mice, config).header
+    other = kept(path, mice, msgspec.structs.replace(config, seed=1)).header
 
     assert again == first  # its seconds, too
     assert [row.name for row in first.sessions] == [one.session.name for one in mice]
