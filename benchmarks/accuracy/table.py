@@ -86,6 +86,12 @@ def _sums(seeds: list[Row], name: str) -> list[np.ndarray]:
     return [np.array(r["sums"][name]) for r in seeds]
 
 
+def cpu_minutes(table: list[Row]) -> float:
+    """Of search and training of all rows that were not loaded."""
+    made_here = [row for row in table if not row["loaded"]]
+    return sum(row["seconds_search"] + row["seeds"] * row["seconds_train"] for row in made_here) / 60
+
+
 def lines(table: list[Row]) -> list[str]:
     """The table for people: losing rows like winning ones."""
     out = []

@@ -7,7 +7,6 @@ and scored on the same trials for all decoders.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,7 @@ def decode(made: Checkpoint, held_out: Session) -> Values:
     return found
 
 
-def bench(
-    recording: Path, files: list[Path], draws: int = 5, on_condition: Callable[[str], None] | None = None
-) -> dict[str, Any]:
+def bench(recording: Path, files: list[Path], draws: int = 5) -> dict[str, Any]:
     """R2 of each decoder on the test part, intact and degraded, over training seeds and draws.
 
     Returns one JSON object; rows are outputs, in them conditions. `neds_minus_ridge` is paired by trial (by
@@ -60,8 +57,6 @@ def bench(
     intact: dict[str, degrade.Degrade] = {"intact": lambda one, seed: one}
     outputs: dict[str, dict[str, Any]] = {}
     for condition, worsen in (intact | degrade.conditions(rate)).items():
-        if on_condition:
-            on_condition(condition)
         versions = [_held_out(worsen(session, draw)) for draw in range(1 if condition == "intact" else draws)]
         decoded = [[decode(made, one) for one in versions] for made in seeds]
         for name in decoded[0][0]:
