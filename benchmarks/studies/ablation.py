@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from msgspec.structs import replace as but
 
-from benchmarks import machine, rows as finished
+from benchmarks import machine, recordings, rows as finished
 from benchmarks.accuracy import compare
 from benchmarks.accuracy.masks import DECODING, ENCODING
 from benchmarks.intervals import words
@@ -34,7 +34,7 @@ from neds_core.train import loop as train
 from neds_core.train.windows import Windows
 
 Row = dict[str, Any]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "ibl-dy016"
+EXAMPLE = recordings.EXAMPLES / "ibl-dy016"
 BEFORE, AFTER = (0.0, 0.6), (0.6, 0.8)  # shares of the recording; the last fifth is its test part
 STEPS, BATCH, SEEDS = 120, 16, 3
 QUICK_STEPS, QUICK_BATCH = 4, 4
@@ -118,6 +118,7 @@ def run(
     folder: Path = EXAMPLE,
 ) -> list[Row]:
     """Compute the rows that `out` lacks, seed by seed, append each as it is done, and return all by variant."""
+    recordings.refuse_missing(folder / variant.config for variant in variants)
     torch.set_num_threads(1)
     done = compare.read(out)
     finished.ready(out)

@@ -15,6 +15,7 @@ from benchmarks.accuracy import compare, table
 from benchmarks.accuracy.blocks import Block
 from benchmarks.accuracy.peers import regression
 from benchmarks.accuracy.peers.task import Fitted, Peer, Task
+from neds_core.errors import DataError
 from neds_core.scores import bits as encoding_scores, bootstrap, r2 as scores
 from neds_core.scores.bits import bits_per_spike
 from runtime.cli import main as cli
@@ -101,6 +102,19 @@ def test_every_block_knows_its_files() -> None:
         assert one.checkpoints or not any(peer.loaded for peer in one.peers)
         keys = {compare.key(one, peer, 0, quick=True) for peer in one.peers}
         assert len(keys) == len(one.peers)
+
+
+def test_absent_recordings_are_refused_before_anything_is_computed(task: Task, tmp_path: Path) -> None:
+    """In one sentence with the remedy; a block whose rows are not asked for may lack its own."""
+    calls: list[str] = []
+    there = block(task, calls)
+    blocks = (there, replace(there, recording="absent", inputs=(tmp_path / "session.npz",)))
+
+    with pytest.raises(DataError, match=r"session\.npz is missing; run it from a checkout of the repository"):
+        compare.run(tmp_path / "rows.jsonl", True, lambda _: None, blocks)
+    assert calls == []
+    compare.run(tmp_path / "rows.jsonl", True, lambda _: None, blocks, only="planted .* constant")
+    assert calls == ["constant 0"]
 
 
 def test_the_next_call_reads_past_a_row_cut_short(task: Task, tmp_path: Path) -> None:

@@ -387,7 +387,7 @@ def test_what_is_no_session_is_refused(mice: list[Bundle], tmp_path: Path) -> No
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.npz").write_bytes(b"PK\3\4")
 
-    with pytest.raises(DataError, match=r"holds no \.npz"):
+    with pytest.raises(DataError, match=r"holds no \.npz; run it from a checkout of the repository, or give FOLDER"):
         steinmetz.read_folder(tmp_path / "none")
     with pytest.raises(DataError, match=r"x\.npz is not a session"):
         steinmetz.read_folder(tmp_path / "bad")
