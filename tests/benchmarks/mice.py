@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -49,3 +50,24 @@ def of_choice(side: np.ndarray, right: np.ndarray) -> np.ndarray:
 def of_stimulus(side: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Units that follow the stimulus."""
     return (side > 0).astype(np.int64)
+
+
+def write(folder: Path, bundles: list[Bundle]) -> None:
+    """A new folder of files as published, with the spikes and labels of the bundles; their trials are of one length."""
+    folder.mkdir()
+    for number, one in enumerate(bundles):
+        session, n_trials = one.session, len(one.session.segments)
+        counts = session.counts.reshape(n_trials, -1, len(session.units)).transpose(0, 2, 1)
+        fine = np.stack([counts, np.zeros_like(counts)], -1).reshape(n_trials, len(session.units), -1)
+        side, went = one.labels("stimulus_side"), one.labels("wheel_direction")
+        np.savez(
+            folder / f"session{number}.npz",
+            counts=fine,
+            brain_area=session.units.region,
+            response_type=np.select([went == 0, went == 1], [1, -1], 0).astype(np.int8),
+            contrast_left=np.where(side == 0, 0.5, 0.0),
+            contrast_right=np.where(side == 1, 0.5, 0.0),
+            reaction_time_ms=np.full(n_trials, np.inf),
+            mouse=one.mouse,
+            date=f"day{number}",
+        )

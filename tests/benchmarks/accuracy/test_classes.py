@@ -21,13 +21,21 @@ from benchmarks.recordings import EXAMPLES
 from neds_core.model.directions import bins_of, spans_of
 from neds_core.scores import bootstrap, r2 as scores
 from neds_core.train import loop as train
-from tests.benchmarks.mice import S, made, of_choice
+from tests.benchmarks.mice import S, made, of_choice, write
 
 
 @pytest.fixture(scope="module")
 def task() -> FoldTask:
     """Two mice with a session each, whose units follow the choice."""
     return FoldTask((made(0, "a", of_choice), made(1, "b", of_choice)), quick=True)
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings as short as can be: what is tested is what they see, not what they learn."""
+    monkeypatch.setattr(neds_classes, "QUICK_LOOKS", (2, 4))
+    monkeypatch.setattr(neds_classes, "QUICK_NEW_STEPS", 2)
+    monkeypatch.setattr(neds_classes, "QUICK_TRUNK_STEPS", 2)
 
 
 def planted(task: FoldTask, wrong_of: dict[str, float]) -> Peer:
@@ -91,6 +99,7 @@ def flipped(bundle: Bundle, trials: np.ndarray) -> Bundle:
     return replace(bundle, session=replace(bundle.session, values=values))
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("kind", [neds_classes.SINGLE, neds_classes.TUNED], ids=lambda kind: kind.condition)
 def test_held_trials_labels_change_nothing_that_is_said_of_them(task: FoldTask, kind: neds_classes.Kind) -> None:
     """Nor do the labels of any trial of the mouse reach its trunk; labels of the training folds do reach."""
@@ -141,6 +150,7 @@ def test_units_that_tell_the_choice_are_learnt(task: FoldTask, monkeypatch: pyte
     assert skill(classes.CONTRASTS) < 0.9
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_what_one_row_made_serves_the_next(task: FoldTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blend trains nothing that the row before it has trained."""
     fresh = replace(task, trunks={}, evidence={})
@@ -154,13 +164,17 @@ def test_what_one_row_made_serves_the_next(task: FoldTask, monkeypatch: pytest.M
     assert fitted.parameters > 1000
 
 
-def test_a_quick_task_has_a_session_of_each_mouse() -> None:
-    """Its first trials."""
-    quick = classes.read(quick=True)
+def test_a_quick_task_has_a_session_of_each_mouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of its sessions, and of that the first trials."""
+    monkeypatch.setattr(classes, "QUICK_TRIALS", 50)
+    write(tmp_path / "sessions", [made(seed, mouse, of_choice) for seed, mouse in enumerate("abab")])
 
-    assert len(quick.bundles) == len(quick.mice) == 4
-    assert {len(one.session.segments) for one in quick.bundles} == {classes.QUICK_TRIALS}
-    assert {len(one.contrast) for one in quick.bundles} == {classes.QUICK_TRIALS}
+    quick = classes.read(quick=True, folder=tmp_path / "sessions")
+
+    assert sorted(one.session.name for one in quick.bundles) == ["steinmetz2019-a-day0", "steinmetz2019-b-day1"]
+    assert sorted(quick.mice) == ["a", "b"]
+    assert {len(one.session.segments) for one in quick.bundles} == {50}
+    assert {len(one.contrast) for one in quick.bundles} == {50}
 
 
 def test_targets_are_read_at_the_last_bin_that_every_trial_has() -> None:

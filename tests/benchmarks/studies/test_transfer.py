@@ -28,6 +28,7 @@ from neds_core.scores import bootstrap, r2 as scores
 from neds_core.train import loop as train, many as pretrain, sources
 from neds_core.train.windows import Windows
 from runtime.cli import main as cli
+from tests.benchmarks.mice import write
 
 TRIALS = 40
 FIT = FitConfig(steps=4, batch=4, sessions_per_step=2, window_bins=12, ema_decay=0.5, threads=1)
@@ -306,26 +307,6 @@ def test_measured_animals_have_no_ceiling(mice: list[Bundle], tmp_path: Path) ->
         transfer.row(study, mice, Job(mice[0], 10, CEILING, 0), tmp_path)
     with pytest.raises(ConfigError, match="leave one of them out"):
         cli.app(["bench", "transfer", str(tmp_path), "--made-up"], standalone_mode=False)
-
-
-def write(folder: Path, mice: list[Bundle]) -> None:
-    """Bundles as published, of the made-up sessions."""
-    folder.mkdir()
-    for m, one in enumerate(mice):
-        counts = one.session.counts.reshape(TRIALS, -1, 10).transpose(0, 2, 1)
-        fine = np.stack([counts, np.zeros_like(counts)], -1).reshape(TRIALS, 10, -1)
-        side, went = one.labels("stimulus_side"), one.labels("wheel_direction")
-        np.savez(
-            folder / f"session{m}.npz",
-            counts=fine,
-            brain_area=one.session.units.region,
-            response_type=np.select([went == 0, went == 1], [1, -1], 0).astype(np.int8),
-            contrast_left=np.where(side == 0, 0.5, 0.0),
-            contrast_right=np.where(side == 1, 0.5, 0.0),
-            reaction_time_ms=np.full(TRIALS, np.inf),
-            mouse=one.mouse,
-            date=f"day{m}",
-        )
 
 
 def test_the_command_reads_a_folder_and_prints_one_object(
