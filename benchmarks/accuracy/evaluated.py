@@ -67,7 +67,7 @@ def encoding(
     held: HeldOut, rates: np.ndarray, rows: dict[str, list[dict[str, Any]]], specs: tuple[BehaviourSpec, ...],
     folder: Path,
 ) -> None:  # fmt: skip
-    """What `neds-rt evaluate --task encode` draws: rates (n, U') from all behaviours, rows of `evaluation.encode`.
+    """What `neds-rt evaluate --task encode` draws: rates (n, U') from all behaviours, rows of `tasks.encode`.
 
     Bars are of the first checkpoint; panels of the units that spike most.
     """

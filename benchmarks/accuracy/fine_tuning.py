@@ -7,7 +7,7 @@ from msgspec import Struct
 from benchmarks.accuracy.trunks import MIN_RATE_HZ
 from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, ModelConfig, StageConfig, TrainConfig
 from neds_core.model.model import NEDS
-from neds_core.train import many as pretrain
+from neds_core.train import many
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source, build
 
@@ -55,4 +55,4 @@ def start_of(config: TrainConfig, source: Source, trunk: Pretrained | None, seed
     """The network before its first step."""
     if trunk is None:
         return build(config, (source,), seed)
-    return pretrain.graft(trunk, config, source, seed)
+    return many.graft(trunk, config, source, seed)

@@ -14,7 +14,7 @@ from benchmarks.accuracy.steinmetz import OUTPUTS, Bundle
 from neds_core.config import FitConfig, MaskConfig, ModelConfig, PretrainConfig
 from neds_core.data import scalers, session as sessions
 from neds_core.data.session import Session
-from neds_core.train import loop as train, many as pretrain
+from neds_core.train import loop, many
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
 
@@ -54,17 +54,17 @@ def make(bundles: list[Bundle], config: PretrainConfig, parts: list[Session] | N
     began = time.process_time()
     chosen = training_parts(bundles) if parts is None else parts
     found = tuple(Source(part, None, scalers.fit(part, part.specs, MIN_RATE_HZ)) for part in chosen)
-    fit = train.fit_many(config, found, config.seed)
+    fit = loop.fit_many(config, found, config.seed)
     skill = [
-        train.skill(fit.model, sessions.split(one.session).validation, source.scale, config.outputs, row)
+        loop.skill(fit.model, sessions.split(one.session).validation, source.scale, config.outputs, row)
         for row, (one, source) in enumerate(zip(bundles, found, strict=True))
     ]
-    header = pretrain.Header(
-        format=pretrain.FORMAT,
+    header = many.Header(
+        format=many.FORMAT,
         bin_ns=found[0].train.bin_ns,
         config=config,
         specs=fit.model.specs,
-        sessions=tuple(pretrain.row(source) for source in found),
+        sessions=tuple(many.row(source) for source in found),
         best_step=fit.best_step,
         validation_skill=float(np.nanmean(skill)),
         seconds=time.process_time() - began,

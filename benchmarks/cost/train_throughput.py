@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks import machine
 from benchmarks.cost.train_contenders import SPECS, Contender, Pattern, config, neds, plain, source
 from neds_core.model.attention import Attention, rotary, rotate
-from neds_core.train import loop as train, sources
+from neds_core.train import loop, sources
 
 # float32 sums over up to 500 keys and 5 layers, taken in another order, relative to the largest output
 TOLERANCE = 1e-4
@@ -135,7 +135,7 @@ def gate(pattern: Pattern, bins: int) -> float:
     settings = config(pattern, bins, 2, "cpu")
     found = source(pattern, bins)
     model = sources.build(settings, (found,), 0).eval()
-    (piece,) = train.Training(settings, (found,), 0).sampler.pieces(0)
+    (piece,) = loop.Training(settings, (found,), 0).sampler.pieces(0)
     ways: tuple[Attention, Attention] = (model.pattern(), dense_full if pattern == "full" else dense)
     with torch.no_grad():
         ours, theirs = (model(piece.batch, piece.hidden, piece.keep, attend) for attend in ways)

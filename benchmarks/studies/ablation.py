@@ -29,8 +29,8 @@ from neds_core.data import scalers, session as sessions
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
 from neds_core.model import directions
-from neds_core.scores import bits as encoding_scores, bootstrap, encoding, r2 as scores, tasks as evaluation
-from neds_core.train import loop as train
+from neds_core.scores import bits, bootstrap, encoding, r2 as scores, tasks
+from neds_core.train import loop
 from neds_core.train.windows import Windows
 
 Row = dict[str, Any]
@@ -142,7 +142,7 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     specs = tuple(before.spec(name) for name in config.outputs)
     scale = scalers.fit(before, specs, config.min_rate_hz)
     wall, cpu = time.perf_counter(), time.process_time()
-    fit = train.fit(config, before, None, scale, seed)
+    fit = loop.fit(config, before, None, scale, seed)
     took = {"seconds_train": time.perf_counter() - wall, "cpu_seconds_train": time.process_time() - cpu}
     sums = scored(fit, before, after, scale)
     return {
@@ -157,13 +157,13 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     }
 
 
-def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> dict[str, np.ndarray]:
+def scored(fit: loop.Fit, before: Session, after: Session, scale: Scalers) -> dict[str, np.ndarray]:
     """Sums of each scored trial: every continuous behaviour from spikes, and spikes from measured behaviour."""
     model = fit.model
     spans = directions.spans_of(after)
     bins = directions.bins_of(spans)
     trial = np.searchsorted(after.segments[:, 0], bins, side="right")
-    decoded, found = train.decode(model, after), {}
+    decoded, found = loop.decode(model, after), {}
     for spec in model.specs:
         if spec.kind == "continuous":
             target = after.values[spec.name][bins].astype(np.float64)
@@ -171,13 +171,13 @@ def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> d
             value = decoded[spec.name][known] * scale.sd[spec.name] + scale.mean[spec.name]
             found[spec.name] = scores.r2_sums(target[known], value, trial[known])
     goal = encoding.target(before, after, bins, trial)
-    rates = directions.encode(model, Windows(after, model.specs, scale), spans, evaluation.shown(model.specs))
+    rates = directions.encode(model, Windows(after, model.specs, scale), spans, tasks.shown(model.specs))
     return found | {BITS: goal.sums(goal.of(rates))}
 
 
 def statistic(name: str) -> bootstrap.Statistic:
     """The score of summed rows: bits/spike, or R2."""
-    return encoding_scores.bits_of_sums if name == BITS else scores.r2_of_sums
+    return bits.bits_of_sums if name == BITS else scores.r2_of_sums
 
 
 def pooled(rows: list[Row]) -> list[Row]:

@@ -21,8 +21,8 @@ from neds_core.data.session import Session, part
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.scores import r2 as scores, tasks as evaluation
-from neds_core.train import loop as train
+from neds_core.scores import r2 as scores, tasks
+from neds_core.train import loop
 from runtime.scoring import score as scoring
 
 DECODERS = ("neds", "ridge", "blend")
@@ -32,7 +32,7 @@ Values = dict[str, dict[str, np.ndarray]]  # output -> decoder -> (n,) in the ou
 
 def decode(made: Checkpoint, held_out: Session) -> Values:
     """Continuous outputs of every decoder on all bins of the session's segments."""
-    ours, found = train.decode(made.model, held_out), {}
+    ours, found = loop.decode(made.model, held_out), {}
     for spec in made.specs:
         if spec.kind == "continuous":
             name, share = spec.name, made.header.blend[spec.name]
@@ -80,7 +80,7 @@ def bench(recording: Path, files: list[Path], draws: int = 5) -> dict[str, Any]:
 
 
 def _fitting(made: Checkpoint, session: Session, path: Path) -> Checkpoint:
-    evaluation.refuse_other_units(made, session)
+    tasks.refuse_other_units(made, session)
     if not made.linear:
         raise CheckpointError(f"{path} holds no ridge to compare with; train one with neds-rt train")
     return made

@@ -14,7 +14,7 @@ from neds_core.errors import CheckpointError, DataError
 from neds_core.io import bundles
 from neds_core.model import directions
 from neds_core.scores import regions
-from neds_core.train import many as pretrain
+from neds_core.train import many
 
 MIN_RATE_HZ = 0.5
 
@@ -62,11 +62,11 @@ def _published(path: Path) -> tuple[str, Session] | None:
 
 def embedded(path: Path) -> list[Embedded]:
     """Every session of a checkpoint, of one recording or of many, as a map sees it."""
-    if pretrain.is_one(path):
-        many = pretrain.load(path)
+    if many.is_one(path):
+        trunk = many.load(path)
         return [
-            Embedded(row.units.sha256, np.array(row.kept), regions.embedding(many.model, s))
-            for s, row in enumerate(many.header.sessions)
+            Embedded(row.units.sha256, np.array(row.kept), regions.embedding(trunk.model, s))
+            for s, row in enumerate(trunk.header.sessions)
         ]
     made = checkpoints.load(path)
     return [Embedded(made.units.sha256, made.scalers.kept, regions.embedding(made.model))]

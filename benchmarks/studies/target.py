@@ -24,7 +24,7 @@ from neds_core.data import session as sessions
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import CheckpointError, DataError
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.scores import bootstrap, r2 as scores, tasks as evaluation
+from neds_core.scores import bootstrap, r2 as scores, tasks
 from neds_core.scores.bootstrap import Interval, Statistic
 
 ENOUGH = 0.9  # the share of trials whose class a useful decoder tells
@@ -115,7 +115,7 @@ def bench(recording: Path, files: list[Path]) -> Row:
     parts = sessions.split(session)
     seeds = [checkpoints.load(path) for path in files]
     for made, path in zip(seeds, files, strict=True):
-        evaluation.refuse_other_units(made, session)
+        tasks.refuse_other_units(made, session)
         if not made.linear:
             raise CheckpointError(f"{path} holds no logistic to compare with; train one with neds-rt train")
     spec = _class_of(seeds, files)

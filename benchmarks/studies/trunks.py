@@ -14,7 +14,7 @@ from benchmarks.accuracy import trunks
 from benchmarks.accuracy.steinmetz import FOLDER, Bundle, read_folder
 from neds_core.config import PretrainConfig
 from neds_core.data.session import Session
-from neds_core.train import many as pretrain
+from neds_core.train import many
 from neds_core.train.many import Pretrained
 
 
@@ -36,10 +36,10 @@ def permuted_parts(bundles: list[Bundle], seed: int) -> list[Session]:
 
 def kept(path: Path, bundles: list[Bundle], config: PretrainConfig, parts: list[Session] | None = None) -> Pretrained:
     """The trunk in `path`, trained and saved there if it is missing or of another configuration."""
-    if path.exists() and (found := pretrain.load(path)).header.config == config:
+    if path.exists() and (found := many.load(path)).header.config == config:
         return found
     made = trunks.make(bundles, config, parts)
-    pretrain.save(made, path)
+    many.save(made, path)
     return made
 
 

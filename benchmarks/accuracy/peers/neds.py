@@ -12,8 +12,8 @@ from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
-from neds_core.scores import tasks as evaluation
-from neds_core.train import loop as train
+from neds_core.scores import tasks
+from neds_core.train import loop
 from runtime.core.values import Token
 from runtime.engines import create as engines
 from runtime.engines.layout import layout
@@ -25,7 +25,7 @@ QUICK_BATCH = 16
 def shipped(task: Task, file: str) -> Checkpoint:
     """One of the example's checkpoints."""
     made = checkpoints.load(task.folder / f"{file}.safetensors")
-    evaluation.refuse_other_units(made, task.session)
+    tasks.refuse_other_units(made, task.session)
     return made
 
 
@@ -71,7 +71,7 @@ def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     config, steps = but(task.config, masks=DECODING), made.header.record.best_step
     if task.quick:
         config, steps = but(config, fit=but(config.fit, steps=QUICK_STEPS, batch=QUICK_BATCH)), QUICK_STEPS
-    model = train.fit(config, task.parts.development, None, task.scale, seed, steps=steps).model
+    model = loop.fit(config, task.parts.development, None, task.scale, seed, steps=steps).model
     return decoder(task, replace(made, model=model.requires_grad_(False)), "neds", None)
 
 

@@ -18,7 +18,7 @@ from neds_core.data import scalers, session as sessions
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS
 from neds_core.scores import r2 as scores
-from neds_core.train import loop as train
+from neds_core.train import loop
 from neds_core.train.log import Progress
 from neds_core.train.loop import Training
 from neds_core.train.many import Pretrained
@@ -74,7 +74,7 @@ def trials(bundle: Bundle, rows: np.ndarray) -> Session:
 
 def evidence(model: NEDS, part: Session, source: Source) -> np.ndarray:
     """(S, Q) log-odds of class 1 at each trial's last bin, about the odds in training."""
-    said = train.decode(model, part)
+    said = loop.decode(model, part)
     last = np.cumsum(np.diff(part.segments)) - 1
     found = []
     for name in QUESTIONS:

@@ -13,8 +13,8 @@ from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.model.model import NEDS
-from neds_core.scores import tasks as evaluation
-from neds_core.train import loop as train
+from neds_core.scores import tasks
+from neds_core.train import loop
 from neds_core.train.log import Progress
 from neds_core.train.sources import Source
 from neds_core.train.windows import Windows
@@ -27,7 +27,7 @@ CHECK_EVERY = 25
 
 def encoder(task: Task, model: NEDS) -> Predict:
     """Rates (n, U) in spikes a bin from measured behaviour up to each bin: every spike hidden, inferred labels too."""
-    shown = evaluation.shown(model.specs)
+    shown = tasks.shown(model.specs)
 
     def predict(session: Session) -> np.ndarray:
         windows = Windows(session, model.specs, task.scale)
@@ -41,7 +41,7 @@ def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
 
     On measured behaviour alone: an inferred label may not be shown later, so a model that leans on it would lose it.
     """
-    outputs = evaluation.shown(tuple(task.session.spec(name) for name in task.config.outputs))
+    outputs = tasks.shown(tuple(task.session.spec(name) for name in task.config.outputs))
     model, fit = but(task.config.model, **setting["model"]), but(task.config.fit, **setting["fit"])
     weights = {name: weight for name, weight in fit.loss_weights.items() if name in (*outputs, "spikes")}
     return but(task.config, outputs=outputs, masks=masks, model=model, fit=but(fit, loss_weights=weights))
@@ -49,7 +49,7 @@ def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
 
 def curve(task: Task, config: TrainConfig, before: Session, after: Session) -> np.ndarray:
     """Bits/spike on `after` at every check of a training on `before`."""
-    training = train.Training(config, (Source(before, None, task.scale),), seed=0)
+    training = loop.Training(config, (Source(before, None, task.scale),), seed=0)
     goal, found = goal_of(before, after), list[float]()
 
     def check(progress: Progress) -> None:
@@ -78,7 +78,7 @@ def encoding_peer(name: str, masks: MaskConfig, settings: tuple[Setting, ...]) -
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
         config = recipe(task, masks, setting)
-        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        model = loop.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
         return Fitted(encoder(task, model), sum(p.numel() for p in model.parameters()))
 
     return Peer(name, search, fit, "time", 3)

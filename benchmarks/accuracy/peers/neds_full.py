@@ -11,7 +11,7 @@ from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task,
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS
-from neds_core.train import loop as train
+from neds_core.train import loop
 
 QUICK = {"steps": QUICK_STEPS, "batch": QUICK_BATCH}
 FIT = {"steps": 300, "batch": 16}
@@ -32,7 +32,7 @@ def decoder(task: Task, model: NEDS) -> Predict:
     mean, sd = standard(task)
 
     def predict(session: Session) -> np.ndarray:
-        found = train.decode(model, session)
+        found = loop.decode(model, session)
         return np.stack([found[s.name] for s in task.specs], axis=1).astype(np.float64) * sd + mean
 
     return predict
@@ -47,7 +47,7 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
         best: Setting = {"origins_skill": -np.inf}
         for setting in SETTINGS:
             config = recipe(task, masks, setting)
-            fits = [train.fit(config, before, after, task.scale, 0) for before, after in task.folds]
+            fits = [loop.fit(config, before, after, task.scale, 0) for before, after in task.folds]
             skill = float(np.mean([f.best_skill for f in fits]))
             if skill > best["origins_skill"]:
                 stop = round(np.mean([f.best_step for f in fits]))
@@ -56,7 +56,7 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
         config = recipe(task, masks, setting)
-        model = train.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
+        model = loop.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
         return Fitted(decoder(task, model), sum(p.numel() for p in model.parameters()))
 
     return Peer(name, search, fit, "time, future", 3)

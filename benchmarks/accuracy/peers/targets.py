@@ -14,7 +14,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.train import loop as train
+from neds_core.train import loop
 
 FEW_BINS = 5
 FIVE_BINS = lda.Setting(FEW_BINS, root=False)
@@ -45,7 +45,7 @@ def name_of(task: Task) -> str:
 def classes_of(made: Checkpoint, spec: BehaviourSpec, session: Session) -> dict[str, np.ndarray]:
     """Class (n,) of every bin of the session's segments by each of a checkpoint's decoders."""
     prior, share = made.scalers.prior[spec.name], made.header.blend[spec.name]
-    neds = train.decode_live(made.model, session)[spec.name]
+    neds = loop.decode_live(made.model, session)[spec.name]
     logistic = baseline.predict(made.linear[spec.name], session, made.scalers.kept, spec.kind)
     probs = {"neds": neds, "blend": share * neds + (1 - share) * logistic, "logistic": logistic}
     return {name: (p / prior).argmax(1) for name, p in probs.items()}
