@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.accuracy.mice.steinmetz import FOLDER
 from benchmarks.accuracy.peers import (
     classes,
     drift,
@@ -24,7 +25,6 @@ from benchmarks.accuracy.peers import (
 )
 from benchmarks.accuracy.peers.classes import FoldTask
 from benchmarks.accuracy.peers.task import Peer, Task, at_random, chronological
-from benchmarks.accuracy.steinmetz import FOLDER
 from benchmarks.recordings import EXAMPLES
 
 

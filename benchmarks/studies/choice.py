@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.accuracy.questions import DECODERS, MIN_TRIALS, QUESTIONS, WINDOW_MS, Evidence, Rows
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice.questions import DECODERS, MIN_TRIALS, QUESTIONS, WINDOW_MS, Evidence, Rows
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.intervals import words
 from neds_core.scores import bootstrap, r2 as scores
 

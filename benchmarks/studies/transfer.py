@@ -21,9 +21,9 @@ import torch
 from msgspec import Struct
 
 from benchmarks import rows as finished
-from benchmarks.accuracy import fine_tuning, trunks
-from benchmarks.accuracy.fine_tuning import Schedule
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice import fine_tuning, trunks
+from benchmarks.accuracy.mice.fine_tuning import Schedule
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.studies import transfer_judge
 from benchmarks.studies.made_up import MadeUp
 from benchmarks.studies.transfer_judge import ALL, Asked, Case, Sums

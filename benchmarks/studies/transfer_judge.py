@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.accuracy import windowed
-from benchmarks.accuracy.steinmetz import OUTPUTS
+from benchmarks.accuracy.mice import windowed
+from benchmarks.accuracy.mice.steinmetz import OUTPUTS
 from neds_core.config import LinearConfig
 from neds_core.data import scalers, session as sessions
 from neds_core.data.ceiling import Ceiling

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.accuracy import trunks
-from benchmarks.accuracy.steinmetz import FOLDER, Bundle, read_folder
+from benchmarks.accuracy.mice import trunks
+from benchmarks.accuracy.mice.steinmetz import FOLDER, Bundle, read_folder
 from neds_core.config import PretrainConfig
 from neds_core.data.session import Session
 from neds_core.train import many

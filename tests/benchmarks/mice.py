@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.steinmetz import OUTPUTS, Bundle
+from benchmarks.accuracy.mice.steinmetz import OUTPUTS, Bundle
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
 
 S, U, BINS, BIN_NS = 120, 12, 20, 20_000_000

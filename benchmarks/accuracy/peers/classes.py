@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import steinmetz
+from benchmarks.accuracy.mice import steinmetz
+from benchmarks.accuracy.mice.questions import DECODERS, QUESTIONS, Evidence, Rows
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.accuracy.peers.regression import nothing_to_search
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
-from benchmarks.accuracy.questions import DECODERS, QUESTIONS, Evidence, Rows
-from benchmarks.accuracy.steinmetz import Bundle
 from neds_core.data import session as sessions
 from neds_core.data.session import Session
 from neds_core.train.many import Pretrained

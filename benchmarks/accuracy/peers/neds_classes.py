@@ -6,13 +6,13 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.accuracy import fine_tuning, trunks
-from benchmarks.accuracy.fine_tuning import Schedule
+from benchmarks.accuracy.mice import fine_tuning, trunks
+from benchmarks.accuracy.mice.fine_tuning import Schedule
+from benchmarks.accuracy.mice.questions import QUESTIONS, folds
+from benchmarks.accuracy.mice.steinmetz import OUTPUTS, Bundle
 from benchmarks.accuracy.peers import classes
 from benchmarks.accuracy.peers.classes import FoldTask
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting
-from benchmarks.accuracy.questions import QUESTIONS, folds
-from benchmarks.accuracy.steinmetz import OUTPUTS, Bundle
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, parameters_of
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions
 from neds_core.data.session import Session
@@ -147,9 +147,7 @@ def told(task: FoldTask, kind: Kind, setting: Setting, seed: int) -> dict[str, n
 def n_parameters(task: FoldTask, kind: Kind) -> float:
     """Of the network of one session, mean over sessions."""
     one = recipe(task, kind, 0.0).model
-    sizes = [
-        sum(p.numel() for p in NEDS(one, (len(b.session.units),), b.session.specs).parameters()) for b in task.bundles
-    ]
+    sizes = [parameters_of(NEDS(one, (len(b.session.units),), b.session.specs)) for b in task.bundles]
     return float(np.mean(sizes))
 
 

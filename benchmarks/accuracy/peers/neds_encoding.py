@@ -7,8 +7,8 @@ from msgspec.structs import replace as but
 
 from benchmarks.accuracy.masks import ENCODING
 from benchmarks.accuracy.peers.encoders import goal_of, skill
-from benchmarks.accuracy.peers.neds import CLOCKED, QUICK_STEPS, shipped
-from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task
+from benchmarks.accuracy.peers.neds import CLOCKED, QUICK_STEPS, shipped, trained
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, parameters_of
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model import directions
@@ -77,9 +77,8 @@ def encoding_peer(name: str, masks: MaskConfig, settings: tuple[Setting, ...]) -
         return best, f"{len(settings)} settings on the folds, and their length"
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
-        config = recipe(task, masks, setting)
-        model = loop.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
-        return Fitted(encoder(task, model), sum(p.numel() for p in model.parameters()))
+        model = trained(task, recipe(task, masks, setting), seed, setting["stop"])
+        return Fitted(encoder(task, model), parameters_of(model))
 
     return Peer(name, search, fit, "time", 3)
 
@@ -87,7 +86,7 @@ def encoding_peer(name: str, masks: MaskConfig, settings: tuple[Setting, ...]) -
 def shipped_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     """The shipped clocked checkpoint, read as an encoder."""
     made = shipped(task, CLOCKED[seed])
-    n_parameters = sum(p.numel() for p in made.model.parameters())
+    n_parameters = parameters_of(made.model)
     return Fitted(encoder(task, made.model), n_parameters, None, made.header.record.seconds)
 
 

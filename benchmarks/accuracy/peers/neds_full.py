@@ -6,8 +6,8 @@ import numpy as np
 from msgspec.structs import replace as but
 
 from benchmarks.accuracy.masks import DECODING
-from benchmarks.accuracy.peers.neds import QUICK_BATCH, QUICK_STEPS
-from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, standard
+from benchmarks.accuracy.peers.neds import QUICK_BATCH, QUICK_STEPS, trained
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, parameters_of, standard
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS
@@ -55,9 +55,8 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
         return best, f"{len(SETTINGS)} settings on rolling origins"
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
-        config = recipe(task, masks, setting)
-        model = loop.fit(config, task.parts.development, None, task.scale, seed, steps=setting["stop"]).model
-        return Fitted(decoder(task, model), sum(p.numel() for p in model.parameters()))
+        model = trained(task, recipe(task, masks, setting), seed, setting["stop"])
+        return Fitted(decoder(task, model), parameters_of(model))
 
     return Peer(name, search, fit, "time, future", 3)
 

@@ -13,7 +13,7 @@ def choice(folder: Folder = None, json: Json = False) -> None:
 
     with from_checkout():
         from benchmarks.studies import choice as study
-    from benchmarks.accuracy import steinmetz
+    from benchmarks.accuracy.mice import steinmetz
 
     torch.set_num_threads(1)
     result = study.bench(steinmetz.read_folder(folder or steinmetz.FOLDER), note)

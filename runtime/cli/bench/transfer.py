@@ -38,7 +38,7 @@ def transfer(given: Options) -> None:
 
     with from_checkout():
         from benchmarks.studies import made_up, transfer as study, transfer_table
-    from benchmarks.accuracy import steinmetz
+    from benchmarks.accuracy.mice import steinmetz
 
     if given.made_up and given.folder:
         raise ConfigError(f"--made-up and the folder {given.folder} were both given; leave one of them out")

@@ -12,11 +12,11 @@ import pytest
 
 from benchmarks.accuracy import compare, table
 from benchmarks.accuracy.blocks import Block
+from benchmarks.accuracy.mice.questions import QUESTIONS, folds
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.accuracy.peers import classes, neds_classes, targets
 from benchmarks.accuracy.peers.classes import FoldTask
 from benchmarks.accuracy.peers.task import Fitted, Peer, chronological
-from benchmarks.accuracy.questions import QUESTIONS, folds
-from benchmarks.accuracy.steinmetz import Bundle
 from benchmarks.recordings import EXAMPLES
 from neds_core.model.directions import bins_of, spans_of
 from neds_core.scores import bootstrap, r2 as scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from tests.benchmarks.studies.tiny import three_mice
 
 

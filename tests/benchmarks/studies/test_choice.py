@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import questions
-from benchmarks.accuracy.questions import Evidence
+from benchmarks.accuracy.mice import questions
+from benchmarks.accuracy.mice.questions import Evidence
 from benchmarks.studies import choice
 from neds_core.scores import r2 as scores
 from tests.benchmarks.mice import made, of_choice, of_stimulus

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.accuracy.steinmetz import FOLDER
+from benchmarks.accuracy.mice.steinmetz import FOLDER
 from benchmarks.studies import region_figures, region_inputs
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import steinmetz, trunks
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice import steinmetz, trunks
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.studies import made_up, transfer, transfer_judge, transfer_table
 from benchmarks.studies.made_up import MadeUp
 from benchmarks.studies.transfer import CEILING, CONDITIONS, PLAIN, Job, Study

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.studies import made_up, transfer
 from benchmarks.studies.transfer import CEILING, CONDITIONS, PLAIN
 from neds_core.data import synthetic

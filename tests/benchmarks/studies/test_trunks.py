@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import steinmetz, trunks
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice import steinmetz, trunks
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.studies.trunks import kept, permuted_parts
 from neds_core.train import loop, many
 from tests.benchmarks.studies.tiny import FIT, TINY, TRIALS

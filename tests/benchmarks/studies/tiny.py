@@ -7,8 +7,8 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from benchmarks.accuracy import steinmetz
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice import steinmetz
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.studies.transfer import Study
 from neds_core.config import FitConfig, ModelConfig
 from neds_core.data import synthetic

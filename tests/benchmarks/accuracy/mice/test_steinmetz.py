@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import steinmetz
+from benchmarks.accuracy.mice import steinmetz
 from neds_core.errors import DataError
 from neds_core.io import bundles
 from tests.benchmarks.mice import made, of_choice, write

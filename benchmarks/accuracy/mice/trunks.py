@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from benchmarks.accuracy.masks import DECODING, ENCODING
-from benchmarks.accuracy.steinmetz import OUTPUTS, Bundle
+from benchmarks.accuracy.mice.steinmetz import OUTPUTS, Bundle
 from neds_core.config import FitConfig, MaskConfig, ModelConfig, PretrainConfig
 from neds_core.data import scalers, session as sessions
 from neds_core.data.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import windowed
+from benchmarks.accuracy.mice import windowed
 from neds_core.linear import linear
 from neds_core.linear.linear import Bank
 from tests.benchmarks.mice import BINS, S, U, made, of_choice

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import windowed
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice import windowed
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from neds_core.linear import linear
 
 QUESTIONS = ("wheel_direction", "go")

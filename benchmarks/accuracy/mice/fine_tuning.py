@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from benchmarks.accuracy.trunks import MIN_RATE_HZ
+from benchmarks.accuracy.mice.trunks import MIN_RATE_HZ
 from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, ModelConfig, StageConfig, TrainConfig
 from neds_core.model.model import NEDS
 from neds_core.train import many
