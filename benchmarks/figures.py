@@ -1,8 +1,7 @@
-"""Figures of measured results. Colours: Okabe & Ito 2008, told apart also by the colour-blind."""
+"""Figures of measured results, by kind of picture. Colours: Okabe & Ito 2008, told apart also by the colour-blind."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neds_core import checkpoint as checkpoints
-from neds_core.data import session as sessions, session_file
 from neds_core.data.session import BehaviourSpec
-from neds_core.scores import bits as encoding_scores
-from neds_core.scores.tasks import HeldOut
-from runtime.engines.layout import layout
-from runtime.live import offline
-from runtime.scoring import truth
+from neds_core.scores.bits import Tuning
 
 mpl.use("Agg")
 
@@ -30,8 +23,6 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 SERIES = {"neds": RED, "ridge": BLUE, "blend": GREEN}
-TRIALS = 20
-UNITS = 12
 LOWEST = -1.0  # an R2 below it says no more than that the target hardly varies there
 
 
@@ -130,7 +121,7 @@ def raster(counts: np.ndarray, rates: np.ndarray, bin_ms: float, starts: np.ndar
         axes[1].set_xlabel("time in held-out trials, joined (s)")
 
 
-def tuning(found: encoding_scores.Tuning, spec: BehaviourSpec, bin_ms: float, out: Path) -> None:
+def tuning(found: Tuning, spec: BehaviourSpec, bin_ms: float, out: Path) -> None:
     """Empirical and predicted tuning of each unit (K, U), a panel each."""
     hz = 1000.0 / bin_ms
     n_units = found.empirical.shape[1]
@@ -145,117 +136,3 @@ def tuning(found: encoding_scores.Tuning, spec: BehaviourSpec, bin_ms: float, ou
         panels[0].legend(frameon=False, fontsize="small")
         figure.supxlabel(labelled(spec))
         figure.supylabel("rate (Hz)")
-
-
-def decoding(
-    found: dict[str, Any], values: dict[str, np.ndarray], measured: dict[str, np.ndarray], segment: np.ndarray,
-    specs: tuple[BehaviourSpec, ...], bin_ns: int, folder: Path,
-) -> None:  # fmt: skip
-    """What `neds-rt evaluate --task decode` draws. found: `runtime.scoring.curves.curves`; values and measured (n,)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for spec in specs:
-        row = found.get(spec.name)
-        if row is None:
-            continue
-        if spec.kind == "class":
-            _decisions(row, spec.name, folder)
-            continue
-        shown = np.isin(segment, np.unique(segment)[:TRIALS]) & (np.arange(len(segment)) < 60e9 / bin_ns)
-        name = folder / spec.name
-        traces(
-            measured[spec.name][shown], values[spec.name][shown], segment[shown], bin_ns * 1e-9, spec,
-            name.with_name(f"{spec.name}-traces.png"),
-        )  # fmt: skip
-        decoders = {n: row[f"{n}_r2"] for n in SERIES}
-        curve(
-            row["delay_ms"], decoders, "read-out delay (ms)", f"R2, {spec.name}",
-            name.with_name(f"{spec.name}-delay.png"),
-        )  # fmt: skip
-        if "bin_in_trial_ms" in row:
-            by_bin = {n: row[f"{n}_r2_by_bin"] for n in SERIES}
-            out = name.with_name(f"{spec.name}-position.png")
-            curve(row["bin_in_trial_ms"], by_bin, "time in the trial (ms)", f"R2, {spec.name}", out)
-
-
-def _decisions(row: dict[str, Any], name: str, folder: Path) -> None:
-    for question, events in row["against_time"].items():
-        for event, scored in events.items():
-            series = {n: scored[n] for n in ("accuracy", "balanced_accuracy", "auc")}
-            label = f"time {event.replace('_', ' ')} (ms)"
-            curve(
-                scored["offset_ms"],
-                series,
-                label,
-                "share of trials, or area under ROC",
-                folder / f"{question}-{event}.png",
-                0.5,
-            )
-    if row["calibration"] is not None:
-        reliability(row["calibration"], name, folder / f"{name}-reliability.png")
-
-
-def encoding(
-    held: HeldOut, rates: np.ndarray, rows: dict[str, list[dict[str, Any]]], specs: tuple[BehaviourSpec, ...],
-    folder: Path,
-) -> None:  # fmt: skip
-    """What `neds-rt evaluate --task encode` draws: rates (n, U') from all behaviours, rows of `evaluation.encode`.
-
-    Bars are of the first checkpoint; panels of the units that spike most.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    goal = held.target
-    bin_ms = held.session.bin_ns * 1e-6
-    bars(
-        {name: (r[0]["bits_per_spike"], *r[0]["ci95"]) for name, r in rows.items()},
-        "bits/spike above the training mean",
-        folder / "encoding-by-behaviour.png",
-    )
-    busiest = np.argsort(-goal.mean)[: 5 * UNITS]
-    shown = np.isin(goal.trial, np.unique(goal.trial)[:TRIALS])
-    starts = np.flatnonzero(np.diff(goal.trial[shown])) + 1
-    raster(goal.counts[shown][:, busiest], rates[shown][:, busiest], bin_ms, starts, folder / "raster-and-rates.png")
-    bins = held.bins[goal.rows]
-    for spec in specs:
-        value = held.session.values[spec.name][bins].astype(float)
-        value = np.where(value < 0, np.nan, value) if spec.kind == "class" else value
-        some = busiest[:UNITS]
-        found = encoding_scores.tuning(value, goal.counts[:, some], rates[:, some])
-        tuning(found, spec, bin_ms, folder / f"tuning-{spec.name}.png")
-
-
-def predictions(task: str, rows: dict[str, list[dict[str, Any]]], folder: Path) -> None:
-    """What `neds-rt evaluate --task within` and `cross` draw: scores of the first checkpoint, a picture a unit."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for key, unit in (("bits_per_spike", "bits/spike above the training mean"), ("r2", "R2")):
-        found = {name: (row[0][key], *row[0]["ci95"]) for name, row in rows.items() if key in row[0]}
-        if found:
-            bars(found, unit, folder / f"{task}-{key.replace('_', '-')}.png")
-
-
-def decoded_against_measured(checkpoint: Path, recording: Path, output: str, trials: int, out: Path) -> None:
-    """Stream the held-out part and draw `output`, decoded and measured, over the first `trials` trials."""
-    made = checkpoints.load(checkpoint)
-    part = sessions.split(session_file.load(recording)).test
-    log = offline.stream(made, part, "neds")
-    rows = log.decoded_rows()
-    measured = truth.recorded(part, log, rows).traces[output]
-    decoded = log.values[rows, layout(made).columns[output].start]
-    segment = log.segment[rows]
-    shown = np.isin(segment, part.segment_ids[:trials])
-    traces(measured[shown], decoded[shown], segment[shown], part.bin_ns * 1e-9, part.spec(output), out)
-
-
-def main() -> None:
-    """Command line of `python -m benchmarks.figures`."""
-    parser = argparse.ArgumentParser(description="draw decoded against measured behaviour of the held-out part")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("--output", default="wheel_speed")
-    parser.add_argument("--trials", type=int, default=TRIALS)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    decoded_against_measured(given.checkpoint, given.recording, given.output, given.trials, given.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Accuracy of NEDS and its peers on the example recordings."""

@@ -14,18 +14,19 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import machine, rows as finished
+from benchmarks import machine, recordings, rows as finished
 from benchmarks.accuracy.blocks import BLOCKS, Block
 from benchmarks.accuracy.peers import classes, encoders, poyo_plus
 from benchmarks.accuracy.peers.classes import FoldTask
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, targets
-from neds_core.scores import bits as encoding_scores, bootstrap, r2 as scores
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, targets
+from neds_core.scores import bits, bootstrap, r2 as scores
 from runtime.core.values import Layout
 from runtime.scoring import score as scoring
 from runtime.scoring.truth import Truth
@@ -35,7 +36,7 @@ TIMED_STEPS = 200
 VERSION = 4  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
 STATISTICS: dict[str, bootstrap.Statistic] = {
     "decode": scores.r2_of_sums,
-    "encode": encoding_scores.bits_of_sums,
+    "encode": bits.bits_of_sums,
     "classify": scores.balanced_accuracy_of_sums,
 }
 
@@ -74,15 +75,18 @@ def run(
 
     only: a regular expression that some part of "recording task split peer" has to match; other rows are left out.
     """
+    chosen = [
+        (block, [p for p in block.peers if re.search(only, f"{block.recording} {block.task} {block.split} {p.name}")])
+        for block in (BLOCKS if blocks is None else blocks)
+    ]
+    recordings.refuse_missing(path for block, peers in chosen if peers for path in block.inputs)
     torch.set_num_threads(1)
     done = read(out)
     finished.ready(out)
     rows = []
-    for block in BLOCKS if blocks is None else blocks:
-        task: Task | FoldTask | None = None
-        for peer in block.peers:
-            if not re.search(only, f"{block.recording} {block.task} {block.split} {peer.name}"):
-                continue
+    for block, peers in chosen:
+        make = cache(partial(block.make, quick))  # once, and only where a row lacks
+        for peer in peers:
             if peer is poyo_plus.POYO_PLUS and not poyo_plus.installed() and key(block, peer, 0, quick) not in done:
                 say(f"{peer.name}: left out, because torch-brain is not installed; pip install 'neds-rt[peers]'")
                 continue
@@ -91,22 +95,21 @@ def run(
                 name = key(block, peer, seed, quick)
                 if name not in done:
                     say(f"{block.recording} {block.task} {block.split}: {peer.name}, seed {seed}")
-                    task = task or block.make(quick)
-                    setting = setting or _setting(done, block, peer, quick, task)
-                    done[name] = finished.append(out, _row(block, task, peer, seed, setting))
+                    setting = setting or _setting(done, block, peer, make())
+                    done[name] = finished.append(out, _row(block, make(), peer, seed, setting))
                 rows.append(done[name])
     return rows
 
 
 def _setting(
-    done: dict[tuple[Any, ...], Row], block: Block, peer: Peer, quick: bool, task: Task | FoldTask
+    done: dict[tuple[Any, ...], Row], block: Block, peer: Peer, task: Task | FoldTask
 ) -> tuple[Setting, str, float]:
     """What an earlier seed's row chose, or a search; the words for it and its CPU seconds.
 
     CPU seconds of one thread, so that other work on the machine does not count.
     """
     for seed in range(peer.seeds):
-        row = done.get(key(block, peer, seed, quick))
+        row = done.get(key(block, peer, seed, task.quick))
         if row is not None:
             return row["setting"], row["searched"], row["seconds_search"]
     began = time.process_time()

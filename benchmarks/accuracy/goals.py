@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import table as accuracy_table
+from benchmarks.accuracy import table
 from benchmarks.accuracy.compare import Row
 from benchmarks.accuracy.peers import (
     classes,
@@ -23,6 +23,7 @@ from benchmarks.accuracy.peers import (
     targets,
 )
 from benchmarks.accuracy.peers.task import Peer
+from benchmarks.intervals import words
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,11 @@ def judge(rows: list[Row]) -> list[Row]:
             continue
         for output in ours[0]["sums"]:
             best = max(others, key=lambda seeds: np.mean([r["scores"][output] for r in seeds]))
-            gain = accuracy_table.minus(ours, best, output, goal.block[1])
+            gain = table.minus(ours, best, output, goal.block[1])
             found.append({"goal": goal.words, "output": output, "against": best[0]["peer"], **gain._asdict()})
     return found
 
 
 def lines(found: list[dict[str, Any]]) -> list[str]:
     """The goals for people."""
-    return [
-        f"{g['goal']}: {g['output']} {g['value']:+.3f} [{g['low']:+.3f}, {g['high']:+.3f}] (against {g['against']})"
-        for g in found
-    ]
+    return [f"{g['goal']}: {g['output']} {words(g, '+')} (against {g['against']})" for g in found]

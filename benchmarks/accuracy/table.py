@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.compare import STATISTICS, Row
+from benchmarks.intervals import words
 from neds_core.scores import bootstrap
 from neds_core.scores.bootstrap import Interval
 
@@ -85,6 +86,12 @@ def _sums(seeds: list[Row], name: str) -> list[np.ndarray]:
     return [np.array(r["sums"][name]) for r in seeds]
 
 
+def cpu_minutes(table: list[Row]) -> float:
+    """Of search and training of all rows that were not loaded."""
+    made_here = [row for row in table if not row["loaded"]]
+    return sum(row["seconds_search"] + row["seeds"] * row["seconds_train"] for row in made_here) / 60
+
+
 def lines(table: list[Row]) -> list[str]:
     """The table for people: losing rows like winning ones."""
     out = []
@@ -112,5 +119,5 @@ def _cell(score: dict[str, Any], width: int) -> str:
     text = f"{score['value']:.1f}" if "ci95" not in score else f"{score['value']:.3f}"
     gain = score.get("minus_reference")
     if gain is not None:
-        text += f"  {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        text += f"  {words(gain, '+')}"
     return f"{text:>{width}}"

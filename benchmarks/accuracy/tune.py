@@ -21,8 +21,7 @@ from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
-from neds_core.train import loop as train
-from neds_core.train.sources import Source
+from neds_core.train import loop
 
 if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]
@@ -46,8 +45,7 @@ def skill(base: TrainConfig, session: Session, values: dict[str, float], seeds: 
     parts = sessions.split(session)
     specs = tuple(session.spec(name) for name in base.outputs)
     scale = scalers.fit(parts.train, specs, base.min_rate_hz)
-    source = Source(parts.train, parts.validation, scale)
-    fits = (train.fit(train.Plan(base, (source,), seed)) for seed in range(seeds))
+    fits = (loop.fit(base, parts.train, parts.validation, scale, seed) for seed in range(seeds))
     return float(np.mean([fit.best_skill for fit in fits]))
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cost.timing import percentiles
 from neds_core.config import ModelConfig
 from neds_core.model.model import Block
 
-PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 PAPER = {"tokens": 500, "width": 256, "heads": 8, "mlp_ratio": 2}  # Zhang et al. 2025, Table 4: 100 bins x 5 modalities
 GATE_FLOAT32 = 1e-4  # z-scores and probabilities, through up to 22 layers of random weights
 Call = Callable[[], object]
@@ -42,8 +42,9 @@ class Row:
     note: str = ""
 
     def json(self) -> dict[str, Any]:
-        times = {n: round(float(np.percentile(self.took, p)), 4) for n, p in PERCENTILES.items()} if self.took else {}
-        return {"name": self.name, **self.size, "n": len(self.took), "ms": times, "note": self.note}
+        return {
+            "name": self.name, **self.size, "n": len(self.took), "ms": percentiles(self.took), "note": self.note,
+        }  # fmt: skip
 
 
 class FullForward(nn.Module):

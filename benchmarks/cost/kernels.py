@@ -9,74 +9,29 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks import machine
-from benchmarks.cost.full_forward import GATE_FLOAT32, PAPER, Call, Row, full_forwards, gate
+from benchmarks.cost import kernels_gpu, timing
+from benchmarks.cost.full_forward import GATE_FLOAT32, Call, Row, full_forwards, gate
 from benchmarks.cost.kernel_sweep import FACTORS, FLOOR, INGEST, STEP, Size, sizes, slopes
+from benchmarks.cost.random_models import random_checkpoint, tokens
+from benchmarks.cost.timing import timed
 from kernels.cpu import step as kernel
 from kernels.cpu.jit import jit
 from kernels.cpu.pack import Precision
-from neds_core.checkpoint import FORMAT, Checkpoint, Header, Record
-from neds_core.config import ModelConfig, TrainConfig
-from neds_core.data.scalers import Scalers
-from neds_core.data.session import BehaviourSpec, UnitTable
-from neds_core.model.model import NEDS
 from runtime.core.values import Token
 from runtime.engines.stream import StreamEngine
 from runtime.engines.torch_stream import TorchStreamEngine
-from runtime.io import system as priority
+from runtime.io import system
 
-BIN_NS = 20_000_000
 UNTIMED = 25  # calls at the beginning of a turn, but never more than are timed
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 # speed-ups: at least so much; ratio to the floor: at most
 GATE = {"speedup_vs_best_full_forward": 30.0, "speedup_vs_torch_kv": 3.0, "ratio_to_floor": 3.0}
-SPECS = (
-    BehaviourSpec("wheel_speed", "continuous"),
-    BehaviourSpec("whisker_motion_energy", "continuous"),
-    BehaviourSpec("choice", "class", classes=("left", "right")),
-)
-
-
-def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
-    """A causal checkpoint of this size with weights of ordinary scale."""
-    return _random(ModelConfig(width=size.width, layers=size.layers, heads=8, band=size.band), SPECS, size.units, seed)
-
-
-def random_window(layers: int, units: int = 449) -> Checkpoint:
-    """One of full attention at the published size: spikes and four behaviours (Zhang et al. 2025, Table 4)."""
-    config = ModelConfig(
-        attention="full", tokenizer="stitcher", width=PAPER["width"], layers=layers, heads=PAPER["heads"],
-        mlp_ratio=PAPER["mlp_ratio"], window_bins=PAPER["tokens"] // 5,
-    )  # fmt: skip
-    return _random(config, (*SPECS, BehaviourSpec("block", "class", classes=("0.2", "0.5", "0.8"))), units, 0)
-
-
-def _random(config: ModelConfig, specs: tuple[BehaviourSpec, ...], n_units: int, seed: int) -> Checkpoint:
-    torch.manual_seed(seed)
-    model = NEDS(config, (n_units,), specs).eval().requires_grad_(False)
-    for spec in specs:  # a fresh model says next to nothing, which would hide an error
-        torch.nn.init.normal_(model.head(spec.name).weight, std=config.width**-0.5)
-    units = UnitTable(np.arange(n_units), np.full(n_units, "?"), np.zeros(n_units, np.float32))
-    names = [s.name for s in specs]
-    header = Header(
-        FORMAT, "random", BIN_NS, TrainConfig("none", tuple(names), model=config), specs, units.sha256,
-        dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0), {}, {}, {},
-        Record("", "", "", seed, 0, 0, 0, 0.0, 0.0, {}),
-    )  # fmt: skip
-    nothing = np.zeros(n_units, np.float32)
-    return Checkpoint(header, model, units, Scalers(np.ones(n_units, bool), nothing, nothing, {}, {}, {}, {}), {})
-
-
-def tokens(size: Size, n: int, seed: int = 0) -> list[Token]:
-    """Bins of Poisson counts: most are 0."""
-    counts = np.random.default_rng(seed).poisson(size.spikes / size.units, (n, size.units)).astype(np.uint16)
-    return [Token(i, 0, c, valid=True) for i, c in enumerate(counts)]
 
 
 def steps(size: Size, precisions: tuple[Precision, ...], torch_step: bool) -> tuple[list[Row], dict[str, float]]:
@@ -165,22 +120,12 @@ def take_turns(rows: list[Row], seconds: float) -> None:
             for _ in range(min(UNTIMED, row.per_turn)):
                 row.call()
             for _ in range(row.per_turn):
-                begin = time.perf_counter_ns()
-                row.call()
-                row.took.append((time.perf_counter_ns() - begin) * 1e-6)
+                row.took.append(timed(row.call))
 
 
 def paced(row: Row, n: int) -> Row:
     """The same call once every 20 ms, as on the rig: caches and clocks have cooled down between."""
-    out = Row(f"{row.name}, paced at 50 Hz", row.size, row.call, 1)
-    due = time.perf_counter_ns()
-    for _ in range(n):
-        due += BIN_NS
-        time.sleep(max(0.0, (due - time.perf_counter_ns()) * 1e-9))
-        begin = time.perf_counter_ns()
-        row.call()
-        out.took.append((time.perf_counter_ns() - begin) * 1e-6)
-    return out
+    return Row(f"{row.name}, paced at 50 Hz", row.size, row.call, 1, timing.paced(row.call, n))
 
 
 def headline(rows: list[Row]) -> dict[str, float]:
@@ -213,7 +158,7 @@ def run(quick: bool) -> dict[str, Any]:
     """All rows, the headline, and whether it passes the gate."""
     torch.set_num_threads(1)
     size = Size()
-    with priority.pinned() as pinned:
+    with system.pinned() as pinned:
         rows, errors, top = headline_rows(size, quick)
         if not quick:
             deep, deeper = deep_rows(replace(size, layers=22))
@@ -222,11 +167,9 @@ def run(quick: bool) -> dict[str, Any]:
     misses = missed(top)
     gpu = None
     if torch.cuda.is_available() and not quick:
-        from benchmarks.cost import kernels_gpu
-
         gpu = kernels_gpu.run(quick=False, device=torch.device("cuda"))
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": timing.now(),
         "command": " ".join(["neds-rt", *sys.argv[1:]]),
         "machine": machine.describe(),
         "pinned": pinned,
@@ -288,8 +231,6 @@ def lines(result: dict[str, Any]) -> list[str]:
         each = ", ".join(f"{factor} {slope:.2f}" for factor, slope in found.items())
         out.append(f"{name}, slope of log p50 against the log of each factor (1 = linear, 0 = no dependence): {each}")
     if result["gpu"]:
-        from benchmarks.cost import kernels_gpu
-
         out += kernels_gpu.lines(result["gpu"])
     elif not result["quick"]:
         out.append("no GPU here: nothing is said of one")

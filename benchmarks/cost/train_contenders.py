@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neds_core.config import FitConfig, ModelConfig, TrainConfig
 from neds_core.data import scalers
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
-from neds_core.train import loop as train
+from neds_core.train import loop
 from neds_core.train.sources import Source
 
 UNITS, TRIALS, BAND = 370, 160, 100  # 370: mean units of a session in the published data
@@ -130,8 +130,8 @@ def plain(one: Contender, steps: int, device: str) -> tuple[Run, int, float]:
 def neds(one: Contender, steps: int, device: str) -> tuple[Run, int, float]:
     """A NEDS training, its parameters, and the CPU seconds that drawing a batch takes alone."""
     settings = config(one.pattern, one.bins, one.batch, device)
-    world = train.World(device=torch.device(device))
-    training = train.Training(train.Plan(settings, (source(one.pattern, one.bins),), 0, steps, world=world))
+    world = loop.World(device=torch.device(device))
+    training = loop.Training(settings, (source(one.pattern, one.bins),), 0, steps, world=world)
     training.sampler.pieces(0)
     began = time.process_time()
     for step in range(1, 4):

@@ -1,0 +1,1 @@
+"""Latency of the live loop: the suite that measures it belongs here."""

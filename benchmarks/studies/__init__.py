@@ -1,0 +1,1 @@
+"""Questions asked once of the recordings of a checkout; not installed."""

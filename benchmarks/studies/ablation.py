@@ -19,22 +19,22 @@ import numpy as np
 import torch
 from msgspec.structs import replace as but
 
-from benchmarks import machine, rows as finished
-from benchmarks.accuracy import compare as accuracy
-from benchmarks.studies.trunks import DECODING, ENCODING
-from neds_core import toml
+from benchmarks import machine, recordings, rows as finished
+from benchmarks.accuracy import compare
+from benchmarks.accuracy.masks import DECODING, ENCODING
+from benchmarks.intervals import words
+from neds_core import config as configs
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
 from neds_core.model import directions
-from neds_core.model.batches import Cutter
-from neds_core.scores import bits as encoding_scores, bootstrap, encoding, r2 as scores, tasks as evaluation
-from neds_core.train import loop as train
-from neds_core.train.sources import Source
+from neds_core.scores import bits, bootstrap, encoding, r2 as scores, tasks
+from neds_core.train import loop
+from neds_core.train.windows import Windows
 
 Row = dict[str, Any]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "ibl-dy016"
+EXAMPLE = recordings.EXAMPLES / "ibl-dy016"
 BEFORE, AFTER = (0.0, 0.6), (0.6, 0.8)  # shares of the recording; the last fifth is its test part
 STEPS, BATCH, SEEDS = 120, 16, 3
 QUICK_STEPS, QUICK_BATCH = 4, 4
@@ -96,7 +96,7 @@ def settings(variant: Variant, quick: bool, folder: Path = EXAMPLE) -> TrainConf
 
 
 def identity(variant: Variant, config: TrainConfig, seed: int, quick: bool, folder: Path = EXAMPLE) -> Row:
-    """What makes a row the same row: the fields of `accuracy.KEY`."""
+    """What makes a row the same row: the fields of `compare.KEY`."""
     sha = hashlib.sha256((folder / config.recording).read_bytes() + msgspec.json.encode(config, order="sorted"))
     return {
         "recording": folder.name,
@@ -118,15 +118,16 @@ def run(
     folder: Path = EXAMPLE,
 ) -> list[Row]:
     """Compute the rows that `out` lacks, seed by seed, append each as it is done, and return all by variant."""
+    recordings.refuse_missing(folder / variant.config for variant in variants)
     torch.set_num_threads(1)
-    done = accuracy.read(out)
+    done = compare.read(out)
     finished.ready(out)
     rows: dict[str, list[Row]] = {variant.name: [] for variant in variants}
     for seed in range(1 if quick else SEEDS):
         for variant in variants:
             config = settings(variant, quick, folder)
             mine = identity(variant, config, seed, quick, folder)
-            key = tuple(mine.get(k) for k in accuracy.KEY)
+            key = tuple(mine.get(k) for k in compare.KEY)
             if key not in done:
                 say(f"{variant.name}, seed {seed}")
                 session = session_file.load(folder / config.recording)
@@ -141,7 +142,7 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     specs = tuple(before.spec(name) for name in config.outputs)
     scale = scalers.fit(before, specs, config.min_rate_hz)
     wall, cpu = time.perf_counter(), time.process_time()
-    fit = train.fit(train.Plan(config, (Source(before, None, scale),), seed))
+    fit = loop.fit(config, before, None, scale, seed)
     took = {"seconds_train": time.perf_counter() - wall, "cpu_seconds_train": time.process_time() - cpu}
     sums = scored(fit, before, after, scale)
     return {
@@ -156,13 +157,13 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     }
 
 
-def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> dict[str, np.ndarray]:
+def scored(fit: loop.Fit, before: Session, after: Session, scale: Scalers) -> dict[str, np.ndarray]:
     """Sums of each scored trial: every continuous behaviour from spikes, and spikes from measured behaviour."""
     model = fit.model
     spans = directions.spans_of(after)
     bins = directions.bins_of(spans)
-    trial = after.segment_of(bins)
-    decoded, found = train.decode(model, after), {}
+    trial = np.searchsorted(after.segments[:, 0], bins, side="right")
+    decoded, found = loop.decode(model, after), {}
     for spec in model.specs:
         if spec.kind == "continuous":
             target = after.values[spec.name][bins].astype(np.float64)
@@ -170,13 +171,13 @@ def scored(fit: train.Fit, before: Session, after: Session, scale: Scalers) -> d
             value = decoded[spec.name][known] * scale.sd[spec.name] + scale.mean[spec.name]
             found[spec.name] = scores.r2_sums(target[known], value, trial[known])
     goal = encoding.target(before, after, bins, trial)
-    rates = directions.encode(model, Cutter(after, model.specs, scale), spans, evaluation.shown(model.specs))
+    rates = directions.encode(model, Windows(after, model.specs, scale), spans, tasks.shown(model.specs))
     return found | {BITS: goal.sums(goal.of(rates))}
 
 
 def statistic(name: str) -> bootstrap.Statistic:
     """The score of summed rows: bits/spike, or R2."""
-    return encoding_scores.bits_of_sums if name == BITS else scores.r2_of_sums
+    return bits.bits_of_sums if name == BITS else scores.r2_of_sums
 
 
 def pooled(rows: list[Row]) -> list[Row]:
@@ -233,7 +234,7 @@ def lines(table: list[Row]) -> list[str]:
             score = row["scores"][name]
             text = f"{score['value']:.3f}"
             if gap := score.get("minus"):
-                text += f" {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+                text += f" {words(gap, '+')}"
             cells += f"{text:>34}"
         out.append(f"{row['row']:38}{cells}{row['receptive_field_bins']:7}{row['cpu_seconds_train']:7.0f}")
     return out

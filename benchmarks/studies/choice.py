@@ -14,41 +14,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.accuracy import windowed
-from benchmarks.accuracy.steinmetz import Bundle
-from neds_core.linear import linear
+from benchmarks.accuracy.mice.questions import DECODERS, MIN_TRIALS, QUESTIONS, WINDOW_MS, Evidence, Rows
+from benchmarks.accuracy.mice.steinmetz import Bundle
+from benchmarks.intervals import words
 from neds_core.scores import bootstrap, r2 as scores
-from neds_core.scores.bootstrap import Interval
 
 Row = dict[str, Any]
-QUESTIONS = ("wheel_direction", "go")
-DECODERS = ("stimulus", "neural", "stimulus + neural")
-WINDOW_MS = 100
-PENALTIES = (0.1, 1.0, 10.0)
-SHARES = (1.0, 10.0)  # of the contrasts beside the counts, a column of each
-FOLDS = 5
-MIN_TRIALS = 5  # of each class among the scored trials of a session, and among what a fold trains on
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """One row: windows read (the first k), trials scored (S,) bool, and whether the training is of such trials only."""
-
-    name: str
-    windows: int
-    scored: np.ndarray
-    own: bool
-
-
-def contrasts(bundle: Bundle) -> np.ndarray:
-    """(S, F) one column for each contrast above 0 of each side."""
-    columns = [
-        bundle.contrast[:, side] == level
-        for side in (0, 1)
-        for level in np.unique(bundle.contrast[:, side])
-        if level > 0
-    ]
-    return np.stack(columns, 1).astype(np.float32)
 
 
 def rows_of(bundle: Bundle, n_windows: int) -> Iterator[Rows]:
@@ -83,62 +54,19 @@ class Told:
     sums: dict[str, np.ndarray]
 
 
-class Decoded:
-    """Cross-validated evidence of one session, each fit made once whichever rows ask for it."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-        self.counts = windowed.windows(bundle.session, WINDOW_MS)
-        kept = bundle.session.counts.mean(0) > 0
-        self.counts = self.counts[:, :, kept]
-        self.contrasts = contrasts(bundle)
-        self.fold = linear.folds(np.arange(len(self.counts)), FOLDS)
-        self.made: dict[tuple[Any, ...], np.ndarray | None] = {}
-
-    def evidence(self, question: str, decoder: str, row: Rows) -> np.ndarray | None:
-        """(S,) evidence for class 1 of held-out trials; None where a fold has too little to train on."""
-        trained = row.name if row.own else ""
-        key = (question, decoder, row.windows if decoder != "stimulus" else 0, trained)
-        if key not in self.made:
-            self.made[key] = self._evidence(question, decoder, row)
-        return self.made[key]
-
-    def _evidence(self, question: str, decoder: str, row: Rows) -> np.ndarray | None:
-        label = self.bundle.labels(question)
-        use = row.scored if row.own else np.ones(len(label), bool)
-        out = np.zeros(len(label))
-        for held in self.fold:
-            train = use & ~held
-            if np.bincount(label[train & (label >= 0)], minlength=2).min() < MIN_TRIALS:
-                return None
-            told = windowed.inner(self.contrasts, train)
-            seen = windowed.inner(self.counts[:, : row.windows].reshape(len(label), -1), train)
-            kernels = {
-                "stimulus": [told],
-                "neural": [seen],
-                "stimulus + neural": [seen + share * told for share in SHARES],
-            }[decoder]
-            out[held] = windowed.evidence(kernels, label, train, PENALTIES)[held]
-        return out
-
-    def told(self, session: int, question: str, row: Rows) -> Told | None:
-        """Sums of every decoder on the row's trials; None where the session has too few of a class."""
-        label = self.bundle.labels(question)
-        scored = row.scored & (label >= 0)
-        if np.bincount(label[scored], minlength=2).min() < MIN_TRIALS:
+def told(evidence: Evidence, session: int, question: str, row: Rows) -> Told | None:
+    """Sums of every decoder on the row's trials; None where the session has too few of a class."""
+    label = evidence.bundle.labels(question)
+    scored = row.scored & (label >= 0)
+    if np.bincount(label[scored], minlength=2).min() < MIN_TRIALS:
+        return None
+    sums = {}
+    for decoder in DECODERS:
+        said = evidence.of(question, decoder, row)
+        if said is None:
             return None
-        sums = {}
-        for decoder in DECODERS:
-            said = self.evidence(question, decoder, row)
-            if said is None:
-                return None
-            sums[decoder] = scores.recall_sums(label[scored], (said[scored] > 0).astype(np.int64), 2)
-        return Told(session, self.bundle.mouse, sums)
-
-
-def as_row(found: Interval) -> Row:
-    """An interval as JSON."""
-    return {"value": found.value, "low": found.low, "high": found.high}
+        sums[decoder] = scores.recall_sums(label[scored], (said[scored] > 0).astype(np.int64), 2)
+    return Told(session, evidence.bundle.mouse, sums)
 
 
 def pooled(found: list[Told]) -> Row:
@@ -152,8 +80,10 @@ def pooled(found: list[Told]) -> Row:
         "mice": len(np.unique(mouse)),
         "trials": len(session),
         "chance": 0.5,
-        **{d: as_row(bootstrap.hierarchical(sums[d], session, mouse, of)) for d in DECODERS},
-        "gain": as_row(bootstrap.hierarchical_paired(sums["stimulus + neural"], sums["stimulus"], session, mouse, of)),
+        **{d: bootstrap.hierarchical(sums[d], session, mouse, of)._asdict() for d in DECODERS},
+        "gain": bootstrap.hierarchical_paired(
+            sums["stimulus + neural"], sums["stimulus"], session, mouse, of
+        )._asdict(),
     }
 
 
@@ -165,7 +95,7 @@ def each(found: list[Told], bundles: list[Bundle]) -> list[Row]:
             "session": bundles[one.session].session.name,
             "trials": len(one.sums["neural"]),
             **{d: float(of(one.sums[d].sum(0))) for d in DECODERS},
-            "gain": as_row(bootstrap.paired([one.sums["stimulus + neural"]], one.sums["stimulus"], of)),
+            "gain": bootstrap.paired([one.sums["stimulus + neural"]], one.sums["stimulus"], of)._asdict(),
         }
         for one in found
     ]
@@ -174,24 +104,24 @@ def each(found: list[Told], bundles: list[Bundle]) -> list[Row]:
 def bench(bundles: list[Bundle], say: Callable[[str], None]) -> Row:
     """Every question and row, pooled and by session, as one JSON object."""
     began = time.process_time()
-    told: dict[tuple[str, str], list[Told]] = {}
+    rows: dict[tuple[str, str], list[Told]] = {}
     for number, bundle in enumerate(bundles):
         say(f"{number + 1}/{len(bundles)}: {bundle.session.name}")
-        decoded = Decoded(bundle)
-        for row in rows_of(bundle, decoded.counts.shape[1]):
+        evidence = Evidence(bundle)
+        for row in rows_of(bundle, evidence.counts.shape[1]):
             for question in QUESTIONS:
-                found = decoded.told(number, question, row)
-                told.setdefault((question, row.name), [])
+                found = told(evidence, number, question, row)
+                rows.setdefault((question, row.name), [])
                 if found is not None:
-                    told[question, row.name].append(found)
+                    rows[question, row.name].append(found)
     return {
         "rows": [
-            {"question": question, "row": name} | pooled(found) for (question, name), found in told.items() if found
+            {"question": question, "row": name} | pooled(found) for (question, name), found in rows.items() if found
         ],
-        "empty": [{"question": q, "row": name} for (q, name), found in told.items() if not found],
+        "empty": [{"question": q, "row": name} for (q, name), found in rows.items() if not found],
         "sessions": [
             {"question": question, "row": name} | one
-            for (question, name), found in told.items()
+            for (question, name), found in rows.items()
             for one in each(found, bundles)
         ],
         "cpu_minutes": (time.process_time() - began) / 60.0,
@@ -207,10 +137,6 @@ def lines(result: Row) -> list[str]:
         out.append(f"{'':<46}{'sessions':>9}{'trials':>8}" + "".join(f"{d:>24}" for d in (*DECODERS, "gain")))
         for row in result["rows"]:
             if row["question"] == question:
-                cells = "".join(f"{_cell(row[d]):>24}" for d in DECODERS) + f"{_cell(row['gain'], '+'):>24}"
+                cells = "".join(f"{words(row[d]):>24}" for d in DECODERS) + f"{words(row['gain'], '+'):>24}"
                 out.append(f"{row['row']:<46}{row['sessions']:>9}{row['trials']:>8}{cells}")
     return [*out, "", "gain: stimulus + neural minus stimulus, on the same trials"]
-
-
-def _cell(found: Row, sign: str = "") -> str:
-    return f"{found['value']:{sign}.3f} [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]"

@@ -7,13 +7,13 @@ and scored on the same trials for all decoders.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.intervals import words
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import degrade, session as sessions, session_file
@@ -21,8 +21,9 @@ from neds_core.data.session import Session, part
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.scores import bootstrap, r2 as scores, tasks as evaluation
-from neds_core.train import loop as train
+from neds_core.scores import r2 as scores, tasks
+from neds_core.train import loop
+from runtime.scoring import score as scoring
 
 DECODERS = ("neds", "ridge", "blend")
 NOTE = "offline sorting made worse by a seed; no claim about online-sorted spikes"
@@ -31,7 +32,7 @@ Values = dict[str, dict[str, np.ndarray]]  # output -> decoder -> (n,) in the ou
 
 def decode(made: Checkpoint, held_out: Session) -> Values:
     """Continuous outputs of every decoder on all bins of the session's segments."""
-    ours, found = train.decode(made.model, held_out), {}
+    ours, found = loop.decode(made.model, held_out), {}
     for spec in made.specs:
         if spec.kind == "continuous":
             name, share = spec.name, made.header.blend[spec.name]
@@ -41,9 +42,7 @@ def decode(made: Checkpoint, held_out: Session) -> Values:
     return found
 
 
-def bench(
-    recording: Path, files: list[Path], draws: int = 5, on_condition: Callable[[str], None] | None = None
-) -> dict[str, Any]:
+def bench(recording: Path, files: list[Path], draws: int = 5) -> dict[str, Any]:
     """R2 of each decoder on the test part, intact and degraded, over training seeds and draws.
 
     Returns one JSON object; rows are outputs, in them conditions. `neds_minus_ridge` is paired by trial (by
@@ -58,8 +57,6 @@ def bench(
     intact: dict[str, degrade.Degrade] = {"intact": lambda one, seed: one}
     outputs: dict[str, dict[str, Any]] = {}
     for condition, worsen in (intact | degrade.conditions(rate)).items():
-        if on_condition:
-            on_condition(condition)
         versions = [_held_out(worsen(session, draw)) for draw in range(1 if condition == "intact" else draws)]
         decoded = [[decode(made, one) for one in versions] for made in seeds]
         for name in decoded[0][0]:
@@ -83,7 +80,7 @@ def bench(
 
 
 def _fitting(made: Checkpoint, session: Session, path: Path) -> Checkpoint:
-    evaluation.refuse_other_units(made, session)
+    tasks.refuse_other_units(made, session)
     if not made.linear:
         raise CheckpointError(f"{path} holds no ridge to compare with; train one with neds-rt train")
     return made
@@ -118,10 +115,9 @@ def lines(result: dict[str, Any]) -> list[str]:
     for name, rows in result["outputs"].items():
         text.append(f"{name:<24}{'NEDS':>8}{'ridge':>8}{'blend':>8}   NEDS - ridge [95 %]")
         for condition, row in rows.items():
-            gain = row["neds_minus_ridge"]
             text.append(
                 f"  {condition:<22}"
                 + "".join(f"{row[d]['r2']:>8.3f}" for d in DECODERS)
-                + f"   {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+                + f"   {words(row['neds_minus_ridge'], '+')}"
             )
     return text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from neds_core.data import synthetic
 from neds_core.data.synthetic import Recording, World
 

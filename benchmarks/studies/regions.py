@@ -7,46 +7,22 @@ regions seen in enough animals. Everything is read from the first 80 % of each r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine
-from neds_core import checkpoint as checkpoints
-from neds_core.data import session as sessions, session_file
-from neds_core.data.session import Session
-from neds_core.errors import CheckpointError, DataError
-from neds_core.io import bundles
-from neds_core.model import directions
+from benchmarks.intervals import words
+from benchmarks.studies.region_inputs import Embedded, Recording, fit_to, read
+from neds_core.errors import DataError
 from neds_core.scores import nested, regions
 from neds_core.scores.regions import Places
-from neds_core.train import many as pretrain
 
-MIN_RATE_HZ = 0.5
 MIN_ANIMALS = 3  # a region that one animal showed cannot be told from the animal
 NOTE = "not comparable with published accuracies: other recordings, regions, units and splits"
 FRAME_NOTE = "these models are of one session each: rows of separate trainings have no frame; train one on all sessions"
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """The training and validation part of a recording, its animal, and the units fast enough to be trained on."""
-
-    session: Session
-    animal: str
-    kept: np.ndarray  # (U,) bool
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A model's embedding of one session: identity of its unit table, kept (U,) bool, name -> rows (U, F)."""
-
-    units_sha: str
-    kept: np.ndarray
-    rows: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +32,15 @@ class Told:
     hits: np.ndarray
     guesses: list[np.ndarray]
     row: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Shuffles of the labels, draws of one recording's folds, and animals that must have shown a region."""
+
+    permutations: int = 100
+    repeats: int = 5
+    min_animals: int = MIN_ANIMALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,57 +66,13 @@ class Plan:
         return out
 
 
-def read(path: Path) -> Recording:
-    """A Session.npz (its name stands for the animal), or a bundle of Steinmetz et al. 2019 as published here."""
-    animal, whole = _published(path) or ("", session_file.load(path))
-    parts = sessions.split(whole)
-    bins = directions.bins_of(directions.spans_of(parts.train))
-    kept = whole.counts[bins].mean(0) / (whole.bin_ns * 1e-9) >= MIN_RATE_HZ
-    return Recording(parts.development, animal or whole.name, kept)
+@dataclass(frozen=True, slots=True)
+class Map:
+    """The table as one JSON object; its plan; and each model's features "both" (n, 2D), for the pictures."""
 
-
-def _published(path: Path) -> tuple[str, Session] | None:
-    """Animal and session of a published bundle; None for another file."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:
-            if "mouse" not in raw.files or "brain_area" not in raw.files:
-                return None
-            animal = str(raw["mouse"])
-        return animal, replace(bundles.steinmetz2019(path), name=path.stem)
-    except FileNotFoundError:
-        raise DataError(f"recording {path} does not exist; check the path") from None
-    except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
-        raise DataError(f"{path} is not a readable Session.npz or published bundle; copy or convert it again") from None
-
-
-def embedded(path: Path) -> list[Embedded]:
-    """Every session of a checkpoint, of one recording or of many, as a map sees it."""
-    if pretrain.is_one(path):
-        many = pretrain.load(path)
-        return [
-            Embedded(row.units.sha256, np.array(row.kept), regions.embedding(many.model, s))
-            for s, row in enumerate(many.header.sessions)
-        ]
-    made = checkpoints.load(path)
-    return [Embedded(made.units.sha256, made.scalers.kept, regions.embedding(made.model))]
-
-
-def fit_to(recordings: list[Recording], files: list[Path]) -> list[list[Embedded]]:
-    """Embeddings by training seed, in each one for every recording; matched by the unit table."""
-    by_recording: list[list[Embedded]] = [[] for _ in recordings]
-    shas = [one.session.units.sha256 for one in recordings]
-    for path in files:
-        found = [one for one in embedded(path) if shas.count(one.units_sha) == 1]
-        if not found:
-            raise CheckpointError(
-                f"{path} is of none of the recordings, or of two that are alike; give the one it is of"
-            )
-        for one in found:
-            by_recording[shas.index(one.units_sha)].append(one)
-    n_seeds = {len(one) for one in by_recording}
-    if len(n_seeds) > 1:
-        raise CheckpointError("a model needs as many checkpoints for every recording; give the missing ones")
-    return [list(seed) for seed in zip(*by_recording, strict=True)]
+    result: dict[str, Any]
+    plan: Plan
+    shown: dict[str, np.ndarray]
 
 
 def tell(plan: Plan, seeds: list[np.ndarray], permute: bool) -> Told:
@@ -157,24 +98,9 @@ def tell(plan: Plan, seeds: list[np.ndarray], permute: bool) -> Told:
     return Told(hit.mean(0), guesses, row)
 
 
-def bench(
-    files: list[Path],
-    models: dict[str, list[Path]],
-    permutations: int = 100,
-    repeats: int = 5,
-    min_animals: int = MIN_ANIMALS,
-    on_row: Callable[[str], None] | None = None,
-) -> tuple[dict[str, Any], Plan, dict[str, np.ndarray]]:
-    """The table as one JSON object; the plan; and each model's features "both" (n, 2D), for the pictures.
-
-    Models are named lists of checkpoints, see `fit_to`. Rows: plain features without a model (`regions.
-    plain_features`), each model's tokenizer and read-out rows and both, and both with the plain ones.
-    """
-    began = time.monotonic()
-    say = on_row or (lambda _: None)
-    recordings = [read(path) for path in files]
+def plan_of(recordings: list[Recording], made: dict[str, list[list[Embedded]]], sizes: Sizes) -> Plan:
+    """The places of all units that every recording and model keeps."""
     several = len(recordings) > 1
-    made = {name: fit_to(recordings, paths) for name, paths in models.items()}
     kept = [one.kept.copy() for one in recordings]
     for seeds in made.values():
         for seed in seeds:
@@ -182,49 +108,71 @@ def bench(
                 kept[s] &= one.kept
     found = regions.places(
         [one.session.units.region for one in recordings], kept, [one.animal for one in recordings],
-        min_animals if several else 1,
+        sizes.min_animals if several else 1,
     )  # fmt: skip
-    plan = Plan(found, several, 1 if several else repeats, permutations)
-    plain = [regions.plain_features(one.session, shared_frame=several) for one in recordings]
-    told: dict[str, Told] = {}
-    for name in plain[0]:
-        say(name)
-        told[name] = tell(plan, [plan.rows([table[name] for table in plain])], permute=True)
-    baseline = max(plain[0], key=lambda name: told[name].row["balanced_accuracy"])
+    return Plan(found, several, 1 if several else sizes.repeats, sizes.permutations)
+
+
+def features_of(plan: Plan, seeds: list[list[Embedded]], plain: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Tokenizer and read-out rows of a model (n, F), both, and both with the plain features; an array for each seed."""
+    found = {name: [plan.rows([one.rows[name] for one in seed]) for seed in seeds] for name in regions.FEATURES}
+    return found | {"both+plain": [np.concatenate([x, plain], 1) for x in found["both"]]}
+
+
+def bench(files: list[Path], models: dict[str, list[Path]], sizes: Sizes) -> Map:
+    """Models are named lists of checkpoints, see `fit_to`.
+
+    Rows: plain features without a model (`regions.plain_features`), then those of `features_of` for each model.
+    """
+    began = time.monotonic()
+    recordings = [read(path) for path in files]
+    made = {name: fit_to(recordings, paths) for name, paths in models.items()}
+    plan = plan_of(recordings, made, sizes)
+    tables = [regions.plain_features(one.session, shared_frame=plan.leave_out) for one in recordings]
+    plain = {name: plan.rows([table[name] for table in tables]) for name in tables[0]}
+    told = {name: tell(plan, [x], permute=True) for name, x in plain.items()}
+    strongest = max(plain, key=lambda name: told[name].row["balanced_accuracy"])
     comparisons, shown = {}, {}
-    everything = plan.rows([table["plain"] for table in plain])
     for model, seeds in made.items():
-        features = {f: [plan.rows([one.rows[f] for one in seed]) for seed in seeds] for f in regions.FEATURES}
-        features["both+plain"] = [np.concatenate([x, everything], 1) for x in features["both"]]
+        features = features_of(plan, seeds, plain["plain"])
         shown[model] = features["both"][0]
-        for name, x in features.items():
-            say(f"{model}: {name}")
-            told[f"{model}: {name}"] = tell(plan, x, permute=name == "both")
+        told |= {f"{model}: {name}": tell(plan, x, permute=name == "both") for name, x in features.items()}
         comparisons[model] = {
-            f"both - {baseline}": _gap(plan, told[f"{model}: both"], told[baseline]),
+            f"both - {strongest}": _gap(plan, told[f"{model}: both"], told[strongest]),
             "both+plain - plain": _gap(plan, told[f"{model}: both+plain"], told["plain"]),
         }
-    confused = ["plain", *(f"{model}: both" for model in made)]
-    result: dict[str, Any] = {
+    notes = [NOTE, *_frame(models, made), *_notes(recordings)]
+    result = {
         "recordings": [one.session.name for one in recordings],
-        "scheme": "one session left out at a time" if several else f"5-fold over units, {repeats} repeats, nested",
-        "regions": dict(zip(found.names, np.bincount(found.label).tolist(), strict=True)),
-        "units": len(found.label),
-        "chance": 1.0 / len(found.names),
-        "permutations": permutations,
-        "notes": [NOTE, *_frame(models, made), *_notes(recordings)],
+        **_described(plan, sizes, notes),
         "rows": {name: one.row for name, one in told.items()},
-        "strongest_plain": baseline,
+        "strongest_plain": strongest,
         "comparisons": comparisons,
-        "confusion": {
-            name: np.round(nested.confusion(found.label, told[name].guesses, len(found.names)), 2).tolist()
-            for name in confused
-        },
+        "confusion": {name: _confusion(plan, told[name]) for name in ("plain", *(f"{model}: both" for model in made))},
+        **({"session_identity": _identity(plan)} if plan.leave_out else {}),
+        "seconds": round(time.monotonic() - began, 1),
+        "machine": machine.describe(),
     }
-    if several:
-        result["session_identity"] = _identity(plan)
-    result |= {"seconds": round(time.monotonic() - began, 1), "machine": machine.describe()}
-    return result, plan, shown
+    return Map(result, plan, shown)
+
+
+def _described(plan: Plan, sizes: Sizes, notes: list[str]) -> dict[str, Any]:
+    """What is classified, and how."""
+    places = plan.places
+    one = f"5-fold over units, {sizes.repeats} repeats, nested"
+    return {
+        "scheme": "one session left out at a time" if plan.leave_out else one,
+        "regions": dict(zip(places.names, np.bincount(places.label).tolist(), strict=True)),
+        "units": len(places.label),
+        "chance": 1.0 / len(places.names),
+        "permutations": sizes.permutations,
+        "notes": notes,
+    }
+
+
+def _confusion(plan: Plan, told: Told) -> list[list[float]]:
+    places = plan.places
+    return np.round(nested.confusion(places.label, told.guesses, len(places.names)), 2).tolist()
 
 
 def _gap(plan: Plan, first: Told, second: Told) -> dict[str, float]:
@@ -273,5 +221,5 @@ def lines(result: dict[str, Any]) -> list[str]:
         row = result["session_identity"]
         text.append(f"  session identity alone, {row['folds']}: {row['balanced_accuracy']:.3f}")
     for model, gaps in result["comparisons"].items():
-        text += [f"  {model}: {k}: {v['value']:+.3f} [{v['low']:+.3f}, {v['high']:+.3f}]" for k, v in gaps.items()]
+        text += [f"  {model}: {k}: {words(v, '+')}" for k, v in gaps.items()]
     return text + [f"note: {note}" for note in result["notes"]]

@@ -15,22 +15,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.studies import target_lda
-from benchmarks.studies.target_lda import Setting
+from benchmarks.accuracy import lda
+from benchmarks.accuracy.peers.targets import FEW_BINS, FIVE_BINS, classes_of
+from benchmarks.intervals import words
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import CheckpointError, DataError
-from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.scores import bootstrap, r2 as scores, tasks as evaluation
+from neds_core.scores import bootstrap, r2 as scores, tasks
 from neds_core.scores.bootstrap import Interval, Statistic
-from neds_core.train import loop as train
 
 ENOUGH = 0.9  # the share of trials whose class a useful decoder tells
-FEW_BINS = 5
-FIVE_BINS = Setting(FEW_BINS, root=False)
 RIVALS = ("logistic", "lda", "lda_clocked", "lda_clocked_5_bins")
 Row = dict[str, Any]  # one JSON object
 
@@ -84,15 +81,12 @@ def bins_until_kept(sums: np.ndarray) -> np.ndarray:
 
 def guesses(seeds: list[Checkpoint], spec: BehaviourSpec, test: Session) -> dict[str, list[np.ndarray]]:
     """Class (n,) of every held-out bin by each checkpoint's decoders; the logistic is the same in all of them."""
-    found: dict[str, list[np.ndarray]] = {"neds": [], "blend": [], "logistic": []}
-    for made in seeds:
-        prior, share = made.scalers.prior[spec.name], made.header.blend[spec.name]
-        neds = train.decode_live(made.model, test)[spec.name]
-        logistic = baseline.predict(made.linear[spec.name], test, made.scalers.kept, spec.kind)
-        probs = {"neds": neds, "blend": share * neds + (1 - share) * logistic, "logistic": logistic}
-        for name, p in probs.items():
-            found[name].append((p / prior).argmax(1))
-    return {**found, "logistic": found["logistic"][:1]}
+    said = [classes_of(made, spec, test) for made in seeds]
+    return {
+        "neds": [one["neds"] for one in said],
+        "blend": [one["blend"] for one in said],
+        "logistic": [said[0]["logistic"]],
+    }
 
 
 def lda_guesses(
@@ -103,10 +97,10 @@ def lda_guesses(
     chosen: Row = {}
     found: dict[str, list[np.ndarray]] = {}
     for key, clocked in (("lda", False), ("lda_clocked", True)):
-        setting, skill = target_lda.choose(development, label, kept, n_bins, clocked=clocked)
+        setting, skill = lda.choose(development, label, kept, n_bins, clocked=clocked)
         chosen[key] = {"last_bins": setting.last_bins, "root": setting.root, "accuracy_inside_training": skill}
-        found[key] = [target_lda.fit(development, label, kept, setting, n_bins, clocked=clocked).guess(test)]
-    five = target_lda.fit(development, label, kept, FIVE_BINS, n_bins, clocked=True)
+        found[key] = [lda.fit(development, label, kept, setting, n_bins, clocked=clocked).guess(test)]
+    five = lda.fit(development, label, kept, FIVE_BINS, n_bins, clocked=True)
     return found | {"lda_clocked_5_bins": [five.guess(test)]}, chosen
 
 
@@ -121,7 +115,7 @@ def bench(recording: Path, files: list[Path]) -> Row:
     parts = sessions.split(session)
     seeds = [checkpoints.load(path) for path in files]
     for made, path in zip(seeds, files, strict=True):
-        evaluation.refuse_other_units(made, session)
+        tasks.refuse_other_units(made, session)
         if not made.linear:
             raise CheckpointError(f"{path} holds no logistic to compare with; train one with neds-rt train")
     spec = _class_of(seeds, files)
@@ -129,8 +123,8 @@ def bench(recording: Path, files: list[Path]) -> Row:
     if n_bins < FEW_BINS:
         raise DataError(f"{recording}: a trial has {n_bins} bins, under the {FEW_BINS} that are compared; leave it out")
     trials = trials_of(parts.test, spec.name, n_bins, len(spec.classes))
-    lda, chosen = lda_guesses(parts.development, parts.test, spec.name, seeds[0].scalers.kept, n_bins)
-    found = guesses(seeds, spec, parts.test) | lda
+    rivals, chosen = lda_guesses(parts.development, parts.test, spec.name, seeds[0].scalers.kept, n_bins)
+    found = guesses(seeds, spec, parts.test) | rivals
     bin_ms = session.bin_ns * 1e-6
     return {
         "recording": session.name,
@@ -224,16 +218,12 @@ def lines(result: Row) -> list[str]:
     text.append(f"{'':24}{'90 % kept from, ms':>19}" + "".join(f"{name.replace('_', ' '):>21}" for name in names))
     for name, row in decoders.items():
         kept = {key: _time(row["ms_until_90_percent_kept"][key], times[-1]) for key in Interval._fields}
-        words = f"{kept['value']} [{kept['low']}, {kept['high']}]"
-        text.append(f"{name:24}{words:>19}" + "".join(f"{_interval(row[read]):>21}" for read in names))
+        reached = f"{kept['value']} [{kept['low']}, {kept['high']}]"
+        text.append(f"{name:24}{reached:>19}" + "".join(f"{words(row[read], digits=2):>21}" for read in names))
     for name, row in result["neds_minus"].items():
-        text.append(f"{f'NEDS - {name}':43}" + "".join(f"{_interval(row[read], '+'):>21}" for read in names))
+        text.append(f"{f'NEDS - {name}':43}" + "".join(f"{words(row[read], '+', 2):>21}" for read in names))
     text.append("value [95 % interval over trials and training seeds]; a decoder that errs nowhere has a point for one")
     return text
-
-
-def _interval(row: Row, sign: str = "") -> str:
-    return "{value:{0}.2f} [{low:{0}.2f}, {high:{0}.2f}]".format(sign, **row)
 
 
 def _time(ms: float | None, longest: float) -> str:

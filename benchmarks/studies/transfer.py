@@ -21,26 +21,25 @@ import torch
 from msgspec import Struct
 
 from benchmarks import rows as finished
-from benchmarks.accuracy.steinmetz import Bundle
-from benchmarks.studies import transfer_judge, trunks
+from benchmarks.accuracy.mice import fine_tuning, trunks
+from benchmarks.accuracy.mice.fine_tuning import Schedule
+from benchmarks.accuracy.mice.steinmetz import Bundle
+from benchmarks.studies import transfer_judge
 from benchmarks.studies.made_up import MadeUp
 from benchmarks.studies.transfer_judge import ALL, Asked, Case, Sums
-from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, ModelConfig, StageConfig, TrainConfig
+from benchmarks.studies.trunks import kept, permuted_parts
+from neds_core.config import FitConfig, MaskConfig, ModelConfig, TrainConfig
 from neds_core.data import ceiling
 from neds_core.errors import ConfigError, DataError
-from neds_core.model.model import NEDS
-from neds_core.train import many as pretrain
 from neds_core.train.log import Progress
 from neds_core.train.loop import Plan, Training
 from neds_core.train.many import Pretrained
-from neds_core.train.sources import Source, build
 
 Row = dict[str, Any]
 CONTROLS = ("scratch", "random trunk", "shuffled trunk")
 CONDITIONS = ("pretrained", *CONTROLS)
 PLAIN = "no network"  # logistic regression or causal ridge; the trial average for encoding
 CEILING = "ceiling"  # of made-up recordings: whoever knows how they were made
-EVERYTHING = ("units", "session", "heads", "trunk")
 VERSION = 2  # of a row's meaning: raise it where it changes, so that older rows are computed again
 
 
@@ -138,23 +137,15 @@ def identity(study: Study, bundles: list[Bundle]) -> str:
 
 def recipe(study: Study, condition: str, trials: int) -> TrainConfig:
     """A condition's configuration: the same network, masks, steps and batches in all of them."""
-    rate, steps = study.learning_rate, study.looks(trials)[-1]
-    if condition == "scratch":
-        stages: tuple[StageConfig, ...] = (StageConfig(steps, rate, EVERYTHING),)
-    elif condition == "random trunk":
-        stages = (StageConfig(steps, rate, ("units", "session", "heads")),)
-    else:
-        new = StageConfig(study.new_steps, rate, ("units", "session"))
-        stages = (new, StageConfig(steps - study.new_steps, study.tuning_rate, EVERYTHING))
-    return TrainConfig(
-        recording=condition,
-        outputs=study.asked.outputs,
-        min_rate_hz=trunks.MIN_RATE_HZ,
-        model=study.model,
-        masks=study.masks,
-        fit=FitConfig(steps=steps, batch=study.batch, window_bins=study.pretrain.window_bins, ema_decay=0.9, threads=1),
-        finetune=FinetuneConfig(condition, stages),
+    schedule = Schedule(
+        steps=study.looks(trials)[-1],
+        new_steps=study.new_steps,
+        batch=study.batch,
+        window_bins=study.pretrain.window_bins,
+        learning_rate=study.learning_rate,
+        tuning_rate=study.tuning_rate,
     )
+    return fine_tuning.recipe(condition, study.asked.outputs, study.model, study.masks, schedule)
 
 
 def trunk_of(study: Study, bundles: list[Bundle], job: Job, folder: Path) -> Pretrained | None:
@@ -168,21 +159,16 @@ def trunk_of(study: Study, bundles: list[Bundle], job: Job, folder: Path) -> Pre
     config = trunks.config_of(others, study.model, study.masks, study.pretrain, seed=0, outputs=outputs)
     kind = job.condition.replace(" ", "-")
     path = folder / f"transfer-{identity(study, bundles)}-{job.bundle.mouse}-{kind}.safetensors"
-    return trunks.kept(path, others, config, shuffled=job.condition == "shuffled trunk")
-
-
-def start_of(config: TrainConfig, source: Source, trunk: Pretrained | None, seed: int) -> NEDS:
-    """The network before its first step."""
-    if trunk is None:
-        return build(config, (source,), seed)
-    return pretrain.graft(trunk, config, source, seed)
+    parts = permuted_parts(others, config.seed) if job.condition == "shuffled trunk" else None
+    return kept(path, others, config, parts)
 
 
 def snapshots(study: Study, job: Job, found: Case, trunk: Pretrained | None) -> list[Row]:
     """Train once; the averaged weights' validation scores and test rows at each snapshot step."""
     config = recipe(study, job.condition, job.trials)
-    start = start_of(config, found.source, trunk, job.seed)
-    training = Training(Plan(config, (found.source,), job.seed, start=start))
+    training = Training(
+        config, (found.source,), job.seed, start=fine_tuning.start_of(config, found.source, trunk, job.seed)
+    )
     taken: list[Row] = []
 
     def look(progress: Progress) -> None:

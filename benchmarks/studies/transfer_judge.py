@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.accuracy import windowed
-from benchmarks.accuracy.steinmetz import OUTPUTS
+from benchmarks.accuracy.mice import windowed
+from benchmarks.accuracy.mice.steinmetz import OUTPUTS
 from neds_core.config import LinearConfig
 from neds_core.data import scalers, session as sessions
 from neds_core.data.ceiling import Ceiling
@@ -17,9 +17,9 @@ from neds_core.linear import baseline
 from neds_core.model import directions
 from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS
-from neds_core.scores import bits as encoding_scores, bootstrap, encoding, r2 as scores
+from neds_core.scores import bits, bootstrap, encoding, r2 as scores
 from neds_core.scores.encoding import Target
-from neds_core.train import loop as train
+from neds_core.train import loop
 from neds_core.train.sources import Source
 
 ENCODE = "bits_per_spike"
@@ -41,7 +41,7 @@ class Asked(Struct, frozen=True):
         return {
             **dict.fromkeys(self.classes, scores.balanced_accuracy_of_sums),
             **dict.fromkeys(self.traces, scores.r2_of_sums),
-            ENCODE: encoding_scores.bits_of_sums,
+            ENCODE: bits.bits_of_sums,
         }
 
 
@@ -69,7 +69,7 @@ class Judge:
 
     def neds(self, model: NEDS) -> Sums:
         """A class is read at the trial's last bin, about its training prior; rates are read from the outputs."""
-        said, scale = train.decode(model, self.part), self.source.scale
+        said, scale = loop.decode(model, self.part), self.source.scale
         last = np.cumsum(np.diff(self.part.segments)) - 1
         guess = {name: (said[name][last] / scale.prior[name]).argmax(1) for name in self.asked.classes}
         value = {name: said[name] * scale.sd[name] + scale.mean[name] for name in self.asked.traces}

@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.intervals import words
 from benchmarks.studies.transfer import ALL, CONDITIONS, CONTROLS, Row, Study
 from neds_core.scores import bootstrap
-from neds_core.scores.bootstrap import Interval, Statistic
+from neds_core.scores.bootstrap import Statistic
 
 HEAD = ("trials", "margin", "of")  # of `gained`, before its counts
 MARGIN = 0.05  # of balanced accuracy or R2, that counts as a gain in one session
@@ -58,24 +59,19 @@ class Scored:
     def value(self) -> dict[str, Any]:
         """Mean over sessions with its interval, and the steps chosen for each mouse."""
         found = bootstrap.hierarchical(self.sums, self.session, self.mouse, self.statistic)
-        return as_row(found) | {"steps": self.steps, "seeds": self.seeds}
+        return found._asdict() | {"steps": self.steps, "seeds": self.seeds}
 
     def minus(self, other: Scored) -> dict[str, Any]:
         """Mean difference on the same trials, with its interval, and in how many sessions it is a gain."""
         theirs = other if other.seeds == self.seeds else other.repeated(self.seeds)
         found = bootstrap.hierarchical_paired(self.sums, theirs.sums, self.session, self.mouse, self.statistic)
-        return as_row(found)
+        return found._asdict()
 
     def repeated(self, seeds: int) -> Scored:
         """The same rows for each of many seeds, of what has one seed only."""
         found = object.__new__(Scored)
         found.__dict__ = {**self.__dict__, "sums": np.tile(self.sums, (1, seeds)), "seeds": seeds}
         return found
-
-
-def as_row(found: Interval) -> dict[str, Any]:
-    """An interval as JSON."""
-    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def table(rows: list[Row], study: Study) -> dict[str, Any]:
@@ -149,11 +145,11 @@ def lines(result: dict[str, Any]) -> list[str]:
         out += ["", f"{target.replace('_', ' ')} on the last 20 % of each session: mean over sessions [95 %]"]
         out.append(f"{'trials':<8}" + "".join(f"{c:>28}" for c in conditions))
         for trials in counts:
-            cells = "".join(f"{_cell(scores[trials, target, c]):>28}" for c in conditions)
+            cells = "".join(f"{words(scores[trials, target, c]):>28}" for c in conditions)
             out.append(f"{trials or 'all':<8}{cells}")
         out.append("pretrained minus")
         for trials in counts:
-            cells = "".join(f"{_cell(gaps[trials, target, c], '+'):>28}" for c in controls)
+            cells = "".join(f"{words(gaps[trials, target, c], '+'):>28}" for c in controls)
             out.append(f"{trials or 'all':<8}{'':>28}{cells}")
     out += ["", *_each_session(result)]
     won = [f"{v['target']}, {v['trials'] or 'all'} trials" for v in result["verdicts"] if v["pretraining_helps"]]
@@ -177,7 +173,3 @@ def _each_session(result: dict[str, Any]) -> list[str]:
         out.append(f"{target.replace('_', ' ') + f', {trials} trials':<34}" + "".join(f"{c:>16}" for c in names))
         out += [f"{one['session']:<34}" + "".join(f"{one[c]:>16.3f}" for c in names) for one in mine]
     return out
-
-
-def _cell(found: dict[str, Any], sign: str = "") -> str:
-    return f"{found['value']:{sign}.3f} [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]"

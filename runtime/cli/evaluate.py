@@ -110,12 +110,12 @@ def _pooled(rows: list[Any], session: Any, folder: Path | None) -> dict[str, Any
     first = rows[0]
     result["curves"] = curves.curves(first, sessions.split(session).validation)
     if folder is not None:
-        from benchmarks import figures
+        from benchmarks.accuracy import evaluated
 
         columns = layout(first.checkpoint).columns
         values = {name: first.found["neds"][:, column.start] for name, column in columns.items()}
         specs, bin_ns = layout(first.checkpoint).specs, session.bin_ns
-        figures.decoding(result["curves"], values, first.truth.traces, first.segment, specs, bin_ns, folder)
+        evaluated.decoding(result["curves"], values, first.truth.traces, first.segment, specs, bin_ns, folder)
     return result
 
 
@@ -132,9 +132,9 @@ def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | N
     else:
         result = evaluation.within(checkpoints, evaluation.held_out(session, evaluation.WITHIN_BINS))
     if folder is not None:
-        from benchmarks import figures
+        from benchmarks.accuracy import evaluated
 
-        figures.predictions(task, result["scores"], folder)
+        evaluated.predictions(task, result["scores"], folder)
     return result
 
 
@@ -146,8 +146,8 @@ def _encoded(checkpoints: list[Any], session: Any, folder: Path | None) -> dict[
     rates = evaluation.encode_rates(checkpoints, held)
     result = evaluation.encode(checkpoints, held, rates)
     if folder is not None:
-        from benchmarks import figures
+        from benchmarks.accuracy import evaluated
 
         specs = tuple(evaluation.shown_specs(checkpoints[0]))
-        figures.encoding(held, rates["all"][0], result["scores"], specs, folder)
+        evaluated.encoding(held, rates["all"][0], result["scores"], specs, folder)
     return result

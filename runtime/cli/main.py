@@ -8,7 +8,7 @@ import sys
 import typer
 
 from neds_core.errors import NedsError
-from runtime.cli.bench import bench
+from runtime.cli.bench.main import bench
 from runtime.cli.check import check
 from runtime.cli.evaluate import evaluate
 from runtime.cli.import_official import import_official

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from runtime.cli.output import emit
+
 
 def tune(
     config: Annotated[Path, typer.Argument(help="training CONFIG.toml to start from")],
@@ -16,14 +18,13 @@ def tune(
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
     """Search a configuration on validation only; the same command goes on where it stopped. Needs the [tune] extra."""
-    import msgspec
+    from benchmarks.accuracy.tune import search
 
-    from benchmarks.accuracy import tune as tuning
+    def words(values: dict[str, float]) -> str:
+        return " ".join(f"{k}={v:.4g}" for k, v in values.items())
 
     def say(number: int, value: float, values: dict[str, float]) -> None:
-        print(f"trial {number}: {value:.4f} " + " ".join(f"{k}={v:.4g}" for k, v in values.items()), flush=True)
+        print(f"trial {number}: {value:.4f} {words(values)}", flush=True)
 
-    best = tuning.search(config, trials, storage or config.with_suffix(".sqlite"), seeds, say)
-    print("best: " + " ".join(f"{k}={v:.4g}" for k, v in best.items()))
-    if json:
-        print(msgspec.json.encode(best).decode())
+    best = search(config, trials, storage or config.with_suffix(".sqlite"), seeds, say)
+    emit(best, lambda: [f"best: {words(best)}"], json)

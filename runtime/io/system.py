@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,10 +86,30 @@ def stolen_ms() -> float:
 
 def versions() -> dict[str, str]:
     """Versions and machine that a measurement depends on."""
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    for name in PACKAGES:
+    here = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    return here | dict.fromkeys(PACKAGES, "not installed") | installed(PACKAGES)
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of the packages that are installed."""
+    found = {}
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
+            continue
     return found
+
+
+def cpu() -> str:
+    """The processor's own name, or the architecture where the system does not say."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def facts(packages: Iterable[str]) -> dict[str, str | int | dict[str, str]]:
+    """What a number that was measured here depends on: processor, cores, system, and versions."""
+    found = {"python": platform.python_version()} | installed(packages)
+    return {"cpu": cpu(), "cores": os.cpu_count() or 0, "system": platform.platform(), "versions": found}

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import steinmetz, windowed
+from benchmarks.accuracy.mice import steinmetz
+from benchmarks.accuracy.mice.questions import DECODERS, QUESTIONS, Evidence, Rows
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.accuracy.peers.regression import nothing_to_search
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
-from benchmarks.accuracy.steinmetz import Bundle
-from benchmarks.studies.choice import DECODERS, QUESTIONS, WINDOW_MS, Decoded, Rows, contrasts
 from neds_core.data import session as sessions
 from neds_core.data.session import Session
-from neds_core.linear import linear
 from neds_core.train.many import Pretrained
 
-FOLDS = 5
 QUICK_TRIALS = 150
 Held = tuple[str, Session]  # a mouse, and the trials of a session of its that are scored
 
@@ -78,11 +76,6 @@ def questions(task: Task | FoldTask) -> dict[str, int]:
     return {s.name: len(s.classes) for s in specs if s.kind == "class" and s.labels == "measured"}
 
 
-def folds(bundle: Bundle) -> list[np.ndarray]:
-    """Contiguous folds of the trials: True where held out (S,)."""
-    return linear.folds(np.arange(len(bundle.contrast)), FOLDS)
-
-
 def fitted(evidence: dict[str, np.ndarray], n_parameters: float) -> Fitted:
     """A peer of evidence (S, Q) for class 1 by session. n_parameters: of one fit, mean over sessions."""
     return Fitted(lambda session: (evidence[session.name] > 0).astype(np.int64), round(n_parameters))
@@ -92,9 +85,9 @@ def logistic(task: FoldTask, decoder: str) -> dict[str, np.ndarray]:
     """Evidence of a logistic regression of `bench choice`, its penalty from blocks inside the training folds."""
 
     def make(bundle: Bundle) -> np.ndarray:
-        decoded = Decoded(bundle)
-        every = Rows("all trials", decoded.counts.shape[1], np.ones(len(bundle.contrast), bool), own=False)
-        said = [decoded.evidence(question, decoder, every) for question in QUESTIONS]
+        evidence = Evidence(bundle)
+        every = Rows("all trials", evidence.counts.shape[1], np.ones(len(bundle.contrast), bool), own=False)
+        said = [evidence.of(question, decoder, every) for question in QUESTIONS]
         return np.stack([np.zeros(len(bundle.contrast)) if e is None else e for e in said], 1)
 
     return task.keep(decoder, 0, make)
@@ -105,16 +98,10 @@ def logistic_peer(name: str, decoder: str, uses: str) -> Peer:
     words = "penalty by blocks inside the training folds"
 
     def fit(task: FoldTask, setting: Setting, seed: int) -> Fitted:
-        n_columns = [_columns(one, decoder) + 1 for one in task.bundles]
+        n_columns = [Evidence(one).n_columns(decoder) + 1 for one in task.bundles]
         return fitted(logistic(task, decoder), len(QUESTIONS) * float(np.mean(n_columns)))
 
     return Peer(name, lambda task: ({}, words), fit, uses)
-
-
-def _columns(bundle: Bundle, decoder: str) -> int:
-    counts, told = windowed.windows(bundle.session, WINDOW_MS), contrasts(bundle)
-    n_seen = counts.shape[1] * int((bundle.session.counts.mean(0) > 0).sum())
-    return (decoder != STIMULUS) * n_seen + (decoder != NEURAL) * told.shape[1]
 
 
 def constant(task: Task | FoldTask, setting: Setting, seed: int) -> Fitted:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from benchmarks.accuracy.peers import sequence
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, parameters_of
 from neds_core.data.session import Session
 from neds_core.model.banded import attention
 from neds_core.model.model import NEDS, Block
@@ -107,7 +107,7 @@ def fit(task: Task, setting: Setting, seed: int) -> Fitted:
     part = task.parts.development
     made = build(task, setting, part, seed)
     network, _, _ = sequence.train(made, task, setting, part, None, seed, setting["stop"])
-    n_parameters = sum(p.numel() for p in network.parameters())
+    n_parameters = parameters_of(network)
     return Fitted(sequence.predictor(task, network), n_parameters)
 
 

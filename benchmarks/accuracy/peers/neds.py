@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 from msgspec.structs import replace as but
 
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
-from benchmarks.studies.trunks import DECODING
+from benchmarks.accuracy.masks import DECODING
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, parameters_of
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
+from neds_core.config import TrainConfig
 from neds_core.data.session import Session
-from neds_core.scores import tasks as evaluation
-from neds_core.train import loop as train
-from neds_core.train.sources import Source
+from neds_core.model.model import NEDS
+from neds_core.scores import tasks
+from neds_core.train import loop
 from runtime.core.values import Token
 from runtime.engines import create as engines
 from runtime.engines.layout import layout
@@ -26,7 +27,7 @@ QUICK_BATCH = 16
 def shipped(task: Task, file: str) -> Checkpoint:
     """One of the example's checkpoints."""
     made = checkpoints.load(task.folder / f"{file}.safetensors")
-    evaluation.refuse_other_units(made, task.session)
+    tasks.refuse_other_units(made, task.session)
     return made
 
 
@@ -41,7 +42,7 @@ def decoder(task: Task, made: Checkpoint, kind: str, seconds: float | None) -> F
         values = engine.offline(session.counts[bins], session.valid[bins], session.clock()[bins], cold)
         return values[:, columns].astype(np.float64)
 
-    n_parameters = sum(p.numel() for p in made.model.parameters())
+    n_parameters = parameters_of(made.model)
     if kind == "blend":
         n_parameters += sum(int((m.weight != 0).sum()) + m.bias.size for m in made.linear.values())
 
@@ -66,14 +67,18 @@ def from_examples(name: str, kind: str, files: tuple[str, ...], uses: str = "") 
     return Peer(name, search, fit, uses, len(files), loaded=True)
 
 
+def trained(task: Task, config: TrainConfig, seed: int, steps: int) -> NEDS:
+    """Trained on training + validation for exactly so many steps."""
+    return loop.fit(config, task.parts.development, None, task.scale, seed, steps=steps).model
+
+
 def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     """The shipped training of a seed, as long as it was, but for its masks; on training + validation. Quick: short."""
     made = shipped(task, PHASE_FREE[seed])
     config, steps = but(task.config, masks=DECODING), made.header.record.best_step
     if task.quick:
         config, steps = but(config, fit=but(config.fit, steps=QUICK_STEPS, batch=QUICK_BATCH)), QUICK_STEPS
-    source = Source(task.parts.development, None, task.scale)
-    model = train.fit(train.Plan(config, (source,), seed, steps)).model
+    model = trained(task, config, seed, steps)
     return decoder(task, replace(made, model=model.requires_grad_(False)), "neds", None)
 
 

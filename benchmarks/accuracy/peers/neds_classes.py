@@ -6,20 +6,19 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from benchmarks.accuracy.mice import fine_tuning, trunks
+from benchmarks.accuracy.mice.fine_tuning import Schedule
+from benchmarks.accuracy.mice.questions import QUESTIONS, folds
+from benchmarks.accuracy.mice.steinmetz import OUTPUTS, Bundle
 from benchmarks.accuracy.peers import classes
-from benchmarks.accuracy.peers.classes import FoldTask, folds
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting
-from benchmarks.accuracy.steinmetz import Bundle
-from benchmarks.studies import transfer, trunks
-from benchmarks.studies.choice import QUESTIONS
-from benchmarks.studies.transfer import Study
-from benchmarks.studies.transfer_judge import ALL
+from benchmarks.accuracy.peers.classes import FoldTask
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, parameters_of
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS
 from neds_core.scores import r2 as scores
-from neds_core.train import loop as train
+from neds_core.train import loop
 from neds_core.train.log import Progress
 from neds_core.train.loop import Plan, Training
 from neds_core.train.many import Pretrained
@@ -27,6 +26,7 @@ from neds_core.train.sources import Source
 
 LOOKS = (48, 96, 144, 240)  # steps of one schedule at which a training is read
 QUICK_LOOKS = (8, 16)
+QUICK_NEW_STEPS, QUICK_TRUNK_STEPS = 8, 40
 UNIT_DROPOUT = (0.3, 0.5)
 SEEDS = 3
 
@@ -36,7 +36,7 @@ class Kind(Struct, frozen=True):
 
     name: str
     masks: str
-    condition: str  # of `transfer.recipe`
+    condition: str  # of `fine_tuning.recipe`
 
 
 SINGLE = Kind("NEDS single-session", "multi", "scratch")
@@ -44,17 +44,15 @@ ONLY = Kind("NEDS single-session, decoding only", "decoding", "scratch")
 TUNED = Kind("NEDS multi-session, fine-tuned", "multi", "pretrained")
 
 
-def study_of(task: FoldTask, kind: Kind) -> Study:
-    """Sizes and schedules: the network of `bench transfer`, and a schedule as long as the last look."""
-    study = transfer.QUICK if task.quick else Study()
-    looks = QUICK_LOOKS if task.quick else LOOKS
-    return msgspec.structs.replace(study, snapshots_many=looks, masks=trunks.MASKS[kind.masks])
+def schedule(quick: bool) -> Schedule:
+    """A schedule as long as the last look."""
+    return Schedule(QUICK_LOOKS[-1], new_steps=QUICK_NEW_STEPS) if quick else Schedule(LOOKS[-1])
 
 
 def recipe(task: FoldTask, kind: Kind, unit_dropout: float) -> TrainConfig:
     """A kind's configuration; all trials of the training folds."""
-    config = transfer.recipe(study_of(task, kind), kind.condition, ALL)
-    return msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, unit_dropout=unit_dropout))
+    model = msgspec.structs.replace(trunks.MODEL, unit_dropout=unit_dropout)
+    return fine_tuning.recipe(kind.condition, OUTPUTS, model, trunks.MASKS[kind.masks], schedule(task.quick))
 
 
 def trunk(task: FoldTask, kind: Kind, mouse: str) -> Pretrained | None:
@@ -62,9 +60,9 @@ def trunk(task: FoldTask, kind: Kind, mouse: str) -> Pretrained | None:
     if kind.condition == "scratch":
         return None
     if (mouse, 0) not in task.trunks:
-        study = study_of(task, kind)
         others = [one for one in task.bundles if one.mouse != mouse]
-        config = trunks.config_of(others, study.model, study.masks, study.pretrain, seed=0)
+        fit = msgspec.structs.replace(trunks.FIT, steps=QUICK_TRUNK_STEPS) if task.quick else trunks.FIT
+        config = trunks.config_of(others, trunks.MODEL, trunks.MASKS[kind.masks], fit, seed=0)
         task.trunks[mouse, 0] = trunks.make(others, config)
     return task.trunks[mouse, 0]
 
@@ -76,7 +74,7 @@ def trials(bundle: Bundle, rows: np.ndarray) -> Session:
 
 def evidence(model: NEDS, part: Session, source: Source) -> np.ndarray:
     """(S, Q) log-odds of class 1 at each trial's last bin, about the odds in training."""
-    said = train.decode(model, part)
+    said = loop.decode(model, part)
     last = np.cumsum(np.diff(part.segments)) - 1
     found = []
     for name in QUESTIONS:
@@ -92,8 +90,8 @@ def looks(
     config = recipe(task, kind, unit_dropout)
     part, scored = trials(bundle, ~held), trials(bundle, held)
     source = Source(part, None, scalers.fit(part, part.specs, trunks.MIN_RATE_HZ))
-    start = transfer.start_of(config, source, trunk(task, kind, bundle.mouse), seed)
-    training = Training(Plan(config, (source,), seed, start=start))
+    start = fine_tuning.start_of(config, source, trunk(task, kind, bundle.mouse), seed)
+    training = Training(config, (source,), seed, start=start)
     found: dict[int, np.ndarray] = {}
 
     def look(progress: Progress) -> None:
@@ -119,7 +117,7 @@ def search(task: FoldTask, kind: Kind) -> tuple[Setting, str]:
     dropouts = UNIT_DROPOUT[:1] if task.quick else UNIT_DROPOUT
     found: dict[str, dict[tuple[float, int], list[float]]] = {mouse: {} for mouse in task.mice}
     for bundle in task.bundles:
-        held = folds(bundle)[-1]
+        held = folds(len(bundle.contrast))[-1]
         for dropout in dropouts:
             for step, said in looks(task, kind, bundle, held, dropout, 0).items():
                 found[bundle.mouse].setdefault((dropout, step), []).append(skill(bundle, held, said))
@@ -139,7 +137,7 @@ def told(task: FoldTask, kind: Kind, setting: Setting, seed: int) -> dict[str, n
     def make(bundle: Bundle) -> np.ndarray:
         chosen = setting[bundle.mouse]
         out = np.zeros((len(bundle.contrast), len(QUESTIONS)))
-        for held in folds(bundle):
+        for held in folds(len(bundle.contrast)):
             out[held] = looks(task, kind, bundle, held, chosen["unit_dropout"], seed)[chosen["step"]]
         return out
 
@@ -149,9 +147,7 @@ def told(task: FoldTask, kind: Kind, setting: Setting, seed: int) -> dict[str, n
 def n_parameters(task: FoldTask, kind: Kind) -> float:
     """Of the network of one session, mean over sessions."""
     one = recipe(task, kind, 0.0).model
-    sizes = [
-        sum(p.numel() for p in NEDS(one, (len(b.session.units),), b.session.specs).parameters()) for b in task.bundles
-    ]
+    sizes = [parameters_of(NEDS(one, (len(b.session.units),), b.session.specs)) for b in task.bundles]
     return float(np.mean(sizes))
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace as but
 
+from benchmarks.accuracy.masks import ENCODING
 from benchmarks.accuracy.peers.encoders import goal_of, skill
-from benchmarks.accuracy.peers.neds import CLOCKED, QUICK_STEPS, shipped
-from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task
-from benchmarks.studies.trunks import ENCODING
+from benchmarks.accuracy.peers.neds import CLOCKED, QUICK_STEPS, shipped, trained
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, parameters_of
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS
-from neds_core.scores import tasks as evaluation
-from neds_core.train import loop as train
+from neds_core.scores import tasks
+from neds_core.train import loop
 from neds_core.train.log import Progress
 from neds_core.train.sources import Source
 
@@ -27,7 +27,7 @@ CHECK_EVERY = 25
 
 def encoder(task: Task, model: NEDS) -> Predict:
     """Rates (n, U) in spikes a bin from measured behaviour up to each bin: every spike hidden, inferred labels too."""
-    shown = evaluation.shown(model.specs)
+    shown = tasks.shown(model.specs)
 
     def predict(session: Session) -> np.ndarray:
         cutter = Cutter(session, model.specs, task.scale)
@@ -41,7 +41,7 @@ def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
 
     On measured behaviour alone: an inferred label may not be shown later, so a model that leans on it would lose it.
     """
-    outputs = evaluation.shown(tuple(task.session.spec(name) for name in task.config.outputs))
+    outputs = tasks.shown(tuple(task.session.spec(name) for name in task.config.outputs))
     model, fit = but(task.config.model, **setting["model"]), but(task.config.fit, **setting["fit"])
     weights = {name: weight for name, weight in fit.loss_weights.items() if name in (*outputs, "spikes")}
     return but(task.config, outputs=outputs, masks=masks, model=model, fit=but(fit, loss_weights=weights))
@@ -49,7 +49,7 @@ def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
 
 def curve(task: Task, config: TrainConfig, before: Session, after: Session) -> np.ndarray:
     """Bits/spike on `after` at every check of a training on `before`."""
-    training = train.Training(train.Plan(config, (Source(before, None, task.scale),), seed=0))
+    training = loop.Training(config, (Source(before, None, task.scale),), seed=0)
     goal, found = goal_of(before, after), list[float]()
 
     def check(progress: Progress) -> None:
@@ -77,10 +77,8 @@ def encoding_peer(name: str, masks: MaskConfig, settings: tuple[Setting, ...]) -
         return best, f"{len(settings)} settings on the folds, and their length"
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
-        config = recipe(task, masks, setting)
-        source = Source(task.parts.development, None, task.scale)
-        model = train.fit(train.Plan(config, (source,), seed, setting["stop"])).model
-        return Fitted(encoder(task, model), sum(p.numel() for p in model.parameters()))
+        model = trained(task, recipe(task, masks, setting), seed, setting["stop"])
+        return Fitted(encoder(task, model), parameters_of(model))
 
     return Peer(name, search, fit, "time", 3)
 
@@ -88,7 +86,7 @@ def encoding_peer(name: str, masks: MaskConfig, settings: tuple[Setting, ...]) -
 def shipped_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     """The shipped clocked checkpoint, read as an encoder."""
     made = shipped(task, CLOCKED[seed])
-    n_parameters = sum(p.numel() for p in made.model.parameters())
+    n_parameters = parameters_of(made.model)
     return Fitted(encoder(task, made.model), n_parameters, None, made.header.record.seconds)
 
 

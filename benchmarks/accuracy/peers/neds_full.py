@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from msgspec.structs import replace as but
 
-from benchmarks.accuracy.peers.neds import QUICK_BATCH, QUICK_STEPS
-from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, standard
-from benchmarks.studies.trunks import DECODING
+from benchmarks.accuracy.masks import DECODING
+from benchmarks.accuracy.peers.neds import QUICK_BATCH, QUICK_STEPS, trained
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, parameters_of, standard
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS
-from neds_core.train import loop as train
-from neds_core.train.sources import Source
+from neds_core.train import loop
 
 QUICK = {"steps": QUICK_STEPS, "batch": QUICK_BATCH}
 FIT = {"steps": 300, "batch": 16}
@@ -33,7 +32,7 @@ def decoder(task: Task, model: NEDS) -> Predict:
     mean, sd = standard(task)
 
     def predict(session: Session) -> np.ndarray:
-        found = train.decode(model, session)
+        found = loop.decode(model, session)
         return np.stack([found[s.name] for s in task.specs], axis=1).astype(np.float64) * sd + mean
 
     return predict
@@ -48,8 +47,7 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
         best: Setting = {"origins_skill": -np.inf}
         for setting in SETTINGS:
             config = recipe(task, masks, setting)
-            sources = [Source(before, after, task.scale) for before, after in task.folds]
-            fits = [train.fit(train.Plan(config, (source,), 0)) for source in sources]
+            fits = [loop.fit(config, before, after, task.scale, 0) for before, after in task.folds]
             skill = float(np.mean([f.best_skill for f in fits]))
             if skill > best["origins_skill"]:
                 stop = round(np.mean([f.best_step for f in fits]))
@@ -57,10 +55,8 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
         return best, f"{len(SETTINGS)} settings on rolling origins"
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
-        config = recipe(task, masks, setting)
-        source = Source(task.parts.development, None, task.scale)
-        model = train.fit(train.Plan(config, (source,), seed, setting["stop"])).model
-        return Fitted(decoder(task, model), sum(p.numel() for p in model.parameters()))
+        model = trained(task, recipe(task, masks, setting), seed, setting["stop"])
+        return Fitted(decoder(task, model), parameters_of(model))
 
     return Peer(name, search, fit, "time, future", 3)
 

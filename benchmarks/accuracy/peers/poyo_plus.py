@@ -19,7 +19,7 @@ from msgspec.structs import replace as but
 from torch import Tensor, nn
 
 from benchmarks.accuracy.peers import sequence
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, parameters_of
 from neds_core.data.session import Session
 
 LATENT_STEP_S = 0.125
@@ -147,7 +147,7 @@ def fit(task: Task, setting: Setting, seed: int) -> Fitted:
     """One seed on training + validation."""
     part, stop = task.parts.development, setting["stop"]
     network, _, _ = sequence.train(lambda: Network(task, setting), smaller(task), setting, part, None, seed, stop)
-    return Fitted(sequence.predictor(task, network), sum(p.numel() for p in network.parameters()))
+    return Fitted(sequence.predictor(task, network), parameters_of(network))
 
 
 POYO_PLUS = Peer("POYO+ (on torch-brain)", search, fit, "future", 3)

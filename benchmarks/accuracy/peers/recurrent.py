@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.accuracy.peers import sequence
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, parameters_of
 from neds_core.data.session import Session
 
 QUICK_STEPS = 200
@@ -68,7 +68,7 @@ def fit(task: Task, setting: Setting, seed: int) -> Fitted:
         value, state[0] = cast(Recurrent, network).step(given, valid, state[0])
         return value
 
-    n_parameters = sum(p.numel() for p in network.parameters())
+    n_parameters = parameters_of(network)
     return Fitted(sequence.predictor(task, network), n_parameters, step)
 
 

@@ -6,14 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.accuracy import lda
 from benchmarks.accuracy.peers import classes
 from benchmarks.accuracy.peers.neds import PHASE_FREE, decoder, shipped
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
-from benchmarks.studies import target, target_lda
-from benchmarks.studies.target import FIVE_BINS
-from neds_core.data.session import Session
+from neds_core.checkpoint import Checkpoint
+from neds_core.data.session import BehaviourSpec, Session
+from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
+from neds_core.train import loop
 
+FEW_BINS = 5
+FIVE_BINS = lda.Setting(FEW_BINS, root=False)
 Guess = Callable[[Session], np.ndarray]  # class of every bin of the session's segments
 
 
@@ -38,6 +42,15 @@ def name_of(task: Task) -> str:
     return name
 
 
+def classes_of(made: Checkpoint, spec: BehaviourSpec, session: Session) -> dict[str, np.ndarray]:
+    """Class (n,) of every bin of the session's segments by each of a checkpoint's decoders."""
+    prior, share = made.scalers.prior[spec.name], made.header.blend[spec.name]
+    neds = loop.decode_live(made.model, session)[spec.name]
+    logistic = baseline.predict(made.linear[spec.name], session, made.scalers.kept, spec.kind)
+    probs = {"neds": neds, "blend": share * neds + (1 - share) * logistic, "logistic": logistic}
+    return {name: (p / prior).argmax(1) for name, p in probs.items()}
+
+
 def from_checkpoint(row: str, kind: str, seeds: int) -> Peer:
     """What a shipped checkpoint's decoder says ("neds", "blend" or "logistic"), a file for each training seed."""
 
@@ -45,7 +58,7 @@ def from_checkpoint(row: str, kind: str, seeds: int) -> Peer:
         made, spec = shipped(task, PHASE_FREE[seed]), task.session.spec(name_of(task))
 
         def guess(session: Session) -> np.ndarray:
-            return target.guesses([made], spec, session)[kind][0]
+            return classes_of(made, spec, session)[kind]
 
         if kind == "logistic":
             linear = made.linear[spec.name]
@@ -62,28 +75,28 @@ def labels(task: Task) -> np.ndarray:
     return task.parts.development.values[name_of(task)][bins_of(spans_of(task.parts.development))]
 
 
-def lda(row: str, clocked: bool, fixed: target_lda.Setting | None = None) -> Peer:
+def lda_peer(row: str, clocked: bool, fixed: lda.Setting | None = None) -> Peer:
     """Shrinkage LDA on the mean counts of the last bins; a clocked one is of each bin since the trial's start."""
 
     def search(task: Task) -> tuple[Setting, str]:
         if fixed is not None:
             return {"last_bins": fixed.last_bins, "root": fixed.root}, "nothing: five bins"
         inside = (task.parts.development, labels(task), task.scale.kept, shortest(task))
-        found, _ = target_lda.choose(*inside, clocked=clocked)
+        found, _ = lda.choose(*inside, clocked=clocked)
         return {"last_bins": found.last_bins, "root": found.root}, "bins and root, by folds inside the training part"
 
     def fit(task: Task, setting: Setting, seed: int) -> Fitted:
-        chosen, n = target_lda.Setting(**setting), shortest(task)
-        made = target_lda.fit(task.parts.development, labels(task), task.scale.kept, chosen, n, clocked=clocked)
+        chosen, n = lda.Setting(**setting), shortest(task)
+        made = lda.fit(task.parts.development, labels(task), task.scale.kept, chosen, n, clocked=clocked)
         n_parameters = sum(m.coef_.size + m.intercept_.size for m in made.models)
         return Fitted(at_last_common(task, made.guess), n_parameters)
 
     return Peer(row, search, fit, "time" if clocked else "")
 
 
-LDA = lda("shrinkage LDA", clocked=False)
-LDA_CLOCKED = lda("shrinkage LDA, clocked", clocked=True)
-LDA_FIVE = lda("shrinkage LDA, clocked, five bins", clocked=True, fixed=FIVE_BINS)
+LDA = lda_peer("shrinkage LDA", clocked=False)
+LDA_CLOCKED = lda_peer("shrinkage LDA, clocked", clocked=True)
+LDA_FIVE = lda_peer("shrinkage LDA, clocked, five bins", clocked=True, fixed=FIVE_BINS)
 LOGISTIC = from_checkpoint("logistic regression", "logistic", 1)
 NEDS = from_checkpoint("NEDS multi-task", "neds", 3)
 BLEND = from_checkpoint("blend of NEDS and logistic", "blend", 3)

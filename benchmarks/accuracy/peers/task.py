@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from neds_core import toml
 from neds_core.config import TrainConfig
@@ -122,6 +123,11 @@ def standard(task: Task) -> tuple[np.ndarray, np.ndarray]:
 def shown_counts(task: Task, session: Session) -> np.ndarray:
     """Counts (T, U) float32 of the whole recording with filtered units and faulty bins as zeros."""
     return np.where(task.scale.kept & session.valid[:, None], session.counts, 0).astype(np.float32)
+
+
+def parameters_of(network: nn.Module) -> int:
+    """How many numbers a network has."""
+    return sum(p.numel() for p in network.parameters())
 
 
 def r2_of(task: Task, session: Session, predicted: np.ndarray) -> np.ndarray:

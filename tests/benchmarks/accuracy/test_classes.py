@@ -10,16 +10,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import compare as accuracy, table as accuracy_table
-from benchmarks.accuracy.blocks import EXAMPLES, Block
+from benchmarks.accuracy import compare, table
+from benchmarks.accuracy.blocks import Block
+from benchmarks.accuracy.mice.questions import QUESTIONS, folds
+from benchmarks.accuracy.mice.steinmetz import Bundle
 from benchmarks.accuracy.peers import classes, neds_classes, targets
 from benchmarks.accuracy.peers.classes import FoldTask
 from benchmarks.accuracy.peers.task import Fitted, Peer, chronological
-from benchmarks.accuracy.steinmetz import Bundle
+from benchmarks.recordings import EXAMPLES
 from neds_core.model.directions import bins_of, spans_of
 from neds_core.scores import bootstrap, r2 as scores
 from neds_core.train import loop as train
-from tests.benchmarks.studies.test_choice import S, made, of_choice
+from tests.benchmarks.mice import S, made, of_choice, write
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +30,19 @@ def task() -> FoldTask:
     return FoldTask((made(0, "a", of_choice), made(1, "b", of_choice)), quick=True)
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings as short as can be: what is tested is what they see, not what they learn."""
+    monkeypatch.setattr(neds_classes, "QUICK_LOOKS", (2, 4))
+    monkeypatch.setattr(neds_classes, "QUICK_NEW_STEPS", 2)
+    monkeypatch.setattr(neds_classes, "QUICK_TRUNK_STEPS", 2)
+
+
 def planted(task: FoldTask, wrong_of: dict[str, float]) -> Peer:
     """Says every label, but for a share of each session's trials."""
 
     def predict(session: Any) -> np.ndarray:
-        label = np.stack([session.values[name][session.segments[:, 0]] for name in classes.QUESTIONS], 1)
+        label = np.stack([session.values[name][session.segments[:, 0]] for name in QUESTIONS], 1)
         wrong = np.random.default_rng(0).random(len(label)) < wrong_of[session.name]
         return np.where(wrong[:, None], 1 - label, label)
 
@@ -44,8 +54,8 @@ def test_scores_are_means_over_sessions_with_mice_drawn_first(task: FoldTask, tm
     wrong = {task.bundles[0].session.name: 0.4, task.bundles[1].session.name: 0.0}
     blocks = (Block("made", "classify", "five folds", lambda _: task, (classes.CONSTANT, planted(task, wrong))),)
 
-    rows = accuracy.run(tmp_path / "rows.jsonl", True, lambda _: None, blocks)
-    constant, told = accuracy_table.pooled(rows)
+    rows = compare.run(tmp_path / "rows.jsonl", True, lambda _: None, blocks)
+    constant, told = table.pooled(rows)
 
     assert constant["scores"]["go"]["value"] == constant["scores"]["wheel_direction"]["value"] == 0.5
     n_directions = sum(int((one.labels("wheel_direction") >= 0).sum()) for one in task.bundles)
@@ -56,7 +66,7 @@ def test_scores_are_means_over_sessions_with_mice_drawn_first(task: FoldTask, tm
     assert rows[1]["scores"]["wheel_direction"] == told["scores"]["wheel_direction"]["value"]
     expected = bootstrap.hierarchical(sums, sessions[:, 1], sessions[:, 0], scores.balanced_accuracy_of_sums)
     assert told["scores"]["wheel_direction"]["ci95"] == pytest.approx(expected[1:])
-    assert "balanced accuracy" in "\n".join(accuracy_table.lines([constant, told]))
+    assert "balanced accuracy" in "\n".join(table.lines([constant, told]))
 
 
 def test_of_seeds_the_mean_recall_counts(task: FoldTask) -> None:
@@ -75,8 +85,8 @@ def test_of_seeds_the_mean_recall_counts(task: FoldTask) -> None:
         for s in seeds
     ]
 
-    assert accuracy_table.interval(seeds, "go", "classify").value == pytest.approx(np.mean(each))
-    assert accuracy_table.minus(seeds, seeds[:1], "go", "classify").value == pytest.approx(np.mean(each) - each[0])
+    assert table.interval(seeds, "go", "classify").value == pytest.approx(np.mean(each))
+    assert table.minus(seeds, seeds[:1], "go", "classify").value == pytest.approx(np.mean(each) - each[0])
 
 
 def flipped(bundle: Bundle, trials: np.ndarray) -> Bundle:
@@ -89,11 +99,12 @@ def flipped(bundle: Bundle, trials: np.ndarray) -> Bundle:
     return replace(bundle, session=replace(bundle.session, values=values))
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("kind", [neds_classes.SINGLE, neds_classes.TUNED], ids=lambda kind: kind.condition)
 def test_held_trials_labels_change_nothing_that_is_said_of_them(task: FoldTask, kind: neds_classes.Kind) -> None:
     """Nor do the labels of any trial of the mouse reach its trunk; labels of the training folds do reach."""
     bundle = task.bundles[0]
-    held = classes.folds(bundle)[2]
+    held = folds(len(bundle.contrast))[2]
 
     def said(changed: Bundle) -> np.ndarray:
         other = replace(task, bundles=(changed, task.bundles[1]), trunks={}, evidence={})
@@ -109,7 +120,7 @@ def test_a_mouse_is_not_asked_for_its_own_setting(task: FoldTask, monkeypatch: p
     first, last = neds_classes.QUICK_LOOKS
 
     def looks(task: FoldTask, kind: object, bundle: Bundle, held: np.ndarray, *_: object) -> dict[int, np.ndarray]:
-        label = np.stack([bundle.labels(name)[held] for name in classes.QUESTIONS], 1)
+        label = np.stack([bundle.labels(name)[held] for name in QUESTIONS], 1)
         right, wrong = np.where(label == 1, 1.0, -1.0), np.where(label == 1, -1.0, 1.0)
         return {first: right, last: wrong} if bundle.mouse == "a" else {first: wrong, last: right}
 
@@ -139,6 +150,7 @@ def test_units_that_tell_the_choice_are_learnt(task: FoldTask, monkeypatch: pyte
     assert skill(classes.CONTRASTS) < 0.9
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_what_one_row_made_serves_the_next(task: FoldTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blend trains nothing that the row before it has trained."""
     fresh = replace(task, trunks={}, evidence={})
@@ -152,13 +164,17 @@ def test_what_one_row_made_serves_the_next(task: FoldTask, monkeypatch: pytest.M
     assert fitted.parameters > 1000
 
 
-def test_a_quick_task_has_a_session_of_each_mouse() -> None:
-    """Its first trials."""
-    quick = classes.read(quick=True)
+def test_a_quick_task_has_a_session_of_each_mouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of its sessions, and of that the first trials."""
+    monkeypatch.setattr(classes, "QUICK_TRIALS", 50)
+    write(tmp_path / "sessions", [made(seed, mouse, of_choice) for seed, mouse in enumerate("abab")])
 
-    assert len(quick.bundles) == len(quick.mice) == 4
-    assert {len(one.session.segments) for one in quick.bundles} == {classes.QUICK_TRIALS}
-    assert {len(one.contrast) for one in quick.bundles} == {classes.QUICK_TRIALS}
+    quick = classes.read(quick=True, folder=tmp_path / "sessions")
+
+    assert sorted(one.session.name for one in quick.bundles) == ["steinmetz2019-a-day0", "steinmetz2019-b-day1"]
+    assert sorted(quick.mice) == ["a", "b"]
+    assert {len(one.session.segments) for one in quick.bundles} == {50}
+    assert {len(one.contrast) for one in quick.bundles} == {50}
 
 
 def test_targets_are_read_at_the_last_bin_that_every_trial_has() -> None:

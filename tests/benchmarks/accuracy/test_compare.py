@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.accuracy import compare as accuracy, table as accuracy_table
+from benchmarks.accuracy import compare, table
 from benchmarks.accuracy.blocks import Block
 from benchmarks.accuracy.peers import regression
 from benchmarks.accuracy.peers.task import Fitted, Peer, Task
+from neds_core.errors import DataError
 from neds_core.scores import bits as encoding_scores, bootstrap, r2 as scores
 from neds_core.scores.bits import bits_per_spike
 from runtime.cli import main as cli
@@ -42,13 +43,13 @@ def test_rows_resume(task: Task, tmp_path: Path) -> None:
     calls: list[str] = []
     blocks, out = (block(task, calls),), tmp_path / "rows.jsonl"
 
-    first = accuracy.run(out, True, lambda _: None, blocks)
-    again = accuracy.run(out, True, lambda _: None, blocks)
+    first = compare.run(out, True, lambda _: None, blocks)
+    again = compare.run(out, True, lambda _: None, blocks)
     all_calls = list(calls)
     lines = out.read_text().splitlines(keepends=True)
     out.write_text("".join(lines[:-1]) + lines[-1][:40])
     calls.clear()
-    third = accuracy.run(out, True, lambda _: None, blocks)
+    third = compare.run(out, True, lambda _: None, blocks)
 
     assert all_calls == ["causal ridge 0", "constant 0", "trial average 0", "trial average 1", "trial average 2"]
     assert again == first == [json.loads(line) for line in lines]
@@ -63,14 +64,14 @@ def test_rows_of_other_files_are_computed_again(task: Task, tmp_path: Path) -> N
     inputs.write_text("old")
     made.write_text("old")
     blocks = (replace(block(task, calls), inputs=(inputs,), checkpoints=(made,)),)
-    accuracy.run(out, True, lambda _: None, blocks)
+    compare.run(out, True, lambda _: None, blocks)
 
     calls.clear()
     made.write_text("new")
-    accuracy.run(out, True, lambda _: None, blocks)
+    compare.run(out, True, lambda _: None, blocks)
     loaded, calls[:] = list(calls), []
     inputs.write_text("new")
-    accuracy.run(out, True, lambda _: None, blocks)
+    compare.run(out, True, lambda _: None, blocks)
 
     assert loaded == ["trial average 0", "trial average 1", "trial average 2"]
     assert calls == ["causal ridge 0", "constant 0", *loaded]
@@ -82,36 +83,49 @@ def test_rows_of_another_version_are_computed_again(
     """Also rows that were written before rows had a version."""
     calls: list[str] = []
     blocks, out = (block(task, calls),), tmp_path / "rows.jsonl"
-    accuracy.run(out, True, lambda _: None, blocks)
+    compare.run(out, True, lambda _: None, blocks)
     all_calls = list(calls)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    monkeypatch.setattr(accuracy, "VERSION", accuracy.VERSION + 1)
+    monkeypatch.setattr(compare, "VERSION", compare.VERSION + 1)
 
     for kept in (rows, [{k: v for k, v in row.items() if k != "version"} for row in rows]):
         out.write_text("".join(json.dumps(row) + "\n" for row in kept))
         calls.clear()
-        accuracy.run(out, True, lambda _: None, blocks)
+        compare.run(out, True, lambda _: None, blocks)
         assert calls == all_calls
 
 
 def test_every_block_knows_its_files() -> None:
     """The files that its rows depend on are there."""
-    for one in accuracy.BLOCKS:
+    for one in compare.BLOCKS:
         assert len(one.inputs) >= 2
         assert one.checkpoints or not any(peer.loaded for peer in one.peers)
-        keys = {accuracy.key(one, peer, 0, quick=True) for peer in one.peers}
+        keys = {compare.key(one, peer, 0, quick=True) for peer in one.peers}
         assert len(keys) == len(one.peers)
+
+
+def test_absent_recordings_are_refused_before_anything_is_computed(task: Task, tmp_path: Path) -> None:
+    """In one sentence with the remedy; a block whose rows are not asked for may lack its own."""
+    calls: list[str] = []
+    there = block(task, calls)
+    blocks = (there, replace(there, recording="absent", inputs=(tmp_path / "session.npz",)))
+
+    with pytest.raises(DataError, match=r"session\.npz is missing; run it from a checkout of the repository"):
+        compare.run(tmp_path / "rows.jsonl", True, lambda _: None, blocks)
+    assert calls == []
+    compare.run(tmp_path / "rows.jsonl", True, lambda _: None, blocks, only="planted .* constant")
+    assert calls == ["constant 0"]
 
 
 def test_the_next_call_reads_past_a_row_cut_short(task: Task, tmp_path: Path) -> None:
     """The row after a broken line starts on a line of its own."""
     blocks, out = (block(task, []),), tmp_path / "rows.jsonl"
-    accuracy.run(out, True, lambda _: None, blocks)
+    compare.run(out, True, lambda _: None, blocks)
     out.write_text(out.read_text()[:-30])
-    accuracy.run(out, True, lambda _: None, blocks)
+    compare.run(out, True, lambda _: None, blocks)
     calls: list[str] = []
 
-    accuracy.run(out, True, lambda _: None, (block(task, calls),))
+    compare.run(out, True, lambda _: None, (block(task, calls),))
 
     assert calls == []
 
@@ -120,24 +134,24 @@ def test_rows_can_be_chosen_by_name_and_joined(task: Task, tmp_path: Path) -> No
     """Two calls that share the peers make the rows of one; a difference from the reference needs both."""
     whole, joined = tmp_path / "whole.jsonl", tmp_path / "joined.jsonl"
     blocks = (block(task, []),)
-    expected = accuracy.run(whole, True, lambda _: None, blocks)
+    expected = compare.run(whole, True, lambda _: None, blocks)
 
-    first = accuracy.run(joined, True, lambda _: None, blocks, only="planted decode chronological (constant|trial)")
-    accuracy.run(joined, True, lambda _: None, blocks, only="ridge")
+    first = compare.run(joined, True, lambda _: None, blocks, only="planted decode chronological (constant|trial)")
+    compare.run(joined, True, lambda _: None, blocks, only="ridge")
     calls: list[str] = []
-    rows = accuracy.run(joined, True, lambda _: None, (block(task, calls),))
+    rows = compare.run(joined, True, lambda _: None, (block(task, calls),))
 
     assert {r["peer"] for r in first} == {"constant", "trial average"}
     assert calls == []
     assert [(r["peer"], r["seed"], r["scores"]) for r in rows] == [
         (r["peer"], r["seed"], r["scores"]) for r in expected
     ]
-    assert "minus_reference" in accuracy_table.pooled(rows)[1]["scores"]["wheel_speed"]
+    assert "minus_reference" in table.pooled(rows)[1]["scores"]["wheel_speed"]
 
 
 def test_a_row_carries_skill_and_cost(task: Task, tmp_path: Path) -> None:
     """R2 of the test part, the paired difference from ridge, parameters, step, seconds and what was searched."""
-    rows = accuracy.run(tmp_path / "rows.jsonl", True, lambda _: None, (block(task, []),))
+    rows = compare.run(tmp_path / "rows.jsonl", True, lambda _: None, (block(task, []),))
     ridge, constant = rows[:2]
     made = regression.CAUSAL_RIDGE.fit(task, ridge["setting"], 0)
     test = task.parts.test
@@ -154,23 +168,23 @@ def test_a_row_carries_skill_and_cost(task: Task, tmp_path: Path) -> None:
 
 def test_the_table_holds_every_peer_and_pools_seeds(task: Task, tmp_path: Path) -> None:
     """Losing rows like winning ones."""
-    rows = accuracy.run(tmp_path / "rows.jsonl", True, lambda _: None, (block(task, []),))
+    rows = compare.run(tmp_path / "rows.jsonl", True, lambda _: None, (block(task, []),))
 
-    table = accuracy_table.pooled(rows)
-    text = accuracy_table.lines(table)
+    found = table.pooled(rows)
+    text = table.lines(found)
 
-    assert [r["peer"] for r in table] == ["causal ridge", "constant", "trial average"]
-    assert [r["seeds"] for r in table] == [1, 1, 3]
-    assert [r["budget"] for r in table] == ["quick", "quick", "full"]
-    assert "minus_reference" not in table[0]["scores"]["wheel_speed"]
-    assert table[1]["scores"]["wheel_speed"]["minus_reference"]["high"] < 0
-    for row in table:
+    assert [r["peer"] for r in found] == ["causal ridge", "constant", "trial average"]
+    assert [r["seeds"] for r in found] == [1, 1, 3]
+    assert [r["budget"] for r in found] == ["quick", "quick", "full"]
+    assert "minus_reference" not in found[0]["scores"]["wheel_speed"]
+    assert found[1]["scores"]["wheel_speed"]["minus_reference"]["high"] < 0
+    for row in found:
         assert any(line.startswith(row["peer"]) for line in text)
 
 
 def test_the_command_prints_one_json_object_last(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`neds-rt bench accuracy --quick --json --out FILE`."""
-    monkeypatch.setattr(accuracy, "BLOCKS", (block(task, []),))
+    monkeypatch.setattr(compare, "BLOCKS", (block(task, []),))
 
     done = CliRunner().invoke(cli.app, ["bench", "accuracy", "--quick", "--json", "--out", str(tmp_path / "a.jsonl")])
 

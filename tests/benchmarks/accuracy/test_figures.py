@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import figures as accuracy_figures, table as accuracy_table
+from benchmarks.accuracy import figures, table
 from benchmarks.accuracy.compare import Row
 from neds_core.scores import bits as encoding_scores, r2 as scores
 
@@ -41,7 +41,7 @@ def test_points_of_a_scatter_average_to_the_score() -> None:
     """Shares of trials of equal length have the pooled R2 as their mean."""
     row = made("NDT2-style", "decode", 0)
 
-    shares = accuracy_figures.trial_shares([row], "wheel_speed")
+    shares = figures.trial_shares([row], "wheel_speed")
 
     assert len(shares) == 12
     assert shares.mean() == pytest.approx(row["scores"]["wheel_speed"], abs=1e-12)
@@ -51,7 +51,7 @@ def test_a_trial_without_spikes_has_no_bits_per_spike() -> None:
     """It is left out of the picture, not drawn at 0."""
     row = {"sums": {"bits/spike": [[2.0, 4.0], [-1.0, 0.0]]}}
 
-    shares = accuracy_figures.bit_shares([row], "bits/spike")
+    shares = figures.bit_shares([row], "bits/spike")
 
     assert shares[0] == 0.5
     assert np.isnan(shares[1])
@@ -63,7 +63,7 @@ def test_every_block_is_drawn_and_rivals_trial_by_trial(tmp_path: Path) -> None:
     rows = [made(p, t, s) for t in ("decode", "encode", "classify") for p in peers for s in range(2)]
     rows = [{**r, "reference": "causal ridge"} for r in rows]
 
-    written = accuracy_figures.draw(tmp_path, rows, accuracy_table.pooled(rows))
+    written = figures.draw(tmp_path, rows, table.pooled(rows))
 
     assert {f.name for f in written} == {
         "planted-decode-chronological-wheel_speed.png",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import goals as accuracy_goals
+from benchmarks.accuracy import goals
 from benchmarks.accuracy.blocks import BLOCKS
 from benchmarks.accuracy.peers import neds, recurrent, reduced_rank, regression
 from neds_core.scores import r2 as scores
@@ -20,7 +20,7 @@ def row(peer: str, seed: int, noise: float) -> dict[str, Any]:
     sums = scores.r2_sums(y, y + noise * rng.normal(size=600), trial)
     found = {"peer": peer, "seed": seed, "sums": {"wheel_speed": sums.tolist()}, "sessions": {}}
     found["scores"] = {"wheel_speed": float(scores.r2_of_sums(sums.sum(0)))}
-    return found | dict(zip(("recording", "task", "split"), accuracy_goals.DECODE, strict=True))
+    return found | dict(zip(("recording", "task", "split"), goals.DECODE, strict=True))
 
 
 def test_a_goal_is_judged_against_the_strongest_of_those_that_are_there() -> None:
@@ -30,19 +30,19 @@ def test_a_goal_is_judged_against_the_strongest_of_those_that_are_there() -> Non
     uneven = [row(recurrent.GRU.name, seed, noise) for seed, noise in enumerate((0.25, 0.9, 0.9))]
     elsewhere = row(regression.CAUSAL_RIDGE.name, 0, 0.1) | {"recording": "another"}
 
-    found = accuracy_goals.judge([*ours, strong, lucky, *uneven, elsewhere])
+    found = goals.judge([*ours, strong, lucky, *uneven, elsewhere])
 
     (only,) = found
     assert only["against"] == strong["peer"]
     expected = np.mean([r["scores"]["wheel_speed"] for r in ours]) - strong["scores"]["wheel_speed"]
     assert only["value"] == pytest.approx(expected)
     assert only["low"] < only["value"] < only["high"] < 0
-    assert "strongest causal peer" in accuracy_goals.lines(found)[0]
+    assert "strongest causal peer" in goals.lines(found)[0]
 
 
 def test_goals_name_rows_that_the_table_has() -> None:
     """Every peer of a goal is a row of its block."""
     blocks = {(b.recording, b.task, b.split): b.peers for b in BLOCKS}
-    for goal in accuracy_goals.GOALS:
+    for goal in goals.GOALS:
         assert goal.peer in blocks[goal.block]
         assert set(goal.against) <= set(blocks[goal.block])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.accuracy import compare as accuracy
+from benchmarks.accuracy import compare
 from benchmarks.accuracy.blocks import Block
 from benchmarks.accuracy.peers import poyo_plus, regression, sequence
 from benchmarks.accuracy.peers.task import Task
@@ -37,7 +37,7 @@ def test_without_torch_brain_the_row_is_left_out_and_said(
     monkeypatch.setattr(poyo_plus, "installed", lambda: False)
     block = Block("planted", "decode", "chronological", lambda _: task, (regression.CONSTANT, poyo_plus.POYO_PLUS))
 
-    rows = accuracy.run(tmp_path / "rows.jsonl", True, said.append, (block,))
+    rows = compare.run(tmp_path / "rows.jsonl", True, said.append, (block,))
 
     assert [r["peer"] for r in rows] == ["constant"]
     assert any("pip install" in line and "POYO" in line for line in said)

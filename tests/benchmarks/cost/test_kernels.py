@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.cost import kernel_figures, kernel_sweep, kernels
+from benchmarks.cost import kernel_figures, kernel_sweep, kernels, random_models
 from benchmarks.cost.full_forward import FullForward, Row, WrongError, gate
 
 
@@ -110,9 +110,9 @@ def test_ingest_is_that_of_the_engine() -> None:
     """The bins that the row ingests leave the token that the engine makes of the last one."""
     size = kernels.Size(units=20, layers=1, width=16, band=5, spikes=6)
     row = kernels.ingest(size, bins=3)
-    engine = kernels.StreamEngine(kernels.random_checkpoint(size))
+    engine = kernels.StreamEngine(random_models.random_checkpoint(size))
     token = np.zeros(size.width, np.float32)
-    counts = kernels.tokens(size, 3)[-1].counts
+    counts = random_models.tokens(size, 3)[-1].counts
     expected = engine.weights.constants[0] + np.sqrt(counts.astype(np.float32)) @ engine.weights.rows
 
     kernels.kernel.ingest(counts, engine.weights.rows, engine.weights.constants[0], token)
@@ -125,7 +125,7 @@ def test_ingest_is_that_of_the_engine() -> None:
 def test_bins_hold_the_spikes_that_a_size_says() -> None:
     """However many units there are."""
     for units in (100, 1500):
-        told = kernels.tokens(kernels.Size(units=units, spikes=45), 400)
+        told = random_models.tokens(kernels.Size(units=units, spikes=45), 400)
         assert np.mean([t.counts.sum() for t in told]) == pytest.approx(45, rel=0.05)
 
 

@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.cost import kernels, kernels_gpu
+from benchmarks.cost import gpu_contenders, kernels_gpu, random_models
+from benchmarks.cost.gpu_contenders import Bench, Row
 from benchmarks.cost.kernel_sweep import Size
-from benchmarks.cost.kernels_gpu import Bench, Row
 
 CPU = torch.device("cpu")
 SIZE = Size(units=30, layers=2, width=64, band=6)
 
 
 def bench() -> Bench:
-    return Bench(CPU, kernels.tokens(SIZE, kernels_gpu.WINDOW_BINS + 3), kernels_gpu.NOTHING)
+    return Bench(CPU, random_models.tokens(SIZE, gpu_contenders.WINDOW_BINS + 3), gpu_contenders.NOTHING)
 
 
 def test_every_step_is_right() -> None:
     """Ours fused and plain, and the torch step in both its forms; through a band that is full and wraps."""
     made = bench()
 
-    rows = made.stream(2, kernels.random_checkpoint(SIZE))
+    rows = made.stream(2, random_models.random_checkpoint(SIZE))
 
     assert made.left_out == []
     assert [row.ours for row in rows] == [True, True, False, False, False, False]
@@ -36,10 +36,10 @@ def test_every_window_is_right() -> None:
     """Ours and torch's attention, as far as a CPU has its backends; what it lacks says so."""
     made = bench()
 
-    rows = made.window(2, kernels.random_window(2, SIZE.units))
+    rows = made.window(2, random_models.random_window(2, SIZE.units))
 
     assert {(row.precision, row.ours) for row in rows} >= {("float32", True), ("bfloat16", True), ("float32", False)}
-    assert all(row.max_abs < kernels_gpu.GATE[row.precision] for row in rows)
+    assert all(row.max_abs < gpu_contenders.GATE[row.precision] for row in rows)
     assert all("scaled_dot_product_attention" in why for why in made.left_out)
 
 
@@ -53,7 +53,7 @@ def test_what_is_wrong_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Bench, "_streamed", wrong)
 
-    rows = made.stream(2, kernels.random_checkpoint(SIZE))
+    rows = made.stream(2, random_models.random_checkpoint(SIZE))
 
     assert [row.ours for row in rows][:2] == [True, False]
     assert len(made.left_out) == 1

@@ -14,6 +14,7 @@ from benchmarks.studies.ablation import BASE, BITS, VARIANTS, Variant
 from neds_core.config import TrainConfig
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
+from neds_core.errors import DataError
 
 RECORD = """
 recording = "session.npz"
@@ -103,3 +104,10 @@ def test_a_score_is_that_of_its_sums(folder: Path) -> None:
         assert row["scores"][name] == pytest.approx(float(ablation.statistic(name)(np.array(sums).sum(0))))
     assert set(row["scores"]) == {"wheel_speed", BITS}
     assert np.isfinite(list(row["scores"].values())).all()
+
+
+def test_an_absent_example_is_refused(tmp_path: Path) -> None:
+    """In one sentence with the remedy, before a file of rows is made."""
+    with pytest.raises(DataError, match=r"train\.toml is missing; run it from a checkout of the repository"):
+        ablation.run(tmp_path / "rows.jsonl", True, lambda _: None, FEW, tmp_path)
+    assert not (tmp_path / "rows.jsonl").exists()

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.accuracy.steinmetz import FOLDER
-from benchmarks.studies import region_figures, regions as bench
+from benchmarks.accuracy.mice.steinmetz import FOLDER
+from benchmarks.studies import region_figures, region_inputs
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import PretrainConfig
@@ -155,7 +155,7 @@ def test_one_file_serves_all_its_recordings(
         capsys, *files, "--model", f"trunk={tmp_path / 'trunk.safetensors'}",
         "--model", f"trunk={tmp_path / 'trunk.safetensors'}", "--permutations", "0",
     )  # fmt: skip
-    embedded = bench.embedded(tmp_path / "mixed.safetensors")
+    embedded = region_inputs.embedded(tmp_path / "mixed.safetensors")
 
     assert result["units"] == 3 * (U - 1)  # one unit of each recording was not kept in training
     assert result["rows"]["trunk: tokenizer"]["balanced_accuracy"] > 0.8
@@ -187,13 +187,13 @@ def test_what_is_no_recording_is_refused(session: Session, tmp_path: Path) -> No
 
     for name in ("absent.npz", "short.npz", "array.npy", "bundle.npz", "foreign.npz"):
         with pytest.raises(DataError, match=name) as error:
-            bench.read(tmp_path / name)
+            region_inputs.read(tmp_path / name)
         assert "\n" not in str(error.value)
 
 
 def test_a_published_bundle_names_its_mouse() -> None:
     """So regions can be counted over mice, not over sessions."""
-    one = bench.read(FOLDER / "session09_Hench_2017-06-16.npz")
+    one = region_inputs.read(FOLDER / "session09_Hench_2017-06-16.npz")
 
     assert (one.animal, one.session.name) == ("Hench", "session09_Hench_2017-06-16")
     assert len(one.session.segments) == 298  # 80 % of 372

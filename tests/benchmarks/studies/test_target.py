@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from benchmarks.studies import target, target_lda
-from benchmarks.studies.target_lda import Setting
+from benchmarks.accuracy import lda
+from benchmarks.accuracy.lda import Setting
+from benchmarks.studies import target
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions, session_file
@@ -31,9 +32,9 @@ SHORT = 9  # bins of the shortest trial below
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer settings and resamples: what is tested is whose they are."""
-    monkeypatch.setattr(target_lda, "LAST_BINS", (4,))
-    monkeypatch.setattr(target_lda, "FOLDS", 3)
-    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
+    monkeypatch.setattr(lda, "LAST_BINS", (4,))
+    monkeypatch.setattr(lda, "FOLDS", 3)
+    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_ninety_percent_has_to_be_kept(right: list[int], bins: int) -> None:
 @pytest.mark.parametrize("setting", [Setting(1, True), Setting(3, False), Setting(40, True)])
 def test_lda_reads_the_past_of_its_own_trial(uneven: Session, setting: Setting) -> None:
     """Its features are plain means, and later bins and other trials change none of them."""
-    x, clock = target_lda.window_means(uneven, setting, KEPT)
+    x, clock = lda.window_means(uneven, setting, KEPT)
     rng = np.random.default_rng(0)
     rows = 0
     for start, stop in uneven.segments[:6]:
@@ -124,7 +125,7 @@ def test_lda_reads_the_past_of_its_own_trial(uneven: Session, setting: Setting) 
     other = uneven.counts.copy()
     other[:start] = rng.integers(0, 9, other[:start].shape)
     other[start + 5 :] = rng.integers(0, 9, other[start + 5 :].shape)
-    changed, _ = target_lda.window_means(replace(uneven, counts=other), setting, KEPT)
+    changed, _ = lda.window_means(replace(uneven, counts=other), setting, KEPT)
     first = int(np.diff(uneven.segments[:3]).sum())
     np.testing.assert_allclose(changed[first : first + 5], x[first : first + 5], atol=1e-9)
 
@@ -134,9 +135,9 @@ def test_a_clocked_lda_is_one_lda_for_each_bin(uneven: Session) -> None:
     development = sessions.split(uneven).development
     bins = target.bins_of(target.spans_of(development))
     label = development.values["choice"][bins]
-    x, clock = target_lda.window_means(development, Setting(3, False), KEPT)
+    x, clock = lda.window_means(development, Setting(3, False), KEPT)
 
-    guess = target_lda.fit(development, label, KEPT, Setting(3, False), SHORT, clocked=True).guess(development)
+    guess = lda.fit(development, label, KEPT, Setting(3, False), SHORT, clocked=True).guess(development)
 
     for k in (0, 4, 8, 16):
         known = (clock == min(k, SHORT - 1)) & (label >= 0)

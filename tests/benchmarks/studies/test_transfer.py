@@ -11,69 +11,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import steinmetz
-from benchmarks.accuracy.steinmetz import Bundle
-from benchmarks.studies import made_up, transfer, transfer_judge, transfer_table, trunks
+from benchmarks.accuracy.mice import steinmetz, trunks
+from benchmarks.accuracy.mice.steinmetz import Bundle
+from benchmarks.studies import made_up, transfer, transfer_judge, transfer_table
 from benchmarks.studies.made_up import MadeUp
 from benchmarks.studies.transfer import CEILING, CONDITIONS, PLAIN, Job, Study
 from benchmarks.studies.transfer_judge import Asked
-from neds_core.config import FitConfig, ModelConfig
 from neds_core.data import ceiling, session as sessions, synthetic
-from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
-from neds_core.io import bundles
 from neds_core.model import directions
 from neds_core.scores import bootstrap, r2 as scores
-from neds_core.train import loop as train, many as pretrain, sources
+from neds_core.train import many as pretrain, sources
 from neds_core.train.windows import Windows
 from runtime.cli import main as cli
-
-TRIALS = 40
-FIT = FitConfig(steps=4, batch=4, sessions_per_step=2, window_bins=12, ema_decay=0.5, threads=1)
-TINY = Study(
-    trials=(10, 6),
-    headline=10,
-    seeds=2,
-    model=ModelConfig(width=8, layers=1, heads=2, band=12, window_bins=12, clock_bins=12, registers=1),
-    pretrain=FIT,
-    new_steps=2,
-    snapshots=(2, 4),
-    snapshots_many=(2, 4),
-    batch=4,
-)
-
-
-def labelled(session: Session, seed: int) -> Session:
-    """The session with the study's three outputs: choice and side of the made-up task, and some trials without a go."""
-    rng = np.random.default_rng(seed)
-    stays = rng.random(TRIALS) < 0.4
-    stays[:4] = [True, False, True, False]
-    go = np.repeat(stays.astype(np.int64), 12)
-    values = {
-        "wheel_direction": np.where(go == 1, -1, session.values["choice"]),
-        "go": go,
-        "stimulus_side": session.values["stimulus_side"],
-    }
-    specs = tuple(
-        msgspec.structs.replace(session.spec("choice"), name=name, classes=classes)
-        for name, classes in zip(
-            steinmetz.OUTPUTS, (("left", "right"), ("go", "no_go"), ("left", "right")), strict=True
-        )
-    )
-    return replace(session, specs=specs, values=values)
-
-
-@pytest.fixture(scope="module")
-def mice() -> list[Bundle]:
-    """Three mice with a session each."""
-    world = synthetic.World(
-        animals=3, sessions=1, trials=TRIALS, trial_bins=12, regions=("ca1", "vis"), units_per_region=5, rate_hz=20.0,
-        drift=0.0,
-    )  # fmt: skip
-    made = synthetic.recordings(world, 0)
-    return [
-        Bundle(labelled(made[m].session, m), mouse, np.zeros((TRIALS, 2)), f"sha{m}") for m, mouse in enumerate("abc")
-    ]
+from tests.benchmarks.studies.tiny import TINY, TRIALS
 
 
 def run(mice: list[Bundle], out: Path) -> list[transfer.Row]:
@@ -112,51 +63,6 @@ def test_every_row_is_made_once_and_a_stopped_run_goes_on(
 
     assert [job.key for job in asked] == [("synthetic-seed0-animal2-session0", 6, PLAIN, 0)]
     assert [one["snapshots"] for one in again] == [one["snapshots"] for one in found]
-
-
-def test_a_shuffled_trunk_saw_permuted_labels(mice: list[Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training parts alone: the same labels in all, dealt to other trials, a trial's own kept together."""
-    seen: dict[bool, tuple[Any, ...]] = {}
-    config = trunks.config_of(mice, TINY.model, TINY.masks, FIT, seed=3)
-    fit = train.fit
-    for shuffled in (False, True):
-
-        def spied(plan: train.Plan, shuffled: bool = shuffled) -> train.Fit:
-            seen[shuffled] = plan.sources
-            return fit(plan)
-
-        monkeypatch.setattr(train, "fit", spied)
-        trunks.make(mice, config, shuffled)
-
-    for one, plain, dealt in zip(mice, seen[False], seen[True], strict=True):
-        starts = plain.train.segments[:, 0]
-        assert plain.train.values is one.session.values
-        true, false = (
-            np.stack([source.train.values[name][starts] for name in steinmetz.OUTPUTS], 1) for source in (plain, dealt)
-        )
-        assert (true != false).any(1).mean() > 0.2
-        assert sorted(map(tuple, true)) == sorted(map(tuple, false))
-        after = slice(int(plain.train.segments[-1, 1]), None)
-        for name in steinmetz.OUTPUTS:
-            by_trial = dealt.train.values[name].reshape(TRIALS, -1)
-            assert (by_trial == by_trial[:, :1]).all()
-            np.testing.assert_array_equal(dealt.train.values[name][after], one.session.values[name][after])
-        assert dealt.train.counts is one.session.counts
-
-
-def test_a_kept_trunk_is_used_again_unless_its_configuration_changed(mice: list[Bundle], tmp_path: Path) -> None:
-    """The same configuration reads the file; another seed trains and replaces it."""
-    config = trunks.config_of(mice, TINY.model, TINY.masks, FIT, seed=0)
-    path = tmp_path / "x.safetensors"
-
-    first = trunks.kept(path, mice, config).header
-    again = trunks.kept(path, mice, config).header
-    other = trunks.kept(path, mice, msgspec.structs.replace(config, seed=1)).header
-
-    assert again == first  # its seconds, too
-    assert [row.name for row in first.sessions] == [one.session.name for one in mice]
-    assert other.config.seed == 1
-    assert pretrain.load(path).header == other
 
 
 def spoiled(one: Bundle) -> Bundle:
@@ -307,101 +213,9 @@ def test_measured_animals_have_no_ceiling(mice: list[Bundle], tmp_path: Path) ->
         cli.app(["bench", "transfer", str(tmp_path), "--made-up"], standalone_mode=False)
 
 
-def write(folder: Path, mice: list[Bundle]) -> None:
-    """Bundles as published, of the made-up sessions."""
-    folder.mkdir()
-    for m, one in enumerate(mice):
-        counts = one.session.counts.reshape(TRIALS, -1, 10).transpose(0, 2, 1)
-        fine = np.stack([counts, np.zeros_like(counts)], -1).reshape(TRIALS, 10, -1)
-        side, went = one.labels("stimulus_side"), one.labels("wheel_direction")
-        np.savez(
-            folder / f"session{m}.npz",
-            counts=fine,
-            brain_area=one.session.units.region,
-            response_type=np.select([went == 0, went == 1], [1, -1], 0).astype(np.int8),
-            contrast_left=np.where(side == 0, 0.5, 0.0),
-            contrast_right=np.where(side == 1, 0.5, 0.0),
-            reaction_time_ms=np.full(TRIALS, np.inf),
-            mouse=one.mouse,
-            date=f"day{m}",
-        )
-
-
-def test_the_command_reads_a_folder_and_prints_one_object(
-    mice: list[Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bundles in, tables, a figure and JSON out; the file is no longer than its rows."""
-    write(tmp_path / "sessions", mice)
-    quick = msgspec.structs.replace(TINY, snapshots=(4,))
-    monkeypatch.setattr(transfer, "QUICK", quick)
-    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
-    words = [
-        tmp_path / "sessions",
-        "--quick",
-        "--trials",
-        10,
-        "--seeds",
-        1,
-        "--out",
-        tmp_path / "x.jsonl",
-        "--figure",
-        tmp_path / "x.png",
-        "--json",
-    ]
-
-    cli.app(["bench", "transfer", *map(str, words)], standalone_mode=False)
-
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert {one["session"] for one in result["sessions"]} == {
-        f"steinmetz2019-{b.mouse}-day{m}" for m, b in enumerate(mice)
-    }
-    assert (tmp_path / "x.png").stat().st_size > 5_000
-    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3 * (len(CONDITIONS) + 1)
-
-
-def test_the_command_makes_animals_up(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same study of synthetic animals, their ceiling in the tables, every session called so."""
-    small = synthetic.World(animals=2, sessions=1, trials=TRIALS, trial_bins=12, regions=("ca1",), units_per_region=6)
-    monkeypatch.setattr(made_up, "WORLD", small)
-    monkeypatch.setattr(transfer, "QUICK", msgspec.structs.replace(TINY, snapshots=(4,)))
-    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
-    words = ["--made-up", "--quick", "--trials", "10", "--seeds", "1", "--out", str(tmp_path / "x.jsonl"), "--json"]
-
-    cli.app(["bench", "transfer", *words, "--figure", str(tmp_path / "x.png")], standalone_mode=False)
-
-    out = capsys.readouterr().out.splitlines()
-    result = json.loads(out[-1])
-    assert [one["condition"] for one in result["scores"][:6]] == [*CONDITIONS, PLAIN, CEILING]
-    assert {one["target"] for one in result["scores"]} == {"choice", *transfer.TRACES, "bits_per_spike"}
-    assert all(one["session"].startswith("synthetic") for one in result["sessions"])
-    assert any("mean of all" in line for line in out)
-    assert (tmp_path / "x.png").stat().st_size > 5_000
-
-
-def test_what_is_no_session_is_refused(mice: list[Bundle], tmp_path: Path) -> None:
-    """An empty folder, a damaged bundle, one mouse alone: one sentence."""
-    (tmp_path / "none").mkdir()
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "x.npz").write_bytes(b"PK\3\4")
-
-    with pytest.raises(DataError, match=r"holds no \.npz"):
-        steinmetz.read_folder(tmp_path / "none")
-    with pytest.raises(DataError, match=r"x\.npz is not a session"):
-        steinmetz.read_folder(tmp_path / "bad")
+def test_what_is_no_study_is_refused(mice: list[Bundle], tmp_path: Path) -> None:
+    """A study without its headline, one mouse alone: one sentence."""
     with pytest.raises(ConfigError, match="30 is not among them"):
         transfer.sized(transfer.QUICK, [10], None)
     with pytest.raises(DataError, match="needs sessions of another"):
         transfer.trunk_of(TINY, mice[:1], Job(mice[0], 10, "pretrained", 0), tmp_path)
-
-
-def test_the_converter_says_what_the_animal_did(mice: list[Bundle], tmp_path: Path) -> None:
-    """Direction where it went, side where contrasts differ, and both kinds of counts."""
-    write(tmp_path / "sessions", mice[:1])
-
-    one = bundles.steinmetz2019(tmp_path / "sessions" / "session0.npz")
-
-    for name in steinmetz.OUTPUTS:
-        np.testing.assert_array_equal(one.values[name], mice[0].session.values[name])
-    np.testing.assert_array_equal(one.counts, mice[0].session.counts)

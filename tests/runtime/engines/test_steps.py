@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numba.core import event
 
-from benchmarks.cost.kernels import Size, random_checkpoint, random_window
+from benchmarks.cost.kernel_sweep import Size
+from benchmarks.cost.random_models import random_checkpoint, random_window
 from neds_core.checkpoint import Checkpoint
 from runtime.core.engine import Engine
 from runtime.core.values import Token

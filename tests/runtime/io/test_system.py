@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from runtime.io import system
 
 PROGRAM = """
 import os
@@ -41,3 +45,11 @@ def test_what_is_said_was_granted_and_ends(limit: str) -> None:
     assert done.returncode == 0, done.stderr
     if os.geteuid() != 0:
         assert "memory not locked" in done.stdout or limit == "as it is"
+
+
+def test_versions_are_of_what_is_installed() -> None:
+    """A package that is absent has none."""
+    found = system.facts(("numpy", "a-package-that-is-absent"))
+
+    assert found["versions"] == {"python": platform.python_version(), "numpy": np.__version__}
+    assert found["cpu"]

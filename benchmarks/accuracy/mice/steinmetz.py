@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from neds_core.data import session_file
+from benchmarks.recordings import EXAMPLES
+from neds_core.data import session as sessions
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 from neds_core.io import bundles
 
-FOLDER = Path(__file__).parents[2] / "examples" / "steinmetz2019" / "sessions"
+FOLDER = EXAMPLES / "steinmetz2019" / "sessions"
 OUTPUTS = ("wheel_direction", "go", "stimulus_side")
 
 
@@ -57,5 +58,5 @@ def read_folder(folder: Path) -> list[Bundle]:
     """All sessions of a folder, in the order of their file names. Raises `DataError` where there is none."""
     paths = sorted(folder.glob("*.npz"))
     if not paths:
-        raise DataError(f"{folder} holds no .npz; give the folder examples/steinmetz2019/sessions of a checkout")
+        raise DataError(f"{folder} holds no .npz; run it from a checkout of the repository, or give FOLDER")
     return [read(path) for path in paths]

@@ -73,26 +73,17 @@ def choose(
 ) -> tuple[Setting, float]:
     """The setting with the best mean accuracy over a trial's first `n_bins` bins, by contiguous folds of trials."""
     bins = bins_of(spans_of(session))
-    segment = session.segment_of(bins)
+    held_out = linear.folds(baseline.segment_of(session, bins), FOLDS)
     inside = (session.clock()[bins] < n_bins) & (label >= 0)
+
+    def skill(setting: Setting) -> float:
+        guess = np.full(len(label), -1, np.int64)
+        for held in held_out:
+            trained = fit(session, np.where(held, -1, label), kept, setting, n_bins, clocked=clocked)
+            guess[held] = trained.guess(session)[held]
+        return float((guess == label)[inside].mean())
+
     settings = [Setting(n, root) for n, root in product(LAST_BINS, (False, True)) if n <= n_bins]
-    found = [_skill(session, label, kept, s, n_bins, segment, inside, clocked) for s in settings]
+    found = [skill(setting) for setting in settings]
     best = int(np.argmax(found))
     return settings[best], found[best]
-
-
-def _skill(
-    session: Session,
-    label: np.ndarray,
-    kept: np.ndarray,
-    setting: Setting,
-    n_bins: int,
-    segment: np.ndarray,
-    inside: np.ndarray,
-    clocked: bool,
-) -> float:
-    guess = np.full(len(label), -1, np.int64)
-    for held in linear.folds(segment, FOLDS):
-        trained = fit(session, np.where(held, -1, label), kept, setting, n_bins, clocked=clocked)
-        guess[held] = trained.guess(session)[held]
-    return float((guess == label)[inside].mean())
