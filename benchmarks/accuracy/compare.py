@@ -25,7 +25,7 @@ from benchmarks import machine, recordings, rows as finished
 from benchmarks.accuracy.blocks import BLOCKS, Block
 from benchmarks.accuracy.peers import classes, encoders, poyo_plus
 from benchmarks.accuracy.peers.classes import FoldTask
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, targets
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, targets
 from neds_core.scores import bits, bootstrap, r2 as scores
 from runtime.core.values import Layout
 from runtime.scoring import score as scoring

@@ -73,7 +73,7 @@ def choose(
 ) -> tuple[Setting, float]:
     """The setting with the best mean accuracy over a trial's first `n_bins` bins, by contiguous folds of trials."""
     bins = bins_of(spans_of(session))
-    held_out = linear.folds(baseline.segment_of(session, bins), FOLDS)
+    held_out = linear.folds(session.segment_of(bins), FOLDS)
     inside = (session.clock()[bins] < n_bins) & (label >= 0)
 
     def skill(setting: Setting) -> float:

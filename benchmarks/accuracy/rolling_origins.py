@@ -23,6 +23,7 @@ from neds_core.data.session import Session, part
 from neds_core.linear import baseline
 from neds_core.scores import r2 as scores
 from neds_core.train import loop
+from neds_core.train.sources import Source
 
 ORIGINS = ((0.6, 0.7), (0.7, 0.8))  # shares of the recording: train before, score between
 
@@ -31,7 +32,7 @@ def score(settings: config.TrainConfig, before: Session, after: Session, seed: i
     """Best validation skill of NEDS and the step it came at; R2 of the ridge on the same bins."""
     specs = tuple(before.spec(name) for name in settings.outputs)
     scale = scalers.fit(before, specs, settings.min_rate_hz)
-    fit = loop.fit(settings, before, after, scale, seed)
+    fit = loop.fit(loop.Plan(settings, (Source(before, after, scale),), seed))
     row: dict[str, float | int] = {"neds_skill": fit.best_skill, "best_step": fit.best_step}
     found = baseline.fit(before, specs, scale, settings.linear, settings.model.clock_bins)
     bins = after.bins()

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import figures
 from neds_core import checkpoint as checkpoints
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from runtime.engines.layout import layout
 from runtime.live import offline
 from runtime.scoring import truth
@@ -20,7 +20,7 @@ TRIALS = 20
 def decoded_against_measured(checkpoint: Path, recording: Path, output: str, trials: int, out: Path) -> None:
     """Stream the held-out part and draw `output`, decoded and measured, over the first `trials` trials."""
     made = checkpoints.load(checkpoint)
-    part = sessions.split(sessions.load(recording)).test
+    part = sessions.split(session_file.load(recording)).test
     log = offline.stream(made, part, "neds")
     rows = log.decoded_rows()
     measured = truth.recorded(part, log, rows).traces[output]

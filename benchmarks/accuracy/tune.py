@@ -22,6 +22,7 @@ from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.train import loop
+from neds_core.train.sources import Source
 
 if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]
@@ -45,7 +46,8 @@ def skill(base: TrainConfig, session: Session, values: dict[str, float], seeds: 
     parts = sessions.split(session)
     specs = tuple(session.spec(name) for name in base.outputs)
     scale = scalers.fit(parts.train, specs, base.min_rate_hz)
-    fits = (loop.fit(base, parts.train, parts.validation, scale, seed) for seed in range(seeds))
+    source = Source(parts.train, parts.validation, scale)
+    fits = (loop.fit(loop.Plan(base, (source,), seed)) for seed in range(seeds))
     return float(np.mean([fit.best_skill for fit in fits]))
 
 

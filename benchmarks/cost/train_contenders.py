@@ -131,7 +131,7 @@ def neds(one: Contender, steps: int, device: str) -> tuple[Run, int, float]:
     """A NEDS training, its parameters, and the CPU seconds that drawing a batch takes alone."""
     settings = config(one.pattern, one.bins, one.batch, device)
     world = loop.World(device=torch.device(device))
-    training = loop.Training(settings, (source(one.pattern, one.bins),), 0, steps, world=world)
+    training = loop.Training(loop.Plan(settings, (source(one.pattern, one.bins),), 0, steps, world=world))
     training.sampler.pieces(0)
     began = time.process_time()
     for step in range(1, 4):

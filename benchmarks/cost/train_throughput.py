@@ -135,7 +135,7 @@ def gate(pattern: Pattern, bins: int) -> float:
     settings = config(pattern, bins, 2, "cpu")
     found = source(pattern, bins)
     model = sources.build(settings, (found,), 0).eval()
-    (piece,) = loop.Training(settings, (found,), 0).sampler.pieces(0)
+    (piece,) = loop.Training(loop.Plan(settings, (found,), 0)).sampler.pieces(0)
     ways: tuple[Attention, Attention] = (model.pattern(), dense_full if pattern == "full" else dense)
     with torch.no_grad():
         ours, theirs = (model(piece.batch, piece.hidden, piece.keep, attend) for attend in ways)

@@ -23,7 +23,7 @@ from benchmarks import machine, recordings, rows as finished
 from benchmarks.accuracy import compare
 from benchmarks.accuracy.masks import DECODING, ENCODING
 from benchmarks.intervals import words
-from neds_core import config as configs
+from neds_core import toml
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
@@ -31,6 +31,7 @@ from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.scores import bits, bootstrap, encoding, r2 as scores, tasks
 from neds_core.train import loop
+from neds_core.train.sources import Source
 from neds_core.train.windows import Windows
 
 Row = dict[str, Any]
@@ -142,7 +143,7 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     specs = tuple(before.spec(name) for name in config.outputs)
     scale = scalers.fit(before, specs, config.min_rate_hz)
     wall, cpu = time.perf_counter(), time.process_time()
-    fit = loop.fit(config, before, None, scale, seed)
+    fit = loop.fit(loop.Plan(config, (Source(before, None, scale),), seed))
     took = {"seconds_train": time.perf_counter() - wall, "cpu_seconds_train": time.process_time() - cpu}
     sums = scored(fit, before, after, scale)
     return {

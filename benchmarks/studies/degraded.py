@@ -21,9 +21,8 @@ from neds_core.data.session import Session, part
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.scores import r2 as scores, tasks
+from neds_core.scores import bootstrap, r2 as scores, tasks
 from neds_core.train import loop
-from runtime.scoring import score as scoring
 
 DECODERS = ("neds", "ridge", "blend")
 NOTE = "offline sorting made worse by a seed; no claim about online-sorted spikes"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from neds_core import checkpoint as checkpoints
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, DataError
 from neds_core.io import bundles
@@ -39,7 +39,7 @@ class Embedded:
 
 def read(path: Path) -> Recording:
     """A Session.npz (its name stands for the animal), or a bundle of Steinmetz et al. 2019 as published here."""
-    animal, whole = _published(path) or ("", sessions.load(path))
+    animal, whole = _published(path) or ("", session_file.load(path))
     parts = sessions.split(whole)
     bins = directions.bins_of(directions.spans_of(parts.train))
     kept = whole.counts[bins].mean(0) / (whole.bin_ns * 1e-9) >= MIN_RATE_HZ

@@ -166,9 +166,8 @@ def trunk_of(study: Study, bundles: list[Bundle], job: Job, folder: Path) -> Pre
 def snapshots(study: Study, job: Job, found: Case, trunk: Pretrained | None) -> list[Row]:
     """Train once; the averaged weights' validation scores and test rows at each snapshot step."""
     config = recipe(study, job.condition, job.trials)
-    training = Training(
-        config, (found.source,), job.seed, start=fine_tuning.start_of(config, found.source, trunk, job.seed)
-    )
+    start = fine_tuning.start_of(config, found.source, trunk, job.seed)
+    training = Training(Plan(config, (found.source,), job.seed, start=start))
     taken: list[Row] = []
 
     def look(progress: Progress) -> None:

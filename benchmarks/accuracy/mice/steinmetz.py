@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.recordings import EXAMPLES
-from neds_core.data import session as sessions
+from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 from neds_core.io import bundles

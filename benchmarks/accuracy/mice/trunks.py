@@ -54,7 +54,7 @@ def make(bundles: list[Bundle], config: PretrainConfig, parts: list[Session] | N
     began = time.process_time()
     chosen = training_parts(bundles) if parts is None else parts
     found = tuple(Source(part, None, scalers.fit(part, part.specs, MIN_RATE_HZ)) for part in chosen)
-    fit = loop.fit_many(config, found, config.seed)
+    fit = loop.fit(loop.Plan(config, found, config.seed))
     skill = [
         loop.skill(fit.model, sessions.split(one.session).validation, source.scale, config.outputs, row)
         for row, (one, source) in enumerate(zip(bundles, found, strict=True))

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec.structs import replace as but
 
 from benchmarks.accuracy.masks import DECODING
-from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, bins_of, parameters_of
+from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, parameters_of
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import TrainConfig
@@ -16,6 +16,7 @@ from neds_core.data.session import Session
 from neds_core.model.model import NEDS
 from neds_core.scores import tasks
 from neds_core.train import loop
+from neds_core.train.sources import Source
 from runtime.core.values import Token
 from runtime.engines import create as engines
 from runtime.engines.layout import layout
@@ -69,7 +70,7 @@ def from_examples(name: str, kind: str, files: tuple[str, ...], uses: str = "") 
 
 def trained(task: Task, config: TrainConfig, seed: int, steps: int) -> NEDS:
     """Trained on training + validation for exactly so many steps."""
-    return loop.fit(config, task.parts.development, None, task.scale, seed, steps=steps).model
+    return loop.fit(loop.Plan(config, (Source(task.parts.development, None, task.scale),), seed, steps)).model
 
 
 def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:

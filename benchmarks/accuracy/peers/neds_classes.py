@@ -91,7 +91,7 @@ def looks(
     part, scored = trials(bundle, ~held), trials(bundle, held)
     source = Source(part, None, scalers.fit(part, part.specs, trunks.MIN_RATE_HZ))
     start = fine_tuning.start_of(config, source, trunk(task, kind, bundle.mouse), seed)
-    training = Training(config, (source,), seed, start=start)
+    training = Training(Plan(config, (source,), seed, start=start))
     found: dict[int, np.ndarray] = {}
 
     def look(progress: Progress) -> None:

@@ -49,7 +49,7 @@ def recipe(task: Task, masks: MaskConfig, setting: Setting) -> TrainConfig:
 
 def curve(task: Task, config: TrainConfig, before: Session, after: Session) -> np.ndarray:
     """Bits/spike on `after` at every check of a training on `before`."""
-    training = loop.Training(config, (Source(before, None, task.scale),), seed=0)
+    training = loop.Training(loop.Plan(config, (Source(before, None, task.scale),), seed=0))
     goal, found = goal_of(before, after), list[float]()
 
     def check(progress: Progress) -> None:

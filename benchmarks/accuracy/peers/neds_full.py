@@ -12,6 +12,7 @@ from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data.session import Session
 from neds_core.model.model import NEDS
 from neds_core.train import loop
+from neds_core.train.sources import Source
 
 QUICK = {"steps": QUICK_STEPS, "batch": QUICK_BATCH}
 FIT = {"steps": 300, "batch": 16}
@@ -47,7 +48,8 @@ def full_peer(name: str, masks: MaskConfig | None) -> Peer:
         best: Setting = {"origins_skill": -np.inf}
         for setting in SETTINGS:
             config = recipe(task, masks, setting)
-            fits = [loop.fit(config, before, after, task.scale, 0) for before, after in task.folds]
+            sources = [Source(before, after, task.scale) for before, after in task.folds]
+            fits = [loop.fit(loop.Plan(config, (source,), 0)) for source in sources]
             skill = float(np.mean([f.best_skill for f in fits]))
             if skill > best["origins_skill"]:
                 stop = round(np.mean([f.best_step for f in fits]))
