@@ -70,7 +70,7 @@ class Tiles(NamedTuple):
 
 
 # By kernel, then half head; float32 first, whose products have no tensor cores, then half precision. Tiles that
-# `triton_report` finds without spills: tuning on the device would compile while decoding.
+# `kernels.gpu.report` finds without spills: tuning on the device would compile while decoding.
 TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
     "forward": {
         16: (Tiles(32, 32, 4), Tiles(64, 32, 4)),
@@ -150,6 +150,13 @@ def rotate(b_first, b_second, b_cos, b_sin):
     """Halves [N, BH] turned forward, in float32; with -b_sin, back."""
     b_first, b_second = b_first.to(tl.float32), b_second.to(tl.float32)
     return b_first * b_cos - b_second * b_sin, b_second * b_cos + b_first * b_sin
+
+
+@jit
+def turned(b_first, b_second, b_cos, b_sin):
+    """Halves [N, BH] turned forward, rounded to their own type: what a score multiplies."""
+    b_r1, b_r2 = rotate(b_first, b_second, b_cos, b_sin)
+    return b_r1.to(b_first.dtype), b_r2.to(b_second.dtype)
 
 
 @jit

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+CUDA = torch.device("cuda")
+
 
 class Pair:
     """A buffer on the device and its twin on the host, pinned where the device is a GPU."""
