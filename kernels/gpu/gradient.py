@@ -26,7 +26,7 @@ from kernels.gpu.tiles import (
     tiles_over,
     turned,
 )
-from kernels.gpu.window import SIZES, common, forward_call, keys_of, pairs, rows_of, strides
+from kernels.gpu.window import SIZES, common, forward_call, keys_of, load_keys, pairs, rows_of, strides
 from kernels.reference import Pattern
 
 
@@ -60,16 +60,13 @@ def query_gradient_kernel(
         m_pair = pairs(m_t, m_free, b_at, is_sink, m_s, b_from, band, BANDED)
         if tl.max(tl.max(m_pair.to(tl.int32), 1), 0) > 0:
             # [BS, BH]
-            b_k1, b_k2 = load_halves(p_k, o_s, m_s, k_n, HALF, BH)
-            b_v1, b_v2 = load_halves(p_v, o_s, m_s, v_n, HALF, BH)
-            b_key_cos, b_key_sin = rotation(b_from, b_frequency)
-            b_t1, b_t2 = turned(b_k1, b_k2, b_key_cos, b_key_sin)
+            b_t1, b_t2, b_v1, b_v2 = load_keys(p_k, p_v, o_s, m_s, k_n, v_n, b_from, b_frequency, HALF, BH)
             b_a1, b_a2 = tl.where(is_sink, b_q1, b_r1), tl.where(is_sink, b_q2, b_r2)
             # [BT, BS]
             b_s = product(b_a1, b_a2, b_t1, b_t2) * scale - b_lse[:, None]
             b_p = tl.exp2(tl.where(m_pair, b_s, float("-inf")))
-            b_ds = (b_p * (product(b_g1, b_g2, b_v1, b_v2) - b_delta[:, None])).to(b_k1.dtype)
-            # [BT, BH]; summed in the rotated frame, into which a sink's part is turned first
+            b_ds = (b_p * (product(b_g1, b_g2, b_v1, b_v2) - b_delta[:, None])).to(b_t1.dtype)
+            # [BT, BH]; summed in the rotated frame, so a sink's part is rotated first
             b_c1 = tl.dot(b_ds, b_t1, input_precision="ieee")
             b_c2 = tl.dot(b_ds, b_t2, input_precision="ieee")
             b_c1, b_c2 = rotate(b_c1, b_c2, tl.where(is_sink, b_cos, 1.0), tl.where(is_sink, b_sin, 0.0))

@@ -66,6 +66,16 @@ def pairs(m_t, m_free, b_at, is_sink, m_s, b_from, band, BANDED: tl.constexpr):
     return m_pair
 
 
+@jit
+def load_keys(p_k, p_v, o_s, m_s, k_n, v_n, b_from, b_frequency, HALF: tl.constexpr, BH: tl.constexpr):
+    """Both halves [BS, BH] of keys, rotated to their bins, and of their values."""
+    b_k1, b_k2 = load_halves(p_k, o_s, m_s, k_n, HALF, BH)
+    b_v1, b_v2 = load_halves(p_v, o_s, m_s, v_n, HALF, BH)
+    b_cos, b_sin = rotation(b_from, b_frequency)
+    b_t1, b_t2 = turned(b_k1, b_k2, b_cos, b_sin)
+    return b_t1, b_t2, b_v1, b_v2
+
+
 @jit(do_not_specialize=SIZES)
 def forward_kernel(
     p_q, p_k, p_v, p_position, p_hidden, p_rows, p_frequency, p_out, p_lse,
@@ -94,10 +104,7 @@ def forward_kernel(
         m_pair = pairs(m_t, m_free, b_at, is_sink, m_s, b_from, band, BANDED)
         if tl.max(tl.max(m_pair.to(tl.int32), 1), 0) > 0:
             # [BS, BH]; a sink is met un-rotated: its bin is 0, and so is the query's to it
-            b_k1, b_k2 = load_halves(p_k, o_s, m_s, k_n, HALF, BH)
-            b_v1, b_v2 = load_halves(p_v, o_s, m_s, v_n, HALF, BH)
-            b_key_cos, b_key_sin = rotation(b_from, b_frequency)
-            b_t1, b_t2 = turned(b_k1, b_k2, b_key_cos, b_key_sin)
+            b_t1, b_t2, b_v1, b_v2 = load_keys(p_k, p_v, o_s, m_s, k_n, v_n, b_from, b_frequency, HALF, BH)
             b_a1, b_a2 = tl.where(is_sink, b_q1, b_r1), tl.where(is_sink, b_q2, b_r2)
             # [BT, BS]
             b_s = product(b_a1, b_a2, b_t1, b_t2) * scale

@@ -3,11 +3,11 @@
 The bin's data are one buffer, copied host to device at once, so the same graph serves every bin. Without a GPU the
 same step runs on CPU tensors, which is how it is tested.
 
-| bytes    | dtype       | holds                                 |
-| -------- | ----------- | ------------------------------------- |
-| 0 to 23  | int64 (3,)  | position, clock, whether it is valid  |
-| next 4 M | float32 (M,)| behaviour as the model takes it, NaN = hidden |
-| next 4 U | float32 (U,)| counts                                |
+| bytes    | dtype        | holds                                         |
+| -------- | ------------ | --------------------------------------------- |
+| 24       | int64 (3,)   | position, clock, whether the bin is valid     |
+| 4 M      | float32 (M,) | behaviour as the model takes it, NaN = hidden |
+| 4 U      | float32 (U,) | counts                                        |
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from runtime.engines.stream_weights import sinks
 
 
 class CudaStep(ABC):
-    """Every modality is one token a bin: a key where it is shown, and a query for what is hidden."""
+    """Every modality is one token a bin: a key unless it is hidden, and a query."""
 
     name: str
     rates = False  # behaviour in and rates out
@@ -96,7 +96,7 @@ class CudaStep(ABC):
         self.host_counts[:] = token.counts
         self.host_seen.fill(np.nan)
         if token.observed is not None:
-            self.observed.as_seen(token.observed, self.host_seen)
+            self.observed.as_inputs(token.observed, self.host_seen)
             if token.valid and not self.observed.possible(token.observed):
                 self.host_counts.fill(np.nan)
         self.host_where[:] = self.position, token.clock, token.valid
@@ -105,7 +105,7 @@ class CudaStep(ABC):
 
     @torch.inference_mode()
     def _run(self) -> None:
-        """One bin, from the buffer on the host to the values on the host; reads no number on the way."""
+        """One bin, from the buffer on the host to the values on the host; nothing on the way waits for the device."""
         self.asked.up()
         if self.fused is not None:
             self.fused(self.counts, self.seen, self.where, self.answer.on_device)

@@ -16,7 +16,7 @@ from runtime.engines.stream_offline import StreamDecoder
 
 
 class CudaStreamEngine(StreamDecoder, CudaStep):
-    """Spikes in, behaviour out; observed behaviour beside the spikes."""
+    """Spikes, and what is observed of behaviour, in; behaviour out."""
 
     window_bins = 0
     name = "stream-triton-cuda"
@@ -26,7 +26,7 @@ class CudaStreamEngine(StreamDecoder, CudaStep):
         np.multiply(self.answer.host, self.layout.scale, out=self.values)
         self.values += self.layout.offset
         if token.valid:
-            self.observed.say(token.observed, self.values)
+            self.observed.write_outputs(token.observed, self.values)
         return self.values
 
     def _n_values(self) -> int:
@@ -43,7 +43,7 @@ class CudaStreamEngine(StreamDecoder, CudaStep):
 
 
 class CudaRateEngine(CudaStep):
-    """The encoding direction: behaviour in, the rates expected of the units out; no spike is seen."""
+    """The encoding direction: behaviour in, expected rates of the units out; every spike is hidden."""
 
     name = "rates-triton-cuda"
     rates = True
@@ -61,7 +61,7 @@ class CudaRateEngine(CudaStep):
         super().__init__(checkpoint, every if observed is None else observed, device, fused, kernels)
 
     def step(self, token: Token) -> np.ndarray:
-        """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
+        """Take in a bin's observed behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
         self._ask(token)
         self.values[:] = self.answer.host
         return self.values

@@ -18,7 +18,7 @@ from runtime.engines.window import WindowEngine
 
 
 class CudaWindowEngine(WindowEngine):
-    """The whole window at its full length for every bin: bins to come are not valid, so that they are no keys."""
+    """The window at its full length for every bin: later bins are not valid, so that they are no keys."""
 
     name = "window-triton-cuda"
     graphed = True

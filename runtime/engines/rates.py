@@ -1,4 +1,4 @@
-"""The encoding direction, one bin at a time: measured behaviour in, the rates expected of the units out."""
+"""The encoding direction, one bin at a time: measured behaviour in, expected rates of the units out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _heads(model: NEDS) -> Heads:
 
 
 class RateEngine:
-    """One cached token for each observed behaviour and one query for the spikes; no spike is seen.
+    """One cached token for each observed behaviour and one query for the spikes, which are always hidden.
 
     Over the packed weights of a `StreamEngine`, with a cache of its own. Twin: `directions.encode`.
     """
@@ -47,10 +47,10 @@ class RateEngine:
         self.stepper.skip(n_bins)
 
     def step(self, token: Token) -> np.ndarray:
-        """Take in what a bin shows of behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
+        """Take in a bin's observed behaviour; returns rates (U,) float32, spikes a bin, reused by the next step."""
         w = self.weights
         row = w.clock_row(token.clock)
         code = w.codes[row]  # raises where there is no such row
-        n_seen = self.observed.write(token.observed, code, self.stepper.work.x) if token.valid else 0
+        n_seen = self.observed.write_tokens(token.observed, code, self.stepper.work.x) if token.valid else 0
         self.stepper.step(NO_COUNTS, False, n_seen, row)
         return np.exp(self.rates, out=self.rates)

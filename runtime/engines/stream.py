@@ -61,8 +61,8 @@ class StreamEngine(StreamDecoder):
         row = w.clock_row(token.clock)
         code = w.codes[row]  # raises where there is no such row
         if token.valid:
-            n_seen = self.observed.write(token.observed, code, self.stepper.work.x[1:])
+            n_seen = self.observed.write_tokens(token.observed, code, self.stepper.work.x[1:])
         self.stepper.step(counts, token.valid, n_seen, row)
         if token.valid:
-            self.observed.say(token.observed, self.values)
+            self.observed.write_outputs(token.observed, self.values)
         return self.values

@@ -29,11 +29,11 @@ class StreamDecoder:
         seen = None
         if observed is not None:
             seen = np.empty_like(observed)
-            self.observed.as_seen(observed, seen)
+            self.observed.as_inputs(observed, seen)
         found = offline.decode(self.checkpoint.model, counts, valid, clock, offline.spans(reset), observed=seen)
         columns = [v[:, None] if v.ndim == 1 else v for v in found.values()]
         values = np.concatenate(columns, axis=1) * self.layout.scale + self.layout.offset
         if observed is not None:
             for t in np.flatnonzero(valid):
-                self.observed.say(observed[t], values[t])
+                self.observed.write_outputs(observed[t], values[t])
         return values

@@ -22,7 +22,7 @@ def arrays(module: nn.Linear | nn.LayerNorm) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sinks(model: NEDS) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values (H, S, K) of the sinks in every layer: constants, because sinks see only sinks."""
+    """Keys and values (H, S, K) of the sinks in every layer: constants, because sinks attend only to sinks."""
     with torch.inference_mode():
         x = model.sinks(0)[None]
         none = torch.zeros((1, x.shape[1]), dtype=torch.bool)

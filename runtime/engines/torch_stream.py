@@ -1,4 +1,4 @@
-"""The stream engine in plain torch: what the kernels' step is compared with, and several times slower."""
+"""The stream engine in plain torch: the kernels' step is compared with it; it is several times slower."""
 
 from __future__ import annotations
 
