@@ -1,4 +1,4 @@
-"""The door to attention: checks what it is given, refuses in one sentence, and picks the kernel by the device.
+"""The door to attention: checks its arguments, refuses in one sentence, and picks the kernel by the device.
 
 CUDA tensors go to Triton, CPU tensors to `kernels.reference`, which is the specification of both.
 """

@@ -105,7 +105,7 @@ def stream_block(
     parts (P, T, D) float32, at most 16 tokens and 512 wide; weights with at most 2048 hidden
     units, of the cache's dtype; position and hidden as for `stream_attention`. On a GPU it is
     three launches that a CUDA graph can capture, after one call outside the graph has compiled
-    them. Gives as many parts as it likes. Raises ValueError.
+    them. Returns any number of parts. Raises ValueError.
     """
     given = {"parts": parts, "position": position, "hidden": hidden}
     check_device(given | named(cache) | weights._asdict())

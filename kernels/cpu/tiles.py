@@ -68,6 +68,62 @@ def in_parts(w: np.ndarray) -> np.ndarray:
     return out
 
 
+def _emit(n_tokens: int, n_vectors: int, context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """The code of a tile: see `_tile`."""
+    make, stored = Vectors(context, builder), signature.args[0].dtype
+    w, between, part, ahead, n, x, x_stride, y, y_stride, apart = args
+    whole, one_part = stored == types.int8, signature.args[2] == types.none
+    together = 2 if whole else 1  # columns
+    width = 3 * LANES if stored == types.uint8 else LANES * together
+    # one iteration a cache line, so that each is prefetched once; of three bytes two lines, which was faster
+    turns = 4 if stored == types.uint8 else LINE // (width * stored.bitwidth // 8)
+    parts = 1 if whole or one_part else PARTS
+    columns = builder.udiv(n, ir.Constant(INDEX, parts))
+    starts = [w] if parts == 1 else make.rows(w, part, parts)
+    sources = [make.rows(one, between, n_vectors) for one in starts]
+    tokens = make.rows(x, x_stride, n_tokens)
+    shares = list(zip(*(make.rows(token, columns, parts) for token in tokens), strict=True))
+
+    def weight(pointer: Any) -> Any:
+        if whole:
+            return make.pairs(pointer)
+        return make.three_bytes(pointer) if stored == types.uint8 else make.load(pointer, stored)
+
+    def body(k: Any, here: Any, *sums: Any) -> list[Any]:
+        grown = list(sums)
+        for panels_of, share in zip(sources, shares, strict=True):
+            for turn in range(turns):
+                pointers = [builder.gep(one, [make.add(here, turn * width)]) for one in panels_of]
+                if AHEAD and turn == 0:
+                    for pointer in pointers:
+                        make.fetch(pointer, AHEAD // n_vectors)
+                elif one_part and turn == 0:
+                    for pointer in pointers:
+                        make.fetch(builder.gep(pointer, [ahead]), 0)
+                weights = [weight(pointer) for pointer in pointers]
+                for t, token in enumerate(share):  # one at a time, which leaves the registers to the sums
+                    number = builder.gep(token, [make.add(k, turn * together)])
+                    spread = make.spread_pair(number) if whole else make.spread(builder.load(number))
+                    for i, one in enumerate(weights):
+                        place = i * n_tokens + t
+                        grown[place] = (make.dot if whole else make.fma)(one, spread, grown[place])
+        return [make.add(here, turns * width), *grown]
+
+    nothing = ir.Constant(WORDS, [0] * LANES) if whole else full(0.0)
+    _, *sums = make.loop(columns, turns * together, [ZERO, *[nothing] * (n_vectors * n_tokens)], body)
+    if whole:
+        steps = [builder.load(builder.bitcast(builder.gep(one, [n]), FLOAT.as_pointer())) for one in tokens]
+        sums = [
+            builder.fmul(builder.sitofp(one, VECTOR), make.spread(steps[i % n_tokens]))
+            for i, one in enumerate(sums)
+        ]  # fmt: skip
+    targets = [column for row in make.rows(y, y_stride, n_tokens) for column in make.rows(row, apart, n_vectors)]
+    for i, target in enumerate(targets):
+        t, v = divmod(i, n_vectors)
+        make.store(sums[v * n_tokens + t], target)
+    return context.get_dummy_value()
+
+
 def _tile(n_tokens: int, n_vectors: int) -> Any:
     """A function (w, between, part, ahead, n, x, x_stride, y, y_stride, apart) that computes a tile of y:
 
@@ -91,61 +147,10 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
     ) -> Any:  # fmt: skip
         number = types.int64
         part = part if part == types.none else number
-        return types.void(w, number, part, number, number, x, number, y, number, number), _emit
+        return types.void(w, number, part, number, number, x, number, y, number, number), emit
 
-    def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        make, stored = Vectors(context, builder), signature.args[0].dtype
-        w, between, part, ahead, n, x, x_stride, y, y_stride, apart = args
-        whole, one_part = stored == types.int8, signature.args[2] == types.none
-        together = 2 if whole else 1  # columns
-        width = 3 * LANES if stored == types.uint8 else LANES * together
-        # one iteration a cache line, so that each is prefetched once; of three bytes two lines, which was faster
-        turns = 4 if stored == types.uint8 else LINE // (width * stored.bitwidth // 8)
-        parts = 1 if whole or one_part else PARTS
-        columns = builder.udiv(n, ir.Constant(INDEX, parts))
-        starts = [w] if parts == 1 else make.rows(w, part, parts)
-        sources = [make.rows(one, between, n_vectors) for one in starts]
-        tokens = make.rows(x, x_stride, n_tokens)
-        shares = list(zip(*(make.rows(token, columns, parts) for token in tokens), strict=True))
-
-        def weight(pointer: Any) -> Any:
-            if whole:
-                return make.pairs(pointer)
-            return make.three_bytes(pointer) if stored == types.uint8 else make.load(pointer, stored)
-
-        def body(k: Any, here: Any, *sums: Any) -> list[Any]:
-            grown = list(sums)
-            for panels_of, share in zip(sources, shares, strict=True):
-                for turn in range(turns):
-                    pointers = [builder.gep(one, [make.add(here, turn * width)]) for one in panels_of]
-                    if AHEAD and turn == 0:
-                        for pointer in pointers:
-                            make.fetch(pointer, AHEAD // n_vectors)
-                    elif one_part and turn == 0:
-                        for pointer in pointers:
-                            make.fetch(builder.gep(pointer, [ahead]), 0)
-                    weights = [weight(pointer) for pointer in pointers]
-                    for t, token in enumerate(share):  # one at a time, which leaves the registers to the sums
-                        number = builder.gep(token, [make.add(k, turn * together)])
-                        spread = make.spread_pair(number) if whole else make.spread(builder.load(number))
-                        for i, one in enumerate(weights):
-                            place = i * n_tokens + t
-                            grown[place] = (make.dot if whole else make.fma)(one, spread, grown[place])
-            return [make.add(here, turns * width), *grown]
-
-        nothing = ir.Constant(WORDS, [0] * LANES) if whole else full(0.0)
-        _, *sums = make.loop(columns, turns * together, [ZERO, *[nothing] * (n_vectors * n_tokens)], body)
-        if whole:
-            steps = [builder.load(builder.bitcast(builder.gep(one, [n]), FLOAT.as_pointer())) for one in tokens]
-            sums = [
-                builder.fmul(builder.sitofp(one, VECTOR), make.spread(steps[i % n_tokens]))
-                for i, one in enumerate(sums)
-            ]  # fmt: skip
-        targets = [column for row in make.rows(y, y_stride, n_tokens) for column in make.rows(row, apart, n_vectors)]
-        for i, target in enumerate(targets):
-            t, v = divmod(i, n_vectors)
-            make.store(sums[v * n_tokens + t], target)
-        return context.get_dummy_value()
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _emit(n_tokens, n_vectors, context, builder, signature, args)
 
     return tile
 

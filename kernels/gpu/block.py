@@ -73,7 +73,7 @@ def add_parts(b_x, p_x, m_x, p_parts, i_first, n_parts, step, stride):
 
 @jit
 def normalised(p_parts, p_scale, p_shift, o_t, P: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BW: tl.constexpr):
-    """LayerNorm [BT, BW] of the stream; rows beyond T and columns beyond D are numbers without a meaning."""
+    """LayerNorm [BT, BW] of the stream; rows beyond T and columns beyond D mean nothing."""
     o_d = tl.arange(0, BW)
     m_d = o_d < D
     m_x = (o_t < T)[:, None] & m_d[None, :]

@@ -84,7 +84,7 @@ def key_gradient_kernel(
     HALF: tl.constexpr, BH: tl.constexpr, BT: tl.constexpr, BS: tl.constexpr,
     BANDED: tl.constexpr, SOME: tl.constexpr, LOG2_E: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles of sinks, then of keys; H; B). Writes dk and dv (B, H, N, K), 0 for a key that nobody meets."""
+    """Grid (tiles of sinks, then of keys; H; B). Writes dk and dv (B, H, N, K), 0 for a key that no query meets."""
     i_s, i_h, i_b = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     b_frequency = load_frequencies(p_frequency, HALF, BH)
     # [BS]

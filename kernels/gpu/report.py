@@ -1,4 +1,4 @@
-"""What the compiled kernels take of a GPU, without one: machine code from `triton.compile`, read by its own cuobjdump.
+"""The resources that compiled kernels use, without a GPU: machine code from `triton.compile`, read by cuobjdump.
 
 `python -m kernels.gpu.report` prints the table for the sizes that the shipped models have.
 """

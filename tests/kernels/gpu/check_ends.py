@@ -46,12 +46,17 @@ def launched(counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, s
     width=st.sampled_from([8, 44, 64]),
     n_classes=st.lists(st.sampled_from([0, 0, 2, 5]), min_size=1, max_size=6),
     n_codes=st.sampled_from([1, 9]),
-    clock=st.integers(-1, 12),
-    is_valid=st.booleans(),
+    clock_valid=st.tuples(st.integers(-1, 12), st.booleans()),
     spikes=st.booleans(),
 )
 def test_tokens(
-    seed: int, n_units: int, width: int, n_classes: list[int], n_codes: int, clock: int, is_valid: bool, spikes: bool
+    seed: int,
+    n_units: int,
+    width: int,
+    n_classes: list[int],
+    n_codes: int,
+    clock_valid: tuple[int, bool],
+    spikes: bool,
 ) -> None:
     """Any tables; behaviours of which half are hidden; both directions."""
     tables, generator = tables_of(n_units, width, n_classes, n_codes), torch.Generator().manual_seed(seed)
@@ -59,7 +64,7 @@ def test_tokens(
     values = [torch.randint(0, n, (1,), generator=generator).item() if n else drawn(seed, 1).item() for n in n_classes]
     unknown = torch.rand(len(values), generator=generator) < 0.5
     seen = torch.where(unknown, torch.nan, torch.tensor(values, dtype=torch.float32)).to(DEVICE)
-    where = torch.tensor([10**7, clock, int(is_valid)], device=DEVICE)
+    where = torch.tensor([10**7, *map(int, clock_valid)], device=DEVICE)
 
     got, hidden = launched(counts, seen, where, tables, spikes)
 
