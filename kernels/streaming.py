@@ -1,6 +1,6 @@
 """The door to a fused streaming step: a bin's data to tokens, tokens through every layer, tokens to outputs.
 
-Checks what it is given, refuses in one sentence, and picks by the device: CUDA tensors go to Triton, CPU tensors to
+Checks its arguments, refuses in one sentence, and picks by the device: CUDA tensors go to Triton, CPU tensors to
 `kernels.reference`, which is the specification. No function here has a gradient.
 """
 
