@@ -1,4 +1,4 @@
-"""The door to attention: checks what it is given, refuses in one sentence, and picks the kernel by the device.
+"""The door to attention: checks its arguments, refuses in one sentence, and picks the kernel by the device.
 
 CUDA tensors go to Triton, CPU tensors to `kernels.reference`, which is the specification of both.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels import reference
-from kernels.reference import StreamCache
+from kernels.reference import Pattern, StreamCache
 
 HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_WIDTH = 128
@@ -70,12 +70,12 @@ def attention(
     n_sinks: int,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Window attention, differentiable in q, k and v: see `kernels.reference.attention` for the meaning.
+    """Window attention, differentiable in q, k and v: see `kernels.reference` for the meaning.
 
     q (B, H, R, K), k, v (B, H, N, K) float32, float16 or bfloat16 (on the CPU also float64), K
-    even and at most 128; position (N,) int64; hidden (B, N) bool; band None = every bin; rows
-    (R,) int64 = the tokens that q holds, each below N (not checked on a GPU, where looking
-    would wait for it). Can be passed to `NEDS.forward(attend=...)`. Raises ValueError.
+    even and at most 128; the rest as in `Pattern`. Each of rows has to be below N, which is not
+    checked on a GPU, where looking would wait for it. Can be passed to
+    `NEDS.forward(attend=...)`. Raises ValueError.
     """
     given = {"q": q, "k": k, "v": v, "position": position, "hidden": hidden}
     if rows is not None:
@@ -95,15 +95,16 @@ def attention(
         check_shape("rows", rows, (n_rows,), torch.int64)
     refuse(band is None or band >= 1, f"a band of {band} bins meets nothing; give at least 1, or None for every bin")
     refuse(0 <= n_sinks <= n, f"{n_sinks} sinks in a window of {n} tokens; give 0 to {n}")
+    pattern = Pattern(position, hidden, band, n_sinks, rows)
     if q.device.type == "cpu":
-        return reference.attention(q, k, v, position=position, hidden=hidden, band=band, n_sinks=n_sinks, rows=rows)
+        return reference.attention(q, k, v, pattern)
     from kernels.gpu.gradient import WindowAttention
 
     with torch.cuda.device(q.device):
-        return WindowAttention.apply(q, k, v, position, hidden, band, n_sinks, rows)
+        return WindowAttention.apply(q, k, v, pattern)
 
 
-def check_bin(cache: StreamCache, heads: int, n_tokens: int, head_width: int, position: Tensor, shown: Tensor) -> None:
+def check_bin(cache: StreamCache, heads: int, n_tokens: int, head_width: int, position: Tensor, hidden: Tensor) -> None:
     """A cache for T tokens a bin of such heads, and where and what this bin's are."""
     n, n_sinks = cache.k.shape[1], cache.sink_k.shape[1]
     for name, x, slots in (
@@ -119,34 +120,39 @@ def check_bin(cache: StreamCache, heads: int, n_tokens: int, head_width: int, po
     refuse(0 < n_tokens <= MAX_BIN_TOKENS, f"{n_tokens} tokens in a bin; a streaming step takes 1 to {MAX_BIN_TOKENS}")
     refuse(n >= n_tokens and n % n_tokens == 0, f"a cache of {n} slots holds no whole bins of {n_tokens} tokens")
     refuse(n_sinks <= MAX_SINKS, f"{n_sinks} sinks; a streaming step takes at most {MAX_SINKS}")
-    check_shape("cache.visible", cache.visible, (n,), torch.bool)
+    check_shape("cache.hidden", cache.hidden, (n,), torch.bool)
     check_shape("position", position, (1,), torch.int64)
-    check_shape("shown", shown, (n_tokens,), torch.bool)
+    check_shape("hidden", hidden, (n_tokens,), torch.bool)
+
+
+def named(cache: StreamCache) -> dict[str, Tensor]:
+    """The cache's tensors by the names that errors use."""
+    return {f"cache.{name}": x for name, x in cache._asdict().items()}
 
 
 def stream_attention(
-    q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, *, position: Tensor, shown: Tensor, out: Tensor
+    q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, *, position: Tensor, hidden: Tensor, out: Tensor
 ) -> Tensor:
     """One streaming step of a layer: see `kernels.reference.stream_attention` for the meaning.
 
     q, k, v, out (H, T, K) of one dtype, as is the cache; position (1,) int64, not negative;
-    shown (T,) bool. On a GPU it is one launch that a CUDA graph can capture, after one call
-    outside the graph has compiled it; position and shown are read on the device. No gradient.
+    hidden (T,) bool. On a GPU it is one launch that a CUDA graph can capture, after one call
+    outside the graph has compiled it; position and hidden are read on the device. No gradient.
     Raises ValueError.
     """
-    check_device({"q": q, "k": k, "v": v, "position": position, "shown": shown, "out": out} | cache._asdict())
+    check_device({"q": q, "k": k, "v": v, "position": position, "hidden": hidden, "out": out} | named(cache))
     refuse(q.ndim == 3, f"q has {q.ndim} axes; give it as (H, T, K)")
     heads, n_tokens, head_width = q.shape
     for name, x in (("k", k), ("v", v), ("out", out)):
         check_shape(name, x, (heads, n_tokens, head_width))
     check_kind({"q": q, "k": k, "v": v, "out": out, "cache.k": cache.k}, "q")
-    check_bin(cache, heads, n_tokens, head_width, position, shown)
+    check_bin(cache, heads, n_tokens, head_width, position, hidden)
     asks = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     refuse(not asks, "a streaming step has no gradient; call it under torch.no_grad")
     if q.device.type == "cpu":
-        return reference.stream_attention(q, k, v, cache, position=position, shown=shown, out=out)
+        return reference.stream_attention(q, k, v, cache, position=position, hidden=hidden, out=out)
     from kernels.gpu.stream import step_call
 
     with torch.cuda.device(q.device):
-        step_call(q, k, v, cache, position=position, shown=shown, out=out).launch()
+        step_call(q, k, v, cache, position=position, hidden=hidden, out=out).launch()
     return out

@@ -16,22 +16,42 @@ LAYER_NORM_EPS = 1e-5  # of torch's LayerNorm
 QUERY_BLOCK = 128  # rows; bounds the score matrix however many tokens there are
 
 
+class Pattern(NamedTuple):
+    """Which of N tokens meet which.
+
+    | field    | shape, dtype  | meaning                                                                        |
+    | -------- | ------------- | ------------------------------------------------------------------------------ |
+    | position | (N,) int64    | bin of each token; a sink's is ignored                                         |
+    | hidden   | (B, N) bool   | True = never a key, not even to itself; a sink's is ignored                    |
+    | band     | int or None   | a token meets keys of its own bin and of the band - 1 before it; None: of all  |
+    | n_sinks  | int           | the first tokens: met by all, un-rotated; they meet only each other            |
+    | rows     | (R,) int64    | the tokens that the queries are of; None: all N                                |
+    """
+
+    position: Tensor
+    hidden: Tensor
+    band: int | None
+    n_sinks: int
+    rows: Tensor | None = None
+
+
 class StreamCache(NamedTuple):
     """Keys and values of one layer: the last W bins with one slot for each of a bin's T tokens, and the sinks.
 
-    k (H, W * T, K) rotated, v (H, W * T, K), visible (W * T,) bool; token t of bin p has slot
+    k (H, W * T, K) rotated, v (H, W * T, K), hidden (W * T,) bool; token t of bin p has slot
     p % W * T + t, so a bin evicts the one W before it. sink_k, sink_v (H, S, K), not rotated.
+    What a hidden slot holds is never used.
     """
 
     k: Tensor
     v: Tensor
-    visible: Tensor
+    hidden: Tensor
     sink_k: Tensor
     sink_v: Tensor
 
     def forget(self) -> None:
         """A cold start: only the sinks remain."""
-        self.visible.zero_()
+        self.hidden.fill_(True)
 
 
 class BlockWeights(NamedTuple):
@@ -57,18 +77,23 @@ class BlockWeights(NamedTuple):
 
 
 class TokenTables(NamedTuple):
-    """What a bin's tokens are made of, for U units, M behaviours and width D; float32 and int64.
+    """What a bin's tokens are computed from, for U units, M behaviours and width D; float32 and int64.
 
-    A shown spike token is base[0] + sum of sqrt(count) rows (U, D); a shown trace m is base[m] + value shown[first[m]],
-    a shown class base[m] + shown[first[m] + class] of n_classes[m], which is 0 for a trace; a hidden token is
-    hidden[m]. base and hidden are (1 + M, D), shown (R, D), first and n_classes (M,). Each also has the row of codes
-    (C, D) of the bin's clock + 1, at most the last.
+    | token       | is                                                       |
+    | ----------- | -------------------------------------------------------- |
+    | spikes      | base[0] + sum over units of sqrt(count) rows[unit]       |
+    | trace m     | base[m] + value * values[first[m]]; n_classes[m] is 0    |
+    | class m     | base[m] + values[first[m] + class]                       |
+    | hidden, any | blank[m]                                                 |
+
+    Each also adds codes[clock + 1], at most the last row. rows (U, D), base and blank (1 + M, D), values (R, D),
+    first and n_classes (M,), codes (C, D).
     """
 
     rows: Tensor
     base: Tensor
-    hidden: Tensor
-    shown: Tensor
+    blank: Tensor
+    values: Tensor
     first: Tensor
     n_classes: Tensor
     codes: Tensor
@@ -92,8 +117,8 @@ def make_cache(sink_k: Tensor, sink_v: Tensor, band: int, n_tokens: int) -> Stre
     """An empty cache of `band` bins with n_tokens tokens each, beside sinks (H, S, K), on their device."""
     heads, _, head_width = sink_k.shape
     shape = (heads, band * n_tokens, head_width)
-    visible = torch.zeros(shape[1], dtype=torch.bool, device=sink_k.device)
-    return StreamCache(sink_k.new_zeros(shape), sink_k.new_zeros(shape), visible, sink_k, sink_v)
+    hidden = torch.ones(shape[1], dtype=torch.bool, device=sink_k.device)
+    return StreamCache(sink_k.new_zeros(shape), sink_k.new_zeros(shape), hidden, sink_k, sink_v)
 
 
 def frequencies(head_width: int, base: float = 10000.0) -> Tensor:
@@ -111,32 +136,19 @@ def rotate(x: Tensor, position: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def softmax(score: Tensor, met: Tensor) -> Tensor:
-    """Softmax over the met keys of score (..., N); zeros where a row meets none."""
-    empty = ~met.any(-1, keepdim=True)
-    return score.masked_fill(~(met | empty), float("-inf")).softmax(-1).masked_fill(empty, 0.0)
+def softmax(score: Tensor, hidden: Tensor) -> Tensor:
+    """Softmax of score (..., N) over the keys that are not hidden from a row; zeros where all are."""
+    empty = hidden.all(-1, keepdim=True)
+    return score.masked_fill(hidden & ~empty, float("-inf")).softmax(-1).masked_fill(empty, 0.0)
 
 
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    position: Tensor,
-    hidden: Tensor,
-    band: int | None,
-    n_sinks: int,
-    rows: Tensor | None = None,
-) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
     """Attend within a band of bins, or everywhere, and always to the sinks.
 
-    q (B, H, R, K), k and v (B, H, N, K), not yet rotated; the first n_sinks tokens are sinks.
-    position (N,) int64 bin of each token (a sink's is ignored). hidden (B, N) bool, True =
-    never a key, not even to itself (a sink's is ignored). band: a token meets keys of its own
-    bin and of the band - 1 bins before it; None: of every bin. Sinks attend only to sinks, and
-    every query meets a sink un-rotated. rows (R,) int64: the tokens that q holds; None: all N.
-    Returns (B, H, R, K); a row that meets no key (only possible without sinks) is 0.
+    q (B, H, R, K), k and v (B, H, N, K), not yet rotated. Returns (B, H, R, K); a row that
+    meets no key (only possible without sinks) is 0.
     """
+    position, hidden, band, n_sinks, rows = pattern
     kind, n = q.dtype, k.shape[2]
     exact = torch.float64 if kind == torch.float64 else torch.float32
     q, k, v = q.to(exact) * q.shape[-1] ** -0.5, k.to(exact), v.to(exact)
@@ -147,41 +159,39 @@ def attention(
     out: list[Tensor] = []
     for begin in range(0, len(asked), QUERY_BLOCK):
         some, mine = asked[begin : begin + QUERY_BLOCK], q[:, :, begin : begin + QUERY_BLOCK]
-        near = torch.ones(len(some), n, dtype=torch.bool, device=q.device)
+        unmet = hidden[:, None] | sink[some, None]  # (B, R', N): a sink meets only sinks
         if band is not None:
             age = position[some, None] - position[None, :]
-            near = (age >= 0) & (age < band)
-        met = sink | (near & ~sink[some, None] & ~hidden[:, None])  # (B, R', N)
+            unmet = unmet | (age < 0) | (age >= band)
         turned = rotate(mine, position[some]) @ turned_k.mT
         score = torch.where(sink, mine @ k.mT, turned)
-        out.append(softmax(score, met[:, None]) @ v)
+        out.append(softmax(score, (unmet & ~sink)[:, None]) @ v)
     return torch.cat(out, dim=2).to(kind)
 
 
 def stream_attention(
-    q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, *, position: Tensor, shown: Tensor, out: Tensor
+    q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, *, position: Tensor, hidden: Tensor, out: Tensor
 ) -> Tensor:
-    """One bin: its tokens enter the cache, then each attends to the visible slots and to the sinks.
+    """One bin: its tokens enter the cache, then each attends to the slots that are not hidden and to the sinks.
 
-    q, k, v, out (H, T, K), not yet rotated; position (1,) int64 bin; shown (T,) bool, True = a
-    key from now on. Writes the cache and `out`, which it returns.
+    q, k, v, out (H, T, K), not yet rotated; position (1,) int64 bin; hidden (T,) bool, True =
+    never a key. Writes the cache and `out`, which it returns.
     """
     n_tokens, kind = q.shape[1], torch.float32
     band = cache.k.shape[1] // n_tokens
     slots = position % band * n_tokens + torch.arange(n_tokens, device=q.device)
-    at = position.expand(n_tokens)
     q = q.to(kind) * q.shape[-1] ** -0.5
-    cache.k[:, slots] = rotate(k.to(kind), at).to(cache.k.dtype)
+    cache.k[:, slots] = rotate(k.to(kind), position).to(cache.k.dtype)
     cache.v[:, slots] = v
-    cache.visible[slots] = shown
-    seen = cache.v.to(kind).masked_fill(~cache.visible[:, None], 0.0)
-    score = torch.cat([q @ cache.sink_k.to(kind).mT, rotate(q, at) @ cache.k.to(kind).mT], dim=-1)
-    met = torch.cat([cache.visible.new_ones(cache.sink_k.shape[1]), cache.visible])
-    return out.copy_(softmax(score, met) @ torch.cat([cache.sink_v.to(kind), seen], dim=1))
+    cache.hidden[slots] = hidden
+    values = cache.v.to(kind).masked_fill(cache.hidden[:, None], 0.0)
+    score = torch.cat([q @ cache.sink_k.to(kind).mT, rotate(q, position) @ cache.k.to(kind).mT], dim=-1)
+    unmet = torch.cat([cache.hidden.new_zeros(cache.sink_k.shape[1]), cache.hidden])
+    return out.copy_(softmax(score, unmet) @ torch.cat([cache.sink_v.to(kind), values], dim=1))
 
 
 def stream_block(
-    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
+    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, hidden: Tensor
 ) -> Tensor:
     """One layer of a streaming step: LayerNorm, QKV, `stream_attention`, projection; LayerNorm, MLP with exact GELU.
 
@@ -195,28 +205,28 @@ def stream_block(
     normed = functional.layer_norm(x, (width,), w.norm_scale, w.norm_shift, LAYER_NORM_EPS)
     qkv = functional.linear(normed, w.qkv, w.qkv_bias).to(kind)
     q, k, v = qkv.view(n_tokens, 3, cache.k.shape[0], -1).permute(1, 2, 0, 3)
-    mixed = stream_attention(q, k, v, cache, position=position, shown=shown, out=torch.empty_like(q))
+    mixed = stream_attention(q, k, v, cache, position=position, hidden=hidden, out=torch.empty_like(q))
     x = x + functional.linear(mixed.transpose(0, 1).flatten(1).float(), w.out, w.out_bias)
     normed = functional.layer_norm(x, (width,), w.mlp_scale, w.mlp_shift, LAYER_NORM_EPS)
     return (x + functional.gelu(functional.linear(normed, w.up, w.up_bias)) @ w.down + w.down_bias)[None]
 
 
 def stream_tokens(
-    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, shown: Tensor
+    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, hidden: Tensor
 ) -> Tensor:
     """A bin's tokens: the parts of a sum, here (1, 1 + M, D).
 
     counts (U,) float32; seen (M,) float32, NaN = hidden; where (3,) int64: position, clock and whether the bin is
-    valid; spikes: whether their token may be shown. Writes shown (1 + M,) bool. Counts that are NaN poison every token
-    that depends on them, and all where spikes are hidden.
+    valid; spikes: False = their token is always hidden. Writes hidden (1 + M,) bool. Counts that are NaN poison every
+    token that depends on them, and all where spikes are hidden.
     """
-    clock, valid = where[1], where[2] != 0
-    shown.copy_(torch.cat([valid[None] & spikes, ~seen.isnan() & valid]))
+    clock, invalid = where[1], where[2] == 0
+    hidden.copy_(torch.cat([invalid[None] | (not spikes), seen.isnan() | invalid]))
     row = tables.first + seen.nan_to_num(0.0).clamp(min=0).minimum((tables.n_classes - 1).clamp(min=0)).long()
-    told = torch.where(tables.n_classes > 0, 1.0, seen.nan_to_num(0.0, torch.inf, -torch.inf))
-    behaviour = told[:, None] * tables.shown[row]
+    factor = torch.where(tables.n_classes > 0, 1.0, seen.nan_to_num(0.0, torch.inf, -torch.inf))
+    behaviour = factor[:, None] * tables.values[row]
     token = tables.base + torch.cat([(counts.sqrt() @ tables.rows)[None], behaviour])
-    x = torch.where(shown[:, None], token, tables.hidden) + tables.codes[(clock + 1).clamp(0, len(tables.codes) - 1)]
+    x = torch.where(hidden[:, None], tables.blank, token) + tables.codes[(clock + 1).clamp(0, len(tables.codes) - 1)]
     return (x if spikes else x + counts.sum() * 0.0)[None]
 
 

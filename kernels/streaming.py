@@ -1,6 +1,6 @@
-"""The door to a fused streaming step: what a bin holds to tokens, through every layer, to what is said.
+"""The door to a fused streaming step: a bin's data to tokens, tokens through every layer, tokens to outputs.
 
-Checks what it is given, refuses in one sentence, and picks by the device: CUDA tensors go to Triton, CPU tensors to
+Checks its arguments, refuses in one sentence, and picks by the device: CUDA tensors go to Triton, CPU tensors to
 `kernels.reference`, which is the specification. No function here has a gradient.
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels import reference
-from kernels.attention import check_bin, check_device, check_shape, refuse
+from kernels.attention import check_bin, check_device, check_shape, named, refuse
 from kernels.reference import BlockWeights, ReadOut, StreamCache, TokenTables
 
 MAX_BLOCK_TOKENS, MAX_BLOCK_WIDTH, MAX_BLOCK_MLP = 16, 512, 2048  # a fused layer holds its rows in registers
@@ -41,14 +41,14 @@ def _check_table(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtyp
 
 
 def stream_tokens(
-    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, shown: Tensor
+    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, hidden: Tensor
 ) -> Tensor:
     """A bin's tokens as parts (P, 1 + M, D) of a sum: see `kernels.reference.stream_tokens` for the meaning.
 
     On a GPU it is one launch that a CUDA graph can capture, after one call outside the graph has compiled it. Raises
     ValueError.
     """
-    check_device({"counts": counts, "seen": seen, "where": where, "shown": shown} | tables._asdict())
+    check_device({"counts": counts, "seen": seen, "where": where, "hidden": hidden} | tables._asdict())
     refuse(tables.rows.ndim == 2, f"rows has {tables.rows.ndim} axes; give it as (U, D)")
     (n_units, width), n_seen = tables.rows.shape, len(tables.first)
     single, whole = torch.float32, torch.int64
@@ -57,23 +57,23 @@ def stream_tokens(
     for name, x, shape, dtype in (
         ("counts", counts, (n_units,), single), ("seen", seen, (n_seen,), single), ("where", where, (3,), whole),
         ("rows", tables.rows, (n_units, width), single), ("base", tables.base, (1 + n_seen, width), single),
-        ("hidden", tables.hidden, (1 + n_seen, width), single),
-        ("tables.shown", tables.shown, (len(tables.shown), width), single), ("first", tables.first, (n_seen,), whole),
+        ("blank", tables.blank, (1 + n_seen, width), single),
+        ("values", tables.values, (len(tables.values), width), single), ("first", tables.first, (n_seen,), whole),
         ("n_classes", tables.n_classes, (n_seen,), whole), ("codes", tables.codes, (len(tables.codes), width), single),
-        ("shown", shown, (1 + n_seen,), torch.bool),
+        ("hidden", hidden, (1 + n_seen,), torch.bool),
     ):  # fmt: skip
         _check_table(name, x, shape, dtype)
     _no_gradient(counts, seen, *tables)
     if counts.device.type == "cpu":
-        return reference.stream_tokens(counts, seen, where, tables, spikes=spikes, shown=shown)
+        return reference.stream_tokens(counts, seen, where, tables, spikes=spikes, hidden=hidden)
     from kernels.gpu.ends import launch_tokens
 
     with torch.cuda.device(counts.device):
-        return launch_tokens(counts, seen, where, tables, spikes=spikes, shown=shown)
+        return launch_tokens(counts, seen, where, tables, spikes=spikes, hidden=hidden)
 
 
 def stream_read(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Tensor:
-    """What is said into out (V,) float32: see `kernels.reference.stream_read` for the meaning.
+    """Outputs into out (V,) float32: see `kernels.reference.stream_read` for the meaning.
 
     parts (P, T, D) as of the last layer. On a GPU it is one launch, as `stream_tokens`. Raises ValueError.
     """
@@ -98,17 +98,17 @@ def stream_read(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Te
 
 
 def stream_block(
-    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
+    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, hidden: Tensor
 ) -> Tensor:
     """One layer of a streaming step, fused: see `kernels.reference.stream_block` for the meaning.
 
     parts (P, T, D) float32, at most 16 tokens and 512 wide; weights with at most 2048 hidden
-    units, of the cache's dtype; position and shown as for `stream_attention`. On a GPU it is
+    units, of the cache's dtype; position and hidden as for `stream_attention`. On a GPU it is
     three launches that a CUDA graph can capture, after one call outside the graph has compiled
-    them. Gives as many parts as it likes. Raises ValueError.
+    them. Returns any number of parts. Raises ValueError.
     """
-    given = {"parts": parts, "position": position, "shown": shown}
-    check_device(given | cache._asdict() | weights._asdict())
+    given = {"parts": parts, "position": position, "hidden": hidden}
+    check_device(given | named(cache) | weights._asdict())
     _check_parts(parts)
     (_, n_tokens, width), mlp, heads = parts.shape, weights.up.shape[0], cache.k.shape[0]
     refuse(
@@ -123,11 +123,11 @@ def stream_block(
     )  # fmt: skip
     for (name, x), shape in zip(weights._asdict().items(), shapes, strict=True):
         _check_table(name, x, shape, cache.k.dtype)
-    check_bin(cache, heads, n_tokens, width // heads, position, shown)
+    check_bin(cache, heads, n_tokens, width // heads, position, hidden)
     _no_gradient(parts, *weights)
     if parts.device.type == "cpu":
-        return reference.stream_block(parts, weights, cache, position=position, shown=shown)
+        return reference.stream_block(parts, weights, cache, position=position, hidden=hidden)
     from kernels.gpu.block import launch_block
 
     with torch.cuda.device(parts.device):
-        return launch_block(parts, weights, cache, position=position, shown=shown)
+        return launch_block(parts, weights, cache, position=position, hidden=hidden)

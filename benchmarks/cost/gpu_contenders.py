@@ -15,7 +15,8 @@ from benchmarks.cost.gpu_peers import TorchStep, TorchWindow
 from benchmarks.cost.timing import percentiles
 from neds_core.checkpoint import Checkpoint
 from runtime.core.values import Token
-from runtime.engines.cuda import CudaStreamEngine, CudaWindowEngine
+from runtime.engines.cuda_stream import CudaStreamEngine
+from runtime.engines.cuda_window import CudaWindowEngine
 from runtime.engines.stream import StreamEngine
 
 GATE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 1e-1}  # z-scores and probabilities, largest difference from float32

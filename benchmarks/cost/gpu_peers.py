@@ -16,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.model.attention import rotary, rotate
-from runtime.engines.cuda import CudaStreamEngine, CudaWindowEngine
+from runtime.engines.cuda_stream import CudaStreamEngine
+from runtime.engines.cuda_window import CudaWindowEngine
 
 Mode = str  # "eager", "graph", "compiled": launches one by one, in a CUDA graph, or what torch.compile makes in a graph
 INDUCTOR = "max-autotune-no-cudagraphs"  # the graph is captured by hand, as ours is, which costs less at each replay
@@ -54,7 +55,7 @@ class TorchStep(CudaStreamEngine):
             keys = torch.cat([keys, torch.zeros_like(keys)], 2)
             self.past.append((keys, torch.cat([cache.sink_v, torch.zeros_like(cache.v)], 1)))
         n = self.past[0][0].shape[1]
-        self.seen_keys = torch.arange(n, device=self.visible.device) < self.n_sinks
+        self.seen_keys = torch.arange(n, device=self.hidden.device) < self.n_sinks
 
     def _plain(self) -> Tensor:
         if not self.past:
@@ -65,12 +66,12 @@ class TorchStep(CudaStreamEngine):
         model = self.model
         position, clock, valid = where.split(1)
         valid = valid != 0
-        shown = self._shown(valid, ~seen.isnan() & valid)
+        hidden = self._hidden(~valid, seen.isnan() | ~valid)
         n_tokens, head_width = self.mixed.shape[1:]
         slots = self.n_sinks + position % model.config.band * n_tokens + torch.arange(n_tokens, device=where.device)
         table = rotary(position, head_width)
-        self.seen_keys.index_copy_(0, slots, shown)
-        x = self._tokens(self._batch(seen, clock, valid), ~shown)
+        self.seen_keys.index_copy_(0, slots, ~hidden)
+        x = self._tokens(self._batch(seen, clock, valid), hidden)
         for block, (keys, values) in zip(model.layers, self.past, strict=True):
             q, k, v = (part[0] for part in block.heads_of(x))
             keys.index_copy_(1, slots, torch.cat([torch.zeros_like(k), rotate(k, table)], 2))

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def _bases() -> list[Path]:
-    """Folders that may hold compiled steps, the first that can be written: what Numba is told, here, the user's."""
+    """Folders that may hold compiled steps, in order: Numba's setting, this file's folder, the user's cache."""
     bases = [Path(settings.CACHE_DIR)] if settings.CACHE_DIR else []
     bases.append(HERE / "__pycache__")
     with contextlib.suppress(RuntimeError):  # a user without a home
@@ -31,9 +31,9 @@ def _bases() -> list[Path]:
 def _cache_folder(bases: Sequence[Path]) -> str | None:
     """Where compiled steps are kept, one folder for each state of these sources; None where no base can be written.
 
-    Numba only asks whether the file of a function is older than its compiled form, but a step holds code of several
-    files: after an update it could run on with old products in it. A folder that Numba cannot write is not left
-    to it either: it would fall back to one that does not tell states apart.
+    Numba only checks whether the file of a function is older than its compiled form, but a step holds code of several
+    files: after an update it could run on with old products in it. Nor is Numba left to choose where no base can be
+    written: its fallback is one folder for all states.
     """
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py"))))
     for base in bases:

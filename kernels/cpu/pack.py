@@ -1,6 +1,13 @@
 """What a streaming step works on: packed weights, the cache of keys and values, and its buffers.
 
-Everything is allocated here, once. Widths are padded with zeros, which change no sum.
+Everything is allocated here, once. Widths are padded with zeros, which change no sum; a prime marks a padded width:
+
+| letter | is                                      |
+| ------ | --------------------------------------- |
+| D'     | width, padded to a multiple of LANES    |
+| K'     | head width, padded                      |
+| F'     | hidden units of the MLP, padded         |
+| N      | slots of the ring and sinks, padded     |
 """
 
 from __future__ import annotations
@@ -18,13 +25,13 @@ from kernels.cpu.rows import ERF_END, ERF_TERMS
 from kernels.cpu.tiles import in_parts, panels
 from kernels.cpu.vectors import FOUR, LANES, aligned
 
-# bytes of float32 weights beyond which they become whole numbers of three bytes, in steps of 2^-23 of the row's
-# largest, one to two units in its last place: the rounding of a product grows by about a tenth. A step of 22 layers,
-# beyond the last cache, takes a sixth less; one of 5, within it, took up to a fourteenth more, and stays as it is. So
-# do all with 512 bits, which would convert where they multiply: not measured
+# Bytes of float32 weights beyond which they are stored in three bytes, in steps of 2^-23 of the row's largest: one to
+# two units in its last place. The rounding error of a product grows by about a tenth. A step of 22 layers, beyond the
+# L3 cache, takes a sixth less; one of 5 layers, within it, took up to 7% more, so it keeps four bytes. So does every
+# model where a register has 512 bits: there the conversion competes with the multiplication, which was not measured.
 LARGE = 2**24 if LANES == 8 else math.inf
-LEAST_STEP = np.float32(1e-30)  # of rounded weights: far from numbers that are slow and less exact
-FAR = np.float32(-1e30)  # added to the score of a slot without a key
+LEAST_STEP = np.float32(1e-30)  # of rounded weights: far from subnormal numbers, which are slow and less exact
+FAR = np.float32(-1e30)  # added to the score of a hidden slot
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -66,24 +73,23 @@ class Stack(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the last W bins, `slots` a bin, and the sinks behind them.
+    """Keys and values of the last W bins, `slots` a bin, and the sinks behind them; all float32.
 
-    k (L, H, N / LANES, K', LANES) rotated, v (L, H, K' / LANES, N, LANES), float32, are `panels` of the keys and of
-    the values' columns; shown (N,) 1 where a slot holds a key, else 0;
-    far (N,) what is added to its score. `ring` slots are overwritten, the rest are sinks.
+    Two numbers hide a slot (a bin without such a key, or padding): FAR is added to its score, so that it is never the
+    highest, and its weight is multiplied by 0, so that it is exactly 0.
     """
 
-    k: np.ndarray
-    v: np.ndarray
-    shown: np.ndarray
-    far: np.ndarray
-    band: int
+    k: np.ndarray  # (L, H, N / LANES, K', LANES) rotated: `panels` of the keys
+    v: np.ndarray  # (L, H, K' / LANES, N, LANES): `panels` of the values' columns
+    factor: np.ndarray  # (N,) of a slot's weight: 0 where it is hidden, else 1
+    far: np.ndarray  # (N,) added to its score: FAR where it is hidden, else 0
+    band: int  # W
     slots: int
-    ring: int
+    ring: int  # slots that are overwritten; the rest are sinks
 
 
 class Work(NamedTuple):
-    """Buffers of one step for at most T tokens, with rows behind them for the last four."""
+    """Buffers of one step for at most T tokens, and the rows behind them that complete the last FOUR."""
 
     x: np.ndarray  # (T, D') residual stream
     normed: np.ndarray  # (T, D')
@@ -92,7 +98,7 @@ class Work(NamedTuple):
     score: np.ndarray  # (T, N)
     mixed: np.ndarray  # (T, H * K')
     inner: np.ndarray  # (T, F')
-    short: np.ndarray  # (T, max(D', H * K', F') + 2) int16: rows that `numba_rows.shortened` left
+    short: np.ndarray  # (T, max(D', H * K', F') + 2) int16: rows that `rows.shortened` wrote
     cosine: np.ndarray  # (K / 2 + LANES,)
     sine: np.ndarray
 
@@ -103,9 +109,9 @@ class _PartsType(types.StructRef):
 
 
 class Parts(structref.StructRefProxy):
-    """Parts(stack, cache, work): all that a step works on, for compiled code, handed over as one.
+    """Parts(stack, cache, work): all that a step works on, as one argument of compiled code.
 
-    Of a tuple a call unpacks every array, each time: 8 us for these, where this takes 1 us.
+    A call with tuples unpacks every array each time, which took 8 us for these; this takes 1 us.
     """
 
     stack: Stack
@@ -122,24 +128,23 @@ class _EndsType(types.StructRef):
 
 
 class Ends(structref.StructRefProxy):
-    """What a bin holds as tokens, and what is read behind its step; as `Parts`, read by compiled code alone.
+    """A bin's tokens before the step, and its outputs behind it; like `Parts`, read by compiled code alone.
 
-    In: rows (U, D) of the units, and for each of C clock rows a constant (C, D) of the spikes' token and a code (C, D)
-    of every other; asked (Q, D) queries. Out: v of V values is weight[v] (D,) . query[v] (V,) int64 + bias[v], each
-    group (G, 2) int64 a softmax, then scale[v] times it + offset[v]; values (V,) is overwritten. All else float32.
+    For U units, C clock rows, Q queries and V outputs; float32 where no type is given. An output is scale[v] *
+    (weight[v] . x[query[v]] + bias[v]) + offset[v], and in a group the softmax of its sums in place of the sum.
     """
 
-    rows: np.ndarray
-    constants: np.ndarray
-    codes: np.ndarray
-    asked: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
-    query: np.ndarray
-    groups: np.ndarray
-    scale: np.ndarray
-    offset: np.ndarray
-    values: np.ndarray
+    rows: np.ndarray  # (U, D)
+    constants: np.ndarray  # (C, D) of the spike token
+    codes: np.ndarray  # (C, D) of every other token
+    asked: np.ndarray  # (Q, D) queries
+    weight: np.ndarray  # (V, D)
+    bias: np.ndarray  # (V,)
+    query: np.ndarray  # (V,) int64: the one that an output is read from
+    groups: np.ndarray  # (G, 2) int64: begin and end of the outputs of a class
+    scale: np.ndarray  # (V,)
+    offset: np.ndarray  # (V,)
+    values: np.ndarray  # (V,) overwritten
 
 
 structref.define_proxy(Ends, _EndsType, list(Ends.__annotations__))
@@ -172,7 +177,7 @@ def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: P
     ones = np.ones(w.shape[:2], np.float32)
     if precision == "float32" and not large:
         return Rows(in_parts(w), ones, b)
-    if precision != "float32" and not np.isfinite(w).all():  # rounding would make plausible numbers of them
+    if precision != "float32" and not np.isfinite(w).all():  # rounding would turn them into plausible numbers
         raise ValueError(f"weights that are not finite cannot be stored as {precision}; leave them float32")
     if precision == "bfloat16":  # to the nearest, ties to even
         bits = w.view(np.uint32)
@@ -180,7 +185,7 @@ def _rows(weight: Sequence[np.ndarray], bias: Sequence[np.ndarray], precision: P
     most, kind, unit = (127, np.int8, 1) if precision == "int8" else (2**23 - 2, np.int32, 256)
     step = np.maximum(np.abs(w).max(2, keepdims=True) / most, LEAST_STEP)
     with np.errstate(invalid="ignore"):
-        numbers = np.nan_to_num(np.rint(w / step.astype(np.float64)))  # the step of a row that is not finite is not
+        numbers = np.nan_to_num(np.rint(w / step.astype(np.float64)))  # a row that is not finite keeps such a step
     return Rows(in_parts(numbers.astype(kind)), (step / unit)[..., 0].astype(np.float32), b)
 
 
@@ -193,8 +198,8 @@ def pack(
 ) -> Stack:
     """Weights for `step`. norm: gain and bias (D,) of the last LayerNorm; base: of the rotary frequencies.
 
-    precision: how the weights are stored. int8 has one scale a row, and is multiplied with activations of 16 bits,
-    rounded token by token, in whole numbers; all other sums are float32. Raises ValueError.
+    precision: how the weights are stored. int8 weights have one scale a row and are multiplied in integers with
+    activations rounded to 16 bits, one scale a token; all other sums are float32. Raises ValueError.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"weights cannot be stored as {precision!r}; give one of {', '.join(get_args(Precision))}")
@@ -208,7 +213,7 @@ def pack(
         gain, shift = (part.astype(np.float64) for part in layer.norm_attention)
         weight, bias = layer.qkv[0] * gain, layer.qkv[1] + layer.qkv[0] @ shift
         weight, bias = weight.reshape(3, heads, k, width), bias.reshape(3, heads, k)
-        scale = np.array([k**-0.5, 1.0, 1.0])  # of the scores, taken into the queries
+        scale = np.array([k**-0.5, 1.0, 1.0])  # of the scores, folded into the queries
         qkv.append(_place(weight * scale[:, None, None, None], 3, heads, kp, dp).reshape(-1, dp))
         qkv_bias.append(_place(bias * scale[:, None, None], 3, heads, kp).reshape(-1))
         out.append(_place(layer.out[0].reshape(width, heads, k), dp, heads, kp).reshape(dp, -1))
@@ -236,9 +241,9 @@ def make_cache(layers: Sequence[Layer], heads: int, band: int, slots: int) -> Ca
     both = np.zeros((2, len(layers), heads, n, kp), np.float32)
     for i, layer in enumerate(layers):
         both[:, i, :, ring : ring + n_sinks, :k] = layer.sink_k, layer.sink_v
-    shown, far = np.zeros(n, np.float32), np.full(n, FAR, np.float32)
-    shown[ring : ring + n_sinks], far[ring : ring + n_sinks] = 1.0, 0.0
-    return Cache(panels(both[0]), panels(both[1].swapaxes(-2, -1)), shown, far, band, slots, ring)
+    factor, far = np.zeros(n, np.float32), np.full(n, FAR, np.float32)
+    factor[ring : ring + n_sinks], far[ring : ring + n_sinks] = 1.0, 0.0
+    return Cache(panels(both[0]), panels(both[1].swapaxes(-2, -1)), factor, far, band, slots, ring)
 
 
 def make_work(stack: Stack, cache: Cache, n_tokens: int) -> Work:

@@ -1,8 +1,8 @@
 """What a step does to token rows between the products.
 
-Everything is float32; pointers are `numba_vectors.at` something, strides are in numbers, row widths are
-multiples of LANES. All but `rotate` and `scatter` work on FOUR rows at once, so that their waits overlap: where fewer
-are asked for, those behind them are worked on too, and must exist.
+Everything is float32; pointers come from `vectors.at`, strides are in numbers, row widths are multiples of LANES. All
+but `rotate` and `scatter` work on FOUR rows at once, which hides the latency of each. With fewer tokens the rows behind
+them are worked on too, and must exist.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kernels.cpu.vectors import FLOAT, FOUR, INDEX, LANES, SHORT, WORD, WORDS, V
 EPS = 1e-5  # of torch's LayerNorm
 ERF_END = 4.0  # beyond, erf is 1 to float32
 ERF_TERMS = 17  # of its polynomial
-LEAST = -60.0  # of a score, below the highest: its weight is 0 to float32, and far from numbers that are slow
+LEAST = -60.0  # of a score, below the highest: its weight is 0 to float32, and far from slow subnormal numbers
 TINY = 1e-30  # below every magnitude that counts
 ROUND = 1.5 * 2.0**23  # added to a float32 below 2^22, leaves a whole number in its last bits
 
@@ -94,11 +94,11 @@ def _gelu(typing: Any, x: Any, stride: Any, erf: Any) -> Any:
 
 
 @intrinsic
-def _softmax(typing: Any, scores: Any, n: Any, shown: Any, far: Any) -> Any:
-    """scores (4, n) in place to weights that sum to 1 over the shown slots; shown (n,) 1 or 0, far (n,) is added."""
+def _softmax(typing: Any, scores: Any, n: Any, factor: Any, far: Any) -> Any:
+    """scores (4, n) in place to weights that sum to 1; factor, far (n,): `Cache` hides slots by them."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        make, (scores, n, shown, far) = Vectors(context, builder), args
+        make, (scores, n, factor, far) = Vectors(context, builder), args
         sources = make.rows(scores, n)
 
         def score(k: Any) -> list[Any]:
@@ -110,7 +110,7 @@ def _softmax(typing: Any, scores: Any, n: Any, shown: Any, far: Any) -> Any:
 
         def weigh(k: Any, *totals: Any) -> list[Any]:
             # exp(z) = 2^octaves exp(r), |r| <= log(2) / 2: eight terms of its series
-            visible = make.load(builder.gep(shown, [k]))
+            kept = make.load(builder.gep(factor, [k]))
             z = [builder.fsub(s, top) for s, top in zip(score(k), highest, strict=True)]
             z = [make.greater(full(LEAST), one) for one in z]  # a NaN stays one
             turned = [make.fma(one, full(1.0 / math.log(2.0)), full(ROUND)) for one in z]  # octaves in its last bits
@@ -121,7 +121,7 @@ def _softmax(typing: Any, scores: Any, n: Any, shown: Any, far: Any) -> Any:
             for part, octaves, source, total in zip(parts, turned, sources, totals, strict=True):
                 bits = builder.shl(builder.bitcast(octaves, WORDS), ir.Constant(WORDS, [23] * LANES))
                 power = builder.bitcast(builder.add(bits, ir.Constant(WORDS, [127 << 23] * LANES)), part.type)
-                e = builder.fmul(builder.fmul(part, visible), power)
+                e = builder.fmul(builder.fmul(part, kept), power)
                 make.store(e, builder.gep(source, [k]))
                 out.append(builder.fadd(total, e))
             return out
@@ -139,17 +139,21 @@ def _softmax(typing: Any, scores: Any, n: Any, shown: Any, far: Any) -> Any:
         make.loop(n, LANES, [], divide)
         return context.get_dummy_value()
 
-    return types.void(scores, types.int64, shown, far), emit
+    return types.void(scores, types.int64, factor, far), emit
 
 
 @intrinsic
 def _rotate(typing: Any, plain: Any, turned: Any, heads: Any, head: Any, half: Any, cosine: Any, sine: Any) -> Any:
     """Rotary embedding (Su et al. 2021, half-split) of one token's heads, each `head` numbers wide with padding.
 
-    plain, turned (heads * head + LANES,): the last LANES of plain are read and those of turned overwritten, so that
-    tokens are turned in their order; cosine, sine (half + LANES,) with 0 behind half. Of the padding behind a head's
-    2 * half numbers some is written, finite where plain is, and some is not: turned starts as zeros, and keys hold 0
-    there.
+    | argument     | shape                    | what lies behind its numbers                                        |
+    | ------------ | ------------------------ | ------------------------------------------------------------------- |
+    | plain        | (heads * head + LANES,)  | the last LANES are read                                             |
+    | turned       | (heads * head + LANES,)  | the last LANES are overwritten, so tokens are turned in their order |
+    | cosine, sine | (half + LANES,)          | 0 from half on                                                      |
+
+    A head's padding, behind its 2 * half numbers, is written in part, with finite numbers where plain is finite. The
+    rest stays as it was: turned starts as zeros, and keys hold 0 there.
     """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,6 +1,7 @@
-"""One streaming step of a causal transformer on one CPU core: the fast twin of the torch step over `ring.Ring`.
+"""One streaming step of a causal transformer on one CPU core.
 
-A step allocates nothing and holds no lock (`nogil`); what it works on is made by `numba_pack`.
+Specification: `kernels.reference`: `ingest` is its `stream_tokens`, `step` its `stream_block` layer after layer, and
+`read` its `stream_read`. A step allocates nothing and holds no lock (`nogil`); it works on what `pack` makes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from kernels.cpu.vectors import FOUR, LANES, at
 
 @jit
 def forget(cache: Cache) -> None:
-    """A cold start. Also wipes what was stored: a NaN in a slot poisons every step, even behind a weight of 0."""
-    cache.shown[: cache.ring] = 0.0
+    """A cold start. Also wipes keys and values: a NaN in a slot would poison every step, because 0 times NaN is NaN."""
+    cache.factor[: cache.ring] = 0.0
     cache.far[: cache.ring] = FAR
     cache.k[:, :, : cache.ring // LANES] = 0.0
     cache.v[:, :, :, : cache.ring] = 0.0
@@ -33,7 +34,7 @@ def hide(cache: Cache, position: int, first: int) -> None:
     """No key in the slots of a bin from `first` on."""
     begin = position % cache.band * cache.slots
     for slot in range(begin + first, begin + cache.slots):
-        cache.shown[slot], cache.far[slot] = 0.0, FAR
+        cache.factor[slot], cache.far[slot] = 0.0, FAR
 
 
 @jit
@@ -43,7 +44,7 @@ def _norm(x, n_tokens, stride, width, out):
 
 
 def _fitted(w, x, k, n_tokens, short) -> Any:
-    """What `product` takes beside weights w, and its stride: x (T, K) itself, or beside int8 x `shortened`."""
+    """The tokens as `product` takes them beside weights w, and their stride: x (T, K), or beside int8 x `shortened`."""
     raise NotImplementedError("compiled code alone has this")
 
 
@@ -83,7 +84,7 @@ def _linear(rows, layer, first, n_rows, x, n_tokens, y, short):
 
 @jit
 def _onto(rows, layer, x, n_tokens, y, residual, short):
-    """residual (T, N) += scale w . x + bias of a layer, by way of y (T, N)."""
+    """residual (T, N) += scale w . x + bias of a layer; y (T, N) is a buffer."""
     n = rows.bias.shape[1]
     row = layer * n
     _times(rows, layer, 0, n, x, n_tokens, y, short)
@@ -93,7 +94,7 @@ def _onto(rows, layer, x, n_tokens, y, residual, short):
 
 @jit
 def _store(cache, layer, key, value, k, slot):
-    """One token's rotated key and its value (H * K',), of which k count in each head, into a slot."""
+    """One token's rotated key and its value (H * K',), k numbers in each head, into a slot."""
     heads, n_vectors, n, _ = cache.v.shape[1:]
     kp, panel, lane = n_vectors * LANES, slot // LANES, slot % LANES
     for h in range(heads):
@@ -109,7 +110,7 @@ def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
     heads, n_vectors, n, _ = cache.v.shape[1:]
     kp, ring = n_vectors * LANES, cache.ring
     span, wide = heads * kp, kp * LANES
-    shown, far = at(cache.shown, 0), at(cache.far, 0)
+    factor, far = at(cache.factor, 0), at(cache.far, 0)
     for h in range(heads):
         block, column = (layer * heads + h) * kp * n, h * kp
         keys, values = at(cache.k, block), at(cache.v, block)
@@ -117,7 +118,7 @@ def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
         product(keys, wide, None, kp, ring // LANES, at(turned, column), span, n_tokens, score, n)
         product(sinks, wide, None, kp, n_sinks, at(plain, column), 3 * span, n_tokens, at(score, ring), n)
         for t in range(0, n_tokens, FOUR):
-            softmax(at(score, t * n), n, shown, far)
+            softmax(at(score, t * n), n, factor, far)
         product(values, n * LANES, None, n, n_vectors, score, n, n_tokens, at(mixed, column), span)
 
 
@@ -125,8 +126,8 @@ def _attend(cache, layer, turned, plain, n_tokens, score, mixed):
 def step(parts: Parts, n_keys: int, n_tokens: int, position: int) -> None:
     """Run work.x (n_tokens, D') of one bin through all layers; the first n_keys tokens become keys of this bin.
 
-    On return work.x[n_keys:n_tokens] holds the queries behind the last LayerNorm; nothing is
-    computed for the key tokens that nobody reads.
+    On return work.x[n_keys:n_tokens] holds the queries behind the last LayerNorm. In the last
+    layer the key tokens get a key and a value only: nothing reads the rest.
     """
     stack, cache, work = parts.stack, parts.cache, parts.work
     heads, kp, k, width = stack.heads, cache.k.shape[3], stack.head_width, stack.width
@@ -138,7 +139,7 @@ def step(parts: Parts, n_keys: int, n_tokens: int, position: int) -> None:
         work.cosine[i], work.sine[i] = math.cos(angle), math.sin(angle)
     begin = position % cache.band * cache.slots
     for slot in range(begin, begin + n_keys):
-        cache.shown[slot], cache.far[slot] = 1.0, 0.0
+        cache.factor[slot], cache.far[slot] = 1.0, 0.0
     hide(cache, position, n_keys)
     cosine, sine, erf, short = at(work.cosine, 0), at(work.sine, 0), at(stack.erf, 0), at(work.short, 0)
     for layer in range(n_layers):
@@ -210,10 +211,10 @@ def read(x, first, weight, bias, query, groups, out):
 
 @jit
 def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: int, row: int, position: int) -> None:
-    """One bin from its counts (U,) uint16 to `ends.values`, in one call: Python between several finds cold caches.
+    """One bin from its counts (U,) uint16 to `ends.values`. One call: Python between several would run on cold caches.
 
-    spikes: whether counts are a token, and a key, of the bin. The tokens of n_seen behaviours, keys too, lie in work.x
-    already, from row 1 on, or from 0 without spikes. row: of the clock.
+    spikes: whether counts become a token, which is a key. The caller has written the tokens of n_seen behaviours, keys
+    too, into work.x from row 1 on, or from row 0 without spikes. row: of the clock.
     """
     x, n_keys = parts.work.x, n_seen
     if spikes:

@@ -1,7 +1,16 @@
 """Products of a few token rows with a tall matrix on one CPU core: each weight is read once for all tokens.
 
-The inner tile is V vectors of outputs times T tokens, V x T accumulators that never leave registers. A lane is an
-output and adds up alone: nothing is summed across lanes.
+The inner tile is V vectors of outputs times T tokens: V x T accumulators that never leave registers. A lane is one
+output; nothing is summed across lanes.
+
+A panel holds LANES rows (outputs) of K columns:
+
+| weights     | dtype   | panel             | a number is                              | made by              |
+| ----------- | ------- | ----------------- | ---------------------------------------- | -------------------- |
+| float32     | float32 | (K, LANES)        | the weight                               | `in_parts`, `panels` |
+| bfloat16    | uint16  | (K, LANES)        | the upper 16 bits of a float32           | `in_parts`           |
+| three bytes | uint8   | (K, LANES, 3)     | a 24-bit integer, multiplied as 256 of it| `in_parts` of int32  |
+| int8        | int8    | (K / 2, LANES, 2) | the weight; pairs of columns             | `in_parts`           |
 """
 
 from __future__ import annotations
@@ -16,24 +25,25 @@ from numba.extending import intrinsic
 from kernels.cpu.jit import jit
 from kernels.cpu.vectors import FLOAT, INDEX, LANES, LINE, VECTOR, WORDS, ZERO, Vectors, aligned, at, full
 
-# vectors of outputs in a tile of 4, 3, 2 and 1 tokens: each reads weights in a place of its own, which a memory serves
-# sooner than one; as many accumulators as keep both multipliers busy and fit the 16 registers (32 of 512 bits)
+# Vectors of outputs in a tile of 4, 3, 2 and 1 tokens. Each vector reads weights at its own address, and memory serves
+# several streams faster than one. The V x T accumulators keep both FMA units busy and fit the 16 registers (32 of 512
+# bits).
 _V4, _V3, _V2, _V1 = (4, 4, 4, 8) if LANES == 16 else (2, 4, 4, 4)
-# bytes, of all vectors of a tile, that are asked for before they are read: between two steps, 20 ms apart, others have
-# used the cache. With half the lanes asking costs a tenth where that cache holds all, and gained nothing sure elsewhere
-# but for keys and values: those of a head end before the processor asks by itself, so each call asks for what the next
-# head reads (4 of the 17 us that a layer's attention takes beyond the last cache)
+# Bytes prefetched, over all vectors of a tile: in the 20 ms between two steps other processes use the cache. With 8
+# lanes, prefetching costs a tenth where the L3 cache holds everything and gained nothing elsewhere, so there it is off,
+# except for keys and values: a head's are over before the hardware prefetcher starts, so each call prefetches what the
+# next head reads. That saves 4 of the 17 us of a layer's attention beyond the L3 cache.
 AHEAD = 4096 if LANES == 16 else 0
-# in which the columns of float32 and bfloat16 weights lie, read side by side: with two vectors these are four places.
-# Measured with half the lanes alone, in float32: a step of 22 layers, beyond the last cache, takes a tenth to a seventh
-# less, and one of 5 layers within it as long; with int8 weights it would take more there
+# Parts of the columns of float32 and bfloat16 weights, read interleaved: with two vectors these are four streams.
+# Measured with 8 lanes, in float32: a step of 22 layers, beyond the L3 cache, takes 10 to 14% less, and one of 5
+# layers, within it, as long. int8 weights would take longer, so they have one part.
 PARTS = 1 if LANES == 16 else 2
 
 
 def panels(w: np.ndarray) -> np.ndarray:
-    """Numbers (..., N, K) as `product` reads one part, (..., N / LANES, K, LANES): column by column of LANES rows.
+    """Numbers (..., N, K) as `product` reads one part, (..., N / LANES, K, LANES): see the table above.
 
-    Of int8 two columns at once: each pair of rows behind another holds LANES pairs of neighbours.
+    Of int8 the last two axes hold the bytes of (K / 2, LANES, 2).
     """
     *outer, n, k = w.shape
     out = aligned((*outer, n // LANES, k, LANES), w.dtype)
@@ -46,7 +56,7 @@ def panels(w: np.ndarray) -> np.ndarray:
 def in_parts(w: np.ndarray) -> np.ndarray:
     """Weights (..., N, K) as the `panels` of each part of their columns, (..., parts, N / LANES, K / parts, LANES).
 
-    Of int32 below 2^23 in magnitude the three bytes that matter, uint8, so that the last axis is 3 LANES long.
+    Of int32, below 2^23 in magnitude, the lower three bytes as uint8: the last axis is then 3 LANES long.
     """
     *outer, n, k = w.shape
     parts = 1 if w.dtype == np.int8 else PARTS
@@ -58,13 +68,76 @@ def in_parts(w: np.ndarray) -> np.ndarray:
     return out
 
 
-def _tile(n_tokens: int, n_vectors: int) -> Any:
-    """A function (w, between, part, ahead, n, x (T, x_stride), x_stride, y (T, y_stride), y_stride, apart) making y.
+def _emit(n_tokens: int, n_vectors: int, context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """The code of a tile: see `_tile`."""
+    make, stored = Vectors(context, builder), signature.args[0].dtype
+    w, between, part, ahead, n, x, x_stride, y, y_stride, apart = args
+    whole, one_part = stored == types.int8, signature.args[2] == types.none
+    together = 2 if whole else 1  # columns
+    width = 3 * LANES if stored == types.uint8 else LANES * together
+    # one iteration a cache line, so that each is prefetched once; of three bytes two lines, which was faster
+    turns = 4 if stored == types.uint8 else LINE // (width * stored.bitwidth // 8)
+    parts = 1 if whole or one_part else PARTS
+    columns = builder.udiv(n, ir.Constant(INDEX, parts))
+    starts = [w] if parts == 1 else make.rows(w, part, parts)
+    sources = [make.rows(one, between, n_vectors) for one in starts]
+    tokens = make.rows(x, x_stride, n_tokens)
+    shares = list(zip(*(make.rows(token, columns, parts) for token in tokens), strict=True))
 
-    Vector v, the LANES numbers from w[v between + p part + k LANES] on for each part p and k < n / parts, becomes the
-    LANES of y[t, v apart] and on: the sum of x[t, p n / parts + k] times it. n is a multiple of LANES. Of uint8 three
-    are a number, and y is 256 times as large. There is one part of int8, beside which x is as `product` says, and where
-    `part` is None: then what lies `ahead` numbers on is asked for.
+    def weight(pointer: Any) -> Any:
+        if whole:
+            return make.pairs(pointer)
+        return make.three_bytes(pointer) if stored == types.uint8 else make.load(pointer, stored)
+
+    def body(k: Any, here: Any, *sums: Any) -> list[Any]:
+        grown = list(sums)
+        for panels_of, share in zip(sources, shares, strict=True):
+            for turn in range(turns):
+                pointers = [builder.gep(one, [make.add(here, turn * width)]) for one in panels_of]
+                if AHEAD and turn == 0:
+                    for pointer in pointers:
+                        make.fetch(pointer, AHEAD // n_vectors)
+                elif one_part and turn == 0:
+                    for pointer in pointers:
+                        make.fetch(builder.gep(pointer, [ahead]), 0)
+                weights = [weight(pointer) for pointer in pointers]
+                for t, token in enumerate(share):  # one at a time, which leaves the registers to the sums
+                    number = builder.gep(token, [make.add(k, turn * together)])
+                    spread = make.spread_pair(number) if whole else make.spread(builder.load(number))
+                    for i, one in enumerate(weights):
+                        place = i * n_tokens + t
+                        grown[place] = (make.dot if whole else make.fma)(one, spread, grown[place])
+        return [make.add(here, turns * width), *grown]
+
+    nothing = ir.Constant(WORDS, [0] * LANES) if whole else full(0.0)
+    _, *sums = make.loop(columns, turns * together, [ZERO, *[nothing] * (n_vectors * n_tokens)], body)
+    if whole:
+        steps = [builder.load(builder.bitcast(builder.gep(one, [n]), FLOAT.as_pointer())) for one in tokens]
+        sums = [
+            builder.fmul(builder.sitofp(one, VECTOR), make.spread(steps[i % n_tokens]))
+            for i, one in enumerate(sums)
+        ]  # fmt: skip
+    targets = [column for row in make.rows(y, y_stride, n_tokens) for column in make.rows(row, apart, n_vectors)]
+    for i, target in enumerate(targets):
+        t, v = divmod(i, n_vectors)
+        make.store(sums[v * n_tokens + t], target)
+    return context.get_dummy_value()
+
+
+def _tile(n_tokens: int, n_vectors: int) -> Any:
+    """A function (w, between, part, ahead, n, x, x_stride, y, y_stride, apart) that computes a tile of y:
+
+    y[t, v apart + i] = sum over parts p and k < n / parts of x[t, p n / parts + k] w[v between + p part + k LANES + i]
+
+    | argument           | is                                                                                   |
+    | ------------------ | ------------------------------------------------------------------------------------ |
+    | between, part      | numbers from one vector's weights to the next's, and from one part's to the next's   |
+    | part None          | one part; what lies `ahead` numbers on is prefetched                                 |
+    | n                  | columns, a multiple of LANES                                                         |
+    | x_stride, y_stride | numbers from one token to the next                                                   |
+    | apart              | numbers from one vector of outputs to the next                                       |
+
+    int8 has one part, and x as `product` says. Of three bytes, y is 256 times as large.
     """
 
     @intrinsic
@@ -74,61 +147,10 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
     ) -> Any:  # fmt: skip
         number = types.int64
         part = part if part == types.none else number
-        return types.void(w, number, part, number, number, x, number, y, number, number), _emit
+        return types.void(w, number, part, number, number, x, number, y, number, number), emit
 
-    def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        make, stored = Vectors(context, builder), signature.args[0].dtype
-        w, between, part, ahead, n, x, x_stride, y, y_stride, apart = args
-        whole, one_part = stored == types.int8, signature.args[2] == types.none
-        together = 2 if whole else 1  # columns
-        width = 3 * LANES if stored == types.uint8 else LANES * together
-        # through a line, so that the one ahead is asked for once; of three bytes twice as far, which was faster
-        turns = 4 if stored == types.uint8 else LINE // (width * stored.bitwidth // 8)
-        parts = 1 if whole or one_part else PARTS
-        columns = builder.udiv(n, ir.Constant(INDEX, parts))
-        starts = [w] if parts == 1 else make.rows(w, part, parts)
-        sources = [make.rows(one, between, n_vectors) for one in starts]
-        tokens = make.rows(x, x_stride, n_tokens)
-        shares = list(zip(*(make.rows(token, columns, parts) for token in tokens), strict=True))
-
-        def weight(pointer: Any) -> Any:
-            if whole:
-                return make.pairs(pointer)
-            return make.three_bytes(pointer) if stored == types.uint8 else make.load(pointer, stored)
-
-        def body(k: Any, here: Any, *sums: Any) -> list[Any]:
-            grown = list(sums)
-            for panels_of, share in zip(sources, shares, strict=True):
-                for turn in range(turns):
-                    pointers = [builder.gep(one, [make.add(here, turn * width)]) for one in panels_of]
-                    if AHEAD and turn == 0:
-                        for pointer in pointers:
-                            make.fetch(pointer, AHEAD // n_vectors)
-                    elif one_part and turn == 0:
-                        for pointer in pointers:
-                            make.fetch(builder.gep(pointer, [ahead]), 0)
-                    weights = [weight(pointer) for pointer in pointers]
-                    for t, token in enumerate(share):  # one at a time: with all of them in registers, sums were not
-                        number = builder.gep(token, [make.add(k, turn * together)])
-                        shown = make.spread_pair(number) if whole else make.spread(builder.load(number))
-                        for i, one in enumerate(weights):
-                            place = i * n_tokens + t
-                            grown[place] = (make.dot if whole else make.fma)(one, shown, grown[place])
-            return [make.add(here, turns * width), *grown]
-
-        nothing = ir.Constant(WORDS, [0] * LANES) if whole else full(0.0)
-        _, *sums = make.loop(columns, turns * together, [ZERO, *[nothing] * (n_vectors * n_tokens)], body)
-        if whole:
-            steps = [builder.load(builder.bitcast(builder.gep(one, [n]), FLOAT.as_pointer())) for one in tokens]
-            sums = [
-                builder.fmul(builder.sitofp(one, VECTOR), make.spread(steps[i % n_tokens]))
-                for i, one in enumerate(sums)
-            ]  # fmt: skip
-        targets = [column for row in make.rows(y, y_stride, n_tokens) for column in make.rows(row, apart, n_vectors)]
-        for i, target in enumerate(targets):
-            t, v = divmod(i, n_vectors)
-            make.store(sums[v * n_tokens + t], target)
-        return context.get_dummy_value()
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _emit(n_tokens, n_vectors, context, builder, signature, args)
 
     return tile
 
@@ -141,10 +163,14 @@ _tile_4, _tile_3, _tile_2, _tile_1 = _tile(4, 1), _tile(3, 1), _tile(2, 1), _til
 def product(w, panel, part, n, n_vectors, x, x_stride, n_tokens, y, y_stride):
     """y[t, v LANES + i] = sum over k < n of x[t, k] w[v, k, i], for v < n_vectors and i < LANES.
 
-    w: pointer to n_vectors panels, `panel` numbers apart, of float32, int8, uint16 (bfloat16's bits) or uint8 (three a
-    number, which counts 256 times): `in_parts`, of which each begins `part` numbers behind the one before, or `panels`
-    of float32, where part is None and as many follow for the next call; x, y: to float32, of rows x_stride and y_stride
-    numbers apart, but beside int8 x is what `numba_rows.shortened` left, of rows n + 2 apart. n is a multiple of LANES.
+    | argument    | is                                                                                          |
+    | ----------- | ------------------------------------------------------------------------------------------- |
+    | w           | pointer to n_vectors panels, `panel` numbers apart                                          |
+    | part        | numbers from one of the parts of `in_parts` to the next                                     |
+    | part None   | w is `panels` of float32, followed by as many, which are prefetched for the next call       |
+    | n           | columns, a multiple of LANES                                                                |
+    | x, x_stride | pointer to float32 tokens; beside int8 what `rows.shortened` wrote, n + 2 numbers apart     |
+    | y, y_stride | pointer to float32 outputs                                                                  |
     """
     ahead = n_vectors * panel
     while n_tokens > 0:

@@ -1,7 +1,7 @@
-"""Vector instructions for `numba_tiles` and `numba_rows`, as LLVM IR inside a compiled function.
+"""Vector instructions for `tiles` and `rows`, as LLVM IR inside a compiled function.
 
-Numba keeps no array element in a register across a loop, counts references around whatever takes an array, and
-vectorises by 256 bits where 512 are to be had; on the pointers and loops here it does none of these.
+Numba reloads array elements in every iteration, counts references around calls that take an array, and vectorises by
+256 bits where the processor has 512. The pointers and loops here avoid all three.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from numba.extending import intrinsic
 
 from kernels.cpu.jit import settings
 
-_told = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None: this processor's
-_FEATURES = (get_host_cpu_features() if _told is None else _told).split(",")
+_given = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES, or None: this processor's
+_FEATURES = (get_host_cpu_features() if _given is None else _given).split(",")
 LANES = 16 if "+avx512f" in _FEATURES else 8  # float32 numbers of a register; inner widths are padded to a multiple
 # the instruction of x86 that multiplies pairs of int16 and adds the two products
 _FEATURE, _PAIRS = ("+avx512bw", "llvm.x86.avx512.pmaddw.d.512") if LANES == 16 else ("+avx2", "llvm.x86.avx2.pmadd.wd")
 HAS_PAIRS = _FEATURE in _FEATURES
-FOUR = 4  # rows of tokens that are worked on at once: what one waits for, the others use
+FOUR = 4  # rows of tokens that are worked on at once, so that the latency of one is hidden by the others
 LINE = 64  # bytes of a cache line; weights that lie across lines cost a fifth more
-# bytes of a large page. In those a processor finds more of what a step reads: weights, keys and values of 11.6 MB in
-# float32 are 2800 small ones, more than it remembers the places of
+# bytes of a large page: 11.6 MB of weights, keys and values are 2800 small pages, more than the TLB holds
 LARGE_PAGE = 2**21
 
 INDEX, WORD, SHORT, BYTE, FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8), ir.FloatType()
@@ -55,7 +54,7 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
 
 
 def _large_pages(n_bytes: int) -> mmap.mmap:
-    """Zeros of an own mapping; NumPy asks for large pages only from 4 MiB on, and for those that lie inside."""
+    """Zeros of a mapping of their own: NumPy requests large pages only from 4 MiB on, and only whole ones inside."""
     room = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel built without them
         room.madvise(mmap.MADV_HUGEPAGE)
@@ -127,7 +126,7 @@ class Vectors:
     def three_bytes(self, pointer: Any) -> Any:
         """LANES numbers of three bytes, from a pointer on, times 256, as float32. Reads some bytes to either side."""
         octets = ir.VectorType(BYTE, 4 * LANES)
-        # of 256 bits half the numbers lie in each half, which then needs no bytes of the other
+        # with 256 bits half the numbers lie in each half, so that no byte crosses to the other
         before = 4 if LANES == 8 else 0
         begin = self.builder.gep(pointer, [ir.Constant(INDEX, -before)])
         value = self.builder.load(self.builder.bitcast(begin, octets.as_pointer()))
@@ -212,7 +211,7 @@ class Vectors:
         return self.builder.extract_element(value, ir.Constant(WORD, 0))
 
     def fetch(self, pointer: Any, ahead: int) -> None:
-        """Ask for what lies so many bytes ahead of a pointer."""
+        """Prefetch what lies so many bytes ahead of a pointer."""
         byte = BYTE.as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, WORD, WORD, WORD])
         hint = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")

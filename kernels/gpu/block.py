@@ -1,9 +1,18 @@
 """A layer of a streaming step in three Triton launches: norm and QKV, attention and output projection, norm and MLP.
 
-Specification: `kernels.reference.stream_block`. The residual stream is a sum of parts (P, T, D) float32, which whoever
-reads it adds in their order: one part a head after the attention, one a slice of hidden units after the MLP, so that
-neither has to wait for the others. Three launches under a CUDA graph and not one persistent kernel, because Triton has
-no barrier over a grid, and without a cooperative launch blocks that wait for each other may wait for ever.
+Specification: `kernels.reference.stream_block`.
+
+| launch          | grid              | reads                       | writes                      |
+| --------------- | ----------------- | --------------------------- | --------------------------- |
+| `qkv_kernel`    | tiles of outputs  | parts (P, T, D)             | q, k, v (T, 3D)             |
+| `mixing_kernel` | heads             | q, k, v, the cache, parts   | a part for each head        |
+| `mlp_kernel`    | slices of the MLP | a part for each head        | a part for each slice       |
+
+The residual stream is the sum of its parts, float32. The reader adds them in order, so that no block has to wait for
+another block's part.
+
+Three launches under a CUDA graph, not one persistent kernel: Triton has no barrier over a grid, and blocks that wait
+for each other without a cooperative launch may deadlock.
 """
 
 from __future__ import annotations
@@ -45,12 +54,12 @@ def rows_of(n_tokens: int, width: int) -> Rows:
 
 
 def slice_units(mlp: int) -> int:
-    """Hidden units of a block of the MLP: more blocks read the weights faster, and leave more parts to be added."""
+    """Hidden units of a block of the MLP: more blocks read the weights faster but leave more parts to add."""
     return max(32, next_power_of_2(tiles_over(mlp, 32)))
 
 
 def units_at_once(width: int) -> int:
-    """Of a block's hidden units, as many as its registers hold the weights of."""
+    """Hidden units of a block's loop: their weights have to fit its registers."""
     return 32 if width <= 256 else 8
 
 
@@ -64,13 +73,13 @@ def add_parts(b_x, p_x, m_x, p_parts, i_first, n_parts, step, stride):
 
 @jit
 def normalised(p_parts, p_scale, p_shift, o_t, P: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BW: tl.constexpr):
-    """LayerNorm [BT, BW] of the stream; rows beyond T and columns beyond D are numbers without a meaning."""
+    """LayerNorm [BT, BW] of the stream; rows beyond T and columns beyond D mean nothing."""
     o_d = tl.arange(0, BW)
     m_d = o_d < D
     m_x = (o_t < T)[:, None] & m_d[None, :]
     p_x = p_parts + o_t[:, None] * D + o_d[None, :]
     b_x = tl.load(p_x, mask=m_x, other=0.0)
-    # unrolled, so that the parts are on their way together
+    # unrolled, so that the loads of all parts overlap
     for i_p in tl.static_range(1, P):  # pyright: ignore[reportGeneralTypeIssues]
         b_x += tl.load(p_x + i_p * T * D, mask=m_x, other=0.0)
     b_mean = tl.sum(b_x, 1) / D
@@ -85,7 +94,7 @@ def normalised(p_parts, p_scale, p_shift, o_t, P: tl.constexpr, T: tl.constexpr,
 def load_folded(p_w, o_o, m_o, D: tl.constexpr, BK: tl.constexpr, LK: tl.constexpr):
     """Rows o_o of a weight (O, D) in float32 as [BK, BO, LK], 0 where m_o is False.
 
-    Folded, so that a product is added up within threads first, then among the lanes of a warp, and never across warps.
+    Folded, so that a product is summed within threads, then across the lanes of a warp, and never across warps.
     """
     o_d = tl.arange(0, BK)[:, None, None] * LK + tl.arange(0, LK)[None, None, :]
     m_w = m_o[None, :, None] & (o_d < D)
@@ -121,7 +130,7 @@ def qkv_kernel(
     o_t = tl.arange(0, BT)
     o_o = tl.program_id(0) * BO + tl.arange(0, BO)
     m_o = o_o < 3 * D
-    # what does not depend on the stream is asked for first
+    # prefetched: the weights do not depend on the stream
     b_w = load_folded(p_w, o_o, m_o, D, BK, LK)
     b_bias = tl.load(p_bias + o_o, mask=m_o, other=0.0).to(tl.float32)
     b_x = normalised(p_parts, p_scale, p_shift, o_t, P, T, D, BW)
@@ -132,7 +141,7 @@ def qkv_kernel(
 
 @jit
 def mixing_kernel(
-    p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position, p_shown, p_frequency,
+    p_q, p_k, p_v, p_ring_k, p_ring_v, p_ring_hidden, p_sink_k, p_sink_v, p_position, p_hidden, p_frequency,
     q_h, q_n, k_h, k_n, v_h, v_n, scale, p_parts, p_w, p_bias, p_out,
     N: tl.constexpr, S: tl.constexpr, T: tl.constexpr, HALF: tl.constexpr,
     BH: tl.constexpr, BT: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr, FEW: tl.constexpr,
@@ -143,12 +152,12 @@ def mixing_kernel(
     o_t, o_o = tl.arange(0, BT), tl.arange(0, BO)
     m_t = o_t < T
     p_w += i_h * HALF * 2
-    # the first weights [BO, BH] are asked for before the attention is waited for
+    # the first weights [BO, BH] are prefetched: they do not depend on the attention
     b_w1, b_w2 = load_halves(p_w, o_o, o_o < D, D, HALF, BH)
     # [BT, BH]
     b_o1, b_o2 = attend(
-        i_h.to(tl.int64), o_t, m_t, p_q, p_k, p_v, p_ring_k, p_ring_v, p_visible, p_sink_k, p_sink_v, p_position,
-        p_shown, p_frequency, q_h, q_n, k_h, k_n, v_h, v_n, scale, N, S, T, HALF, BH, BT, BP, BS, FEW,
+        i_h.to(tl.int64), o_t, m_t, p_q, p_k, p_v, p_ring_k, p_ring_v, p_ring_hidden, p_sink_k, p_sink_v,
+        p_position, p_hidden, p_frequency, q_h, q_n, k_h, k_n, v_h, v_n, scale, N, S, T, HALF, BH, BT, BP, BS, FEW,
     )  # fmt: skip
     b_o1, b_o2 = b_o1.to(p_w.dtype.element_ty), b_o2.to(p_w.dtype.element_ty)
     for i_o in range(0, tl.cdiv(D, BO)):
@@ -184,7 +193,7 @@ def mlp_kernel(
     o_t, o_d = tl.arange(0, BT), tl.arange(0, BW)
     m_d = o_d < D
     o_o = i_s * N + tl.arange(0, BO)
-    # the first weights are asked for before the stream is waited for: [BK, BO, LK] and [BO, BW]
+    # the first weights, [BK, BO, LK] and [BO, BW], are prefetched: they do not depend on the stream
     b_up = load_folded(p_up, o_o, o_o < M, D, BK, LK)
     b_down = tl.load(p_down + o_o[:, None] * D + o_d[None, :], mask=(o_o < M)[:, None] & m_d[None, :], other=0.0)
     b_x = normalised(p_parts, p_scale, p_shift, o_t, P, T, D, BW)
@@ -209,9 +218,9 @@ def mlp_kernel(
 
 
 def block_calls(
-    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
+    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, hidden: Tensor
 ) -> tuple[tuple[Call, Call, Call], Tensor]:
-    """The launches of one layer, in order, for arguments that `kernels.attention` has checked, and what they fill."""
+    """The launches of one layer, in order, for arguments that `kernels.streaming` checked, and the parts they fill."""
     n_parts, n_tokens, width = parts.shape
     heads, _, head_width = cache.k.shape
     mlp, rows = weights.up.shape[0], rows_of(n_tokens, width)
@@ -226,7 +235,7 @@ def block_calls(
         "p_bias": weights.qkv_bias, "p_out": qkv, "P": n_parts, "BO": OUTPUTS, **shape, **tile,
     }  # fmt: skip
     q, k, v = qkv.view(n_tokens, 3, heads, head_width).permute(1, 2, 0, 3)
-    given, attending = arguments(q, k, v, cache, position, shown)
+    given, attending = arguments(q, k, v, cache, position, hidden)
     half = next_power_of_2(head_width // 2)
     outputs = (
         min(next_power_of_2(width), few_values(half) // half) if given["FEW"] else PROJECTED // (1 if half <= 16 else 2)
@@ -250,10 +259,10 @@ def block_calls(
 
 
 def launch_block(
-    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, shown: Tensor
+    parts: Tensor, weights: BlockWeights, cache: StreamCache, *, position: Tensor, hidden: Tensor
 ) -> Tensor:
     """One layer on the current device: the parts (P', T, D) of the stream behind it."""
-    calls, out = block_calls(parts, weights, cache, position=position, shown=shown)
+    calls, out = block_calls(parts, weights, cache, position=position, hidden=hidden)
     for call in calls:
         call.launch()
     return out

@@ -1,7 +1,7 @@
-"""Both ends of a streaming step in Triton, a launch each: what a bin holds to tokens, and tokens to what is said.
+"""Both ends of a streaming step in Triton, a launch each: a bin's data to tokens, and tokens to outputs.
 
-Specification: `kernels.reference.stream_tokens` and `stream_read`. Between them lie the layers of
-`kernels.gpu.block`, whose parts these give and take.
+Specification: `kernels.reference.stream_tokens` and `stream_read`. Between them run the layers of
+`kernels.gpu.block`: the first launch writes the parts that they read, the second reads the parts that they write.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from kernels.gpu.block import load_folded, normalised, rows_of, times
 from kernels.gpu.tiles import Call, jit, next_power_of_2, tiles_over
 from kernels.reference import ReadOut, TokenTables
 
-MOST_PARTS = 16  # that the units' rows are summed in: whoever reads the stream adds them up
+MOST_PARTS = 16  # slices of the units, each a part of the stream
 UNITS = 16  # rows of units in a tile
 READ = 16  # outputs in a tile
 
 
 @jit
 def token_kernel(
-    p_counts, p_seen, p_where, p_rows, p_base, p_hidden, p_shown_rows, p_first, p_classes, p_codes, p_shown, p_out,
+    p_counts, p_seen, p_where, p_rows, p_base, p_blank, p_values, p_first, p_classes, p_codes, p_hidden, p_out,
     U: tl.constexpr, T: tl.constexpr, D: tl.constexpr, C: tl.constexpr, SPIKES: tl.constexpr,
     BT: tl.constexpr, BW: tl.constexpr, BU: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (slices of N units,). Writes each one's part of out (slices, T, D), the first one also shown (T,)."""
+    """Grid (slices of N units,). Writes each one's part of out (slices, T, D), the first one also hidden (T,)."""
     i_s = tl.program_id(0)
     o_t, o_d = tl.arange(0, BT), tl.arange(0, BW)
     m_d = o_d < D
@@ -41,30 +41,30 @@ def token_kernel(
             b_spike += tl.sum(tl.sqrt(b_count)[:, None] * b_row, 0)
         else:
             b_poison += tl.sum(b_count, 0) * 0.0
-    # [BT]: what of the rest is shown
+    # [BT]: which tokens the bin holds
     m_first = i_s == 0
     m_t = m_first & (o_t < T)
-    m_told = m_t & (o_t > 0)
-    b_seen = tl.load(p_seen + o_t - 1, mask=m_told, other=float("nan"))
-    b_classes = tl.load(p_classes + o_t - 1, mask=m_told, other=0)
-    m_told = m_told & (b_seen == b_seen) & is_valid
+    m_seen = m_t & (o_t > 0)
+    b_seen = tl.load(p_seen + o_t - 1, mask=m_seen, other=float("nan"))
+    b_classes = tl.load(p_classes + o_t - 1, mask=m_seen, other=0)
+    m_seen = m_seen & (b_seen == b_seen) & is_valid
     m_spike = (o_t == 0) & is_valid & SPIKES
-    b_class = tl.minimum(tl.maximum(tl.where(m_told & (b_classes > 0), b_seen, 0.0), 0.0), 1.0 * (b_classes - 1))
-    b_at = tl.load(p_first + o_t - 1, mask=m_told, other=0) + tl.where(b_classes > 0, b_class, 0.0).to(tl.int64)
+    b_class = tl.minimum(tl.maximum(tl.where(m_seen & (b_classes > 0), b_seen, 0.0), 0.0), 1.0 * (b_classes - 1))
+    b_at = tl.load(p_first + o_t - 1, mask=m_seen, other=0) + tl.where(b_classes > 0, b_class, 0.0).to(tl.int64)
     b_times = tl.where(b_classes > 0, 1.0, b_seen)
     # [BT, BW]
     p_x, m_x = o_t[:, None] * D + o_d[None, :], m_t[:, None] & m_d[None, :]
-    m_shown = m_told | m_spike
-    b_x = tl.load(p_hidden + p_x, mask=m_x & (~m_shown)[:, None], other=0.0)
-    b_x += tl.load(p_base + p_x, mask=m_x & m_shown[:, None], other=0.0)
-    b_row = tl.load(p_shown_rows + b_at[:, None] * D + o_d[None, :], mask=m_told[:, None] & m_d[None, :], other=0.0)
-    b_x += tl.where(m_told[:, None], b_times[:, None] * b_row, 0.0)
+    m_key = m_seen | m_spike
+    b_x = tl.load(p_blank + p_x, mask=m_x & (~m_key)[:, None], other=0.0)
+    b_x += tl.load(p_base + p_x, mask=m_x & m_key[:, None], other=0.0)
+    b_row = tl.load(p_values + b_at[:, None] * D + o_d[None, :], mask=m_seen[:, None] & m_d[None, :], other=0.0)
+    b_x += tl.where(m_seen[:, None], b_times[:, None] * b_row, 0.0)
     b_code = tl.minimum(tl.maximum(tl.load(p_where + 1) + 1, 0), C - 1)
     b_x += tl.load(p_codes + b_code * D + o_d, mask=m_d & m_first, other=0.0)[None, :]
     b_x += tl.where(m_spike[:, None], b_spike[None, :], 0.0)
     b_x += b_poison
     tl.store(p_out + i_s * T * D + p_x, b_x, mask=(o_t < T)[:, None] & m_d[None, :])
-    tl.store(p_shown + o_t, m_shown, mask=m_t)
+    tl.store(p_hidden + o_t, m_key == 0, mask=m_t)
 
 
 @jit
@@ -97,18 +97,18 @@ def read_kernel(
 
 
 def token_call(
-    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, shown: Tensor
+    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, hidden: Tensor
 ) -> tuple[Call, Tensor]:
-    """The launch, for arguments that `kernels.attention` has checked, and the parts that it fills."""
+    """The launch, for arguments that `kernels.streaming` has checked, and the parts that it fills."""
     n_units, width = tables.rows.shape
-    n_tokens = len(shown)
+    n_tokens = len(hidden)
     units = max(UNITS, next_power_of_2(tiles_over(n_units, MOST_PARTS)))
     slices = tiles_over(n_units, units)
     out = torch.empty(slices, n_tokens, width, device=counts.device)
     arguments = {
         "p_counts": counts, "p_seen": seen, "p_where": where, "p_rows": tables.rows, "p_base": tables.base,
-        "p_hidden": tables.hidden, "p_shown_rows": tables.shown, "p_first": tables.first,
-        "p_classes": tables.n_classes, "p_codes": tables.codes, "p_shown": shown, "p_out": out,
+        "p_blank": tables.blank, "p_values": tables.values, "p_first": tables.first,
+        "p_classes": tables.n_classes, "p_codes": tables.codes, "p_hidden": hidden, "p_out": out,
         "U": n_units, "T": n_tokens, "D": width, "C": len(tables.codes), "SPIKES": spikes,
         "BT": next_power_of_2(n_tokens), "BW": next_power_of_2(width), "BU": UNITS, "N": units,
     }  # fmt: skip
@@ -116,7 +116,7 @@ def token_call(
 
 
 def read_call(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Call:
-    """The launch, for arguments that `kernels.attention` has checked."""
+    """The launch, for arguments that `kernels.streaming` has checked."""
     n_parts, n_tokens, width = parts.shape
     rows, n_outputs = rows_of(n_tokens, width), len(out)
     outputs = READ if rates else max(READ, next_power_of_2(n_outputs))
@@ -130,15 +130,15 @@ def read_call(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Call
 
 
 def launch_tokens(
-    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, shown: Tensor
+    counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, *, spikes: bool, hidden: Tensor
 ) -> Tensor:
     """A bin's tokens on the current device: the parts (P, 1 + M, D) of the stream before the layers."""
-    call, parts = token_call(counts, seen, where, tables, spikes=spikes, shown=shown)
+    call, parts = token_call(counts, seen, where, tables, spikes=spikes, hidden=hidden)
     call.launch()
     return parts
 
 
 def launch_read(parts: Tensor, head: ReadOut, *, rates: bool, out: Tensor) -> Tensor:
-    """What is said, on the current device, into out (V,)."""
+    """Outputs, on the current device, into out (V,)."""
     read_call(parts, head, rates=rates, out=out).launch()
     return out

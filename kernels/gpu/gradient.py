@@ -24,8 +24,10 @@ from kernels.gpu.tiles import (
     store_halves,
     tiles,
     tiles_over,
+    turned,
 )
-from kernels.gpu.window import SIZES, common, forward_call, keys_of, pairs, rows_of, strides
+from kernels.gpu.window import SIZES, common, forward_call, keys_of, load_keys, pairs, rows_of, strides
+from kernels.reference import Pattern
 
 
 @jit(do_not_specialize=SIZES)
@@ -49,8 +51,7 @@ def query_gradient_kernel(
     b_q1, b_q2 = load_halves(p_q + i_b * q_b + i_h * q_h, o_t, m_t, q_n, HALF, BH)
     b_g1, b_g2 = load_halves(p_g + i_b * g_b + i_h * g_h, o_t, m_t, g_n, HALF, BH)
     b_cos, b_sin = rotation(b_at, b_frequency)
-    b_r1, b_r2 = rotate(b_q1, b_q2, b_cos, b_sin)
-    b_r1, b_r2 = b_r1.to(b_q1.dtype), b_r2.to(b_q1.dtype)
+    b_r1, b_r2 = turned(b_q1, b_q2, b_cos, b_sin)
     b_d1, b_d2 = tl.zeros([BT, BH], tl.float32), tl.zeros([BT, BH], tl.float32)
     for i_s in range(0, tl.cdiv(S, BS) + tl.cdiv(N - S, BS)):
         # [BS]
@@ -59,17 +60,13 @@ def query_gradient_kernel(
         m_pair = pairs(m_t, m_free, b_at, is_sink, m_s, b_from, band, BANDED)
         if tl.max(tl.max(m_pair.to(tl.int32), 1), 0) > 0:
             # [BS, BH]
-            b_k1, b_k2 = load_halves(p_k, o_s, m_s, k_n, HALF, BH)
-            b_v1, b_v2 = load_halves(p_v, o_s, m_s, v_n, HALF, BH)
-            b_key_cos, b_key_sin = rotation(b_from, b_frequency)
-            b_t1, b_t2 = rotate(b_k1, b_k2, b_key_cos, b_key_sin)
-            b_t1, b_t2 = b_t1.to(b_k1.dtype), b_t2.to(b_k1.dtype)
+            b_t1, b_t2, b_v1, b_v2 = load_keys(p_k, p_v, o_s, m_s, k_n, v_n, b_from, b_frequency, HALF, BH)
             b_a1, b_a2 = tl.where(is_sink, b_q1, b_r1), tl.where(is_sink, b_q2, b_r2)
             # [BT, BS]
             b_s = product(b_a1, b_a2, b_t1, b_t2) * scale - b_lse[:, None]
             b_p = tl.exp2(tl.where(m_pair, b_s, float("-inf")))
-            b_ds = (b_p * (product(b_g1, b_g2, b_v1, b_v2) - b_delta[:, None])).to(b_k1.dtype)
-            # [BT, BH]; summed in the rotated frame, into which a sink's part is turned first
+            b_ds = (b_p * (product(b_g1, b_g2, b_v1, b_v2) - b_delta[:, None])).to(b_t1.dtype)
+            # [BT, BH]; summed in the rotated frame, so a sink's part is rotated first
             b_c1 = tl.dot(b_ds, b_t1, input_precision="ieee")
             b_c2 = tl.dot(b_ds, b_t2, input_precision="ieee")
             b_c1, b_c2 = rotate(b_c1, b_c2, tl.where(is_sink, b_cos, 1.0), tl.where(is_sink, b_sin, 0.0))
@@ -87,7 +84,7 @@ def key_gradient_kernel(
     HALF: tl.constexpr, BH: tl.constexpr, BT: tl.constexpr, BS: tl.constexpr,
     BANDED: tl.constexpr, SOME: tl.constexpr, LOG2_E: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles of sinks, then of keys; H; B). Writes dk and dv (B, H, N, K), 0 for a key that nobody meets."""
+    """Grid (tiles of sinks, then of keys; H; B). Writes dk and dv (B, H, N, K), 0 for a key that no query meets."""
     i_s, i_h, i_b = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     b_frequency = load_frequencies(p_frequency, HALF, BH)
     # [BS]
@@ -96,8 +93,7 @@ def key_gradient_kernel(
     b_k1, b_k2 = load_halves(p_k + i_b * k_b + i_h * k_h, o_s, m_s, k_n, HALF, BH)
     b_v1, b_v2 = load_halves(p_v + i_b * v_b + i_h * v_h, o_s, m_s, v_n, HALF, BH)
     b_key_cos, b_key_sin = rotation(b_from, b_frequency)
-    b_t1, b_t2 = rotate(b_k1, b_k2, b_key_cos, b_key_sin)
-    b_t1, b_t2 = b_t1.to(b_k1.dtype), b_t2.to(b_k1.dtype)
+    b_t1, b_t2 = turned(b_k1, b_k2, b_key_cos, b_key_sin)
     b_dk1, b_dk2 = tl.zeros([BS, BH], tl.float32), tl.zeros([BS, BH], tl.float32)
     b_dv1, b_dv2 = tl.zeros([BS, BH], tl.float32), tl.zeros([BS, BH], tl.float32)
     for i_t in range(0, tl.cdiv(R, BT)):
@@ -112,8 +108,7 @@ def key_gradient_kernel(
             b_q1, b_q2 = load_halves(p_q + i_b * q_b + i_h * q_h, o_t, m_t, q_n, HALF, BH)
             b_g1, b_g2 = load_halves(p_g + i_b * g_b + i_h * g_h, o_t, m_t, g_n, HALF, BH)
             b_cos, b_sin = rotation(tl.where(is_sink, 0, b_at), b_frequency)
-            b_r1, b_r2 = rotate(b_q1, b_q2, b_cos, b_sin)
-            b_r1, b_r2 = b_r1.to(b_q1.dtype), b_r2.to(b_q1.dtype)
+            b_r1, b_r2 = turned(b_q1, b_q2, b_cos, b_sin)
             # [BS, BT]
             b_s = product(b_t1, b_t2, b_r1, b_r2) * scale - b_lse[None, :]
             b_p = tl.exp2(tl.where(tl.trans(m_pair), b_s, float("-inf")))
@@ -165,15 +160,12 @@ class WindowAttention(torch.autograd.Function):
     """`kernels.reference.attention` for checked arguments, by Triton, with gradients of q, k and v."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, position: Tensor, hidden: Tensor, band: int | None, n_sinks: int,
-        rows: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
         out = like_tokens(q)
         lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-        forward_call(common(q, k, v, position, hidden, band, n_sinks, rows), out, lse).launch()
-        ctx.save_for_backward(q, k, v, position, hidden, rows, out, lse)
-        ctx.band, ctx.n_sinks = band, n_sinks
+        forward_call(common(q, k, v, pattern), out, lse).launch()
+        ctx.save_for_backward(q, k, v, pattern.position, pattern.hidden, pattern.rows, out, lse)
+        ctx.band, ctx.n_sinks = pattern.band, pattern.n_sinks
         return out
 
     @staticmethod
@@ -185,7 +177,7 @@ class WindowAttention(torch.autograd.Function):
         grad = grads[0].contiguous()
         delta = (grad.float() * out.float()).sum(-1)
         dq, dk, dv = like_tokens(q), like_tokens(k), like_tokens(v)
-        shared = common(q, k, v, position, hidden, ctx.band, ctx.n_sinks, rows)
+        shared = common(q, k, v, Pattern(position, hidden, ctx.band, ctx.n_sinks, rows))
         for call in gradient_calls(shared, grad, lse, delta, dq, dk, dv):
             call.launch()
-        return dq, dk, dv, None, None, None, None, None
+        return dq, dk, dv, None

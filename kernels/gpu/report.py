@@ -1,4 +1,4 @@
-"""What the compiled kernels take of a GPU, without one: machine code from `triton.compile`, read by its own cuobjdump.
+"""The resources that compiled kernels use, without a GPU: machine code from `triton.compile`, read by cuobjdump.
 
 `python -m kernels.gpu.report` prints the table for the sizes that the shipped models have.
 """
@@ -24,7 +24,7 @@ from kernels.gpu.gradient import gradient_calls
 from kernels.gpu.stream import step_call
 from kernels.gpu.tiles import Call
 from kernels.gpu.window import common, forward_call
-from kernels.reference import BlockWeights, ReadOut, TokenTables, make_cache
+from kernels.reference import BlockWeights, Pattern, ReadOut, TokenTables, make_cache
 
 TYPES = {
     torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16",
@@ -93,14 +93,14 @@ def launches(head_width: int, dtype: torch.dtype, band: int | None, some: bool) 
     q, k, v, sums = room(n_rows), room(n), room(n), torch.empty(1, heads, n_rows)
     position, hidden = torch.zeros(n, dtype=torch.int64), torch.zeros(1, n, dtype=torch.bool)
     rows = torch.zeros(n_rows, dtype=torch.int64) if some else None
-    shared = common(q, k, v, position, hidden, band, n_sinks, rows)
+    shared = common(q, k, v, Pattern(position, hidden, band, n_sinks, rows))
     yield "window forward", forward_call(shared, q, sums)
     to_queries, to_keys = gradient_calls(shared, q, sums, sums, q, k, v)
     yield "window query gradient", to_queries
     yield "window key gradient", to_keys
     x, sinks = room(n_tokens)[0], room(n_sinks)[0].contiguous()
     cache = make_cache(sinks, sinks, 100, n_tokens)
-    yield "stream step", step_call(x, x, x, cache, position=position[:1], shown=hidden[0, :n_tokens], out=x)
+    yield "stream step", step_call(x, x, x, cache, position=position[:1], hidden=hidden[0, :n_tokens], out=x)
 
 
 def step_launches(
@@ -111,14 +111,14 @@ def step_launches(
               (mlp, width), (mlp,), (mlp, width), (width,))  # fmt: skip
     weights = BlockWeights._make(torch.empty(shape, dtype=dtype) for shape in shapes)
     sinks = torch.empty(heads, 3, width // heads, dtype=dtype)
-    where, shown = torch.zeros(3, dtype=torch.int64), torch.zeros(n_tokens, dtype=torch.bool)
+    where, hidden = torch.zeros(3, dtype=torch.int64), torch.zeros(n_tokens, dtype=torch.bool)
     n_seen, n_units = n_tokens - 1, 449
     index, rows = torch.zeros(n_seen, dtype=torch.int64), [torch.empty(n, width) for n in (n_units, n_tokens, n_tokens)]
     tables = TokenTables._make([*rows, torch.empty(n_seen, width), index, index, torch.empty(48, width)])
     cache = make_cache(sinks, sinks, 100, n_tokens)
-    call, parts = token_call(torch.empty(n_units), torch.empty(n_seen), where, tables, spikes=True, shown=shown)
+    call, parts = token_call(torch.empty(n_units), torch.empty(n_seen), where, tables, spikes=True, hidden=hidden)
     yield f"bin to tokens, D {width}", call
-    calls, parts = block_calls(parts, weights, cache, position=where[:1], shown=shown)
+    calls, parts = block_calls(parts, weights, cache, position=where[:1], hidden=hidden)
     for name, call in zip(("norm + qkv", "attention + out", "norm + mlp"), calls, strict=True):
         yield f"{name}, D {width}", call
     norm = torch.empty(width)

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from kernels.reference import frequencies
 
-jit: Callable[..., Any] = triton.jit  # typed as what it is in a kernel, where it returns
+jit: Callable[..., Any] = triton.jit  # typed for kernels, where a call returns a value
 LOG2_E = 1.4426950408889634  # scores are kept in powers of 2
 
 
@@ -69,8 +69,8 @@ class Tiles(NamedTuple):
         return {"num_warps": self.warps, "num_stages": 1}
 
 
-# By kernel, then half head; float32 first, whose products have no tensor cores, then half precision. Tiles that
-# `triton_report` finds without spills: tuning on the device would compile while decoding.
+# By kernel, then half head; float32 first, whose products use no tensor cores, then half precision. In all of them
+# `kernels.gpu.report` finds no spills. They are fixed because tuning on the device would compile while decoding.
 TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
     "forward": {
         16: (Tiles(32, 32, 4), Tiles(64, 32, 4)),
@@ -87,7 +87,7 @@ TILES: dict[str, dict[int, tuple[Tiles, Tiles]]] = {
         32: (Tiles(32, 16, 8), Tiles(32, 16, 8)),
         64: (Tiles(32, 16, 8), Tiles(32, 16, 8)),
     },
-    "stream": {  # its rows are the bin's tokens, whatever stands here
+    "stream": {  # rows are not used: a step's are the bin's tokens
         16: (Tiles(16, 64, 4), Tiles(16, 64, 4)),
         32: (Tiles(16, 32, 4), Tiles(16, 64, 4)),
         64: (Tiles(16, 32, 4), Tiles(16, 64, 4)),
@@ -150,6 +150,13 @@ def rotate(b_first, b_second, b_cos, b_sin):
     """Halves [N, BH] turned forward, in float32; with -b_sin, back."""
     b_first, b_second = b_first.to(tl.float32), b_second.to(tl.float32)
     return b_first * b_cos - b_second * b_sin, b_second * b_cos + b_first * b_sin
+
+
+@jit
+def turned(b_first, b_second, b_cos, b_sin):
+    """Halves [N, BH] turned forward, rounded to their own type: what a score multiplies."""
+    b_r1, b_r2 = rotate(b_first, b_second, b_cos, b_sin)
+    return b_r1.to(b_first.dtype), b_r2.to(b_second.dtype)
 
 
 @jit

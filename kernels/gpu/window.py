@@ -5,6 +5,8 @@ Specification: `kernels.reference.attention`. The online softmax follows Dao et 
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton.language as tl
 from torch import Tensor
 
@@ -18,12 +20,13 @@ from kernels.gpu.tiles import (
     load_frequencies,
     load_halves,
     product,
-    rotate,
     rotation,
     store_halves,
     tiles,
     tiles_over,
+    turned,
 )
+from kernels.reference import Pattern
 
 SIZES = ["H", "N", "R", "S", "band"]  # one compilation serves every value of these
 
@@ -63,6 +66,16 @@ def pairs(m_t, m_free, b_at, is_sink, m_s, b_from, band, BANDED: tl.constexpr):
     return m_pair
 
 
+@jit
+def load_keys(p_k, p_v, o_s, m_s, k_n, v_n, b_from, b_frequency, HALF: tl.constexpr, BH: tl.constexpr):
+    """Both halves [BS, BH] of keys, rotated to their bins, and of their values."""
+    b_k1, b_k2 = load_halves(p_k, o_s, m_s, k_n, HALF, BH)
+    b_v1, b_v2 = load_halves(p_v, o_s, m_s, v_n, HALF, BH)
+    b_cos, b_sin = rotation(b_from, b_frequency)
+    b_t1, b_t2 = turned(b_k1, b_k2, b_cos, b_sin)
+    return b_t1, b_t2, b_v1, b_v2
+
+
 @jit(do_not_specialize=SIZES)
 def forward_kernel(
     p_q, p_k, p_v, p_position, p_hidden, p_rows, p_frequency, p_out, p_lse,
@@ -81,8 +94,7 @@ def forward_kernel(
     # [BT, BH]
     b_q1, b_q2 = load_halves(p_q + i_b * q_b + i_h * q_h, o_t, m_t, q_n, HALF, BH)
     b_cos, b_sin = rotation(b_at, b_frequency)
-    b_r1, b_r2 = rotate(b_q1, b_q2, b_cos, b_sin)
-    b_r1, b_r2 = b_r1.to(b_q1.dtype), b_r2.to(b_q1.dtype)
+    b_r1, b_r2 = turned(b_q1, b_q2, b_cos, b_sin)
     b_o1, b_o2 = tl.zeros([BT, BH], tl.float32), tl.zeros([BT, BH], tl.float32)
     b_top, b_sum = tl.full([BT], float("-inf"), tl.float32), tl.zeros([BT], tl.float32)
     for i_s in range(0, tl.cdiv(S, BS) + tl.cdiv(N - S, BS)):
@@ -92,13 +104,10 @@ def forward_kernel(
         m_pair = pairs(m_t, m_free, b_at, is_sink, m_s, b_from, band, BANDED)
         if tl.max(tl.max(m_pair.to(tl.int32), 1), 0) > 0:
             # [BS, BH]; a sink is met un-rotated: its bin is 0, and so is the query's to it
-            b_k1, b_k2 = load_halves(p_k, o_s, m_s, k_n, HALF, BH)
-            b_v1, b_v2 = load_halves(p_v, o_s, m_s, v_n, HALF, BH)
-            b_key_cos, b_key_sin = rotation(b_from, b_frequency)
-            b_t1, b_t2 = rotate(b_k1, b_k2, b_key_cos, b_key_sin)
+            b_t1, b_t2, b_v1, b_v2 = load_keys(p_k, p_v, o_s, m_s, k_n, v_n, b_from, b_frequency, HALF, BH)
             b_a1, b_a2 = tl.where(is_sink, b_q1, b_r1), tl.where(is_sink, b_q2, b_r2)
             # [BT, BS]
-            b_s = product(b_a1, b_a2, b_t1.to(b_k1.dtype), b_t2.to(b_k1.dtype)) * scale
+            b_s = product(b_a1, b_a2, b_t1, b_t2) * scale
             b_s = tl.where(m_pair, b_s, float("-inf"))
             b_top, b_sum, b_o1, b_o2 = absorb(b_top, b_sum, b_o1, b_o2, b_s, b_v1, b_v2, False)
     # a row without a key is 0
@@ -114,11 +123,9 @@ def strides(name: str, x: Tensor) -> dict[str, int]:
     return {f"{name}_{axis}": x.stride(i) for i, axis in enumerate("bhn")}
 
 
-def common(
-    q: Tensor, k: Tensor, v: Tensor, position: Tensor, hidden: Tensor, band: int | None, n_sinks: int,
-    rows: Tensor | None,
-) -> dict[str, object]:  # fmt: skip
+def common(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> dict[str, Any]:
     """What every kernel of the window is given; see `kernels.reference.attention`."""
+    position, hidden, band, n_sinks, rows = pattern
     heads, head_width = q.shape[1], q.shape[3]
     return {
         "p_q": q, "p_k": k, "p_v": v, "p_position": position, "p_hidden": hidden,
@@ -130,7 +137,7 @@ def common(
     }  # fmt: skip
 
 
-def forward_call(shared: dict[str, object], out: Tensor, lse: Tensor) -> Call:
+def forward_call(shared: dict[str, Any], out: Tensor, lse: Tensor) -> Call:
     """The launch that fills out (B, H, R, K) and lse (B, H, R)."""
     n_batch, heads, n_rows, head_width = out.shape
     size = tiles("forward", head_width, out.dtype)

@@ -1,4 +1,4 @@
-"""Which engine computes a decoder: chosen by the checkpoint, the decoder's name, the precision and the device."""
+"""Creates the engine of a decoder: by the checkpoint, the decoder's name, the precision and the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from runtime.core.engine import DECODERS, Decoder
 from runtime.engines.blend import BlendEngine
-from runtime.engines.cuda import CudaStreamEngine, CudaWindowEngine
+from runtime.engines.cuda_stream import CudaStreamEngine
+from runtime.engines.cuda_window import CudaWindowEngine
 from runtime.engines.linear import LinearEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.window import WindowEngine

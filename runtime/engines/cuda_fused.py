@@ -1,4 +1,7 @@
-"""A causal model's streaming step as `kernels.streaming` takes it: packed once, two launches and three a layer."""
+"""A causal model's streaming step as `kernels.streaming` takes it: two launches, and three for each layer.
+
+The weights are packed once.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from kernels import streaming
+from kernels.attention import stream_attention
 from kernels.reference import BlockWeights, ReadOut, StreamCache, TokenTables
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS, Block
 
 
 class Kernels(NamedTuple):
-    """As in `kernels.streaming`."""
+    """What launches a step: as in `kernels.streaming`, and for a step that is not fused `kernels.attention`."""
 
     tokens: Callable[..., Tensor] = streaming.stream_tokens
     block: Callable[..., Tensor] = streaming.stream_block
     read: Callable[..., Tensor] = streaming.stream_read
+    attention: Callable[..., Tensor] = stream_attention
+
+
+KERNELS = Kernels()  # those of the tensors' device
 
 
 def pack_layer(block: Block) -> BlockWeights:
-    """A layer's weights on their device, detached; the same memory but for `down`, which is turned."""
+    """A layer's weights on their device, detached; the same memory, except `down`, which is transposed."""
     layers = (block.norm_attention, block.qkv, block.out, block.norm_mlp, block.up)
     both = [x.detach() for layer in layers for x in (layer.weight, layer.bias)]
     return BlockWeights._make([*both, block.down.weight.detach().T.contiguous(), block.down.bias.detach()])
@@ -31,27 +39,27 @@ def pack_layer(block: Block) -> BlockWeights:
 
 @torch.inference_mode()
 def pack_tokens(model: NEDS) -> TokenTables:
-    """What a bin's tokens are made of, on the model's device."""
+    """What a bin's tokens are computed from, on the model's device."""
     tokenizer = cast(UnitTokenizer, model.tokenizer())
     base = [tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows]
-    shown, first = [], []
+    values, first = [], []
     for spec in model.specs:
-        module, at = model.behaviour[spec.name], sum(len(rows) for rows in shown)
+        module, at = model.behaviour[spec.name], sum(len(rows) for rows in values)
         first.append(at)
         if isinstance(module, nn.Linear):
             base.append(module.bias)
-            shown.append(module.weight.T)
+            values.append(module.weight.T)
         else:
             table = cast(nn.Embedding, module).weight
             base.append(torch.zeros_like(table[0]))
-            shown.append(table)
+            values.append(table)
     device = model.mask_token.device
     n_classes = [0 if spec.kind == "continuous" else len(spec.classes) for spec in model.specs]
     return TokenTables(
         rows=(tokenizer.rows * tokenizer.gain[:, None]).contiguous(),
         base=(torch.stack(base) + model.modality).contiguous(),
-        hidden=(model.mask_token + model.modality).contiguous(),
-        shown=torch.cat(shown).contiguous(),
+        blank=(model.mask_token + model.modality).contiguous(),
+        values=torch.cat(values).contiguous(),
         first=torch.tensor(first, device=device),
         n_classes=torch.tensor(n_classes, device=device),
         codes=torch.zeros_like(model.modality[:1]) if model.clock is None else model.clock.weight.detach().clone(),
@@ -79,25 +87,21 @@ def pack_read(model: NEDS, *, rates: bool) -> ReadOut:
 
 
 class FusedStep:
-    """One bin through a model, over the caches that it is given."""
+    """One bin through a model, over caches that the caller owns."""
 
     def __init__(self, model: NEDS, caches: list[StreamCache], *, rates: bool, kernels: Kernels) -> None:
-        """rates: behaviour in and rates out, no spike is shown; else spikes and behaviour in, behaviour out."""
+        """rates: behaviour in and rates out, every spike hidden; else spikes and behaviour in, behaviour out."""
         self.layers = [(pack_layer(layer), cache) for layer, cache in zip(model.layers, caches, strict=True)]
-        self.tables, self.head, self.rates, self.kernels = (
-            pack_tokens(model),
-            pack_read(model, rates=rates),
-            rates,
-            kernels,
-        )
-        self.shown = torch.zeros(1 + len(model.specs), dtype=torch.bool, device=model.mask_token.device)
+        self.tables, self.head = pack_tokens(model), pack_read(model, rates=rates)
+        self.rates, self.kernels = rates, kernels
+        self.hidden = torch.ones(1 + len(model.specs), dtype=torch.bool, device=model.mask_token.device)
 
     def __call__(self, counts: Tensor, seen: Tensor, where: Tensor, out: Tensor) -> None:
-        """counts (U,), seen (M,), NaN = hidden, and where (3,): position, clock and validity, to values out (V,)."""
+        """From counts (U,), seen (M,), NaN = hidden, and where (3,): position, clock, validity; writes out (V,)."""
         kernels, position = self.kernels, where[:1]
-        x = kernels.tokens(counts, seen, where, self.tables, spikes=not self.rates, shown=self.shown)
+        x = kernels.tokens(counts, seen, where, self.tables, spikes=not self.rates, hidden=self.hidden)
         for weights, cache in self.layers:
-            x = kernels.block(x, weights, cache, position=position, shown=self.shown)  # the parts of a sum
+            x = kernels.block(x, weights, cache, position=position, hidden=self.hidden)  # the parts of a sum
         kernels.read(x, self.head, rates=self.rates, out=out)
 
 

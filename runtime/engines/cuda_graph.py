@@ -1,4 +1,4 @@
-"""Static buffers and one CUDA graph for a step: what the GPU engines share. On the CPU, the same without a graph."""
+"""Static buffers and one CUDA graph for a step, shared by the GPU engines. On the CPU: the same without a graph."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+CUDA = torch.device("cuda")
 
 
 class Pair:
@@ -26,7 +28,7 @@ class Pair:
 
 
 class Replayed:
-    """A step over static buffers as one launch; called, it ends with the results on the host."""
+    """A step over static buffers as one launch; a call returns when the results are on the host."""
 
     def __init__(self, step: Callable[[], None], device: torch.device, graph: bool = True) -> None:
         """graph: capture the step; without, as on the CPU, its operations are launched one by one."""
@@ -44,7 +46,7 @@ class Replayed:
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
-            for _ in range(3):  # compiles the kernels, and lets libraries take their memory, before the capture
+            for _ in range(3):  # kernels compile and libraries allocate before the capture
                 step()
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()

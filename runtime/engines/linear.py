@@ -49,9 +49,9 @@ class LinearEngine:
         out[..., self.layout.columns[name]] = y
 
     def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
-        shown = np.where(self.kept & valid[:, None], counts, 0).astype(np.float32)
+        seen = np.where(self.kept & valid[:, None], counts, 0).astype(np.float32)
         bin_ns = self.checkpoint.header.bin_ns
-        found = {bank: linear.features(bank, shown, clock, reset, bin_ns) for bank in self.banks}
+        found = {bank: linear.features(bank, seen, clock, reset, bin_ns) for bank in self.banks}
         out = np.zeros((len(counts), self.layout.n_values), np.float32)
         for spec in self.layout.specs:
             model = self.checkpoint.linear[spec.name]

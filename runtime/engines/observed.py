@@ -1,6 +1,6 @@
-"""Behaviour that an engine is shown: the tokens it becomes, and what is then said of it.
+"""Observed behaviour: its tokens, and the outputs that it replaces.
 
-The live loop shows none. It is for engines that are asked what follows from a measured behaviour.
+The live loop observes none. It is for engines that decode beside a measured behaviour, or compute rates from one.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class _Behaviour:
     sd: float
 
     def possible(self, value: float) -> bool:
-        """Whether a class has this index; any number may be of a trace."""
+        """Whether a class has this index; a trace may have any value."""
         return self.slope is not None or value in range(len(self.table))
 
     def token(self, value: float, code: np.ndarray, out: np.ndarray) -> None:
-        """The token (D,) of a value; a label that there is not gives NaN, so that nothing is said of the bin."""
+        """The token (D,) of a value; a label that does not exist gives NaN, which withholds the bin."""
         if self.slope is not None:
             np.multiply(self.slope, np.float32((value - self.mean) / self.sd), out=out)
             out += self.table[0]
@@ -47,8 +47,8 @@ class _Behaviour:
             out.fill(np.nan)
         out += code
 
-    def say(self, value: float, out: np.ndarray) -> None:
-        """What was observed, in place of an estimate: the value, or 1 for its class."""
+    def write_output(self, value: float, out: np.ndarray) -> None:
+        """The observation in place of an estimate: the value, or 1 for its class."""
         if self.slope is not None:
             out[self.column] = value
         elif self.possible(value):
@@ -57,7 +57,7 @@ class _Behaviour:
 
 
 class Observed:
-    """The behaviours that a bin may show; those of a `Token` that are not among them are not looked at."""
+    """The behaviours that an engine takes from a `Token`; it ignores the others."""
 
     def __init__(self, checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
         known = [spec.name for spec in checkpoint.specs]
@@ -81,8 +81,8 @@ class Observed:
     def __len__(self) -> int:
         return len(self.behaviours)
 
-    def write(self, values: np.ndarray | None, code: np.ndarray, x: np.ndarray) -> int:
-        """Tokens of what values (M,) show, NaN = hidden, into the first rows of x (T, >= D); returns how many."""
+    def write_tokens(self, values: np.ndarray | None, code: np.ndarray, x: np.ndarray) -> int:
+        """Tokens of values (M,), NaN = hidden, into the first rows of x (T, >= D); returns how many."""
         n = 0
         if values is None:
             return n
@@ -93,21 +93,21 @@ class Observed:
                 n += 1
         return n
 
-    def say(self, values: np.ndarray | None, out: np.ndarray) -> None:
-        """What is observed in values (M,) into its columns of out (V,); a poisoned out stays as it is, to be seen."""
+    def write_outputs(self, values: np.ndarray | None, out: np.ndarray) -> None:
+        """Values (M,), NaN = hidden, into their columns of out (V,); an out that is not finite stays, to be flagged."""
         if values is None or not np.isfinite(out).all():
             return
         for behaviour in self.behaviours:
             value = float(values[behaviour.place])
             if not math.isnan(value):
-                behaviour.say(value, out)
+                behaviour.write_output(value, out)
 
-    def as_seen(self, values: np.ndarray, out: np.ndarray) -> None:
-        """Of values (..., M) what these behaviours show, as the model takes it: z-scores, class indices, else NaN."""
+    def as_inputs(self, values: np.ndarray, out: np.ndarray) -> None:
+        """Values (..., M) as the model takes them: z-scores and class indices, NaN where hidden or not among these."""
         out.fill(np.nan)
         for behaviour in self.behaviours:
             out[..., behaviour.place] = (values[..., behaviour.place] - behaviour.mean) / behaviour.sd
 
     def possible(self, values: np.ndarray) -> bool:
-        """Whether all that is observed in values (M,) can be."""
+        """Whether every observed one of values (M,) can be."""
         return all(np.isnan(values[b.place]) or b.possible(float(values[b.place])) for b in self.behaviours)

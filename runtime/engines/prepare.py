@@ -12,7 +12,7 @@ from runtime.core.values import Token
 
 
 def refuse_endless(engine: Engine) -> None:
-    """Nothing tells such a run where a segment starts, which an engine with a window has to know."""
+    """Refuse an engine with a window where no marker tells the start of a segment."""
     if engine.window_bins:
         raise ConfigError(
             f"engine {engine.name} decodes {engine.window_bins} bins from the start of a segment and needs markers; "
@@ -21,7 +21,7 @@ def refuse_endless(engine: Engine) -> None:
 
 
 def warm_up(engine: Engine, n_units: int, steps: int = 50) -> float:
-    """Run dense and empty bins through every path, then start cold: nothing is first on the rig.
+    """Run dense and empty bins through every path, then start cold, so that no path runs for the first time live.
 
     Returns the median ms of the last quarter of the steps; an engine with a window steps until it is full.
     """

@@ -1,4 +1,4 @@
-"""What the stream engines share: a causal checkpoint packed once, and the step over a cache of each engine's own."""
+"""What the CPU's stream engines share: a causal checkpoint packed once, and a step over a cache for each engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from kernels.cpu import pack as numba_pack, step as kernel
+from kernels.cpu import pack as packing, step as kernel
+from kernels.cpu.pack import Ends, Layer, Parts, Precision, Stack
 from neds_core.model.attention import attention
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS, Block
@@ -21,7 +22,7 @@ def arrays(module: nn.Linear | nn.LayerNorm) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sinks(model: NEDS) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values (H, S, K) of the sinks in every layer: constants, because sinks see only sinks."""
+    """Keys and values (H, S, K) of the sinks in every layer: constants, because sinks attend only to sinks."""
     with torch.inference_mode():
         x = model.sinks(0)[None]
         none = torch.zeros((1, x.shape[1]), dtype=torch.bool)
@@ -50,8 +51,8 @@ class StreamWeights:
     row c, whose code is codes[c] (C, D). asked (1 + M, D): the query of each modality, without its code.
     """
 
-    layers: list[numba_pack.Layer]
-    stack: numba_pack.Stack
+    layers: list[Layer]
+    stack: Stack
     rows: np.ndarray
     constants: np.ndarray
     asked: np.ndarray
@@ -62,11 +63,11 @@ class StreamWeights:
         return min(clock + 1, len(self.codes) - 1)
 
 
-def pack(model: NEDS, precision: numba_pack.Precision) -> StreamWeights:
+def pack(model: NEDS, precision: Precision) -> StreamWeights:
     """A model's weights for the kernel. precision: how those of the layers are stored."""
 
-    def layer(block: Block, sink: tuple[torch.Tensor, torch.Tensor]) -> numba_pack.Layer:
-        return numba_pack.Layer(
+    def layer(block: Block, sink: tuple[torch.Tensor, torch.Tensor]) -> Layer:
+        return Layer(
             arrays(block.norm_attention), arrays(block.qkv), arrays(block.out),
             arrays(block.norm_mlp), arrays(block.up), arrays(block.down), sink[0].numpy(), sink[1].numpy(),
         )  # fmt: skip
@@ -77,25 +78,36 @@ def pack(model: NEDS, precision: numba_pack.Precision) -> StreamWeights:
         asked = model.mask_token + model.modality
         codes = torch.zeros(1, model.config.width) if model.clock is None else model.clock.weight
         return StreamWeights(
-            layers, numba_pack.pack(layers, arrays(model.norm), model.config.heads, precision),
+            layers, packing.pack(layers, arrays(model.norm), model.config.heads, precision),
             rows.numpy().copy(), (constant + codes).numpy().copy(), asked.numpy().copy(), codes.numpy().copy(),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What is read behind the last norm, for V outputs: see `kernels.cpu.pack.Ends`."""
+
+    weight: np.ndarray  # (V, D)
+    bias: np.ndarray  # (V,)
+    query: np.ndarray  # (V,) int64
+    groups: np.ndarray  # (G, 2) int64
+    scale: np.ndarray  # (V,)
+    offset: np.ndarray  # (V,)
 
 
 class Stepper:
     """The kernel's step with a cache and buffers of its own, and the position of the bin to come."""
 
-    def __init__(
-        self, weights: StreamWeights, band: int, slots: int, asked: np.ndarray, head: tuple[np.ndarray, np.ndarray],
-        *, query: np.ndarray, groups: np.ndarray, scale: np.ndarray, offset: np.ndarray, values: np.ndarray,
-    ) -> None:  # fmt: skip
-        """slots: keys that a bin may add; head: weight and bias; for the others see `numba_pack.Ends`."""
-        self.cache = numba_pack.make_cache(weights.layers, weights.stack.heads, band, slots)
-        self.work = numba_pack.make_work(weights.stack, self.cache, slots + len(asked))
-        self._parts = numba_pack.Parts(weights.stack, self.cache, self.work)
-        self._ends = numba_pack.Ends(
-            weights.rows, weights.constants, weights.codes, asked, *head, query, groups, scale, offset, values
-        )
+    def __init__(self, weights: StreamWeights, band: int, slots: int, asked: np.ndarray, heads: Heads) -> None:
+        """slots: keys that a bin may add; asked (Q, D): its queries. `values` (V,) holds the last step's outputs."""
+        self.cache = packing.make_cache(weights.layers, weights.stack.heads, band, slots)
+        self.work = packing.make_work(weights.stack, self.cache, slots + len(asked))
+        self.values = np.zeros(len(heads.bias), np.float32)
+        self._parts = Parts(weights.stack, self.cache, self.work)
+        self._ends = Ends(
+            weights.rows, weights.constants, weights.codes, asked, heads.weight, heads.bias, heads.query, heads.groups,
+            heads.scale, heads.offset, self.values,
+        )  # fmt: skip
         self.position = 0
 
     def reset(self, position: int) -> None:
@@ -110,6 +122,6 @@ class Stepper:
         self.position += n_bins
 
     def step(self, counts: np.ndarray, spikes: bool, n_seen: int, row: int) -> None:
-        """One bin: see `numba_step.decode`."""
+        """One bin: see `kernels.cpu.step.decode`."""
         kernel.decode(self._parts, self._ends, counts, spikes, n_seen, row, self.position)
         self.position += 1

@@ -1,22 +1,31 @@
-"""The stream engine in plain torch: what the kernels' step is compared with, and several times slower."""
+"""The stream engine in plain torch: the kernels' step is compared with it; it is several times slower."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from kernels import ring
-from kernels.ring import Ring
+from kernels.reference import StreamCache, make_cache
 from neds_core.checkpoint import Checkpoint
 from neds_core.model.attention import rotary, rotate
-from neds_core.model.model import NEDS, Block
+from neds_core.model.model import NEDS
 from runtime.core.values import Token
 from runtime.engines.layout import layout
-from runtime.engines.stream import decoded
+from runtime.engines.observed import Observed
+from runtime.engines.stream_offline import StreamDecoder
 from runtime.engines.stream_weights import sinks, spike_rows
 
 
-class TorchStreamEngine:
+def attend(q: Tensor, turned: Tensor, cache: StreamCache) -> Tensor:
+    """`kernels.reference.stream_attention` for queries (H, Q, K), plain and rotated, of a bin that the cache holds."""
+    scale, n_sinks = q.shape[-1] ** -0.5, cache.sink_k.shape[1]
+    score = torch.where(cache.hidden, float("-inf"), (turned @ cache.k.mT) * scale)
+    weight = torch.cat([(q @ cache.sink_k.mT) * scale, score], dim=-1).softmax(-1)
+    return weight[..., :n_sinks] @ cache.sink_v + weight[..., n_sinks:] @ cache.v
+
+
+class TorchStreamEngine(StreamDecoder):
     """One cached spike token a bin and one query for each output, in plain torch."""
 
     name = "stream-torch-cpu"
@@ -24,10 +33,13 @@ class TorchStreamEngine:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint, self.layout = checkpoint, layout(checkpoint)
+        self.observed = Observed(checkpoint, ())
         self.model: NEDS = checkpoint.model
         config = self.model.config
         self.head_width = config.width // config.heads
-        self.rings = [Ring(config.heads, config.band, self.head_width) for _ in self.model.layers]
+        caches = [make_cache(k, v, config.band, n_tokens=1) for k, v in sinks(self.model)]
+        self.hidden = caches[0].hidden  # (W,) of every layer: all hide the same bins
+        self.caches = [cache._replace(hidden=self.hidden) for cache in caches]
         self.values = np.zeros(self.layout.n_values, np.float32)
         self.position = 0
         with torch.inference_mode():
@@ -35,18 +47,18 @@ class TorchStreamEngine:
             ask = [self.model.mask_token + self.model.modality[m] for m in range(1, 1 + len(self.model.specs))]
             self.queries = torch.stack(ask)
             self.codes = torch.zeros(1, config.width) if self.model.clock is None else self.model.clock.weight
-        self.sinks = sinks(self.model)
 
     def reset(self, position: int = 0) -> None:
-        for r in self.rings:
-            r.clear()
+        self.hidden.fill_(True)
+        for cache in self.caches:  # a weight of 0 does not silence a NaN
+            cache.k.zero_()
+            cache.v.zero_()
         self.position = position
 
     def skip(self, n_bins: int) -> None:
         band = self.model.config.band
-        for slot in {(self.position + i) % band for i in range(min(n_bins, band))}:
-            for r in self.rings:
-                r.hide(slot)
+        for position in range(self.position, self.position + min(n_bins, band)):
+            self.hidden[position % band] = True
         self.position += n_bins
 
     @torch.inference_mode()
@@ -60,35 +72,20 @@ class TorchStreamEngine:
             x = torch.cat([spike[None], x])
         table = rotary(torch.tensor([self.position]), self.head_width)
         slot = self.position % self.model.config.band
-        last = len(self.rings) - 1
-        for i, block in enumerate(self.model.layers):
-            x = self._layer(i, block, x, table, slot, token.valid, drop_spike=i == last)
+        self.hidden[slot] = not token.valid
+        for block, cache in zip(self.model.layers, self.caches, strict=True):
+            q, k, v = (part[0] for part in block.heads_of(x[None]))
+            if token.valid:
+                cache.k[:, slot], cache.v[:, slot] = rotate(k[:, 0], table), v[:, 0]
+                if cache is self.caches[-1]:  # nothing reads the spike token after the last layer's key and value
+                    q, x = q[:, 1:], x[1:]
+            mixed = attend(q, rotate(q, table), cache)
+            x = block.finish(x[None], mixed[None])[0]
         self._read(self.model.norm(x))
         self.position += 1
         return self.values
 
-    def _layer(
-        self,
-        i: int,
-        block: Block,
-        x: torch.Tensor,
-        table: tuple[torch.Tensor, torch.Tensor],
-        slot: int,
-        visible: bool,
-        drop_spike: bool,
-    ) -> torch.Tensor:
-        """One layer for the tokens of this bin, x (1 + Q, D) with the spike token first if visible."""
-        q, k, v = (part[0] for part in block.heads_of(x[None]))
-        if visible:
-            self.rings[i].write(slot, rotate(k[:, 0], table), v[:, 0])
-        else:
-            self.rings[i].hide(slot)
-        if visible and drop_spike:  # nothing reads the spike token after the last layer's key and value
-            q, x = q[:, 1:], x[1:]
-        mixed = ring.attend(q, rotate(q, table), self.rings[i], *self.sinks[i])
-        return block.finish(x[None], mixed[None])[0]
-
-    def _read(self, x: torch.Tensor) -> None:
+    def _read(self, x: Tensor) -> None:
         """Heads of the queries x (Q, D) into `values`, in units and probabilities."""
         for m, spec in enumerate(self.model.specs):
             y = self.model.heads[spec.name](x[m])
@@ -96,6 +93,3 @@ class TorchStreamEngine:
             self.values[self.layout.columns[spec.name]] = y.numpy()
         self.values *= self.layout.scale
         self.values += self.layout.offset
-
-    def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
-        return decoded(self.model, self.layout, counts, valid, clock, reset)

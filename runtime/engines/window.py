@@ -1,4 +1,4 @@
-"""The window engine on CPU: NEDS of full attention, the whole window computed again for every bin."""
+"""The window engine on CPU: NEDS of full attention, the whole window recomputed for every bin."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from runtime.engines.layout import layout
 
 
 class WindowEngine:
-    """Spikes of the segment so far in, behaviour at the newest bin out; bins to come are absent.
+    """Spikes of the segment so far in, behaviour at the newest bin out; later bins are absent.
 
-    The model knows a bin by its place in the segment, so a window never slides. The first bin
-    after a cold start stands at its clock (at 0 where that is not known), the bins before it
-    are absent, and each later bin stands one place on. Past the model's last place there is
-    nothing to say: values are NaN, which the pipeline withholds, until the next cold start.
-    Before the first bin with live data they are the mean and even odds.
+    The model knows a bin by its place in the segment, so a window never slides:
+
+    | bin                               | place                                               |
+    | --------------------------------- | --------------------------------------------------- |
+    | the first after a cold start      | its clock, or 0 where that is unknown               |
+    | each later one                    | one place on                                        |
+    | past the model's last place       | none: values are NaN, which the pipeline withholds  |
+
+    Before the first bin with live data, values are the mean and even odds.
     """
 
     name = "window-torch-cpu"
@@ -68,7 +72,7 @@ class WindowEngine:
             self.values[column] = found[name][0]
 
     def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
-        """Every bin of a cold start at once: one padded window for each, where the step grows a single one."""
+        """Every bin of a cold start at once: a padded window for each bin, where the step extends one window."""
         found = offline.decode_prefixes(self.model, counts, valid, clock, offline.spans(reset))
         columns = [v[:, None] if v.ndim == 1 else v for v in found.values()]
         return np.concatenate(columns, axis=1) * self.layout.scale + self.layout.offset

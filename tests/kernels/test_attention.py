@@ -95,13 +95,13 @@ def test_neds_takes_it(make_neds: Callable[..., NEDS]) -> None:
     start=st.integers(0, 10**7),
 )
 def test_a_stream_is_the_window_bin_by_bin(seed: int, band: int, n_tokens: int, n_bins: int, start: int) -> None:
-    """Over any pattern of shown tokens, beyond the point where the ring wraps."""
+    """Over any pattern of hidden tokens, beyond the point where the ring wraps."""
     rng = torch.Generator().manual_seed(seed)
     n_sinks = 2
     q, k, v = torch.randn(3, 2, n_sinks + n_bins * n_tokens, 8, generator=rng)
-    shown = torch.rand(n_bins, n_tokens, generator=rng) < 0.6
+    absent = torch.rand(n_bins, n_tokens, generator=rng) < 0.4
     bins = start + torch.arange(n_bins)
-    hidden = torch.cat([torch.zeros(n_sinks, dtype=torch.bool), ~shown.flatten()])
+    hidden = torch.cat([torch.zeros(n_sinks, dtype=torch.bool), absent.flatten()])
     position = torch.cat([torch.zeros(n_sinks, dtype=torch.int64), bins.repeat_interleave(n_tokens)])
     expected = offline.attention(
         q[None], k[None], v[None], position=position, hidden=hidden[None], band=band, n_sinks=n_sinks
@@ -113,25 +113,27 @@ def test_a_stream_is_the_window_bin_by_bin(seed: int, band: int, n_tokens: int, 
         own = slice(n_sinks + t * n_tokens, n_sinks + (t + 1) * n_tokens)
         q_t, k_t, v_t = q[:, own], k[:, own], v[:, own]
         out = torch.full_like(q_t, torch.nan)
-        got.append(door.stream_attention(q_t, k_t, v_t, cache, position=bins[t : t + 1], shown=shown[t], out=out))
+        got.append(door.stream_attention(q_t, k_t, v_t, cache, position=bins[t : t + 1], hidden=absent[t], out=out))
 
     torch.testing.assert_close(torch.cat(got, dim=1), expected, **CLOSE)
 
 
 def test_a_forgotten_cache_has_only_sinks() -> None:
-    """After `forget`, nothing that was shown before speaks."""
+    """After `forget` no earlier token counts, even where it was NaN."""
     x, sink = torch.randn(3, 2, 1, 8), torch.randn(2, 2, 2, 8)
     used, fresh = make_cache(sink[0], sink[1], 3, 1), make_cache(sink[0], sink[1], 3, 1)
 
-    def step(cache: Any, at: int, shown: bool) -> Tensor:
-        arguments = {"position": torch.tensor([at]), "shown": torch.tensor([shown]), "out": torch.empty(2, 1, 8)}
+    def step(cache: Any, at: int, hidden: bool) -> Tensor:
+        arguments = {"position": torch.tensor([at]), "hidden": torch.tensor([hidden]), "out": torch.empty(2, 1, 8)}
         return door.stream_attention(x[0], x[1], x[2], cache, **arguments)
 
-    step(used, 0, True)
-    assert not torch.equal(step(used, 1, False), step(fresh, 1, False))
+    step(used, 0, False)
+    assert not torch.equal(step(used, 1, True), step(fresh, 1, True))
+    used.k.fill_(torch.nan)
+    used.v.fill_(torch.nan)
     used.forget()
 
-    assert torch.equal(step(used, 2, False), step(fresh, 2, False))
+    assert torch.equal(step(used, 2, True), step(fresh, 2, True))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_the_window_refuses(change: Callable[[dict[str, Any]], dict[str, Any]], 
         ({"out": torch.zeros(2, 2, 8).double()}, "out is torch.float64 and q is torch.float32"),
         ({"position": torch.zeros(1)}, "position is torch.float32"),
         ({"position": torch.zeros(2, dtype=torch.int64)}, "position has shape"),
-        ({"shown": torch.ones(3, dtype=torch.bool)}, "shown has shape"),
+        ({"hidden": torch.ones(3, dtype=torch.bool)}, "hidden has shape"),
         ({"cache": make_cache(*torch.zeros(2, 2, 1, 8), 3, 3)}, "no whole bins of 2"),
         ({"cache": make_cache(*torch.zeros(2, 4, 1, 8), 3, 2)}, "cache.k has shape"),
         ({"cache": make_cache(*torch.zeros(2, 2, 65, 8), 3, 2)}, "65 sinks"),
@@ -180,7 +182,7 @@ def test_the_window_refuses(change: Callable[[dict[str, Any]], dict[str, Any]], 
 def test_the_stream_refuses(change: dict[str, Any], why: str) -> None:
     """In one sentence, what it cannot do."""
     a = {name: torch.zeros(2, 2, 8) for name in ("q", "k", "v", "out")}
-    a["position"], a["shown"] = torch.zeros(1, dtype=torch.int64), torch.ones(2, dtype=torch.bool)
+    a["position"], a["hidden"] = torch.zeros(1, dtype=torch.int64), torch.zeros(2, dtype=torch.bool)
 
     with pytest.raises(ValueError, match=why):
         door.stream_attention(**a | {"cache": make_cache(*torch.zeros(2, 2, 1, 8), 3, 2)} | change)

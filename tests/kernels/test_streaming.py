@@ -25,7 +25,7 @@ def block(width: int = 8, mlp: int = 24, n_tokens: int = 2) -> dict[str, Any]:
     return {
         "parts": torch.randn(3, n_tokens, width, generator=rng), "weights": weights,
         "cache": make_cache(*torch.randn(2, 2, 1, width // 2, generator=rng), 3, n_tokens),
-        "position": torch.tensor([7]), "shown": torch.ones(n_tokens, dtype=torch.bool),
+        "position": torch.tensor([7]), "hidden": torch.zeros(n_tokens, dtype=torch.bool),
     }  # fmt: skip
 
 
@@ -36,14 +36,14 @@ def test_a_fused_layer_is_the_models() -> None:
     for p in layer.parameters():
         torch.nn.init.normal_(p, std=0.5)
     a = block(16, n_tokens=3) | {"weights": pack_layer(layer)}
-    theirs = a["cache"]._replace(**{name: getattr(a["cache"], name).clone() for name in ("k", "v", "visible")})
+    theirs = a["cache"]._replace(**{name: getattr(a["cache"], name).clone() for name in ("k", "v", "hidden")})
 
     got = streaming.stream_block(**a).sum(0)
 
     x = a["parts"].sum(0)[None]
     with torch.no_grad():
         q, k, v = (part[0] for part in layer.heads_of(x))
-        rest = {"position": a["position"], "shown": a["shown"], "out": torch.empty_like(q)}
+        rest = {"position": a["position"], "hidden": a["hidden"], "out": torch.empty_like(q)}
         expected = layer.finish(x, door.stream_attention(q, k, v, theirs, **rest)[None])[0]
     torch.testing.assert_close(got, expected, **CLOSE)
 
@@ -80,21 +80,21 @@ def tokens(width: int = 8, n_units: int = 5) -> dict[str, Any]:
     tables = TokenTables(*drawn[:4], torch.tensor([0, 1]), torch.tensor([0, 3]), drawn[4])
     return {
         "counts": torch.tensor([0.0, 4.0, 1.0, 0.0, 9.0])[:n_units], "seen": torch.tensor([0.5, torch.nan]),
-        "where": torch.tensor([7, 30, 1]), "tables": tables, "spikes": True, "shown": torch.zeros(3, dtype=torch.bool),
+        "where": torch.tensor([7, 30, 1]), "tables": tables, "spikes": True, "hidden": torch.zeros(3, dtype=torch.bool),
     }  # fmt: skip
 
 
 def test_tokens_are_their_formula() -> None:
-    """By hand: spikes and a trace shown, the class hidden, the clock past its last row."""
+    """By hand: spikes and a trace, the class hidden, the clock past its last row."""
     a = tokens()
     t = a["tables"]
 
     got = streaming.stream_tokens(**a).sum(0)
 
     spike = t.base[0] + 2.0 * t.rows[1] + t.rows[2] + 3.0 * t.rows[4]
-    expected = torch.stack([spike, t.base[1] + 0.5 * t.shown[0], t.hidden[2]]) + t.codes[1]
+    expected = torch.stack([spike, t.base[1] + 0.5 * t.values[0], t.blank[2]]) + t.codes[1]
     torch.testing.assert_close(got, expected, **CLOSE)
-    assert a["shown"].tolist() == [True, True, False]
+    assert a["hidden"].tolist() == [False, False, True]
 
 
 def test_a_class_is_its_row_and_an_invalid_bin_hides_all() -> None:
@@ -104,10 +104,10 @@ def test_a_class_is_its_row_and_an_invalid_bin_hides_all() -> None:
 
     got = streaming.stream_tokens(**a).sum(0)
 
-    torch.testing.assert_close(got[2], t.base[2] + t.shown[3] + t.codes[1], **CLOSE)
+    torch.testing.assert_close(got[2], t.base[2] + t.values[3] + t.codes[1], **CLOSE)
     invalid = streaming.stream_tokens(**a | {"where": torch.tensor([7, -1, 0])}).sum(0)
-    torch.testing.assert_close(invalid, t.hidden + t.codes[0], **CLOSE)
-    assert not a["shown"].any()
+    torch.testing.assert_close(invalid, t.blank + t.codes[0], **CLOSE)
+    assert a["hidden"].all()
 
 
 def read(width: int = 8, n: int = 4) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_the_read_out_is_its_formula() -> None:
         ({"counts": torch.zeros(5, dtype=torch.int64)}, "counts is torch.int64"),
         ({"seen": torch.zeros(3)}, "seen has shape"),
         ({"where": torch.zeros(3)}, "where is torch.float32"),
-        ({"shown": torch.zeros(3)}, "shown is torch.float32"),
+        ({"hidden": torch.zeros(3)}, "hidden is torch.float32"),
         ({"counts": torch.zeros(5, device="meta")}, "move them to one device"),
         ({"tables": tokens(513)["tables"]}, "tokens 513 wide; a fused step takes at most 512"),
         ({"tables": tokens()["tables"]._replace(rows=torch.zeros(8, 5).T)}, "rows must be contiguous"),

@@ -20,14 +20,14 @@ def test_a_shuffled_trunk_saw_permuted_labels(mice: list[Bundle], monkeypatch: p
     """In training parts alone: the same labels in all, dealt to other trials, a trial's own kept together."""
     seen: dict[bool, tuple[Any, ...]] = {}
     config = trunks.config_of(mice, TINY.model, TINY.masks, FIT, seed=3)
-    fit_many = loop.fit_many
+    fit = loop.fit
     for shuffled in (False, True):
 
-        def spied(config: Any, found: Any, seed: int, shuffled: bool = shuffled) -> loop.Fit:
-            seen[shuffled] = found
-            return fit_many(config, found, seed)
+        def spied(plan: loop.Plan, shuffled: bool = shuffled) -> loop.Fit:
+            seen[shuffled] = plan.sources
+            return fit(plan)
 
-        monkeypatch.setattr(loop, "fit_many", spied)
+        monkeypatch.setattr(loop, "fit", spied)
         trunks.make(mice, config, permuted_parts(mice, config.seed) if shuffled else None)
 
     for one, plain, dealt in zip(mice, seen[False], seen[True], strict=True):

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from kernels import reference
-from kernels.gpu import block as triton_block
+from kernels.gpu.block import block_calls, rows_of, slice_units, units_at_once
 from kernels.gpu.tiles import next_power_of_2
 from kernels.reference import BlockWeights, StreamCache, make_cache
 
@@ -35,9 +35,9 @@ def cache_of(heads: int, head_width: int, band: int, n_tokens: int, dtype: torch
     return make_cache(sinks[0], sinks[1], band, n_tokens)
 
 
-def launched(parts: Tensor, weights: BlockWeights, cache: StreamCache, position: Tensor, shown: Tensor) -> Tensor:
+def launched(parts: Tensor, weights: BlockWeights, cache: StreamCache, position: Tensor, hidden: Tensor) -> Tensor:
     """The kernels' answer (T, D), every buffer between them full of NaN before."""
-    calls, out = triton_block.block_calls(parts, weights, cache, position=position, shown=shown)
+    calls, out = block_calls(parts, weights, cache, position=position, hidden=hidden)
     for call in calls:
         call.arguments["p_out"].fill_(torch.nan)
     for call in calls:
@@ -62,15 +62,15 @@ def test_any_shape(seed: int, heads: int, head_width: int, mlp: int, n_tokens: i
     mine, theirs = (cache_of(heads, head_width, 2, n_tokens) for _ in "ab")
     for t in range(3):
         parts = drawn(seed + t, n_parts, n_tokens, width).to(DEVICE)
-        shown = (drawn(seed - t, n_tokens) > 0).to(DEVICE)
+        hidden = (drawn(seed - t, n_tokens) < 0).to(DEVICE)
         position = torch.tensor([start + t], device=DEVICE)
 
-        got = launched(parts, weights, mine, position, shown)
+        got = launched(parts, weights, mine, position, hidden)
 
-        expected = reference.stream_block(parts, weights, theirs, position=position, shown=shown)[0]
+        expected = reference.stream_block(parts, weights, theirs, position=position, hidden=hidden)[0]
         torch.testing.assert_close(got, expected, **CLOSE)
-    assert torch.equal(mine.visible, theirs.visible)
-    torch.testing.assert_close(mine.k[:, mine.visible], theirs.k[:, mine.visible], **CLOSE)
+    assert torch.equal(mine.hidden, theirs.hidden)
+    torch.testing.assert_close(mine.k[:, ~mine.hidden], theirs.k[:, ~mine.hidden], **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -80,14 +80,14 @@ def test_shipped_sizes(width: int, heads: int, mlp: int, dtype: torch.dtype) -> 
     weights, cache = weights_of(width, mlp, dtype), cache_of(heads, width // heads, 100, 3, dtype)
     cache.k.copy_(drawn(1, *cache.k.shape))
     cache.v.copy_(drawn(2, *cache.v.shape))
-    cache.visible.copy_(drawn(3, 300) > 0)
-    same = cache._replace(k=cache.k.clone(), v=cache.v.clone(), visible=cache.visible.clone())
+    cache.hidden.copy_(drawn(3, 300) < 0)
+    same = cache._replace(k=cache.k.clone(), v=cache.v.clone(), hidden=cache.hidden.clone())
     parts, position = drawn(4, 8, 3, width).to(DEVICE), torch.tensor([10**7 + 42], device=DEVICE)
-    shown = torch.tensor([True, False, True], device=DEVICE)
+    hidden = torch.tensor([False, True, False], device=DEVICE)
 
-    got = launched(parts, weights, cache, position, shown)
+    got = launched(parts, weights, cache, position, hidden)
 
-    expected = reference.stream_block(parts, weights, same, position=position, shown=shown)[0]
+    expected = reference.stream_block(parts, weights, same, position=position, hidden=hidden)[0]
     # float16: queries, keys, values and mixed values rounded to 2^-11 of up to about 4
     close = CLOSE if dtype == torch.float32 else {"atol": 6e-3, "rtol": 0.0}
     torch.testing.assert_close(got, expected, **close)
@@ -96,12 +96,12 @@ def test_shipped_sizes(width: int, heads: int, mlp: int, dtype: torch.dtype) -> 
 @pytest.mark.filterwarnings("ignore:All-NaN slice")  # of the interpreter's maximum
 def test_a_poisoned_row_poisons_no_other() -> None:
     """A hidden token of NaN stays alone: rows share nothing but the keys."""
-    weights, shown = weights_of(32, 48), torch.tensor([True, False, True], device=DEVICE)
+    weights, hidden = weights_of(32, 48), torch.tensor([False, True, False], device=DEVICE)
     parts, position = drawn(0, 2, 3, 32).to(DEVICE), torch.zeros(1, dtype=torch.int64, device=DEVICE)
-    clean = launched(parts, weights, cache_of(2, 16, 4, 3), position, shown)
+    clean = launched(parts, weights, cache_of(2, 16, 4, 3), position, hidden)
     parts[0, 1, 5] = torch.nan
 
-    got = launched(parts, weights, cache_of(2, 16, 4, 3), position, shown)
+    got = launched(parts, weights, cache_of(2, 16, 4, 3), position, hidden)
 
     assert got[1].isnan().all()
     assert torch.equal(got[[0, 2]], clean[[0, 2]])
@@ -111,9 +111,9 @@ def test_a_poisoned_row_poisons_no_other() -> None:
 @pytest.mark.parametrize("width", [1, 32, 60, 64, 256, 300, 512])
 def test_the_tables_divide(n_tokens: int, width: int) -> None:
     """A tile covers its rows, and weight rows at once divide what a block takes."""
-    rows = triton_block.rows_of(n_tokens, width)
+    rows = rows_of(n_tokens, width)
 
     assert rows.rows == next_power_of_2(n_tokens)
     assert rows.steps * rows.lanes == rows.width >= width
-    at_once = triton_block.units_at_once(width)
-    assert all(triton_block.slice_units(mlp) % at_once == 0 for mlp in (1, 256, 257, 1024, 2048))
+    at_once = units_at_once(width)
+    assert all(slice_units(mlp) % at_once == 0 for mlp in (1, 256, 257, 1024, 2048))

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from kernels import reference
-from kernels.gpu import ends as triton_ends
+from kernels.gpu.ends import launch_read, token_call
 from kernels.reference import ReadOut, TokenTables
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,13 +30,13 @@ def tables_of(n_units: int, width: int, n_classes: list[int], n_codes: int) -> T
     return TokenTables(*(x.to(DEVICE) for x in made))
 
 
-def told(counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, spikes: bool) -> tuple[Tensor, Tensor]:
-    """The kernel's tokens and what is shown, both full of something else before."""
-    shown = torch.ones(len(seen) + 1, dtype=torch.bool, device=DEVICE)
-    call, parts = triton_ends.token_call(counts, seen, where, tables, spikes=spikes, shown=shown)
+def launched(counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, spikes: bool) -> tuple[Tensor, Tensor]:
+    """The kernel's tokens and which are hidden, both full of something else before."""
+    hidden = torch.zeros(len(seen) + 1, dtype=torch.bool, device=DEVICE)
+    call, parts = token_call(counts, seen, where, tables, spikes=spikes, hidden=hidden)
     parts.fill_(torch.nan)
     call.launch()
-    return parts.sum(0), shown
+    return parts.sum(0), hidden
 
 
 @settings(max_examples=8)
@@ -46,36 +46,41 @@ def told(counts: Tensor, seen: Tensor, where: Tensor, tables: TokenTables, spike
     width=st.sampled_from([8, 44, 64]),
     n_classes=st.lists(st.sampled_from([0, 0, 2, 5]), min_size=1, max_size=6),
     n_codes=st.sampled_from([1, 9]),
-    clock=st.integers(-1, 12),
-    is_valid=st.booleans(),
+    clock_valid=st.tuples(st.integers(-1, 12), st.booleans()),
     spikes=st.booleans(),
 )
 def test_tokens(
-    seed: int, n_units: int, width: int, n_classes: list[int], n_codes: int, clock: int, is_valid: bool, spikes: bool
+    seed: int,
+    n_units: int,
+    width: int,
+    n_classes: list[int],
+    n_codes: int,
+    clock_valid: tuple[int, bool],
+    spikes: bool,
 ) -> None:
     """Any tables; behaviours of which half are hidden; both directions."""
     tables, generator = tables_of(n_units, width, n_classes, n_codes), torch.Generator().manual_seed(seed)
     counts = torch.randint(0, 4, (n_units,), generator=generator).float().to(DEVICE)
     values = [torch.randint(0, n, (1,), generator=generator).item() if n else drawn(seed, 1).item() for n in n_classes]
-    hidden = torch.rand(len(values), generator=generator) < 0.5
-    seen = torch.where(hidden, torch.nan, torch.tensor(values, dtype=torch.float32)).to(DEVICE)
-    where = torch.tensor([10**7, clock, int(is_valid)], device=DEVICE)
+    unknown = torch.rand(len(values), generator=generator) < 0.5
+    seen = torch.where(unknown, torch.nan, torch.tensor(values, dtype=torch.float32)).to(DEVICE)
+    where = torch.tensor([10**7, *map(int, clock_valid)], device=DEVICE)
 
-    got, shown = told(counts, seen, where, tables, spikes)
+    got, hidden = launched(counts, seen, where, tables, spikes)
 
-    theirs = torch.zeros_like(shown)
-    expected = reference.stream_tokens(counts, seen, where, tables, spikes=spikes, shown=theirs)[0]
+    theirs = torch.zeros_like(hidden)
+    expected = reference.stream_tokens(counts, seen, where, tables, spikes=spikes, hidden=theirs)[0]
     torch.testing.assert_close(got, expected, **CLOSE)
-    assert torch.equal(shown, theirs)
+    assert torch.equal(hidden, theirs)
 
 
 @pytest.mark.parametrize("spikes", [True, False])
 def test_poisoned_counts_poison_what_depends_on_them(spikes: bool) -> None:
-    """The spike token where spikes are shown, else every token."""
+    """The spike token, or every token where spikes are hidden."""
     tables, counts = tables_of(40, 16, [0, 2], 1), torch.full((40,), torch.nan, device=DEVICE)
     seen = torch.tensor([1.0, torch.nan], device=DEVICE)
 
-    got, _ = told(counts, seen, torch.tensor([0, 0, 1], device=DEVICE), tables, spikes)
+    got, _ = launched(counts, seen, torch.tensor([0, 0, 1], device=DEVICE), tables, spikes)
 
     assert got.isnan().all(1).tolist() == [True, not spikes, not spikes]
     assert got.isfinite().all(1).tolist() == [False, spikes, spikes]
@@ -106,7 +111,7 @@ def test_read_out(seed: int, width: int, n_tokens: int, n_parts: int, n_outputs:
     head = ReadOut(*(x.to(DEVICE) for x in made))
     parts, out = drawn(seed, n_parts, n_tokens, width).to(DEVICE), torch.full((n_outputs,), torch.nan, device=DEVICE)
 
-    triton_ends.launch_read(parts, head, rates=rates, out=out)
+    launch_read(parts, head, rates=rates, out=out)
 
     expected = reference.stream_read(parts, head, rates=rates, out=torch.empty_like(out))
     torch.testing.assert_close(out, expected, **CLOSE)
@@ -119,6 +124,6 @@ def test_a_poisoned_token_poisons_its_outputs_alone() -> None:
     parts, out = drawn(9, 2, 3, 8).to(DEVICE), torch.zeros(4, device=DEVICE)
     parts[1, 1, 3] = torch.nan
 
-    triton_ends.launch_read(parts, head, rates=False, out=out)
+    launch_read(parts, head, rates=False, out=out)
 
     assert out.isnan().tolist() == [False, True, True, False]

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from kernels import reference
-from kernels.gpu import stream as triton_stream
+from kernels.gpu.stream import step_call
 from kernels.reference import StreamCache, make_cache
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -22,10 +22,10 @@ def sinks(heads: int, n_sinks: int, head_width: int, dtype: torch.dtype = torch.
     return both[0], both[1]
 
 
-def step(x: Tensor, cache: StreamCache, position: Tensor, shown: Tensor) -> Tensor:
+def step(x: Tensor, cache: StreamCache, position: Tensor, hidden: Tensor) -> Tensor:
     """The kernel's answer into a buffer full of NaN; x (3, H, T, K)."""
     out = torch.full_like(x[0], torch.nan)
-    triton_stream.step_call(x[0], x[1], x[2], cache, position=position, shown=shown, out=out).launch()
+    step_call(x[0], x[1], x[2], cache, position=position, hidden=hidden, out=out).launch()
     return out
 
 
@@ -46,44 +46,44 @@ def drawn(seed: int, heads: int, n_tokens: int, head_width: int, dtype: torch.dt
     n_bins=st.integers(1, 7),
 )
 def test_any_run(seed: int, band: int, n_tokens: int, n_sinks: int, head_width: int, start: int, n_bins: int) -> None:
-    """Any band and pattern of shown tokens, through wrap-around and eviction: outputs and cache, bin by bin."""
+    """Any band and pattern of hidden tokens, through wrap-around and eviction: outputs and cache, bin by bin."""
     both = sinks(2, n_sinks, head_width)
     mine, theirs = make_cache(*both, band, n_tokens), make_cache(*both, band, n_tokens)
     rng = torch.Generator().manual_seed(seed)
     for t in range(n_bins):
         x = drawn(seed + t, 2, n_tokens, head_width)
         position = torch.tensor([start + t], device=DEVICE)
-        shown = (torch.rand(n_tokens, generator=rng) < 0.6).to(DEVICE)
+        hidden = (torch.rand(n_tokens, generator=rng) < 0.4).to(DEVICE)
 
-        got = step(x, mine, position, shown)
+        got = step(x, mine, position, hidden)
 
         expected = reference.stream_attention(
-            x[0], x[1], x[2], theirs, position=position, shown=shown, out=torch.empty_like(x[0])
+            x[0], x[1], x[2], theirs, position=position, hidden=hidden, out=torch.empty_like(x[0])
         )
         torch.testing.assert_close(got, expected, **CLOSE)
-    assert torch.equal(mine.visible, theirs.visible)
-    torch.testing.assert_close(mine.k[:, mine.visible], theirs.k[:, mine.visible], **CLOSE)
-    assert torch.equal(mine.v[:, mine.visible], theirs.v[:, mine.visible])
+    assert torch.equal(mine.hidden, theirs.hidden)
+    torch.testing.assert_close(mine.k[:, ~mine.hidden], theirs.k[:, ~mine.hidden], **CLOSE)
+    assert torch.equal(mine.v[:, ~mine.hidden], theirs.v[:, ~mine.hidden])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_full_ring_of_several_tiles(dtype: torch.dtype) -> None:
-    """100 bins of 3 tokens, K = 128, what is not visible poisoned: only the visible slots speak."""
+    """100 bins of 3 tokens, K = 128, what is hidden poisoned: only the other slots count."""
     cache = make_cache(*sinks(1, 2, 128, dtype), 100, 3)
     rng = torch.Generator().manual_seed(0)
     cache.k.copy_(torch.randn(cache.k.shape, generator=rng))
     cache.v.copy_(torch.randn(cache.v.shape, generator=rng))
-    cache.visible.copy_(torch.rand(300, generator=rng) < 0.5)
-    same = cache._replace(k=cache.k.clone(), v=cache.v.clone(), visible=cache.visible.clone())
-    cache.k.masked_fill_(~cache.visible[:, None], torch.nan)
-    cache.v.masked_fill_(~cache.visible[:, None], torch.nan)
+    cache.hidden.copy_(torch.rand(300, generator=rng) < 0.5)
+    same = cache._replace(k=cache.k.clone(), v=cache.v.clone(), hidden=cache.hidden.clone())
+    cache.k.masked_fill_(cache.hidden[:, None], torch.nan)
+    cache.v.masked_fill_(cache.hidden[:, None], torch.nan)
     x, position = drawn(1, 1, 3, 128, dtype), torch.tensor([10**7 + 42], device=DEVICE)
-    shown = torch.tensor([True, False, True], device=DEVICE)
+    hidden = torch.tensor([False, True, False], device=DEVICE)
 
-    got = step(x, cache, position, shown)
+    got = step(x, cache, position, hidden)
 
     expected = reference.stream_attention(
-        x[0], x[1], x[2], same, position=position, shown=shown, out=torch.empty_like(x[0])
+        x[0], x[1], x[2], same, position=position, hidden=hidden, out=torch.empty_like(x[0])
     )
     # float16: queries, keys and weights rounded to 2^-11 of values up to about 4
     close = CLOSE if dtype == torch.float32 else {"atol": 6e-3, "rtol": 0.0}
@@ -95,24 +95,22 @@ def test_only_this_bins_slots_are_written() -> None:
     cache = make_cache(*sinks(2, 2, 16), 5, 2)
     before = [x.fill_(0.5).clone() if x.is_floating_point() else x.clone() for x in cache]
 
-    step(drawn(0, 2, 2, 16), cache, torch.tensor([13], device=DEVICE), torch.tensor([True, False], device=DEVICE))
+    step(drawn(0, 2, 2, 16), cache, torch.tensor([13], device=DEVICE), torch.tensor([False, True], device=DEVICE))
 
     others = [slot for slot in range(10) if slot // 2 != 13 % 5]
     assert torch.equal(cache.k[:, others], before[0][:, others])
     assert torch.equal(cache.v[:, others], before[1][:, others])
-    assert cache.visible.nonzero().flatten().tolist() == [6]
+    assert (~cache.hidden).nonzero().flatten().tolist() == [6]
     assert torch.equal(cache.sink_k, before[3])
     assert torch.equal(cache.sink_v, before[4])
 
 
 def test_one_compilation_serves_every_bin() -> None:
-    """Position and what is shown are tensors: the launch is the same object's worth of numbers at any bin."""
+    """Position and what is hidden are tensors: the launch is the same object's worth of numbers at any bin."""
     cache, x = make_cache(*sinks(2, 2, 16), 5, 2), drawn(0, 2, 2, 16)
     calls = [
-        triton_stream.step_call(
-            x[0], x[1], x[2], cache, position=torch.tensor([at]), shown=torch.tensor(shown), out=x[0]
-        )
-        for at, shown in ((0, [True, True]), (10**7, [False, True]))
+        step_call(x[0], x[1], x[2], cache, position=torch.tensor([at]), hidden=torch.tensor(hidden), out=x[0])
+        for at, hidden in ((0, [False, False]), (10**7, [True, False]))
     ]
 
     first, second = (
@@ -130,8 +128,8 @@ def test_a_graph_replays_every_bin() -> None:
     both, band, n_tokens = sinks(8, 2, 32), 7, 3
     cache, theirs = make_cache(*both, band, n_tokens), make_cache(*both, band, n_tokens)
     x, out = drawn(0, 8, n_tokens, 32), torch.empty(8, n_tokens, 32, device=DEVICE)
-    position, shown = torch.zeros(1, dtype=torch.int64, device=DEVICE), torch.ones(3, dtype=torch.bool, device=DEVICE)
-    call = triton_stream.step_call(x[0], x[1], x[2], cache, position=position, shown=shown, out=out)
+    position, hidden = torch.zeros(1, dtype=torch.int64, device=DEVICE), torch.zeros(3, dtype=torch.bool, device=DEVICE)
+    call = step_call(x[0], x[1], x[2], cache, position=position, hidden=hidden, out=out)
     call.launch()
     cache.forget()
     graph = torch.cuda.CUDAGraph()
@@ -140,12 +138,12 @@ def test_a_graph_replays_every_bin() -> None:
     for t in range(20):
         x.copy_(drawn(t, 8, n_tokens, 32))
         position.fill_(10**7 + t)
-        shown.copy_(torch.tensor([t % 5 != 0, t % 3 == 0, False]))
+        hidden.copy_(torch.tensor([t % 5 == 0, t % 3 != 0, True]))
         out.fill_(torch.nan)
 
         graph.replay()
 
         expected = reference.stream_attention(
-            x[0], x[1], x[2], theirs, position=position, shown=shown, out=torch.empty_like(x[0])
+            x[0], x[1], x[2], theirs, position=position, hidden=hidden, out=torch.empty_like(x[0])
         )
         torch.testing.assert_close(out, expected, **CLOSE)

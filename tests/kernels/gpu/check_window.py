@@ -16,8 +16,9 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder
 
 from kernels import reference
-from kernels.gpu import window as triton_window
 from kernels.gpu.gradient import WindowAttention, gradient_calls
+from kernels.gpu.window import common, forward_call
+from kernels.reference import Pattern
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # float32: sums of up to 130 terms in another order. Half precision: rotated queries and keys, weights and
@@ -59,15 +60,18 @@ def case(
     }  # fmt: skip
 
 
+def pattern(a: dict[str, Any], band: int | None) -> Pattern:
+    return Pattern(a["position"], a["hidden"], band, a["n_sinks"], a["rows"])
+
+
 def ours(a: dict[str, Any], band: int | None) -> Tensor:
     """The kernel's answer."""
-    return WindowAttention.apply(a["q"], a["k"], a["v"], a["position"], a["hidden"], band, a["n_sinks"], a["rows"])
+    return WindowAttention.apply(a["q"], a["k"], a["v"], pattern(a, band))
 
 
 def exact(a: dict[str, Any], band: int | None) -> Tensor:
     """The specification's answer in float64."""
-    wide = {name: a[name].double() for name in ("q", "k", "v")}
-    return reference.attention(**{**a, **wide}, band=band)
+    return reference.attention(a["q"].double(), a["k"].double(), a["v"].double(), pattern(a, band))
 
 
 def check_gradients(a: dict[str, Any], band: int | None) -> None:
@@ -96,7 +100,7 @@ def check_gradients(a: dict[str, Any], band: int | None) -> None:
         ((1, 1, 34, 48), 0, 3),  # no sinks, a head that is no power of two
         ((1, 1, 40, 16), 35, None),  # every bin, and more sinks than a tile
         ((1, 1, 37, 128), 2, 6),
-        ((1, 1, 257, 16), 2, None),  # tiles that nothing cuts short
+        ((1, 1, 257, 16), 2, None),  # full tiles, no partial one at the end
     ],
 )
 def test_window_is_its_specification(shape: tuple[int, int, int, int], n_sinks: int, band: int | None) -> None:
@@ -168,8 +172,8 @@ def test_a_hidden_token_is_nobodys_key() -> None:
     assert torch.equal(ours(poisoned, 5), ours(a, 5))
 
 
-def test_a_visible_nan_is_not_swallowed() -> None:
-    """A key that is NaN shows in the rows that meet it, and in no other."""
+def test_a_nan_that_is_not_hidden_shows() -> None:
+    """In the rows that meet its key, and in no other."""
     a = case((1, 1, 12, 16), 1, share=0.0)
     a["k"] = a["k"].clone()
     a["k"][0, 0, 4] = torch.nan
@@ -182,13 +186,12 @@ def test_a_visible_nan_is_not_swallowed() -> None:
 def test_outputs_are_written_once_and_whole() -> None:
     """Buffers full of NaN come back full of numbers, and nothing is written beside them."""
     a, band, n, extra = case((1, 2, 20, 32), 2), 4, 20, 3
-    arguments = (a["q"], a["k"], a["v"], a["position"], a["hidden"], band, a["n_sinks"], None)
     rooms = [torch.full((1, n + extra, 2, 32), torch.nan, device=DEVICE) for _ in range(4)]
     out, dq, dk, dv = (room[:, :n].transpose(1, 2) for room in rooms)
     lse = torch.full((1, 2, n), torch.nan, device=DEVICE)
-    shared = triton_window.common(*arguments)
+    shared = common(a["q"], a["k"], a["v"], pattern(a, band))
 
-    triton_window.forward_call(shared, out, lse).launch()
+    forward_call(shared, out, lse).launch()
     delta = (out * out).sum(-1)
     for call in gradient_calls(shared, out, lse, delta, dq, dk, dv):
         call.launch()

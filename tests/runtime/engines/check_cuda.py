@@ -1,4 +1,4 @@
-"""The GPU engines through the Triton kernels; run by `test_cuda_engine.py` in a process of its own.
+"""The GPU engines through the Triton kernels; run by `test_cuda.py` in a process of its own.
 
 Without a GPU the kernels are interpreted on CPU tensors and no graph is captured; with one the same checks
 run compiled, through the graph.
@@ -16,16 +16,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.gpu import block as triton_block, ends as triton_ends, stream as triton_stream
+from kernels.gpu.block import launch_block
+from kernels.gpu.ends import launch_read, launch_tokens
 from kernels.gpu.gradient import WindowAttention
-from kernels.reference import StreamCache
+from kernels.gpu.stream import step_call
+from kernels.reference import Pattern, StreamCache
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.model.model import NEDS
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
-from runtime.engines.cuda import CudaRateEngine, CudaStreamEngine, CudaWindowEngine
 from runtime.engines.cuda_fused import Kernels
+from runtime.engines.cuda_stream import CudaRateEngine, CudaStreamEngine
+from runtime.engines.cuda_window import CudaWindowEngine
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 U, BAND, WINDOW = 12, 4, 4
@@ -36,17 +39,17 @@ CLOSE = {"atol": 2e-5, "rtol": 2e-5}  # float32 sums in another order, through t
 
 def launch(q: Tensor, k: Tensor, v: Tensor, cache: StreamCache, **rest: Tensor) -> Tensor:
     """`kernels.attention.stream_attention`, in Triton on any device."""
-    triton_stream.step_call(q, k, v, cache, **rest).launch()
+    step_call(q, k, v, cache, **rest).launch()
     return rest["out"]
 
 
-# `kernels.streaming`, in Triton on any device
-LAUNCHED = Kernels(triton_ends.launch_tokens, triton_block.launch_block, triton_ends.launch_read)
+# in Triton on any device
+LAUNCHED = Kernels(launch_tokens, launch_block, launch_read, launch)
 
 
 def window(q: Tensor, k: Tensor, v: Tensor, *, position: Tensor, hidden: Tensor, band: None, n_sinks: int) -> Tensor:
     """`kernels.attention.attention`, in Triton on any device."""
-    return WindowAttention.apply(q, k, v, position, hidden, band, n_sinks, None)
+    return WindowAttention.apply(q, k, v, Pattern(position, hidden, band, n_sinks))
 
 
 def in_z(engine: Any, values: np.ndarray) -> np.ndarray:
@@ -66,7 +69,7 @@ def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint], fused: bool) -> None:
     """Two bands and more of bins with dropouts, observed behaviour, skipped bins and a cold start far away."""
     checkpoint, n = make_checkpoint(band=BAND, clock_bins=4), 2 * BAND + 2
-    engine = CudaStreamEngine(checkpoint, observed=BOTH, device=DEVICE, attend=launch, fused=fused, kernels=LAUNCHED)
+    engine = CudaStreamEngine(checkpoint, observed=BOTH, device=DEVICE, fused=fused, kernels=LAUNCHED)
     counts, valid, seen = drawn(n)
     clock, reset = np.arange(n), np.arange(n) == n - 2
     skipped = np.isin(np.arange(n), (4, 5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from kernels.cpu import step as kernel
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
@@ -24,7 +22,6 @@ from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
 from runtime.engines.blend import BlendEngine
 from runtime.engines.linear import LinearEngine
-from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
 
 ROOT = Path(__file__).parents[3]
@@ -32,16 +29,6 @@ U, BAND, CLOCK_BINS = 12, 5, 4
 FAR = 10**7  # 55 hours of 20 ms bins
 
 Engine = StreamEngine | LinearEngine | BlendEngine
-
-
-@pytest.fixture(scope="module")
-def tiny_ones(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
-    """Random weights, outputs of about 1 in z-scores: phase-free, clocked, and of one layer."""
-    return {
-        "phase-free": make_checkpoint(band=BAND),
-        "clocked": make_checkpoint(band=BAND, clock_bins=CLOCK_BINS),
-        "one layer": make_checkpoint(band=BAND, layers=1),
-    }
 
 
 def in_z(engine: Engine, values: np.ndarray) -> np.ndarray:
@@ -270,36 +257,3 @@ def test_the_shipped_checkpoint_streams_exactly(decoder: str) -> None:
 
     # 1e-4: as above, over hundreds of units
     np.testing.assert_allclose(in_z(engine, streamed), in_z(engine, offline), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("counts", [np.zeros(U + 1, np.uint16), np.zeros(U, np.int64), np.zeros((1, U), np.uint16)])
-@pytest.mark.parametrize("valid", [True, False])
-def test_counts_of_another_recording_are_refused(
-    tiny_ones: dict[str, Checkpoint], counts: np.ndarray, valid: bool
-) -> None:
-    """Compiled code would read beyond its rows, and say something plausible."""
-    with pytest.raises(ValueError, match=rf"counts are {counts.dtype} .*this decoder takes uint16 \({U},\)"):
-        StreamEngine(tiny_ones["phase-free"]).step(Token(0, 0, counts, valid=valid))
-
-
-@pytest.mark.parametrize("valid", [True, False])
-def test_a_clock_that_cannot_be_is_refused(tiny_ones: dict[str, Checkpoint], valid: bool) -> None:
-    engine = StreamEngine(tiny_ones["phase-free"])
-    for one in (engine, RateEngine(engine)):
-        with pytest.raises(IndexError):
-            one.step(Token(0, 0, np.zeros(U, np.uint16), valid=valid, clock=-99))
-
-
-def test_counts_that_lie_otherwise_compile_nothing(tiny_ones: dict[str, Checkpoint]) -> None:
-    engine = StreamEngine(tiny_ones["phase-free"])
-    counts = np.random.default_rng(0).poisson(1.0, (U, 2)).astype(np.uint16)
-    strided, plain = counts[:, 0], counts[:, 0].copy()
-    frozen = plain.copy()
-    frozen.flags.writeable = False
-    said, compiled = [], None
-    for told in (plain, strided, frozen):
-        engine.reset()
-        said.append(engine.step(Token(0, 0, told, valid=True)).tolist())
-        compiled = compiled or len(kernel.decode.signatures)
-    assert len(kernel.decode.signatures) == compiled
-    assert said[0] == said[1] == said[2]

@@ -17,7 +17,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from runtime.core.values import Token
 from runtime.engines import create as engines
-from runtime.engines.cuda import CudaRateEngine, CudaStreamEngine
+from runtime.engines.cuda_stream import CudaRateEngine, CudaStreamEngine
 from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
 

@@ -1,8 +1,9 @@
-"""An engine that is shown behaviour says what the model says of the same bins at once, and the live loop has none."""
+"""An engine that observes behaviour decodes what the model decodes at once; an engine of the live loop ignores it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +16,10 @@ from neds_core.model.model import Batch
 from runtime.core.values import Token
 from runtime.engines.stream import StreamEngine
 
-U, BAND, CLOCK_BINS = 12, 5, 4
+U, CLOCK_BINS = 12, 4
 BOTH = ("wheel_speed", "choice")
 # float32 sums in another order, through two layers, of values of about 1
 TOLERANCE = {"atol": 2e-5, "rtol": 2e-5}
-
-
-@pytest.fixture(scope="module")
-def tiny_ones(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
-    """Random weights, phase-free and clocked."""
-    return {"phase-free": make_checkpoint(band=BAND), "clocked": make_checkpoint(band=BAND, clock_bins=CLOCK_BINS)}
 
 
 def in_z(engine: StreamEngine, values: np.ndarray) -> np.ndarray:
@@ -56,26 +51,20 @@ def play(
 @pytest.mark.parametrize("names", [BOTH, BOTH[:1], BOTH[1:]])
 @pytest.mark.parametrize("kind", ["phase-free", "clocked"])
 @settings(max_examples=8)  # of each of six engines
-@given(
-    n=st.integers(1, 45),
-    seed=st.integers(0, 2**31),
-    share=st.sampled_from([0.2, 0.8, 1.0]),
-    dropped=st.sampled_from([0.0, 0.3]),
-    cold=st.sampled_from([0.0, 0.1]),
-    start=st.sampled_from([0, BAND - 1, 10**7]),
-)
+@given(data=st.data())
 def test_stream_is_offline(
-    tiny_ones: dict[str, Checkpoint], kind: str, names: tuple[str, ...], n: int, seed: int, share: float,
-    dropped: float, cold: float, start: int,
+    tiny_ones: dict[str, Checkpoint], draw_run: Callable[..., Any], kind: str, names: tuple[str, ...],
+    data: st.DataObject,
 ) -> None:  # fmt: skip
     """Any pattern of what is observed, dropouts, cold starts and positions, far beyond where the ring wraps."""
-    engine, rng = StreamEngine(tiny_ones[kind], observed=names), np.random.default_rng(seed)
+    run = draw_run(data)
+    engine, rng = StreamEngine(tiny_ones[kind], observed=names), np.random.default_rng(run.seed)
     log = (
-        rng.poisson(0.6, (n, U)).astype(np.uint16), some(rng, n, share), rng.random(n) >= dropped,
-        rng.integers(-1, 3 * CLOCK_BINS, n), rng.random(n) < cold,
+        rng.poisson(0.6, (run.n, U)).astype(np.uint16), some(rng, run.n, run.share), rng.random(run.n) >= run.dropped,
+        rng.integers(-1, 3 * CLOCK_BINS, run.n), rng.random(run.n) < run.cold,
     )  # fmt: skip
 
-    streamed = play(engine, *log, start)
+    streamed = play(engine, *log, run.start)
 
     counts, observed, valid, clock, reset = log
     at_once = engine.offline(counts, valid, clock, reset, observed)

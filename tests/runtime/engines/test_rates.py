@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +18,9 @@ from runtime.core.values import Token
 from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
 
-U, BAND, CLOCK_BINS = 12, 5, 4
+U = 12
 BOTH = ("wheel_speed", "choice")
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # log-rates of about 1: float32 sums in another order, through two layers
-
-
-@pytest.fixture(scope="module")
-def tiny_ones(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
-    """Random weights, phase-free and clocked."""
-    return {"phase-free": make_checkpoint(band=BAND), "clocked": make_checkpoint(band=BAND, clock_bins=CLOCK_BINS)}
 
 
 def drawn(session: Session, seed: int, n: int, share: float, dropped: float) -> Session:
@@ -53,34 +48,28 @@ def streamed(engine: RateEngine, session: Session, reset: np.ndarray, start: int
     return np.log(np.stack(out))
 
 
-def at_once(checkpoint: Checkpoint, session: Session, reset: np.ndarray, shown: tuple[str, ...]) -> np.ndarray:
+def at_once(checkpoint: Checkpoint, session: Session, reset: np.ndarray, observed: tuple[str, ...]) -> np.ndarray:
     """Log-rates (T, U) of the offline direction."""
     windows = Windows(session, checkpoint.specs, checkpoint.scalers)
-    return np.log(directions.encode(checkpoint.model, windows, offline.spans(reset), shown))
+    return np.log(directions.encode(checkpoint.model, windows, offline.spans(reset), observed))
 
 
-@pytest.mark.parametrize("shown", [BOTH, BOTH[:1], BOTH[1:]])
+@pytest.mark.parametrize("observed", [BOTH, BOTH[:1], BOTH[1:]])
 @pytest.mark.parametrize("kind", ["phase-free", "clocked"])
 @settings(max_examples=8)  # of each of six engines
-@given(
-    n=st.integers(1, 45),
-    seed=st.integers(0, 2**31),
-    share=st.sampled_from([0.2, 0.8, 1.0]),
-    dropped=st.sampled_from([0.0, 0.3]),
-    cold=st.sampled_from([0.0, 0.1]),
-    start=st.sampled_from([0, BAND - 1, 10**7]),
-)
+@given(data=st.data())
 def test_stream_is_offline(
-    tiny_ones: dict[str, Checkpoint], session: Session, kind: str, shown: tuple[str, ...], n: int, seed: int,
-    share: float, dropped: float, cold: float, start: int,
+    tiny_ones: dict[str, Checkpoint], session: Session, draw_run: Callable[..., Any], kind: str,
+    observed: tuple[str, ...], data: st.DataObject,
 ) -> None:  # fmt: skip
     """Over what is known, dropouts, cold starts and positions, far beyond where the ring wraps and evicts."""
-    checkpoint, bins = tiny_ones[kind], drawn(session, seed, n, share, dropped)
-    reset = np.random.default_rng(seed + 1).random(n) < cold
+    run = draw_run(data)
+    checkpoint, bins = tiny_ones[kind], drawn(session, run.seed, run.n, run.share, run.dropped)
+    reset = np.random.default_rng(run.seed + 1).random(run.n) < run.cold
 
-    got = streamed(RateEngine(StreamEngine(checkpoint), shown), bins, reset, start)
+    got = streamed(RateEngine(StreamEngine(checkpoint), observed), bins, reset, run.start)
 
-    np.testing.assert_allclose(got, at_once(checkpoint, bins, reset, shown), **CLOSE)
+    np.testing.assert_allclose(got, at_once(checkpoint, bins, reset, observed), **CLOSE)
 
 
 def test_it_sees_behaviour_and_no_spike(tiny_ones: dict[str, Checkpoint], session: Session) -> None:
@@ -102,7 +91,7 @@ def test_it_sees_behaviour_and_no_spike(tiny_ones: dict[str, Checkpoint], sessio
 
 
 def test_both_directions_run_over_one_set_of_weights(tiny_ones: dict[str, Checkpoint], session: Session) -> None:
-    """In turn, bin by bin: neither knows of the other."""
+    """Interleaved, bin by bin: neither changes the other."""
     checkpoint, bins, never = tiny_ones["phase-free"], drawn(session, 0, 20, 0.8, 0.2), np.zeros(20, bool)
     decoder, alone = StreamEngine(checkpoint), StreamEngine(checkpoint)
     rates = RateEngine(decoder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.cpu import pack as numba_pack
+from kernels.cpu import pack
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
@@ -56,7 +56,7 @@ def test_weights_as_large_models_keep_them_are_as_right(monkeypatch: pytest.Monk
     """Float32 in three bytes each, which no shipped checkpoint is large enough for, in every engine that has them."""
     folder = SHIPPED[0].parents[1] / "rat-linear-track"
     checkpoint, session = checkpoints.load(folder / "neds.safetensors"), session_file.load(folder / "session.npz")
-    monkeypatch.setattr(numba_pack, "LARGE", 0)
+    monkeypatch.setattr(pack, "LARGE", 0)
     assert StreamEngine(checkpoint).weights.stack.up.weight.dtype == np.uint8
 
     rows, failed = verifying.verify(checkpoint, session)
