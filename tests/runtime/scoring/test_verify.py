@@ -54,7 +54,7 @@ def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:
 @pytest.mark.slow
 def test_weights_as_large_models_keep_them_are_as_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """Float32 in three bytes each, which no shipped checkpoint is large enough for, in every engine that has them."""
-    folder = SHIPPED[0].parents[1] / "rat-linear-track"
+    folder = SHIPPED[0].parents[1] / "bci-monkey-20131218"
     checkpoint, session = checkpoints.load(folder / "neds.safetensors"), sessions.load(folder / "session.npz")
     monkeypatch.setattr(numba_pack, "LARGE", 0)
     assert StreamEngine(checkpoint).weights.stack.up.weight.dtype == np.uint8
