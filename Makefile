@@ -8,21 +8,31 @@ STAMP := .venv/.neds-rt-installed
 # NVIDIA GPU it is therefore also offered PyTorch's CPU index, if that answers; otherwise pip's own sources decide.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
+# Tests of pure code share two processes; tests with sockets, LSL or real time then run alone. The second part runs
+# even where the first one failed. A worker that runs out of tests takes some of the other's.
+PARALLEL := -n 2 --dist worksteal
+define pytest
+@failed=0; \
+$(BIN)/pytest $(PARALLEL) -m "$(1) and not serial" $(PYTEST_ARGS) || failed=1; \
+$(BIN)/pytest -m "$(1) and serial" $(PYTEST_ARGS) || failed=1; \
+exit $$failed
+endef
+
 .PHONY: run test lint slow clean
 
 run: $(STAMP)
 	$(BIN)/neds-rt run
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(call pytest,not slow)
 
 slow: $(STAMP)
-	$(BIN)/pytest -m slow
+	$(call pytest,slow)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 
 # Leaves .venv and runs/ alone.
 clean:

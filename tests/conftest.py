@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,26 @@ from neds_core.model.model import NEDS
 
 settings.register_profile("neds-rt", deadline=None)  # a busy machine is not a failure
 settings.load_profile("neds-rt")
+
+# Sockets, LSL, real time, and signals to the test's own process: paths below this folder.
+SERIAL = (
+    "runtime/cli", "runtime/io", "runtime/live", "runtime/views",
+    "runtime/test_client.py", "runtime/test_wire_doc.py", "test_gates.py", "test_packaging.py",
+)  # fmt: skip
+SLOW_TIMEOUT_S = 600.0  # of a test marked slow; pyproject.toml has that of the others
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as serial what must not share the machine with other tests, and give slow tests more time."""
+    here = Path(__file__).parent
+    for item in items:
+        uses_lsl = "lsl_session" in getattr(item, "fixturenames", ())
+        if uses_lsl or any(item.path.is_relative_to(here / path) for path in SERIAL):
+            item.add_marker(pytest.mark.serial)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
 
 BIN_NS = 20_000_000
 TRIALS, TRIAL_BINS = 60, 25

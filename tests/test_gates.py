@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,53 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 IBL = EXAMPLES / "ibl-dy016"
 
 
-def neds_rt(*arguments: str, timeout: float) -> dict:
-    """Run a command with --json and return the object on its last line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "runtime.cli", *arguments, "--json"], capture_output=True, text=True, timeout=timeout
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+OTHERS = ("rat-linear-track", "steinmetz2019", "bci-monkey-20131218")
+END_S = 400.0  # far beyond the longest recording's 200 s
 
 
-def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials() -> None:
+@dataclass(frozen=True)
+class Started:
+    """A command in a process of its own, its output in files."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    def result(self) -> dict:
+        """The object on the last line, once the command has ended well."""
+        assert self.process.wait(END_S) == 0, self.err.read_text()
+        return json.loads(self.out.read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def neds_rt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Started]]:
+    """Starter of commands with --json; what still runs at the end is ended."""
+    home, started = tmp_path_factory.mktemp("gates"), []
+
+    def start(*arguments: str) -> Started:
+        out, err = (home / f"{len(started)}.{name}" for name in ("out", "err"))
+        command = [sys.executable, "-m", "runtime.cli", *arguments, "--json"]
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            started.append(Started(subprocess.Popen(command, stdout=stdout, stderr=stderr), out, err))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
+@pytest.fixture(scope="module")
+def others(neds_rt: Callable[..., Started]) -> dict[str, Started]:
+    """The other recordings, played at the same time: together they take as long as the longest."""
+    return {name: neds_rt("run", str(EXAMPLES / name / "rig.toml"), "--play", "--headless") for name in OTHERS}
+
+
+def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials(neds_rt: Callable[..., Started]) -> None:
     """Mean of wheel and whisker R2 over three phase-free seeds: at least 0.02 above the phase-free ridge's."""
     names = ("neds", "neds-seed1", "neds-seed2")
-    result = neds_rt("evaluate", str(IBL / "session.npz"), *(str(IBL / f"{n}.safetensors") for n in names), timeout=300)
+    files = [str(IBL / "session.npz"), *(str(IBL / f"{n}.safetensors") for n in names)]
+    result = neds_rt("evaluate", *files).result()
     rows = result["traces"].values()
     ours = np.mean([np.mean(row["neds"]) for row in rows])
     ridge = np.mean([row["ridge"] for row in rows])
@@ -37,9 +73,9 @@ def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials() -> None:
 
 
 @pytest.mark.slow
-def test_full_live_run_is_exact_and_accounts_for_everything() -> None:
+def test_full_live_run_is_exact_and_accounts_for_everything(neds_rt: Callable[..., Started]) -> None:
     """All 60 held-out trials over LSL and ZeroMQ, to the end of the recording."""
-    summary = neds_rt("run", "--headless", timeout=300)
+    summary = neds_rt("run", "--headless").result()
     spikes, tokens = summary["spikes"], summary["tokens"]
 
     assert summary["stopped_by"] == "recording_end"
@@ -53,10 +89,10 @@ def test_full_live_run_is_exact_and_accounts_for_everything() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rat-linear-track", "steinmetz2019", "bci-monkey-20131218"])
-def test_other_recordings_run_to_their_end(name: str) -> None:
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_recordings_run_to_their_end(others: dict[str, Started], name: str) -> None:
     """The rat track, the Steinmetz session and the monkey's 45 ms bins, held-out parts, live."""
-    summary = neds_rt("run", str(EXAMPLES / name / "rig.toml"), "--play", timeout=400)
+    summary = others[name].result()
 
     assert summary["stopped_by"] == "recording_end"
     assert summary["streamed_vs_offline_max_abs"] <= 1e-4

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 BAND = 100  # 2 s, as the shipped models have
 
 
+@pytest.mark.timeout(600)  # of its subprocess
 def test_kernels_are_their_specification() -> None:
     """The checks of this folder, interpreted where there is no GPU."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[2])}

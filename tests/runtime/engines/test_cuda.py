@@ -33,6 +33,7 @@ def clocked(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
     return make_checkpoint(band=BAND, clock_bins=CLOCK_BINS)
 
 
+@pytest.mark.timeout(600)  # of its subprocess
 def test_kernels_and_engines_together() -> None:
     """The checks beside this file, interpreted where there is no GPU."""
     pytest.importorskip("triton", reason="triton is not installed; there is none for this platform")
