@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy.peers import drift, encoders
-from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task, bins_of
+from benchmarks.accuracy.peers.task import Fitted, Peer, Predict, Setting, Task
 from neds_core.data import session as sessions
 
 
@@ -54,7 +54,7 @@ def test_a_trial_between_known_ones_follows_its_neighbours(drifts: Task) -> None
     )
     plain = encoders.by_clock(encoders.average_of(odd))
 
-    fired = drift.by_trial(even, even.counts[bins_of(even)]).sum(1)
+    fired = drift.by_trial(even, even.counts[even.bins()]).sum(1)
     third = len(fired) // 3
 
     def miss(predict: Predict) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy.peers import encoders, neds_encoding, neds_full
-from benchmarks.accuracy.peers.task import Task, bins_of, r2_of
+from benchmarks.accuracy.peers.task import Task, r2_of
 
 SHORT = {"model": {"unit_dropout": 0.2}, "fit": {"steps": 60, "batch": 8}, "stop": 60}
 
@@ -19,7 +19,7 @@ def test_full_attention_reads_the_whole_trial(task: Task) -> None:
     test = task.parts.test
     counts = test.counts.copy()
     counts[test.clock() >= 12] = 3
-    early = test.clock()[bins_of(test)] < 12
+    early = test.clock()[test.bins()] < 12
 
     before, after = made.predict(test), made.predict(replace(test, counts=counts))
 

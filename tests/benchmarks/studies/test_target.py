@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer settings and resamples: what is tested is whose they are."""
     monkeypatch.setattr(lda, "LAST_BINS", (4,))
     monkeypatch.setattr(lda, "FOLDS", 3)
-    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_the_command_reads_a_folder_and_prints_one_object(
     write(tmp_path / "sessions", mice)
     quick = msgspec.structs.replace(TINY, snapshots=(4,))
     monkeypatch.setattr(transfer, "QUICK", quick)
-    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
     words = [
         tmp_path / "sessions",
         "--quick",
@@ -57,7 +57,7 @@ def test_the_command_makes_animals_up(
     small = synthetic.World(animals=2, sessions=1, trials=TRIALS, trial_bins=12, regions=("ca1",), units_per_region=6)
     monkeypatch.setattr(made_up, "WORLD", small)
     monkeypatch.setattr(transfer, "QUICK", msgspec.structs.replace(TINY, snapshots=(4,)))
-    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 100)
+    monkeypatch.setattr(bootstrap, "RULES", bootstrap.Resampling(times=100))
     words = ["--made-up", "--quick", "--trials", "10", "--seeds", "1", "--out", str(tmp_path / "x.jsonl"), "--json"]
 
     cli.app(["bench", "transfer", *words, "--figure", str(tmp_path / "x.png")], standalone_mode=False)
