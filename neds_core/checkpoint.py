@@ -86,6 +86,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     linear: dict[str, LinearHeader]
     blend: dict[str, float]  # share of NEDS in the blend, chosen on validation
     record: Record
+    longest_silence_bins: int = 0  # in training, inside a segment, no kept unit fired for so long; 0 = not known
     imported: Imported | None = None  # then there is no linear decoder and no blend
 
 

@@ -62,6 +62,18 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
+class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What makes the input unusable: shares of the spikes received in the last second that make the state DEGRADED,
+    and FAULT at ten times the limit (1 = never); the least correlation of the units' counts with training (0 = not
+    judged); how long no unit may fire inside a segment (0 = as the checkpoint says)."""
+
+    quarantined_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.05
+    late_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.05
+    out_of_range_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.001
+    profile_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.25
+    silence_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 0.0
+
+
 class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What a replayed run is compared with, and how much of the run is logged for it."""
 
@@ -79,6 +91,7 @@ class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
     output: OutputConfig = OutputConfig()
     lsl: LslConfig = LslConfig()
     engine: EngineConfig = EngineConfig()
+    health: HealthConfig = HealthConfig()
     score: ScoreConfig = ScoreConfig()
 
 

@@ -25,6 +25,8 @@ class Flag(IntFlag):
     IDLE = 256  # between segments: values are null
     UNGATED = 512  # no gate has judged this checkpoint on this session
     END = 1024  # last message of the run
+    PARTIAL = 2048  # the bin closed by the clock before its sender said that it was complete: spikes may be missing
+    MARKERS_LOST = 4096  # the sender of markers is gone: nothing says where segments start and end
 
 
 class Output(Struct, frozen=True, omit_defaults=True):
@@ -104,6 +106,7 @@ class Status(Struct, frozen=True):
     last_marker: str
     measured: dict[str, float | None]
     budget_ms: float
+    reason: str = ""  # why the state is not as it should be, in one sentence
 
 
 class Event(Struct, frozen=True):

@@ -125,10 +125,11 @@ def _with_options(config: RigConfig, given: Options) -> RigConfig:
     import msgspec
 
     from neds_core.errors import ConfigError
+    from runtime.core.engine import DECODERS
 
     replace = msgspec.structs.replace
     if given.decoder is not None:
-        if given.decoder not in ("neds", "ridge", "blend"):
+        if given.decoder not in DECODERS:
             raise ConfigError(f"--decoder {given.decoder!r} is not known; choose neds, ridge or blend")
         config = replace(config, engine=replace(config.engine, decoder=given.decoder))
     if given.checkpoint is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 
@@ -12,24 +10,18 @@ from runtime.core.values import NO_TIME, SPIKES
 OPEN_BINS = 128  # bins that can be open at once: catching up after a stall, lateness, and stamps of the near future
 COUNTERS = ("received", "binned", "late", "out_of_range", "quarantined", "dropped_backlog")
 RECEIVED, BINNED, LATE, OUT_OF_RANGE, QUARANTINED, DROPPED_BACKLOG = range(len(COUNTERS))
+MOST = 65_535  # spikes of one unit in one bin that uint16 holds; more are a fault of the sender
 COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: stamps are coarse
 
 
-class Frame(NamedTuple):
-    """Where spikes may go: the grid, the oldest open bin, the stamps that are believed, and bins closed unseen."""
-
-    grid_ns: int
-    bin_ns: int
-    open_bin: int
-    low_ns: int
-    high_ns: int
-    skipped_from: int
-    skipped_to: int
+# Places in the array that says where spikes may go: the grid, the oldest open bin, the stamps that are believed, and
+# the bins that were closed unseen. One array, because each argument of compiled code costs time in every call.
+GRID_NS, BIN_NS, OPEN_BIN, LOW_NS, HIGH_NS, SKIPPED_FROM, SKIPPED_TO = range(7)
 
 
 @numba.njit(cache=True, nogil=True)
 def _scatter(
-    spikes: np.ndarray, counts: np.ndarray, newest: np.ndarray, tally: np.ndarray, frame: Frame
+    spikes: np.ndarray, counts: np.ndarray, newest: np.ndarray, tally: np.ndarray, frame: np.ndarray
 ) -> tuple[int, int]:
     """Add spikes (n,) `SPIKES` to open bins. Returns (newest accepted stamp, repeated stamps).
 
@@ -37,12 +29,13 @@ def _scatter(
     would be compiled when it first comes.
     """
     t_ns, unit = spikes["t_ns"], spikes["unit"]
+    low_ns, high_ns, open_bin = frame[LOW_NS], frame[HIGH_NS], frame[OPEN_BIN]
     n_open, n_units = counts.shape
     top = NO_TIME
     repeated = 0
     for i in range(len(t_ns)):
         t = t_ns[i]
-        if t < frame.low_ns or t > frame.high_ns:
+        if t < low_ns or t > high_ns:
             tally[QUARANTINED] += 1
             continue
         if t > top:
@@ -52,13 +45,16 @@ def _scatter(
         if unit[i] < 0 or unit[i] >= n_units:
             tally[OUT_OF_RANGE] += 1
             continue
-        index = (t - frame.grid_ns) // frame.bin_ns
-        if index >= frame.open_bin + n_open or frame.skipped_from <= index < frame.skipped_to:
+        index = (t - frame[GRID_NS]) // frame[BIN_NS]
+        if index >= open_bin + n_open or frame[SKIPPED_FROM] <= index < frame[SKIPPED_TO]:
             tally[DROPPED_BACKLOG] += 1
-        elif index < frame.open_bin:
+        elif index < open_bin:
             tally[LATE] += 1
         else:
             slot = index % n_open
+            if counts[slot, unit[i]] == MOST:  # it would start again from 0
+                tally[QUARANTINED] += 1
+                continue
             counts[slot, unit[i]] += 1
             tally[BINNED] += 1
             if t > newest[slot]:
@@ -73,20 +69,28 @@ class Binner:
     Conservation, always: received = binned + late + out_of_range + quarantined + dropped_backlog.
     """
 
-    def __init__(self, n_units: int, bin_ns: int, *, max_age_ns: int, future_ns: int) -> None:
-        """Stamps older than max_age_ns or further ahead than future_ns of arrival are quarantined."""
+    def __init__(
+        self, n_units: int, bin_ns: int, *, max_age_ns: int, future_ns: int, ordered: bool = False
+    ) -> None:  # fmt: skip
+        """Stamps older than max_age_ns or further ahead than future_ns of arrival are quarantined.
+
+        ordered: the sender declares that spikes arrive in the order of their stamps, so that each completes all before.
+        """
         self.bin_ns, self.n_units = bin_ns, n_units
         self.max_age_ns, self.future_ns = max_age_ns, future_ns
         self.counts = np.zeros((OPEN_BINS, n_units), np.uint16)
         self.newest = np.full(OPEN_BINS, NO_TIME, np.int64)
         self.tally = np.zeros(len(COUNTERS), np.int64)
+        self._frame = np.zeros(7, np.int64)
         self.grid_ns = 0
         self.open_bin = 0
         self.skipped: tuple[int, int] = (0, 0)  # bins [from, to) closed unseen after a stall; their spikes are backlog
-        self.watermark_ns: int = NO_TIME
+        self.ordered = ordered
+        self.watermark_ns: int = NO_TIME  # newest stamp: the stream is alive
+        self.complete_ns: int = NO_TIME  # everything stamped before this has been delivered
         self.coarse = False
         none = np.zeros(0, SPIKES)  # compiles, before the loop
-        _scatter(none, self.counts, self.newest, self.tally, Frame(0, bin_ns, 0, 0, 0, 0, 0))
+        _scatter(none, self.counts, self.newest, self.tally, self._frame)
 
     def start(self, now_ns: int) -> None:
         """Fix the run's first edge: the multiple of bin_ns at or before now."""
@@ -97,11 +101,13 @@ class Binner:
         """Bin spikes (n,) `SPIKES` that arrived at now_ns."""
         if len(spikes) == 0:
             return
-        frame = Frame(
+        self._frame[:] = (
             self.grid_ns, self.bin_ns, self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped
-        )
-        top, repeated = _scatter(spikes, self.counts, self.newest, self.tally, frame)
+        )  # fmt: skip
+        top, repeated = _scatter(spikes, self.counts, self.newest, self.tally, self._frame)
         self.watermark_ns = max(self.watermark_ns, top)
+        if self.ordered:
+            self.complete_ns = max(self.complete_ns, top)
         if len(spikes) >= 16 and repeated > COARSE_SHARE * len(spikes):
             self.coarse = True
 
@@ -109,6 +115,7 @@ class Binner:
         """A keep-alive: the stream has delivered everything before t_ns."""
         if now_ns - self.max_age_ns <= t_ns <= now_ns + self.future_ns:
             self.watermark_ns = max(self.watermark_ns, t_ns)
+            self.complete_ns = max(self.complete_ns, t_ns)
 
     @property
     def edge_ns(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -41,7 +41,8 @@ class Decoder:
     """What decodes: an engine, and where its numbers come from. The loop holds one, and may exchange it for another.
 
     name: one of `DECODERS`. model, model_sha, model_created: of the checkpoint. unit_map_sha: of the units that it was
-    trained on, n_units of them, with `bin_ns` a bin.
+    trained on, n_units of them, with `bin_ns` a bin. profile (U,): mean of sqrt(counts) in training; used (U,) bool:
+    units that the decoder uses; silence_ns: for how long none of them was silent in training, 0 = not known.
     """
 
     engine: Engine
@@ -52,3 +53,6 @@ class Decoder:
     unit_map_sha: str
     n_units: int
     bin_ns: int
+    profile: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    used: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    silence_ns: int = 0

@@ -10,10 +10,12 @@ import numpy as np
 
 from runtime.core.binning import OPEN_BINS, Binner
 from runtime.core.engine import Decoder
-from runtime.core.state import of_token
+from runtime.core.health import Health
+from runtime.core.state import State, of_token
 from runtime.core.values import NO_TIME, Decoded, Mark, Token
 from runtime.wire import Flag
 
+TOKENS = ("closed", "published", "superseded", "invalid", "idle")
 MAX_CATCH_UP = 25  # tokens the engine takes in at once after a stall; older ones are skipped as invalid
 COARSE_TOKENS = 50  # bins for which coarse stamps stay flagged
 
@@ -22,15 +24,17 @@ COARSE_TOKENS = 50  # bins for which coarse stamps stay flagged
 class Rules:
     """How bins close and what makes one valid.
 
-    lateness_ns: how long after its edge a bin waits for its stream. silence_ns: a bin is
-    without live data when the newest stamp is older than its start by more than this (0 for
-    a stream with keep-alives). markers: decode only between segment_start and segment_end,
-    cold from each start.
+    A bin closes when the stream is complete up to its edge (by a keep-alive, or by a later spike of an ordered
+    stream), or lateness_ns after its edge. silence_ns: a bin is without live data when the newest stamp is older than
+    its start by more than this (0 for a stream with keep-alives). keep_alive: the stream has keep-alives, so that a bin
+    that closed by the clock may lack spikes. markers: decode only between segment_start and segment_end, cold from each
+    start.
     """
 
     lateness_ns: int = 5_000_000
     silence_ns: int = 0
     markers: bool = False
+    keep_alive: bool = False
 
 
 class Pipeline:
@@ -41,11 +45,18 @@ class Pipeline:
     """
 
     def __init__(
-        self, binner: Binner, decoder: Decoder, rules: Rules, cpu_clock: Callable[[], int] = lambda: 0
+        self,
+        binner: Binner,
+        decoder: Decoder,
+        rules: Rules,
+        cpu_clock: Callable[[], int] = lambda: 0,
+        health: Health | None = None,
     ) -> None:
-        """cpu_clock: ns, measures the engine's step."""
+        """cpu_clock: ns, measures the engine's step. health: None = the input is not judged."""
         self.binner, self.decoder, self.rules, self.cpu_clock = binner, decoder, rules, cpu_clock
-        self.tokens = {"closed": 0, "published": 0, "superseded": 0, "invalid": 0, "idle": 0}
+        self.health = health
+        self.withheld = ""  # why nothing may be published for now: set from outside, one sentence
+        self.tokens = dict.fromkeys(TOKENS, 0)
         self.late_markers = 0
         self.bad_values = 0
         self.segment = -1
@@ -64,7 +75,10 @@ class Pipeline:
         self._last_mark: Mark | None = None
 
     def exchange(self, decoder: Decoder) -> None:
-        """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs."""
+        """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs.
+
+        A log's header names the decoder that the run began with.
+        """
         self.decoder = decoder
         self._reset_next = True
 
@@ -90,7 +104,7 @@ class Pipeline:
         return self.binner.edge_ns + self.rules.lateness_ns
 
     def _closable(self, now_ns: int) -> bool:
-        return self.binner.watermark_ns >= self.binner.edge_ns or now_ns >= self.due_ns()
+        return self.binner.complete_ns >= self.binner.edge_ns or now_ns >= self.due_ns()
 
     def advance(self, now_ns: int) -> list[Decoded]:
         """Close every bin that is due at now_ns; returns what was made of each, oldest first.
@@ -112,7 +126,7 @@ class Pipeline:
 
     def _skip_backlog(self, now_ns: int) -> None:
         """After a long stall, close the oldest bins without the engine: bounded work, never a backlog."""
-        closable_ns = max(self.binner.watermark_ns, now_ns - self.rules.lateness_ns)
+        closable_ns = max(self.binner.complete_ns, now_ns - self.rules.lateness_ns)
         behind = (closable_ns - self.binner.edge_ns) // self.binner.bin_ns + 1
         if behind <= MAX_CATCH_UP:
             return
@@ -144,9 +158,16 @@ class Pipeline:
         token = self._token(counts, skip=out is None)
         values, infer_ns = self._step(token, out)
         flags = self._flags(token)
-        if values is not None and not np.isfinite(values).all():
+        finite = values is None or bool(np.isfinite(values).all())
+        if not finite:
             self.bad_values += 1
             self._reset_next = True  # a poisoned cache would stay poisoned for W bins
+        input_state = self._judge(token, finite)
+        state = of_token(
+            idle=token.idle, valid=token.valid and not self.withheld, silent_ns=token.t_end_ns - self._live_ns,
+            input_state=input_state,
+        )  # fmt: skip
+        if values is not None and (not finite or self.withheld or state is State.FAULT):
             flags |= Flag.HOLD
             values = None
         if not token.valid:
@@ -156,8 +177,24 @@ class Pipeline:
             self.tokens["idle"] += 1
         elif values is None:
             self.tokens["invalid"] += 1
-        state = of_token(idle=token.idle, valid=token.valid, silent_ns=token.t_end_ns - self._live_ns)
         return Decoded(token, values, int(flags), infer_ns, state)
+
+    def _judge(self, token: Token, finite: bool) -> State:
+        """What the input is worth. The engine starts cold when it may be trusted again."""
+        health = self.health
+        if health is None:
+            return State.RUNNING
+        before = health.state
+        health.decoded(finite)
+        health.binned(token.counts, self.binner.counters(), valid=token.valid, idle=token.idle)
+        if before is State.FAULT and health.state is not State.FAULT:
+            self._reset_next = True
+        return health.state
+
+    @property
+    def reason(self) -> str:
+        """Why the input is not as it should be, in one sentence; '' = it is."""
+        return self.withheld or (self.health.reason if self.health is not None else "")
 
     def _token(self, counts: np.ndarray, skip: bool) -> Token:
         """The oldest open bin as a token: whether it has live data, and where it lies in its segment."""
@@ -202,13 +239,14 @@ class Pipeline:
         out[:] = values
         return out, infer_ns
 
-    @staticmethod
-    def _flags(token: Token) -> Flag:
+    def _flags(self, token: Token) -> Flag:
         flags = Flag(0)
         if token.idle:
             flags |= Flag.IDLE
         elif not token.valid:
             flags |= Flag.GAP
+        elif self.rules.keep_alive and self.binner.complete_ns < token.t_end_ns:
+            flags |= Flag.PARTIAL
         if token.late:
             flags |= Flag.LATE
         if token.coarse:

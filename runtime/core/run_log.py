@@ -106,7 +106,7 @@ class RunLog:
     """One run: header, a row a token, markers, measured behaviour, events, latencies and, at its end, the outcome.
 
     Rows are tokens in order from token 0, the first n of at most `capacity`: counts (T, U) uint16; values (T, V)
-    float32, NaN where null; t_end_ns, clock, segment, sent_ns (0 = not published) (T,) int64; infer_ns, wait_ns, flags
+    float32, NaN where null; t_end_ns, clock, segment, infer_ns, wait_ns, sent_ns (0 = not published) (T,) int64; flags
     (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle, in_time (T,) bool.
     """
 
@@ -118,7 +118,7 @@ class RunLog:
         self.values = np.full((capacity, n_values), np.nan, np.float32)
         self.t_end_ns, self.sent_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self.clock, self.segment = np.full(capacity, -1, np.int64), np.full(capacity, -1, np.int64)
-        self.infer_ns, self.wait_ns = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
+        self.infer_ns, self.wait_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self.flags, self.state = np.zeros(capacity, np.int32), np.zeros(capacity, np.uint8)
         self.valid, self.reset = np.zeros(capacity, bool), np.zeros(capacity, bool)
         self.idle, self.in_time = np.zeros(capacity, bool), np.zeros(capacity, bool)
@@ -150,12 +150,18 @@ class RunLog:
     def published(self, token: int, wait_ns: int, sent_ns: int, in_time: bool) -> None:
         """A token has left. wait_ns: from its edge to the loop's waking. in_time: with values, within its budget."""
         if token < self.n:
-            self.wait_ns[token] = min(wait_ns, 2**31 - 1)
+            self.wait_ns[token] = wait_ns
             self.sent_ns[token], self.in_time[token] = sent_ns, in_time
+
+    def expect(self, name: str) -> None:
+        """A behaviour that may be measured."""
+        self.behaviours[name] = Trace(self.keep_ns)
 
     def measured(self, name: str, t_ns: int, value: float) -> None:
         """One sample of a measured behaviour."""
-        self.behaviours.setdefault(name, Trace(self.keep_ns)).add(t_ns, value)
+        if name not in self.behaviours:
+            self.expect(name)
+        self.behaviours[name].add(t_ns, value)
 
     def happened(self, t_ns: int, name: str, detail: str) -> None:
         """One event."""

@@ -36,12 +36,15 @@ LEGAL: dict[State, frozenset[State]] = {
 LOST_NS = 15_000_000_000  # a sender that is silent for longer is gone rather than late
 
 
-def of_token(*, idle: bool, valid: bool, silent_ns: int) -> State:
-    """The state that a closed bin leaves the run in. silent_ns: since the newest bin with live data."""
+def of_token(*, idle: bool, valid: bool, silent_ns: int, input_state: State = State.RUNNING) -> State:
+    """The state that a closed bin leaves the run in.
+
+    silent_ns: since the newest bin with live data. input_state: RUNNING, DEGRADED or FAULT, what the input is worth.
+    """
     if idle:
         return State.IDLE
     if valid:
-        return State.RUNNING
+        return input_state
     return State.LOST if silent_ns >= LOST_NS else State.STALLED
 
 

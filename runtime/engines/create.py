@@ -18,6 +18,7 @@ from runtime.engines.stream import StreamEngine
 from runtime.engines.window import WindowEngine
 
 Device = Literal["cpu", "cuda"]
+SHORTEST_SILENCE_NS, LONGEST_SILENCE_NS = 250_000_000, 60_000_000_000
 Network = StreamEngine | WindowEngine | CudaStreamEngine  # a CudaWindowEngine is a WindowEngine
 
 
@@ -57,5 +58,16 @@ def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", d
     return Decoder(
         engine=create(checkpoint, name, weights, device), name=name, model=header.name, model_sha=checkpoint.sha,
         model_created=header.record.created, unit_map_sha=header.unit_map_sha, n_units=len(checkpoint.units),
-        bin_ns=header.bin_ns,
+        bin_ns=header.bin_ns, profile=checkpoint.scalers.spike_mean, used=checkpoint.scalers.kept,
+        silence_ns=_silence_ns(checkpoint),
     )  # fmt: skip
+
+
+def _silence_ns(checkpoint: Checkpoint) -> int:
+    """How long the units that are used may be silent: what training saw, or where a checkpoint does not say, what
+    chance allows at their mean rate once in e^25 times."""
+    bin_ns = checkpoint.header.bin_ns
+    seen_ns = checkpoint.header.longest_silence_bins * bin_ns
+    a_bin = float(checkpoint.scalers.spike_mean[checkpoint.scalers.kept].sum())  # spikes; too few where counts are high
+    by_rate_ns = 25.0 / a_bin * bin_ns if a_bin > 0 else 0.0
+    return int(min(max(seen_ns, 0 if seen_ns else by_rate_ns, SHORTEST_SILENCE_NS), LONGEST_SILENCE_NS))

@@ -17,6 +17,16 @@ from runtime.core.values import Mark
 JSON = "run.json"
 
 
+class _Numbered(msgspec.Struct, frozen=True):
+    format: int
+
+
+class _Format(msgspec.Struct, frozen=True):
+    """As much of any version's JSON as says which version it is."""
+
+    header: _Numbered
+
+
 class _Rest(msgspec.Struct, frozen=True):
     """What is no column."""
 
@@ -53,13 +63,22 @@ def load(path: Path) -> RunLog:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        rest = msgspec.json.decode(arrays.pop(JSON).tobytes(), type=_Rest)
+        text = arrays.pop(JSON).tobytes()
+        found = msgspec.json.decode(text, type=_Format).header.format
+        if found != FORMAT:
+            raise DataError(
+                f"{path} is of log format {found}, this version reads {FORMAT}; use the version that wrote it"
+            )
+        rest = msgspec.json.decode(text, type=_Rest)
+        log = _log(rest, arrays)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the path") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no log of a run ({error}); give one that neds-rt run --save-log wrote") from None
-    if rest.header.format != FORMAT:
-        raise DataError(f"{path} is of log format {rest.header.format}, this version reads {FORMAT}; use that version")
+    return log
+
+
+def _log(rest: _Rest, arrays: dict[str, np.ndarray]) -> RunLog:
     n, n_units = arrays["counts"].shape
     log = RunLog(rest.header, n, n_units, arrays["values"].shape[1])
     log.n = n

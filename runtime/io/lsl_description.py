@@ -23,6 +23,7 @@ class Description:
     layout: str
     source: str  # live | replay | synthetic
     keep_alive: bool
+    ordered: bool  # spikes arrive in the order of their stamps
     unit_map_sha: str
     rate_hz: float
 
@@ -31,8 +32,8 @@ def describe(info: pylsl.StreamInfo, units: UnitTable, source: str, rate_hz: flo
     """Write the block into a stream's description, unit table included."""
     block = info.desc().append_child("neds_rt")
     for key, value in {
-        "schema": SCHEMA, "layout": LAYOUT, "source": source, "keep_alive": "1", "clock": "lsl", "stamp": "spike",
-        "id_base": "0", "unit_map_sha256": units.sha256, "rate_hz": f"{rate_hz:.1f}",
+        "schema": SCHEMA, "layout": LAYOUT, "source": source, "keep_alive": "1", "ordered": "1", "clock": "lsl",
+        "stamp": "spike", "id_base": "0", "unit_map_sha256": units.sha256, "rate_hz": f"{rate_hz:.1f}",
     }.items():  # fmt: skip
         block.append_child_value(key, value)
     table = block.append_child("units")
@@ -72,6 +73,7 @@ def read_description(info: pylsl.StreamInfo) -> Description:
         layout,
         block.child_value("source"),
         block.child_value("keep_alive") == "1",
+        block.child_value("ordered") == "1",
         block.child_value("unit_map_sha256"),
         _rate_hz(info.name(), block.child_value("rate_hz")),
     )

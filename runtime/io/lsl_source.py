@@ -12,9 +12,13 @@ import numpy as np
 
 from neds_core.errors import StreamError
 from runtime.core.values import NO_TIME, Mark
+from runtime.io.lsl_clock import now_ns
+from runtime.io.lsl_watch import GONE_S, MarkerWatch
 from runtime.io.streams import Streams
+from runtime.wire import Flag
 
 WATCH_NS = 1_000_000_000  # between two looks at whether sender and player are still what they were
+GAP_NS = {True: 300_000_000, False: 1_000_000_000}  # with keep-alives or without: the sender may have been restarted
 
 
 class LslSource:
@@ -25,8 +29,15 @@ class LslSource:
         self.streams, self.bin_ns, self.player_runs = streams, bin_ns, player_runs
         self.alive_ns: int = NO_TIME
         self.last_marker = ""
+        self.withheld = ""
+        self.flags = 0
         self._refusal = ""
-        self._watch_ns = NO_TIME
+        self._watch_ns = self._newest_ns = NO_TIME
+        self._segment = -1
+        self._own_marks: list[Mark] = []
+        self._events: list[tuple[str, str]] = []
+        self._checking: threading.Thread | None = None
+        self._markers: MarkerWatch | None = None
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -34,6 +45,8 @@ class LslSource:
             for inlet in self.streams.all():
                 stack.enter_context(inlet)
             self._open = stack.pop_all()
+        if self.streams.markers is not None:
+            self._markers = MarkerWatch(self.streams.markers)
         return self
 
     def __exit__(
@@ -48,17 +61,30 @@ class LslSource:
 
     def wait(self, timeout_s: float) -> np.ndarray:
         """Wait for spikes (n,) `SPIKES`, at most timeout_s; reused by the next call."""
-        spikes = self.streams.spikes.pull(timeout_s)
-        self.alive_ns = self.streams.spikes.keep_alive_ns
+        inlet = self.streams.spikes
+        spikes = inlet.pull(timeout_s)
+        self.alive_ns = inlet.keep_alive_ns
+        if len(spikes) or self.alive_ns > 0:
+            now = now_ns()
+            gap_ns = now - self._newest_ns if self._newest_ns > 0 else 0
+            self._newest_ns = now
+            if gap_ns > GAP_NS[inlet.description.keep_alive]:
+                self._hold(f"was silent for {gap_ns * 1e-9:.1f} s")
         return spikes
 
     def marks(self) -> list[Mark]:
-        """Marks that came since the last call."""
-        markers = self.streams.markers
-        if markers is None:
-            return []
-        found = markers.pull()
-        self.last_marker = markers.last
+        """Marks that came since the last call, and those that stand for a sender that is gone."""
+        found, self._own_marks = self._own_marks, []
+        if self._markers is not None:
+            found += self._markers.inlet.pull()
+            self.last_marker = self._markers.inlet.last
+            if found:
+                self._segment = found[-1].segment
+        return found
+
+    def events(self) -> list[tuple[str, str]]:
+        """What happened since the last call: (name, one sentence)."""
+        found, self._events = self._events, []
         return found
 
     def behaviour(self) -> Iterator[tuple[str, int, float]]:
@@ -79,7 +105,7 @@ class LslSource:
 
     def counters(self) -> dict[str, int]:
         """What is counted here rather than by the pipeline."""
-        markers = self.streams.markers
+        markers = self._markers.inlet if self._markers is not None else self.streams.markers
         return {
             "spikes_lost_upstream": self.streams.spikes.lost_upstream,
             "clock_jumps": self.clock_jumps,
@@ -88,24 +114,50 @@ class LslSource:
 
     def over(self, now_ns: int) -> str:
         """Why the run has to end: the recording is over, its player has gone, or the sender sends other units."""
-        ended = self.streams.markers is not None and self.streams.markers.ended
+        ended = self._markers is not None and self._markers.inlet.ended
         if now_ns - self._watch_ns >= WATCH_NS:
             self._watch_ns = now_ns
             if self.streams.spikes.resumed():
-                threading.Thread(target=self._recheck, name="recheck", daemon=True).start()
-            if self._refusal:
-                return "stream_changed"
+                self._hold("came back")
+            self._watch_markers(now_ns, ended)
             if not ended and not self.player_runs():
                 return "player_gone"
+        if self._refusal:
+            return "stream_changed"
         return "recording_end" if ended else ""
 
     def refusal(self) -> str:
         """Why the spike stream may no longer be decoded, '' = it may."""
         return self._refusal
 
+    def _watch_markers(self, now_ns: int, ended: bool) -> None:
+        """A segment whose sender is gone is over: nobody runs that trial any more."""
+        if self._markers is None or ended:
+            return
+        name, what = self._markers.inlet.info.name(), self._markers.look()
+        if what == "lost":
+            self._own_marks.append(Mark(now_ns, "segment_end", self._segment))
+            self._events.append(
+                ("markers_lost", f"the sender of {name!r} has not answered for {GONE_S:g} s; restart it")
+            )
+        elif what == "back":
+            self._events.append(("markers_back", f"the sender of {name!r} is back"))
+        self.flags = int(Flag.MARKERS_LOST) if self._markers.lost else 0
+
+    def _hold(self, why: str) -> None:
+        """Publish nothing until the sender has shown that it sends what it did: liblsl connects again by name."""
+        name = self.streams.spikes.info.name()
+        if not self.withheld:
+            self._events.append(("spikes_gap", f"stream {name!r} {why}; checking that its units are the same"))
+        self.withheld = f"stream {name!r} {why}; checking that its units are the same"
+        if self._checking is None or not self._checking.is_alive():
+            self._checking = threading.Thread(target=self._recheck, name="recheck", daemon=True)
+            self._checking.start()
+
     def _recheck(self) -> None:
-        """After the sender came back: it may send other units under the old name."""
+        """Ends the hold where the sender is the same; one that is gone again stays held until its next data."""
         try:
-            self.streams.recheck()
+            if self.streams.recheck():
+                self.withheld = ""
         except StreamError as error:
             self._refusal = str(error)

@@ -15,15 +15,20 @@ from runtime.io.lsl_description import Description, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, Inlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text, where_else
 
+RECHECK_S = 2.0  # how long a sender that came back is looked for before it counts as gone again
+
 
 @dataclass(slots=True)
 class Streams:
-    """The inlets of one run. recheck: look at the spike stream again; raises `StreamError` where it is another now."""
+    """The inlets of one run.
+
+    recheck: look at the spike stream again; False where it is not found, `StreamError` where it is another one now.
+    """
 
     spikes: SpikeInlet
     markers: MarkerInlet | None
     behaviours: dict[str, BehaviourInlet]
-    recheck: Callable[[], None]
+    recheck: Callable[[], bool]
 
     def all(self) -> list[Inlet]:
         """Every inlet, spikes last: a sender starts when they have a consumer."""
@@ -52,8 +57,13 @@ def find_streams(config: RigConfig, unit_map_sha: str, allow_replay: bool) -> St
     others = [*([want.markers] if want.markers else []), *want.behaviours.values()]
     refuse_twins({want.spikes: want.spikes_source_id, **dict.fromkeys(others, "")})
 
-    def recheck() -> None:
-        _accepted(resolve(want.spikes, want.wait_s, info.source_id()), unit_map_sha, allow_replay)
+    def recheck() -> bool:
+        try:
+            again = resolve(want.spikes, RECHECK_S, info.source_id())
+        except StreamError:
+            return False
+        _accepted(again, unit_map_sha, allow_replay)
+        return True
 
     return Streams(SpikeInlet(info, description), markers, behaviours, recheck)
 

@@ -26,6 +26,8 @@ class Source(Protocol):
 
     alive_ns: int  # newest keep-alive of the last `wait`, `NO_TIME` = none
     last_marker: str  # the newest marker in words
+    withheld: str  # why nothing may be published for now, '' = it may
+    flags: int  # bits of `Flag` that the source adds to every message
 
     @property
     def clock_jumps(self) -> int:
@@ -50,6 +52,10 @@ class Source(Protocol):
 
     def counters(self) -> dict[str, int]:
         """What the source counts: `spikes_lost_upstream`, `clock_jumps`, `bad_markers`."""
+        ...
+
+    def events(self) -> list[tuple[str, str]]:
+        """What happened since the last call: (name, one sentence)."""
         ...
 
     def over(self, now_ns: int) -> str:
@@ -171,6 +177,8 @@ class _Loop:
                 status_ns += STATUS_NS
             if why := source.over(now):
                 return why
+            for name, detail in source.events():
+                self._say(now, name, detail)
             if end_ns is not None and now >= end_ns:
                 return "seconds"
         return "signal"
@@ -179,19 +187,20 @@ class _Loop:
         """Wait for spikes, take in what has come, close what is due, publish the newest. Returns when it woke."""
         source, pipeline, clock = self.source, self.pipeline, self.clock
         wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - clock.now_ns()) * 1e-9))
-        faults, gc_ns = clock.faults(), clock.gc_ns()
+        faults = clock.faults()
         spikes = source.wait(wait_s)
-        now, cpu_ns = clock.now_ns(), clock.cpu_ns()
+        now, cpu_ns, gc_ns = clock.now_ns(), clock.cpu_ns(), clock.gc_ns()
         for mark in source.marks():  # before the spikes: those may close bins that markers rule
             self.log.marks.append(mark)
             pipeline.mark(mark)
+        pipeline.withheld = source.withheld
         pipeline.feed(spikes, now)
         if source.alive_ns > 0:
             pipeline.alive(source.alive_ns, now)
         closed = pipeline.advance(now)
         if closed:
             before = clock.now_ns()
-            self.sink.estimate(closed[-1], before, self._clock_flag(before))
+            self.sink.estimate(closed[-1], before, self._clock_flag(before) | source.flags)
             sent = clock.now_ns()
             edge_ns = closed[-1].token.t_end_ns
             self._account(
@@ -220,7 +229,8 @@ class _Loop:
 
     def _enter(self, state: State, now: int) -> None:
         if said := self.track.enter(state):
-            self._say(now, "state", said)
+            reason = self.pipeline.reason
+            self._say(now, "state", f"{said}: {reason}" if reason else said)
 
     def _say(self, now: int, name: str, detail: str) -> None:
         self.log.happened(now, name, detail)

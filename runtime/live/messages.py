@@ -115,5 +115,5 @@ class Messages:
             population_rate_hz=float(np.mean(self.recent_spikes or [0]) * 1e9 / decoder.bin_ns),
             segment=self.pipeline.segment if self.pipeline.segment >= 0 else None,
             last_marker=self.source.last_marker, measured=self.source.measured(now_ns),
-            budget_ms=self.config.output.budget_ms,
+            budget_ms=self.config.output.budget_ms, reason=self.pipeline.reason,
         )  # fmt: skip

@@ -55,8 +55,8 @@ class NoSink:
 class SessionSource:
     """The segments of a recording, a bin at each call of `wait`, every spike and keep-alive on time."""
 
-    last_marker = ""
-    clock_jumps = 0
+    last_marker = withheld = ""
+    clock_jumps = flags = 0
 
     def __init__(self, plan: list[Segment], bin_ns: int, clock: SteppedClock) -> None:
         self.clock, self.bin_ns, self.alive_ns = clock, bin_ns, 0
@@ -92,6 +92,9 @@ class SessionSource:
 
     def counters(self) -> dict[str, int]:
         return {"spikes_lost_upstream": 0, "clock_jumps": 0, "bad_markers": 0}
+
+    def events(self) -> list[tuple[str, str]]:
+        return []
 
     def over(self, now_ns: int) -> str:
         """At the end of the last gap."""

@@ -16,6 +16,7 @@ from neds_core.checkpoint import Checkpoint
 from runtime.config import RigConfig
 from runtime.core.binning import Binner
 from runtime.core.engine import Decoder
+from runtime.core.health import Health, Limits
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import RunLog, describe
 from runtime.core.state import State, StateTrack
@@ -46,18 +47,26 @@ class Wired:
         config, decoder, streams = self.config, self.decoder, self.streams
         source = LslSource(streams, decoder.bin_ns, self.player_runs)
         clock = LiveClock()
-        pipeline = Pipeline(_binner(config, decoder), decoder, _rules(config, streams), clock.step_ns)
+        health = Health(_limits(config, decoder), decoder.n_units, decoder.bin_ns)
+        binner = _binner(config, decoder, streams)
+        pipeline = Pipeline(binner, decoder, _rules(config, streams), clock.step_ns, health)
         kind = streams.spikes.description.source
         sink = Messages(config, pipeline, source, self.publisher, kind)
         plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set)
-        track = StateTrack()
-        sink.event(clock.now_ns(), "state", track.enter(State.WARMUP))
+        track, log = StateTrack(), _log(config, decoder, kind)
+
+        def enter(state: State) -> None:
+            now, said = clock.now_ns(), track.enter(state)
+            log.happened(now, "state", said)
+            sink.event(now, "state", said)
+
+        enter(State.WARMUP)
         source.probe()
         self._warm_up()
         with clock, _urgent() as scheduling:  # before the inlets open: their threads inherit it
-            log = _log(config, decoder, kind, scheduling)
+            log.header = msgspec.structs.replace(log.header, scheduling=scheduling)
             with source:
-                sink.event(clock.now_ns(), "state", track.enter(State.READY))
+                enter(State.READY)
                 run(source, pipeline, sink, clock, log, plan, track)
         log.source_delay_ms = streams.spikes.delays.kept().copy()
         return log
@@ -97,9 +106,19 @@ def _urgent() -> Iterator[str]:
         system.lower_priority()
 
 
-def _binner(config: RigConfig, decoder: Decoder) -> Binner:
+def _binner(config: RigConfig, decoder: Decoder, streams: Streams) -> Binner:
     max_age_ns, future_ns = int(config.bins.max_age_ms * 1e6), int(config.bins.future_ms * 1e6)
-    return Binner(decoder.n_units, decoder.bin_ns, max_age_ns=max_age_ns, future_ns=future_ns)
+    ordered = streams.spikes.description.ordered
+    return Binner(decoder.n_units, decoder.bin_ns, max_age_ns=max_age_ns, future_ns=future_ns, ordered=ordered)
+
+
+def _limits(config: RigConfig, decoder: Decoder) -> Limits:
+    health = config.health
+    return Limits(
+        quarantined=health.quarantined_share, late=health.late_share, out_of_range=health.out_of_range_share,
+        profile_min=health.profile_min, profile=decoder.profile, used=decoder.used,
+        silence_ns=int(health.silence_s * 1e9) or decoder.silence_ns,
+    )  # fmt: skip
 
 
 def _rules(config: RigConfig, streams: Streams) -> Rules:
@@ -108,15 +127,19 @@ def _rules(config: RigConfig, streams: Streams) -> Rules:
         lateness_ns=int(bins.lateness_ms * 1e6),
         silence_ns=0 if streams.spikes.description.keep_alive else int(bins.silence_ms * 1e6),
         markers=bins.use_markers and streams.markers is not None,
+        keep_alive=streams.spikes.description.keep_alive,
     )
 
 
-def _log(config: RigConfig, decoder: Decoder, kind: str, scheduling: str) -> RunLog:
+def _log(config: RigConfig, decoder: Decoder, kind: str) -> RunLog:
     header = describe(
-        decoder, rig=config.rig, source=kind, budget_ms=config.output.budget_ms, scheduling=scheduling,
+        decoder, rig=config.rig, source=kind, budget_ms=config.output.budget_ms,
         checkpoint=str(Path(config.checkpoint).resolve()), recording=config.score.recording,
         config=msgspec.to_builtins(config), versions=system.versions(),
     )  # fmt: skip
     capacity = int(config.score.log_s * 1e9 / decoder.bin_ns)
     keep_ns = int((config.score.log_s + LOG_SLACK_S) * 1e9)
-    return RunLog(header, capacity, decoder.n_units, decoder.engine.layout.n_values, keep_ns)
+    log = RunLog(header, capacity, decoder.n_units, decoder.engine.layout.n_values, keep_ns)
+    for name in config.input.behaviours:  # also those of which nothing comes
+        log.expect(name)
+    return log

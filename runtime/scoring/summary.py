@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from neds_core.checkpoint import Checkpoint
+from runtime.core.binning import COUNTERS
 from runtime.core.latency import percentiles
+from runtime.core.pipeline import TOKENS
 from runtime.core.run_log import RunLog
 from runtime.engines.layout import layout
 from runtime.scoring import truth
 from runtime.scoring.score import all_decoders, exactness, score
-
-TOKENS = ("closed", "published", "superseded", "invalid", "idle")
-SPIKES = ("received", "binned", "late", "out_of_range", "quarantined", "dropped_backlog")
 
 
 def scored(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "tokens": {**{name: counts[f"tokens_{name}"] for name in TOKENS}, "scored": n_scored},
         "deadline_misses": sum(outcome.misses.values()),
         "miss_causes": outcome.misses,
-        "spikes": {name: counts[f"spikes_{name}"] for name in SPIKES},
+        "spikes": {name: counts[f"spikes_{name}"] for name in COUNTERS},
         "lost_upstream": counts["spikes_lost_upstream"],
         "late_markers": counts["late_markers"],
         "stopped_by": outcome.stopped_by,

@@ -56,9 +56,12 @@ def recorded(session: Session, log: RunLog, rows: np.ndarray) -> Truth:
 
 
 def counts_difference(log: RunLog, rows: np.ndarray) -> int | None:
-    """Sum of |binned - recorded| counts over the tokens `rows`, where the run names the recording that was played."""
+    """Sum of |binned - recorded| counts over the tokens `rows`, where the run names the recording that was played.
+
+    None where there is nothing to compare with: no recording, one that has gone, or one of other units.
+    """
     first_bin = {m.segment: m.first_bin for m in log.marks if m.first_bin is not None}
-    if not log.header.recording or not first_bin:
+    if not log.header.recording or not first_bin or not Path(log.header.recording).is_file():
         return None
     session = session_file.load(Path(log.header.recording))
     if session.units.sha256 != log.header.unit_map_sha:

@@ -47,6 +47,16 @@ def test_a_log_that_cannot_be_written_leaves_nothing_behind(log: RunLog, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
 
 
+def test_a_log_of_another_version_says_so(log: RunLog, tmp_path: Path) -> None:
+    log_file.save(log, tmp_path / "run.npz")
+    with np.load(tmp_path / "run.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays[log_file.JSON] = np.frombuffer(b'{"header": {"format": 99, "new": 1}}', np.uint8)
+    np.savez(tmp_path / "new.npz", **arrays)
+    with pytest.raises(DataError, match=r"is of log format 99, this version reads 1; use the version that wrote it"):
+        log_file.load(tmp_path / "new.npz")
+
+
 def test_what_is_no_log_is_refused_in_one_sentence(log: RunLog, tmp_path: Path) -> None:
     log_file.save(log, tmp_path / "run.npz")
     whole = (tmp_path / "run.npz").read_bytes()
@@ -57,5 +67,13 @@ def test_what_is_no_log_is_refused_in_one_sentence(log: RunLog, tmp_path: Path) 
     for path in (cut, text, other):
         with pytest.raises(DataError, match="is no log of a run"):
             log_file.load(path)
+    for column in ("flags", "counts"):
+        with np.load(tmp_path / "run.npz") as file:
+            np.savez(other, **{name: file[name] for name in file.files if name != column})
+        with pytest.raises(DataError, match="is no log of a run"):
+            log_file.load(other)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(DataError, match="is no log of a run"):
+        log_file.load(tmp_path / "array.npy")
     with pytest.raises(DataError, match="does not exist"):
         log_file.load(tmp_path / "absent.npz")

@@ -84,6 +84,9 @@ class Script:
     last_marker: str = ""
     clock_jumps: int = 0
     why: str = ""
+    withheld: str = ""
+    flags: int = 0
+    news: list[tuple[str, str]] = field(default_factory=list)
     refused: str = ""
     pending: list[Mark] = field(default_factory=list)
     samples: list[tuple[str, int, float]] = field(default_factory=list)
@@ -113,6 +116,10 @@ class Script:
 
     def counters(self) -> dict[str, int]:
         return {"spikes_lost_upstream": 0, "clock_jumps": self.clock_jumps, "bad_markers": 0}
+
+    def events(self) -> list[tuple[str, str]]:
+        found, self.news = self.news, []
+        return found
 
     def over(self, now_ns: int) -> str:
         return self.why
@@ -302,3 +309,12 @@ def test_another_decoder_takes_over_between_two_bins() -> None:
     rig.run(0.4, {201: lambda: rig.pipeline.exchange(other)})
     ages = [values[1] for _, _, values, _ in rig.sink.estimates if values is not None]
     assert ages == [float(k + 1) for k in range(10)] + [float(k + 1) for k in range(10)]
+
+
+def test_a_step_of_seconds_is_logged_as_long_as_it_was() -> None:
+    """A machine that stood still inside a step: the run goes on, and the row holds its time."""
+    rig = Rig()
+    ticks = iter([0, 3000 * MS, *([3000 * MS] * 1000)])
+    rig.pipeline.cpu_clock = lambda: next(ticks)
+    rig.run(0.2)
+    assert rig.log.infer_ns[: rig.log.n].max() == 3000 * MS

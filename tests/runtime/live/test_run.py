@@ -110,6 +110,7 @@ class Logged:
 
     summary: dict[str, Any]
     log: dict[str, np.ndarray]
+    path: Path
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def runs(start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lo
         for mode, run in going.items():
             run.ends(0)
             with np.load(home / f"{mode}.npz") as log:
-                found[mode] = Logged(run.summary, {name: log[name] for name in log.files})
+                found[mode] = Logged(run.summary, {name: log[name] for name in log.files}, home / f"{mode}.npz")
     return found
 
 
@@ -175,6 +176,19 @@ def test_the_same_summary_can_be_read_by_people(runs: dict[str, Logged]) -> None
     ):
         assert name in words
     assert "not scored: no measured behaviour" in "\n".join(report.lines(runs["absent"].summary))
+
+
+def test_report_prints_the_same_summary_from_the_saved_log(runs: dict[str, Logged], start: Start) -> None:
+    run = start("report", runs["recorded"].path, "--json")
+    run.ends(0)
+    assert run.out.read_text().splitlines()[-1] == msgspec.json.encode(runs["recorded"].summary).decode()
+
+
+def test_report_wants_the_checkpoint_that_decoded_the_run(runs: dict[str, Logged], start: Start) -> None:
+    other = demo() / "neds-seed1.safetensors"
+    run = start("report", runs["recorded"].path, "--checkpoint", other)
+    run.ends(2)
+    assert "give that one with --checkpoint" in run.err.read_text()
 
 
 def test_no_label_that_was_inferred_is_scored(runs: dict[str, Logged]) -> None:
