@@ -24,11 +24,11 @@ SHARES = ("quarantined", "late", "out_of_range")
 FAULT_TIMES = 10.0  # times its limit, a share makes the stream unusable
 LEAST_DEGRADED, LEAST_FAULT = 2, 5  # bad spikes in the window: one or two prove nothing
 BAD_VALUES = 5
-PROFILE_NS = 800_000_000
+PROFILE_NS = 600_000_000
 PROFILE_EVERY = 5  # bins between two looks
 # Below so many units, spikes a unit in the window, or variance over mean of the units' counts no profile is judged:
 # a population that fires evenly (variance = mean, as chance has it) looks the same in any order.
-PROFILE_UNITS, PROFILE_SPIKES, PROFILE_DISPERSION = 20, 3.0, 3.0
+PROFILE_UNITS, PROFILE_SPIKES, PROFILE_DISPERSION = 20, 1.0, 3.0
 REMEDY = {
     "quarantined": "stamps are not of the LSL clock (time of day, milliseconds, samples?); stamp with local_clock()",
     "late": "raise bins.lateness_ms to what `neds-rt check` recommends, or look at the network",
@@ -46,7 +46,7 @@ class Limits:
     quarantined: float = 0.05
     late: float = 0.05
     out_of_range: float = 0.001
-    profile_min: float = 0.25
+    profile_min: float = 0.3
     silence_ns: int = 0
     profile: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     used: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
@@ -95,7 +95,8 @@ class Health:
         self._at = (self._at + 1) % self._window
         self._filled = min(self._filled + 1, self._window)
         if self._at % PROFILE_EVERY == 0:
-            self._fit = self.profile_fit()
+            fit = self.profile_fit()
+            self._fit = self._fit if fit is None else fit  # a moment that cannot tell changes no verdict
 
     def _judge(self) -> tuple[State, str]:
         if self._bad_values >= BAD_VALUES:
