@@ -17,7 +17,7 @@ def report(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
-    """Print the summary of a saved run: the same as at its end, from the file alone."""
+    """Print the summary of a saved run: the same as at its end, from its file and its checkpoint."""
     import torch
 
     from neds_core import checkpoint as checkpoints
