@@ -18,6 +18,7 @@ from runtime.io.streams import Streams
 from runtime.wire import Flag
 
 WATCH_NS = 1_000_000_000  # between two looks at whether sender and player are still what they were
+SLEW_PPM = 100.0  # a sender's clock that is off by more is said
 GAP_NS = {True: 300_000_000, False: 1_000_000_000}  # with keep-alives or without: the sender may have been restarted
 
 
@@ -36,6 +37,7 @@ class LslSource:
         self._segment = -1
         self._own_marks: list[Mark] = []
         self._events: list[tuple[str, str]] = []
+        self._slewing = False
         self._checking: threading.Thread | None = None
         self._markers: MarkerWatch | None = None
         self._open = ExitStack()
@@ -120,6 +122,7 @@ class LslSource:
             if self.streams.spikes.resumed():
                 self._hold("came back")
             self._watch_markers(now_ns, ended)
+            self._watch_clock()
             if not ended and not self.player_runs():
                 return "player_gone"
         if self._refusal:
@@ -143,6 +146,14 @@ class LslSource:
         elif what == "back":
             self._events.append(("markers_back", f"the sender of {name!r} is back"))
         self.flags = int(Flag.MARKERS_LOST) if self._markers.lost else 0
+
+    def _watch_clock(self) -> None:
+        """A sender whose clock runs at another pace is followed, and said once."""
+        ppm = self.streams.spikes.clock.slew_ppm
+        if abs(ppm) > SLEW_PPM and not self._slewing:
+            self._slewing = True
+            name = self.streams.spikes.info.name()
+            self._events.append(("clock_slew", f"the clock of {name!r} is off by {abs(ppm):.0f} ppm; it is followed"))
 
     def _hold(self, why: str) -> None:
         """Publish nothing until the sender has shown that it sends what it did: liblsl connects again by name."""

@@ -95,7 +95,7 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
         ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
         out += [
             name,
-            f"  neds   {ours}   relative to the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
+            f"  neds   {ours}   R2 beyond the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
             f"  blend  {blend}",
             f"  ridge  {row['ridge']:.3f} {_range(row['ridge_ci95'])}   trial average {_number(row['trial_average'])}",
         ]

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import zmq
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -34,6 +35,13 @@ TRACE_COLUMNS = 120
 NONE = "—"
 MODES = {"DEMO": "magenta", "REPLAY": "yellow", "LIVE": "green", "SYNTHETIC": "cyan", "OTHER": "white", "WAIT": "white"}
 STALE = "red"
+ALARMS = {"FAULT": STALE, "LOST": STALE, "STALLED": STALE, "DEGRADED": "yellow"}
+ALARM_WORDS = {
+    "FAULT": "the input is not what the decoder was trained on; values are withheld",
+    "LOST": "the spike stream has sent nothing for 15 s; look at its sender",
+    "STALLED": "the spike stream sends nothing; values are withheld",
+    "DEGRADED": "part of the input is unusable",
+}
 LOSSES = ("late", "lost", "dropped", "quarantined", "out", "superseded", "invalid", "bad", "misses", "jumps")
 
 
@@ -175,6 +183,23 @@ def mode_of(source: str, rig: str) -> str:
     return source.upper() if source.upper() in MODES else "OTHER"
 
 
+class Alarm(NamedTuple):
+    """A word in large letters, its colour, and what is wrong in one sentence."""
+
+    word: str
+    style: str
+    sentence: str
+
+
+def alarm_of(decode: Decode | None, status: Status | None) -> Alarm | None:
+    """What the operator has to know first: red where nothing is decoded that should be, yellow where it is doubtful."""
+    word = decode.state if decode is not None else ""
+    if word not in ALARMS:
+        return None
+    reason = status.reason if status is not None else ""
+    return Alarm(word, ALARMS[word], f"{word}: {reason or ALARM_WORDS[word]}")
+
+
 def render(state: Shown) -> RenderableType:
     """The whole picture. Pure: no clock, no socket."""
     silent_ms = (state.now_ns - state.decode_at_ns) / 1e6
@@ -192,6 +217,9 @@ def render(state: Shown) -> RenderableType:
         words["STALE"] = STALE
         note = f"STALE: no fresh message for {silent_ms / 1000:.1f} s; do not act on it"
         notes.append(Text(note, f"bold white on {STALE}"))
+    elif alarm := alarm_of(decode, status):
+        words[alarm.word] = alarm.style
+        notes.append(Text(alarm.sentence, f"bold white on {alarm.style}" if alarm.style == STALE else alarm.style))
     recent = status.edge_to_pub_ms if status else {}
     timing = [
         facts(
@@ -207,7 +235,8 @@ def render(state: Shown) -> RenderableType:
     ]
     tail = counts(status.counters) if status else [Text(f"counters {NONE}", "dim")]
     body = Group(head(state, decode, status, words), "", outputs(state, decode), "", *notes, *timing, *tail)
-    return Panel(body, title=Text(f"neds-rt  {mode}  rig {state.rig}"), border_style=words.get("STALE", MODES[mode]))
+    style = list(words.values())[-1]  # of the alarm, where there is one
+    return Panel(body, title=Text(f"neds-rt  {mode}  rig {state.rig}"), border_style=style)
 
 
 def main(address: str, rig: str) -> None:

@@ -114,6 +114,19 @@ def test_a_silent_stream_shows_no_old_number() -> None:
     assert set(drawn(after(silent_ms=6100))) & {chr(c) for c in range(0x2801, 0x2900)} == set()
 
 
+@pytest.mark.parametrize("word", ["FAULT", "LOST", "STALLED", "DEGRADED"])
+def test_a_state_that_is_not_as_it_should_be_is_in_large_letters_with_its_reason(word: str) -> None:
+    shown = after()
+    assert shown.decode is not None
+    assert shown.status is not None
+    shown.decode = msgspec.structs.replace(shown.decode, state=word)
+    assert all(row.rstrip() in drawn(shown) for row in big(word).splitlines())
+    assert f"{word}: " in drawn(shown)
+
+    shown.status = msgspec.structs.replace(shown.status, reason="no unit has fired for 0.40 s")
+    assert f"{word}: no unit has fired for 0.40 s" in drawn(shown)
+
+
 def test_before_the_first_message_it_says_what_it_waits_for() -> None:
     text = drawn(Shown("tcp://127.0.0.1:5571", "rig"))
 
