@@ -32,6 +32,7 @@ class BinConfig(Struct, frozen=True, forbid_unknown_fields=True):
     future_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 2.0
     silence_ms: Annotated[float, Meta(ge=0.0, le=60_000.0)] = 60.0
     use_markers: bool = True
+    max_segment_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 1800.0
 
 
 class OutputConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -58,5 +58,6 @@ def counters(pipeline: Pipeline, accounting: Accounting, upstream: dict[str, int
         **upstream,
         "late_markers": pipeline.late_markers,
         "bad_values": pipeline.bad_values,
+        "segments_unended": pipeline.unended,
         "deadline_misses": sum(accounting.misses.values()),
     }

@@ -28,13 +28,14 @@ class Rules:
     stream), or lateness_ns after its edge. silence_ns: a bin is without live data when the newest stamp is older than
     its start by more than this (0 for a stream with keep-alives). keep_alive: the stream has keep-alives, so that a bin
     that closed by the clock may lack spikes. markers: decode only between segment_start and segment_end, cold from each
-    start.
+    start. longest_ns: a segment that is not ended by then is closed, 0 = never.
     """
 
     lateness_ns: int = 5_000_000
     silence_ns: int = 0
     markers: bool = False
     keep_alive: bool = False
+    longest_ns: int = 0
 
 
 class Pipeline:
@@ -59,6 +60,7 @@ class Pipeline:
         self.tokens = dict.fromkeys(TOKENS, 0)
         self.late_markers = 0
         self.bad_values = 0
+        self.unended = 0  # segments closed because no marker ended them
         self.segment = -1
         rows = MAX_CATCH_UP + 1
         self._counts = np.zeros((rows, binner.n_units), np.uint16)  # of the tokens that one `advance` hands out
@@ -206,6 +208,9 @@ class Pipeline:
         idle = not self._inside
         if not idle:
             self._clock = self._clock + 1 if self.rules.markers else -1
+            if 0 < self.rules.longest_ns <= (self._clock + 1) * binner.bin_ns and not ends:
+                ends = True
+                self.unended += 1
         if live or self._live_ns == NO_TIME:
             self._live_ns = t_end_ns
         if binner.take_coarse():

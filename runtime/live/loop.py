@@ -197,7 +197,10 @@ class _Loop:
         pipeline.feed(spikes, now)
         if source.alive_ns > 0:
             pipeline.alive(source.alive_ns, now)
+        unended = pipeline.unended
         closed = pipeline.advance(now)
+        if pipeline.unended > unended:
+            self._say(now, "segment_unended", f"segment {pipeline.segment} was closed: no marker ended it in time")
         if closed:
             before = clock.now_ns()
             self.sink.estimate(closed[-1], before, self._clock_flag(before) | source.flags)

@@ -128,6 +128,7 @@ def _rules(config: RigConfig, streams: Streams) -> Rules:
         silence_ns=0 if streams.spikes.description.keep_alive else int(bins.silence_ms * 1e6),
         markers=bins.use_markers and streams.markers is not None,
         keep_alive=streams.spikes.description.keep_alive,
+        longest_ns=int(bins.max_segment_s * 1e9),
     )
 
 

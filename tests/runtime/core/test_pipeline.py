@@ -506,3 +506,73 @@ def test_a_decoder_is_exchanged_between_two_tokens() -> None:
     assert [token.reset for token in rig.tokens] == [True, *[False] * 4, True, False, False]
     assert rig.seen[5][1] == [1.0, 1.0]
     rig.assert_laws()
+
+
+# --- bins that close by the clock, segments that nobody ends, values withheld ---
+
+
+def test_spikes_of_a_second_probe_wait_for_the_keep_alive() -> None:
+    """A later stamp of one probe says nothing of the other; the keep-alive does."""
+    rig = Rig()
+    rig.feed(BIN + 1_000_000, (BIN + 500_000, 0))
+    assert rig.advance(BIN + 1_000_000) is None
+    rig.feed(BIN + 2_000_000, (BIN - 7, 1))  # the other probe's
+    rig.pipeline.alive(BIN, BIN + 2_000_000)
+    decoded = rig.advance(BIN + 2_000_000)
+    assert decoded is not None
+    assert decoded.token.counts.tolist() == [0, 1, 0]
+    assert rig.pipeline.binner.late == 0
+
+
+def test_a_sender_that_is_ordered_closes_bins_by_its_spikes() -> None:
+    binner = Binner(U, BIN, max_age_ns=MAX_AGE, future_ns=2_000_000, ordered=True)
+    pipeline = Pipeline(binner, decoder_of(Leaky()), WATCHFUL)
+    binner.start(0)
+    pipeline.feed(np.array([(5, 0), (BIN, 1)], SPIKES), BIN + 1)
+    assert len(pipeline.advance(BIN + 1)) == 1
+
+
+@pytest.mark.parametrize(("alive_ns", "flagged"), [(BIN, False), (BIN - 1, True)])
+def test_a_bin_that_lacks_its_keep_alive_is_partial(alive_ns: int, flagged: bool) -> None:
+    rig = Rig(replace(WATCHFUL, keep_alive=True))
+    rig.feed(BIN, (BIN - 5, 0))
+    rig.pipeline.alive(alive_ns, BIN)
+    decoded = rig.advance(BIN + LATENESS)
+    assert decoded is not None
+    assert bool(decoded.flags & Flag.PARTIAL) is flagged
+
+
+def test_a_segment_that_nobody_ends_is_closed_and_counted() -> None:
+    rig = Rig(replace(WATCHFUL, markers=True, longest_ns=4 * BIN))
+    rig.pipeline.mark(Mark(2 * BIN, "segment_start", 7))
+    rig.run(12)
+    assert [t.index for t in rig.tokens if not t.idle] == [2, 3, 4, 5]
+    assert rig.pipeline.unended == 1
+    rig.assert_laws()
+
+
+def test_what_is_withheld_is_null_and_the_engine_goes_on() -> None:
+    """A sender that came back is decoded in silence until it is known to be the same."""
+    rig = Rig()
+    rig.run(3)
+    rig.pipeline.withheld = "checking"
+    held = rig.deliver(4 * BIN, (3 * BIN + 5, 0))
+    rig.pipeline.withheld = ""
+    after = rig.deliver(5 * BIN, (4 * BIN + 5, 0))
+    assert held is not None
+    assert after is not None
+    assert (held.values, held.flags & Flag.HOLD, held.state) == (None, Flag.HOLD, State.STALLED)
+    assert after.values is not None
+    assert after.values[1] == 5.0  # bins since the cold start, the withheld one among them
+    rig.assert_laws()
+
+
+def test_seventy_thousand_spikes_of_a_unit_do_not_start_again_from_zero() -> None:
+    rig = Rig()
+    rig.pipeline.feed(np.array([(5, 0)] * 70_000, SPIKES), BIN)
+    rig.pipeline.alive(BIN, BIN)
+    decoded = rig.advance(BIN)
+    assert decoded is not None
+    assert decoded.token.counts[0] == 65_535
+    assert rig.pipeline.binner.counters()["quarantined"] == 70_000 - 65_535
+    rig.assert_laws()
