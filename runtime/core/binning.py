@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from kernels.cpu.jit import jit
 from runtime.core.values import NO_TIME, SPIKES
 
 OPEN_BINS = 128  # bins that can be open at once: catching up after a stall, lateness, and stamps of the near future
@@ -19,7 +19,7 @@ COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: s
 GRID_NS, BIN_NS, OPEN_BIN, LOW_NS, HIGH_NS, SKIPPED_FROM, SKIPPED_TO = range(7)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _scatter(
     spikes: np.ndarray, counts: np.ndarray, newest: np.ndarray, tally: np.ndarray, frame: np.ndarray
 ) -> tuple[int, int]:
