@@ -120,7 +120,7 @@ class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
     patience: Positive = 8
     refit: bool = True
     loss_weights: dict[str, Annotated[float, Meta(ge=0.0)]] = {}  # "spikes" or an output; 1 where not named
-    threads: Positive = 2
+    threads: Positive = 1  # more stand still where others share the cores: they wait for one another
     sessions_per_step: Positive = 1
     micro_batch: Count = 0
     save_every: Positive = 200
