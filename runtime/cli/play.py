@@ -56,7 +56,10 @@ class Options:
 
 @taking(Options)
 def play(given: Options) -> None:
-    """Play a recording as real LSL outlets, starting 1 s after its consumers connect."""
+    """Play a recording as real LSL outlets, starting 1 s after its consumers connect.
+
+    Its ports are open to every network of this machine while it plays: liblsl cannot listen on the loopback alone.
+    """
     import numpy as np
 
     from neds_core.data import session as sessions, session_file
@@ -73,7 +76,9 @@ def play(given: Options) -> None:
     system.raise_priority()  # it stands for an acquisition system, which has its own machine
     player = Player(session, given.prefix, given.behaviours.value, given.parent)
     print(
-        f"{session.name}: {len(session.segments)} segments on {given.prefix}-spikes, waiting for a consumer", flush=True
+        f"{session.name}: {len(session.segments)} segments on {given.prefix}-spikes, waiting for a consumer; "
+        "its ports are open to every network of this machine",
+        flush=True,
     )
     player.wait(given.wait)
     print("a consumer has connected: the first segment starts in 1 s", flush=True)

@@ -8,9 +8,10 @@ import numpy as np
 
 from neds_core.data.session import Session
 
-GAP_BINS = 25  # between segments: 0.5 s at 20 ms a bin
+GAP_BINS, GAP_NS = 25, 500_000_000  # between segments, at least: 0.5 s at 20 ms a bin
 MARGIN_NS = 2_000_000  # spikes made from counts keep this far from the edges of their bin
 INSIDE_NS = 1_000_000  # markers and behaviour are stamped this far inside their bin
+EDGE_SHARE = 4  # both are at most this part of a bin
 SPREAD_SEED = 20_130_607
 
 
@@ -27,8 +28,23 @@ class Segment:
     labels: dict[str, str]
 
 
+def gap_bins(bin_ns: int) -> int:
+    """Bins between two segments."""
+    return max(GAP_BINS, -(-GAP_NS // bin_ns))
+
+
+def margin_ns(bin_ns: int) -> int:
+    """How far spikes made from counts keep from the edges of their bin."""
+    return min(MARGIN_NS, bin_ns // EDGE_SHARE)
+
+
+def inside_ns(bin_ns: int) -> int:
+    """How far inside their bin markers and behaviour are stamped."""
+    return min(INSIDE_NS, bin_ns // EDGE_SHARE)
+
+
 def spread(counts: np.ndarray, bin_ns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Events of counts (T, U): each spike at a seeded random time inside its bin, 2 ms off the edges.
+    """Events of counts (T, U): each spike at a seeded random time inside its bin, off its edges (`margin_ns`).
 
     Returns t_ns (n,) int64 sorted, from the start of bin 0, and unit (n,) int32.
     """
@@ -36,7 +52,8 @@ def spread(counts: np.ndarray, bin_ns: int, seed: int) -> tuple[np.ndarray, np.n
     repeat = counts[bins, units]
     bins, units = np.repeat(bins, repeat), np.repeat(units, repeat)
     rng = np.random.default_rng(seed)
-    t_ns = bins.astype(np.int64) * bin_ns + rng.integers(MARGIN_NS, bin_ns - MARGIN_NS, len(bins))
+    margin = margin_ns(bin_ns)
+    t_ns = bins.astype(np.int64) * bin_ns + rng.integers(margin, bin_ns - margin, len(bins))
     order = np.argsort(t_ns, kind="stable")
     return t_ns[order], units[order].astype(np.int32)
 
@@ -57,5 +74,5 @@ def timeline(session: Session, shift_ns: int = 0) -> list[Segment]:
             if s.kind == "class" and session.values[s.name][stop - 1] >= 0
         }
         found.append(Segment(int(number), start, stop - start, at + shift_ns, t_ns + at + shift_ns, unit, labels))
-        at += (stop - start + GAP_BINS) * session.bin_ns
+        at += (stop - start + gap_bins(session.bin_ns)) * session.bin_ns
     return found

@@ -14,13 +14,13 @@ import pylsl
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
-from runtime.core.timeline import GAP_BINS, INSIDE_NS, Segment, timeline
+from runtime.core.timeline import Segment, gap_bins, inside_ns, timeline
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, describe
 
 LEAD_S = 1.0  # between the first consumer and the first segment
 AHEAD_NS = 200_000_000  # markers are sent this long before they apply
-SLICES = 4  # chunks of spikes sent per bin
+SLICES, SLICE_NS = 4, 1_000_000  # chunks of spikes sent per bin, and the shortest time between two of them
 
 
 @contextmanager
@@ -100,9 +100,10 @@ class Player:
         unit = np.concatenate([s.unit for s in plan]).astype(np.int32)
         notes = self._notes(plan, zero_ns)
         values = self._values(plan, zero_ns)
-        end_ns = zero_ns + plan[-1].start_ns + (plan[-1].n_bins + GAP_BINS) * bin_ns
+        end_ns = zero_ns + plan[-1].start_ns + (plan[-1].n_bins + gap_bins(bin_ns)) * bin_ns
         edge_ns = zero_ns - int(LEAD_S * 1e9) // bin_ns * bin_ns
-        slice_ns, at, note, value, tick = bin_ns // SLICES, 0, 0, 0, 0
+        slices = max(1, min(SLICES, bin_ns // SLICE_NS))
+        slice_ns, at, note, value, tick = bin_ns // slices, 0, 0, 0, 0
         with _undisturbed():
             while edge_ns <= end_ns and not self._orphaned():
                 self._sleep_until(edge_ns)
@@ -111,7 +112,7 @@ class Player:
                     self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
                     self.sent += upto - at
                     at = upto
-                if tick % SLICES == 0:
+                if tick % slices == 0:
                     self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
                 while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
                     self.markers.push_sample([notes[note][1]], notes[note][0] * 1e-9)
@@ -128,24 +129,23 @@ class Player:
     def _notes(self, plan: list[Segment], zero_ns: int) -> list[tuple[int, str]]:
         """Markers (t_ns, JSON): starts and ends of segments, labels only at the ends, and the end of it all."""
         bin_ns = self.session.bin_ns
-        notes = []
+        notes, inside = [], inside_ns(bin_ns)
         for s in plan:
             begin, end = zero_ns + s.start_ns, zero_ns + s.start_ns + s.n_bins * bin_ns
             start = {"event": "segment_start", "segment": s.number, "bin": s.first_bin}
             stop = {"event": "segment_end", "segment": s.number, "labels": s.labels}
-            notes.append((begin + INSIDE_NS, msgspec.json.encode(start).decode()))
-            notes.append((end - INSIDE_NS, msgspec.json.encode(stop).decode()))
-        over = notes[-1][0] + (GAP_BINS - 1) * bin_ns
+            notes.append((begin + inside, msgspec.json.encode(start).decode()))
+            notes.append((end - inside, msgspec.json.encode(stop).decode()))
+        over = notes[-1][0] + (gap_bins(bin_ns) - 1) * bin_ns
         notes.append((over, msgspec.json.encode({"event": "recording_end"}).decode()))
         return notes
 
     def _values(self, plan: list[Segment], zero_ns: int) -> list[tuple[int, int]]:
         """Behaviour samples (t_ns, row of the recording), just before each bin's right edge."""
         bin_ns = self.session.bin_ns
+        inside = inside_ns(bin_ns)
         return [
-            (zero_ns + s.start_ns + (i + 1) * bin_ns - INSIDE_NS, s.first_bin + i)
-            for s in plan
-            for i in range(s.n_bins)
+            (zero_ns + s.start_ns + (i + 1) * bin_ns - inside, s.first_bin + i) for s in plan for i in range(s.n_bins)
         ]
 
     @staticmethod

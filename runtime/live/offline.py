@@ -13,7 +13,7 @@ from runtime.core.binning import Binner
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import RunLog, describe
 from runtime.core.state import State
-from runtime.core.timeline import GAP_BINS, INSIDE_NS, Segment, timeline
+from runtime.core.timeline import Segment, gap_bins, inside_ns, timeline
 from runtime.core.values import SPIKES, Decoded, Mark
 from runtime.engines import create as engines, prepare
 from runtime.live.loop import Plan, run
@@ -63,13 +63,13 @@ class SessionSource:
         t_ns = np.concatenate([s.t_ns for s in plan])
         self.spikes = np.zeros(len(t_ns), SPIKES)
         self.spikes["t_ns"], self.spikes["unit"] = t_ns, np.concatenate([s.unit for s in plan])
-        self.end_ns = sum(s.n_bins + GAP_BINS for s in plan) * bin_ns
+        self.end_ns = sum(s.n_bins + gap_bins(bin_ns) for s in plan) * bin_ns
         self._at = 0
-        self._marks = []
+        self._marks, inside = [], inside_ns(bin_ns)
         for s in plan:
             end_ns = s.start_ns + s.n_bins * bin_ns
-            self._marks.append(Mark(s.start_ns + INSIDE_NS, "segment_start", s.number, {}, s.first_bin))
-            self._marks.append(Mark(end_ns - INSIDE_NS, "segment_end", s.number, dict(s.labels)))
+            self._marks.append(Mark(s.start_ns + inside, "segment_start", s.number, {}, s.first_bin))
+            self._marks.append(Mark(end_ns - inside, "segment_end", s.number, dict(s.labels)))
 
     def wait(self, timeout_s: float) -> np.ndarray:
         """Go to the next edge; the spikes before it."""
@@ -114,7 +114,7 @@ def stream(
     bin_ns = session.bin_ns
     binner = Binner(len(session.units), bin_ns, max_age_ns=10**10, future_ns=2_000_000)
     plan, clock = timeline(session, shift_ns), SteppedClock()
-    n_tokens = sum(s.n_bins + GAP_BINS for s in plan)
+    n_tokens = sum(s.n_bins + gap_bins(bin_ns) for s in plan)
     header = describe(made, rig=session.name, source="synthetic", budget_ms=BUDGET_MS)
     log = RunLog(header, n_tokens, len(session.units), made.engine.layout.n_values)
     pipeline = Pipeline(binner, made, Rules(markers=markers))

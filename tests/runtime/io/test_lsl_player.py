@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
 from runtime.core.run_log import Trace
-from runtime.core.timeline import GAP_BINS, INSIDE_NS, MARGIN_NS, spread, timeline
+from runtime.core.timeline import GAP_BINS, INSIDE_NS, MARGIN_NS, gap_bins, inside_ns, margin_ns, spread, timeline
 from runtime.core.values import Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import read_description
@@ -30,20 +30,34 @@ WAIT_S = 5.0
 any_counts = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 6)), elements=st.integers(0, 9))
 
 
-def binned(t_ns: np.ndarray, unit: np.ndarray, n_bins: int, n_units: int) -> np.ndarray:
+def binned(t_ns: np.ndarray, unit: np.ndarray, n_bins: int, n_units: int, bin_ns: int = BIN) -> np.ndarray:
     counts = np.zeros((n_bins, n_units), int)
-    np.add.at(counts, (t_ns // BIN, unit), 1)
+    np.add.at(counts, (t_ns // bin_ns, unit), 1)
     return counts
 
 
-@given(any_counts, st.integers(0, 2**32))
-def test_spread_keeps_every_count_and_its_distance_from_the_edges(counts: np.ndarray, seed: int) -> None:
-    t_ns, unit = spread(counts, BIN, seed)
+@given(any_counts, st.integers(0, 2**32), st.integers(1, 100_000_000))
+def test_spread_keeps_every_count_and_its_distance_from_the_edges(counts: np.ndarray, seed: int, bin_ns: int) -> None:
+    """In bins of any width."""
+    t_ns, unit = spread(counts, bin_ns, seed)
 
-    np.testing.assert_array_equal(binned(t_ns, unit, *counts.shape), counts)
+    np.testing.assert_array_equal(binned(t_ns, unit, *counts.shape, bin_ns), counts)
     assert (np.diff(t_ns) >= 0).all()
-    assert ((t_ns % BIN >= MARGIN_NS) & (t_ns % BIN < BIN - MARGIN_NS)).all()
+    margin = margin_ns(bin_ns)
+    assert ((t_ns % bin_ns >= margin) & (t_ns % bin_ns < bin_ns - margin)).all()
     assert (t_ns.dtype, unit.dtype) == (np.int64, np.int32)
+
+
+@pytest.mark.parametrize("bin_ns", [20_000_000, 45_000_000])
+def test_played_bins_of_the_shipped_recordings_are_as_they_were(bin_ns: int) -> None:
+    """Bit for bit: 2 ms off the edges, markers 1 ms inside, 25 bins apart."""
+    counts = np.full((7, 3), 2, np.uint8)
+    rng = np.random.default_rng(5)
+    expected = np.repeat(np.arange(7), 6) * bin_ns + rng.integers(MARGIN_NS, bin_ns - MARGIN_NS, 42)
+
+    np.testing.assert_array_equal(spread(counts, bin_ns, 5)[0], np.sort(expected))
+    assert (margin_ns(bin_ns), inside_ns(bin_ns), gap_bins(bin_ns)) == (2_000_000, 1_000_000, 25)
+    assert (MARGIN_NS, INSIDE_NS, GAP_BINS) == (2_000_000, 1_000_000, 25)
 
 
 def test_spread_depends_on_its_seed_alone() -> None:
@@ -159,6 +173,33 @@ def test_a_short_session_over_real_lsl(lsl_session: str, stream_name: str, short
     assert [(m.segment, m.first_bin) for m in starts] == [(s.number, s.first_bin) for s in timeline(short)]
     assert [m.labels for m in marks if m.event == "segment_end"] == [s.labels for s in timeline(short)]
     assert np.median(ahead_ns) > 0
+
+
+@pytest.mark.parametrize("bin_ns", [1_000_000, 4_000_000])
+def test_narrow_bins_over_real_lsl(lsl_session: str, stream_name: str, short: Session, bin_ns: int) -> None:
+    """Every spike comes in its own bin, and the end only after the last of them."""
+    narrow = replace(short, bin_ns=bin_ns)
+    player = Player(narrow, stream_name)
+    info = resolve(f"{stream_name}-spikes", WAIT_S)
+    spikes: list[tuple[int, int]] = []
+    with (
+        SpikeInlet(info, read_description(pylsl.StreamInlet(info).info(WAIT_S))) as inlet,
+        MarkerInlet(resolve_text(f"{stream_name}-markers", WAIT_S)) as markers,
+    ):
+        player.wait(WAIT_S)
+        sender = threading.Thread(target=player.play)
+        sender.start()
+        marks: list[Mark] = []
+        while sender.is_alive() or inlet.received < player.sent:
+            spikes += inlet.pull(0.02).tolist()
+            marks += markers.pull()
+            assert not markers.ended or inlet.received >= 0.9 * narrow.counts[narrow.bins()].sum()
+        sender.join()
+
+    for mark, (start, stop) in zip(marks[::2], narrow.segments, strict=True):
+        edge = mark.t_ns - inside_ns(bin_ns)
+        t, unit = np.array([(t - edge, u) for t, u in spikes if 0 <= t - edge < (stop - start) * bin_ns]).T
+        np.testing.assert_array_equal(binned(t, unit, stop - start, 12, bin_ns), narrow.counts[start:stop])
 
 
 def test_labels_come_only_at_the_end_of_a_segment(lsl_session: str, stream_name: str, short: Session) -> None:

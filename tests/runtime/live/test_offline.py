@@ -39,6 +39,18 @@ def test_every_bin_of_the_recording_is_decoded_once(short: Session, tiny_checkpo
     assert exact < 1e-5  # float32 sums in another order
 
 
+@pytest.mark.parametrize("bin_ns", [500_000, 1_000_000, 3_999_999, 4_000_000, 5_000_000])
+def test_bins_may_be_narrow(short: Session, tiny_checkpoint: Checkpoint, bin_ns: int) -> None:
+    """Markers and spikes stay in their own bins."""
+    header = msgspec.structs.replace(tiny_checkpoint.header, bin_ns=bin_ns)
+    log = offline.stream(replace(tiny_checkpoint, header=header), replace(short, bin_ns=bin_ns), "neds")
+
+    rows, bins = log.decoded_rows(), short.bins()
+    np.testing.assert_array_equal(log.counts[rows], short.counts[bins])
+    np.testing.assert_array_equal(log.clock[rows], short.clock()[bins])
+    np.testing.assert_array_equal(log.segment[rows], np.repeat(short.segment_ids, 25))
+
+
 def test_bins_may_be_of_another_width(short: Session, tiny_checkpoint: Checkpoint) -> None:
     """The checkpoint's 45 ms rule everything: trials shifted against their grid lose no spike, and the ridge's filters
     forget more in a bin than they do in 20 ms."""
