@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -31,8 +31,11 @@ def _lock_memory() -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
-    unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
-    return (unlimited or os.geteuid() == 0) and ctypes.CDLL(None).mlockall(CURRENT | FUTURE | ON_FAULT) == 0
+    try:
+        unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+        return (unlimited or os.geteuid() == 0) and ctypes.CDLL(None).mlockall(CURRENT | FUTURE | ON_FAULT) == 0
+    except (OSError, ValueError, AttributeError):  # a sandbox, a C library without it
+        return False
 
 
 def _schedule() -> str:
@@ -42,18 +45,22 @@ def _schedule() -> str:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
     except PermissionError:
         return "normal (SCHED_FIFO was not granted; see rtprio in limits.conf)"
+    except OSError as error:  # sandboxes, emulators and some kernels
+        return f"normal (this system has no SCHED_FIFO: {error.strerror})"
     return f"SCHED_FIFO {FIFO_PRIORITY}"
 
 
 def lower_priority() -> None:
     """Back to normal scheduling for this thread, and memory may go: what follows is not urgent."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).munlockall()
-    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    with contextlib.suppress(OSError, AttributeError):
+        if sys.platform.startswith("linux"):
+            ctypes.CDLL(None).munlockall()
+    with contextlib.suppress(OSError):  # where it cannot be had, it cannot be given back
+        if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-@contextmanager
+@contextlib.contextmanager
 def pinned() -> Iterator[str]:
     """This thread, and those it starts, on one core until the end: what is timed must not wander. Yields which core.
 
@@ -63,13 +70,18 @@ def pinned() -> Iterator[str]:
     if not hasattr(os, "sched_setaffinity"):
         yield "not pinned: this system cannot"
         return
-    allowed = os.sched_getaffinity(0)
-    core = max(allowed)
-    os.sched_setaffinity(0, {core})
+    try:
+        allowed = os.sched_getaffinity(0)
+        core = max(allowed)
+        os.sched_setaffinity(0, {core})
+    except (OSError, ValueError) as error:
+        yield f"not pinned: this system cannot ({error})"
+        return
     try:
         yield f"core {core}"
     finally:
-        os.sched_setaffinity(0, allowed)
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, allowed)
 
 
 def page_faults() -> int:
@@ -79,9 +91,8 @@ def page_faults() -> int:
 
 def stolen_ms() -> float:
     """CPU time so far, over all cores, that a hypervisor gave to others; 0 where the system does not count it."""
-    stat = Path("/proc/stat")
-    fields = stat.read_text().split(maxsplit=9) if stat.is_file() else []
-    return 1e3 * int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
+    fields = _text(Path("/proc/stat")).split(maxsplit=9)
+    return 1e3 * int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 and fields[8].isdecimal() else 0.0
 
 
 def versions() -> dict[str, str]:
@@ -103,10 +114,17 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 def cpu() -> str:
     """The processor's own name, or the architecture where the system does not say."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = _text(Path("/proc/cpuinfo")).splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _text(path: Path) -> str:
+    """What a file of the system holds, nothing where it is not there or hidden."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def facts(packages: Iterable[str]) -> dict[str, str | int | dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import subprocess
@@ -45,6 +46,45 @@ def test_what_is_said_was_granted_and_ends(limit: str) -> None:
     assert done.returncode == 0, done.stderr
     if os.geteuid() != 0:
         assert "memory not locked" in done.stdout or limit == "as it is"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ESRCH, errno.EIO])
+@pytest.mark.parametrize(
+    "refused", ["sched_setscheduler", "sched_getscheduler", "sched_getaffinity", "sched_setaffinity", "mlockall"]
+)
+def test_whatever_a_system_refuses_is_said_and_ends_nothing(
+    code: int, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sandboxes, emulators and some kernels answer ENOSYS or EINVAL where others say EPERM."""
+
+    def no(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "as a user without rights")
+
+    monkeypatch.setattr(os, "sched_setscheduler", denied)  # this process stays as it is
+    monkeypatch.setattr(system.resource, "getrlimit", no)  # nor is its memory locked
+    if refused != "mlockall":
+        monkeypatch.setattr(os, refused, no)
+
+    said = system.raise_priority()
+    system.lower_priority()
+    with system.pinned() as core:
+        pass
+
+    assert said.startswith("normal (")
+    assert said.endswith("), memory not locked")
+    assert core.startswith("not pinned: this system cannot" if "affinity" in refused else "core ")
+
+
+def test_a_system_without_proc_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "hidden")
+
+    monkeypatch.setattr(system.Path, "read_text", hidden)
+    assert system.stolen_ms() == 0.0
+    assert system.cpu() == platform.machine()
 
 
 def test_versions_are_of_what_is_installed() -> None:
