@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,44 +15,13 @@ import typer
 from runtime.cli.options import taking
 from runtime.cli.output import emit, note
 from runtime.cli.play import Behaviours, Phase, Split
+from runtime.cli.processes import Player, Stop, end
+from runtime.start import command
 
 if TYPE_CHECKING:
-    from threading import Event
-
     from neds_core.checkpoint import Checkpoint
     from runtime.config import RigConfig
     from runtime.core.run_log import RunLog
-
-STOP_S = 1.0
-
-
-class Stop:
-    """SIGINT and SIGTERM: end the loop at once; during start-up, end the process."""
-
-    def __init__(self) -> None:
-        self.event: Event | None = None  # of the run that a signal ends
-        self.holding = self.pending = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """A stretch that a signal may not cut in two: it takes effect at the end."""
-        self.holding = True
-        try:
-            yield
-        finally:
-            self.holding = False
-        if self.pending:
-            raise KeyboardInterrupt
-
-    def __call__(self, number: int, frame: object) -> None:
-        if self.holding:
-            self.pending = True
-            return
-        if self.event is None or self.event.is_set():
-            raise KeyboardInterrupt
-        self.event.set()
 
 
 @dataclass(frozen=True)
@@ -93,14 +60,16 @@ def run(given: Options) -> None:
         if given.plays:
             with stop.held():
                 player = _start_player(config, given)
-                stack.callback(_end, player)
+                stack.callback(player.end)
         log, checkpoint = _decode(config, given, stack, stop, player)
-        stop.event = None  # from here on a signal ends the process: there is no loop left to stop
+        stop.loop_is_over()
         _show(log, checkpoint, given.json)
         if given.save_log is not None:
             from runtime.io import log_file
 
             log_file.save(log, given.save_log)
+    if player is not None and log.outcome.stopped_by == "player_gone":
+        note(player.said())
     if log.outcome.refusal:
         note(log.outcome.refusal)
     os._exit(2 if log.outcome.refusal else 0)  # all is closed and printed; liblsl destroys each inlet for 0.5 s
@@ -166,52 +135,49 @@ def _embedded(config: RigConfig, prefix: str, given: Options) -> RigConfig:
     )  # fmt: skip
 
 
-def _start_player(config: RigConfig, given: Options) -> subprocess.Popen[bytes]:
+def _start_player(config: RigConfig, given: Options) -> Player:
     from neds_core.data import session_file
 
     session_file.load(Path(config.score.recording))  # refused here, in one sentence, rather than by the child
     session = config.lsl.session_id
-    command = [
-        sys.executable, "-m", "runtime.cli", "play", config.score.recording,
-        "--prefix", session, "--session-id", session,
+    return Player(
+        config.score.recording, "--prefix", session, "--session-id", session,
         "--split", given.split.value, "--phase", given.phase.value, "--behaviours", given.behaviours.value,
-        "--parent", str(os.getpid()),
-    ]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a child that we started: ask, then insist."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        "--parent", os.getpid(),
+    )  # fmt: skip
 
 
 def _decode(
-    config: RigConfig, given: Options, stack: ExitStack, stop: Stop, player: subprocess.Popen[bytes] | None
+    config: RigConfig, given: Options, stack: ExitStack, stop: Stop, player: Player | None
 ) -> tuple[RunLog, Checkpoint]:
     """Connect, warm up, decode until the end; what was opened closes with `stack`."""
     from runtime.io.lsl_resolve import configure
 
     configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
     from neds_core import checkpoint as checkpoints
+    from neds_core.errors import StreamError
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
     from runtime.live.wiring import wire
 
+    def watch() -> None:
+        stop.check()
+        if player is not None:
+            player.check()
+
     checkpoint = checkpoints.load(Path(config.checkpoint))
     publisher = stack.enter_context(Publisher(config.output, config.rig))
     note(f"decode and status on {publisher.address}, latest on {publisher.latest_address}")
-    streams = find_streams(config, checkpoint.header.unit_map_sha, given.allow_replay or player is not None)
-    wired = wire(config, checkpoint, streams, publisher, lambda: player is None or player.poll() is None)
-    stop.event = wired.stop
+    try:
+        streams = find_streams(config, checkpoint.header.unit_map_sha, given.allow_replay or player is not None, watch)
+    except StreamError:
+        watch()  # a player that has ended says why better than what is missed
+        raise
+    wired = wire(config, checkpoint, streams, publisher, player.runs if player is not None else lambda: True)
     if not (given.headless or given.json) and sys.stdout.isatty():
-        command = [sys.executable, "-m", "runtime.views.terminal", publisher.address, config.rig]
-        stack.callback(_end, subprocess.Popen(command, process_group=0))
+        view = command("runtime.views.terminal", publisher.address, config.rig)
+        stack.callback(end, subprocess.Popen(view, process_group=0))
+    stop.ends(wired.stop)
     return wired.run(given.seconds), checkpoint
 
 

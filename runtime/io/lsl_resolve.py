@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
+import msgspec
 import pylsl
 
 from neds_core.errors import StreamError
+from runtime.io import lsl_settings
+from runtime.start import command
 
-PORT_RANGE = 256  # liblsl's own 32 are used up by 16 outlets on a machine; the next cannot be found
 REPLAY_SESSION = "neds-rt-replay"
 INTEGERS = (pylsl.cf_int8, pylsl.cf_int16, pylsl.cf_int32, pylsl.cf_int64)
 RESOLVE_S = 1.5  # of one search: three rounds of liblsl's questions
@@ -18,21 +21,20 @@ TWIN_S = 0.7  # liblsl asks every sender only half a second after the first has 
 
 
 def configure(session_id: str, resolve_scope: str, known_peers: tuple[str, ...] = ()) -> None:
-    """Set liblsl's discovery for this process. Must come before the first LSL call."""
-    peers = ", ".join(known_peers or (("127.0.0.1",) if resolve_scope == "machine" else ()))
-    content = (
-        f"[multicast]\nResolveScope = {resolve_scope}\n"
-        f"[ports]\nPortRange = {PORT_RANGE}\n"
-        f"[lab]\nSessionID = {session_id}\nKnownPeers = {{{peers}}}\n"
-        "[log]\nlevel = -3\n"
-    )
-    pylsl.set_config_content(content)
+    """Set liblsl's discovery for this process. Must come before the first LSL call. Raises `ConfigError`."""
+    pylsl.set_config_content(lsl_settings.merged(session_id, resolve_scope, known_peers))
 
 
-def resolve(name: str, wait_s: float, source_id: str = "") -> pylsl.StreamInfo:
-    """The first stream found with this name (see `refuse_twins`). Raises `StreamError` if there is none."""
+def resolve(
+    name: str, wait_s: float, source_id: str = "", watch: Callable[[], None] = lambda: None
+) -> pylsl.StreamInfo:
+    """The first stream found with this name (see `refuse_twins`). Raises `StreamError` if there is none.
+
+    watch: called between two looks, raises where another has no use.
+    """
     deadline, found = time.monotonic() + wait_s, []
     while not found and (left := deadline - time.monotonic()) > 0:  # in slices: a signal is heard between two of them
+        watch()
         found = pylsl.resolve_bypred(_predicate(name, source_id), minimum=1, timeout=min(left, RESOLVE_S))
     if not found:
         raise StreamError(f"stream {name!r} was not found in {wait_s:g} s; start its sender or raise input.wait_s")
@@ -82,19 +84,27 @@ def where_else(name: str, session_id: str, wait_s: float = 3.0) -> str:
     for scope, session in (("link", session_id), ("machine", REPLAY_SESSION)):
         if session == session_id and scope == "machine":
             continue
-        command = [sys.executable, "-m", "runtime.io.lsl_resolve", name, scope, session, str(wait_s)]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=wait_s + 20, check=False).stdout.strip()
-        if found and session == REPLAY_SESSION:
+        hosts = _hosts(command("runtime.io.lsl_resolve", name, scope, session, wait_s), wait_s)
+        if hosts and session == REPLAY_SESSION:
             return "`neds-rt play` offers it; add --allow-replay"
-        if found:
-            return f'{found} offers it on the link; set lsl.resolve_scope = "link"'
+        if hosts:
+            return f'{", ".join(hosts)} offers it on the link; set lsl.resolve_scope = "link"'
     return ""
+
+
+def _hosts(look: list[str], wait_s: float) -> list[str]:
+    """What a look elsewhere found: host names as JSON on its last line. None where it failed: it is a hint."""
+    try:
+        done = subprocess.run(look, stdin=subprocess.DEVNULL, capture_output=True, timeout=wait_s + 20, check=True)
+        return msgspec.json.decode(done.stdout.splitlines()[-1], type=list[str])
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError, IndexError):
+        return []
 
 
 def _look(name: str, scope: str, session_id: str, wait_s: str) -> None:
     configure(session_id, scope)
     found = pylsl.resolve_byprop("name", name, minimum=1, timeout=float(wait_s))
-    print(", ".join(sorted({info.hostname() for info in found})))
+    print(msgspec.json.encode(sorted({info.hostname() for info in found})).decode())
 
 
 if __name__ == "__main__":

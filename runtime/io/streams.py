@@ -35,15 +35,18 @@ class Streams:
         return [*self.behaviours.values(), *([self.markers] if self.markers is not None else []), self.spikes]
 
 
-def find_streams(config: RigConfig, unit_map_sha: str, allow_replay: bool) -> Streams:
+def find_streams(
+    config: RigConfig, unit_map_sha: str, allow_replay: bool, watch: Callable[[], None] = lambda: None
+) -> Streams:
     """Resolve and check every stream of the rig; unit_map_sha: of the units that the checkpoint was trained on.
 
-    Raises `StreamError` with the remedy.
+    watch: called between two looks, raises where going on has no use. Raises `StreamError` with the remedy.
     """
     want = config.input
     try:
-        info = resolve(want.spikes, want.wait_s, want.spikes_source_id)
+        info = resolve(want.spikes, want.wait_s, want.spikes_source_id, watch)
     except StreamError as error:
+        watch()
         hint = ""
         if config.lsl.resolve_scope == "machine":
             if sys.stderr.isatty():

@@ -5,6 +5,7 @@ What it shows is at most `STALE_MS` old, or it says STALE and shows no numbers.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -24,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.client import WITHHELD, Subscriber, unpack
+from runtime.console import open_console
 from runtime.views.glyphs import big, braille
 from runtime.views.model import Measured, Points, Shown
 from runtime.wire import Decode, Flag, Output, Status, topic
@@ -277,5 +279,7 @@ def follow(state: Shown, link: Subscriber, measured: zmq.Socket[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(10)  # a picture may be late; the decoder may not
+    open_console("replace")  # one place for each character: it is a picture
+    with contextlib.suppress(OSError):
+        os.nice(10)  # a picture may be late; the decoder may not
     main(*sys.argv[1:3])

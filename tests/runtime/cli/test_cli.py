@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -23,6 +25,7 @@ from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
+from runtime import start
 from runtime.cli import main as cli
 from runtime.scoring import verify as verifying
 
@@ -31,9 +34,10 @@ Fails = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """`neds-rt run` takes over SIGINT and SIGTERM of its process, which is pytest's here."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def signals_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`neds-rt run` takes over SIGINT, SIGTERM and SIGHUP of its process, which is pytest's here."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -277,6 +281,14 @@ def test_a_missing_stream(fails: Fails, make_rig: MakeRig, command: str) -> None
     assert sentence == "stream 'nowhere' was not found in 0.2 s; start its sender or raise input.wait_s"
 
 
+def test_a_player_that_ends_at_once_is_noticed_at_once(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after the 30 s that a slow one is given, and with its own last line."""
+    program = "print('my random walk'); raise RuntimeError('no such recording')"
+    monkeypatch.setattr(start, "command", lambda *_: [sys.executable, "-c", program])
+
+    assert fails("run", "--headless").endswith("has ended (exit code 1): RuntimeError: no such recording")
+
+
 def test_another_unit_map(
     fails: Fails, make_rig: MakeRig, make_outlet: Callable[..., pylsl.StreamOutlet], stream_name: str, unbroken: Session
 ) -> None:
@@ -489,6 +501,26 @@ def test_verify_fails_where_fewer_bits_cost_skill(
 
     session_file.save(unbroken, tmp_path / "other.npz")
     assert "was trained on other units" in fails("verify", rig_home / "tiny.safetensors", tmp_path / "other.npz")
+
+
+def test_the_version(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"neds-rt {metadata.version('neds-rt')}\n"
+
+
+def test_numba_switched_off_is_one_sentence(rig_home: Path) -> None:
+    """In a process of its own: it is read when Numba is imported."""
+    command = [
+        Path(sys.executable).with_name("neds-rt"),
+        "verify",
+        rig_home / "tiny.safetensors",
+        rig_home / "session.npz",
+    ]
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("neds-rt: Numba is switched off (NUMBA_DISABLE_JIT")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_installed_command_ends_with_2_and_one_sentence(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
+from runtime.io import lsl_resolve
 from runtime.io.lsl_clock import ClockMap, now_ns
 from runtime.io.lsl_description import LAYOUT, Description, read_description
 from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text
@@ -235,3 +237,21 @@ def test_now_is_the_lsl_clock() -> None:
     before = time.monotonic_ns()
     assert before - 1_000 <= now_ns() <= time.monotonic_ns() + 1_000
     assert math.isclose(now_ns() * 1e-9, pylsl.local_clock(), abs_tol=1.0)
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [
+        ("print('[]')", []),
+        ('print("a word from the system"); print(\'["lab-pc"]\')', ["lab-pc"]),
+        ("print('my random walk')", []),
+        ("print('[1, 2]')", []),
+        ("pass", []),
+        ("print('[\"lab-pc\"]'); raise SystemExit(7)", []),
+        ("import time; time.sleep(60)", []),
+        ("import sys; sys.stdout.buffer.write(b'\\xff')", []),
+    ],
+)
+def test_only_a_look_that_went_well_is_believed(program: str, found: list[str]) -> None:
+    """What another program printed is no host name; one that hangs is given up."""
+    assert lsl_resolve._hosts([sys.executable, "-c", program], wait_s=-18.0) == found

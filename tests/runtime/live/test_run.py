@@ -27,6 +27,7 @@ from runtime.wire import Flag
 
 NEDS_RT = Path(sys.executable).with_name("neds-rt")
 START_S = 60.0  # a busy machine is not a failure
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MODES = ("recorded", "absent", "permuted", "noise")
 
 
@@ -89,10 +90,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     home = tmp_path_factory.mktemp("runs")
     started: list[Run] = []
 
-    def begin(*arguments: object) -> Run:
+    def begin(*arguments: object, cwd: Path | None = None) -> Run:
         out, err = home / f"{len(started)}.out", home / f"{len(started)}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen([NEDS_RT, *map(str, arguments)], stdout=stdout, stderr=stderr)
+            process = subprocess.Popen([NEDS_RT, *map(str, arguments)], stdout=stdout, stderr=stderr, cwd=cwd)
         started.append(Run(process, out, err))
         return started[-1]
 
@@ -254,12 +255,18 @@ def refused(start: Start, replay: Path) -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def pair(start: Start, refused: list[Run]) -> dict[int, Run]:
-    """Two demos that run until told to stop. They and `refused` start at once, to save time."""
-    return {number: start("run", "--headless", "--json") for number in (signal.SIGTERM, signal.SIGINT)}
+def pair(start: Start, refused: list[Run], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
+    """Demos that run until told to stop, in a folder of scripts called like modules that the player imports.
+
+    They and `refused` start at once, to save time.
+    """
+    lab = tmp_path_factory.mktemp("lab")
+    for name in ("random", "queue", "numpy", "pylsl", "kernels"):
+        (lab / f"{name}.py").write_text("print('my random walk'); raise SystemExit(0)\n")
+    return {number: start("run", "--headless", "--json", cwd=lab) for number in ENDING}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_ends_a_run_cleanly(pair: dict[int, Run], number: int) -> None:
     """END to subscribers, the summary, exit code 0, and no child left."""
     run = pair[number]
@@ -305,6 +312,19 @@ def test_a_signal_during_start_up_ends_it_cleanly(start: Start, number: int, mom
     assert not player.is_running() or player.status() == psutil.STATUS_ZOMBIE
     assert run.relatives() == []
     assert "Traceback" not in run.err.read_text()
+
+
+def test_no_signal_of_the_start_up_is_lost(start: Start, rng: np.random.Generator) -> None:
+    """At moments from the first line to the loop, each kind: an end, whatever was being imported or compiled."""
+    for number in ENDING:
+        run = start("run", "--headless", "--json", "--seconds", 60)
+        run.address()
+        time.sleep(rng.uniform(0.0, 4.0))
+        run.process.send_signal(number)
+        assert run.process.wait(START_S / 2) in (0, 130)
+        assert run.relatives() == []
+        assert "Traceback" not in run.err.read_text()
+        assert '"seconds"' not in run.out.read_text()
 
 
 def test_a_player_whose_parent_was_killed_ends_by_itself(start: Start) -> None:

@@ -1,0 +1,134 @@
+"""What ends a run from outside, and what a run starts: signals and child processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from neds_core.errors import StreamError
+from runtime import start
+
+if TYPE_CHECKING:
+    from threading import Event
+
+STOP_S = 1.0
+TOGETHER_S = 1.0  # a terminal that closes and its shell send one each, as do `timeout` and its group
+HANG_UP = getattr(signal, "SIGHUP", None)  # not on Windows
+
+
+class Stop:
+    """SIGINT, SIGTERM and SIGHUP: end the loop at once; during start-up, end the process.
+
+    The exception that a signal raises is lost where a library swallows it, and where C calls Python (LLVM does, while
+    it compiles): each step of the start-up therefore asks again (`check`).
+    """
+
+    def __init__(self) -> None:
+        self._event: Event | None = None  # of the loop that a signal ends
+        self._holding = False
+        self._first_s: float | None = None  # when the first signal came
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if HANG_UP is not None and signal.getsignal(HANG_UP) is not signal.SIG_IGN:  # nohup: it is to stay ignored
+            numbers.append(HANG_UP)
+        for number in numbers:
+            signal.signal(number, self)
+        self._told, sys.unraisablehook = sys.unraisablehook, self._lost
+
+    def _lost(self, lost: Any) -> None:
+        """An exception that nobody can catch: one of a signal is heard at the next `check`, so it is no news."""
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            self._told(lost)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal has come."""
+        if self._first_s is not None:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A stretch that a signal may not cut in two: it takes effect at the end."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        self.check()
+
+    def ends(self, event: Event) -> None:
+        """From here on the first signal sets the event of a loop."""
+        self._event = event
+        self.check()
+
+    def loop_is_over(self) -> None:
+        """From here on a signal ends the process; a terminal that closes no longer does: the summary is on its way."""
+        self._event = None
+        if HANG_UP is not None:
+            signal.signal(HANG_UP, signal.SIG_IGN)
+
+    def __call__(self, number: int, frame: object) -> None:
+        now, first_s = time.monotonic(), self._first_s
+        if first_s is None:
+            self._first_s = now
+        if self._holding or (first_s is not None and now - first_s < TOGETHER_S):
+            return
+        if self._event is None or first_s is not None:
+            raise KeyboardInterrupt
+        self._event.set()
+
+
+class Player:
+    """`neds-rt play` in a process of its own, which ends with this one. Its last line on stderr is kept."""
+
+    def __init__(self, recording: str, *options: object) -> None:
+        command = start.command("runtime.cli", "play", recording, *options)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self._last = ""
+        self._reader = threading.Thread(target=self._read, name="player", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._last = line.decode(errors="backslashreplace").strip() or self._last
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Raise `StreamError` if it has ended."""
+        if not self.runs():
+            raise StreamError(self.said())
+
+    def said(self) -> str:
+        """How it ended, and the last that it said."""
+        self._reader.join(STOP_S)
+        code = self._process.returncode
+        how = f"exit code {code}" if code is None or code >= 0 else f"signal {-code}"
+        return f"the player of this run has ended ({how}): {self._last.removeprefix('neds-rt: ') or 'it said nothing'}"
+
+    def end(self) -> None:
+        """See `end`."""
+        end(self._process)
+        self._reader.join(STOP_S)
+        if not self._reader.is_alive() and self._process.stderr is not None:
+            self._process.stderr.close()
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End a child that we started: ask, then insist."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
