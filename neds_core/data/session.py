@@ -12,6 +12,8 @@ from msgspec import Struct
 from neds_core.errors import DataError
 
 DISORDER = "segments overlap or decrease in time; sort them and convert again"
+BIN_NS_LEAST, BIN_NS_MOST = 1_000_000, 10_000_000_000  # 1 ms to 10 s
+COUNT_MOST = int(np.iinfo(np.uint16).max)  # spikes of a unit in a bin, here and on the rig
 AMBIGUOUS = {
     "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
     "whisker": "whisker_motion_energy",
@@ -43,13 +45,43 @@ def refuse_unsorted(segments: np.ndarray, origin: str) -> None:
         raise DataError(f"{origin}: {DISORDER}")
 
 
+def whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
+    """The values as int64. Raises `DataError` where one is no whole number or does not fit."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "iuf":
+        first = f" ({str(found.flat[0])!r} first)" if found.size else ""
+        raise DataError(f"{name} are {found.dtype}{first}, not whole numbers; give numbers and keep names elsewhere")
+    if found.dtype.kind == "f":
+        fits = np.isfinite(found).all() and (np.floor(found) == found).all() and (np.abs(found) < 2.0**63).all()
+    else:
+        fits = found.dtype.kind == "i" or not found.size or int(found.max()) <= np.iinfo(np.int64).max
+    if not fits:
+        raise DataError(f"{name} hold a fraction, NaN or a number beyond 64 bits; give whole numbers")
+    return found.astype(np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class UnitTable:
-    """The ordered units of a stream: row number is the unit id on the wire."""
+    """The ordered units of a stream: row number is the unit id on the wire.
+
+    Whatever comes in is kept in one set of types, so that a table has one hash wherever it was read from.
+    """
 
     ids: np.ndarray  # (U,) int64, the source's own ids
     region: np.ndarray  # (U,) str
     depth_um: np.ndarray  # (U,) float32, NaN = not known
+
+    def __post_init__(self) -> None:
+        """Convert to the types above. Raises `DataError` for ids that are no whole numbers, and other foreign types."""
+        region, depth = np.asarray(self.region), np.asarray(self.depth_um)
+        if region.dtype.kind != "U":
+            raise DataError(f"unit_region is {region.dtype}, not text; give a name a unit, '?' where not known")
+        if depth.dtype.kind not in "iuf":
+            raise DataError(f"unit_depth_um is {depth.dtype}, not numbers; give micrometres, NaN where not known")
+        object.__setattr__(self, "ids", whole_numbers(self.ids, "unit_ids"))
+        object.__setattr__(self, "region", region)
+        with np.errstate(over="ignore"):  # too large a depth becomes infinite, which is refused
+            object.__setattr__(self, "depth_um", depth.astype(np.float32) + np.float32(0.0))  # -0 and 0 are one depth
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,7 +97,7 @@ class UnitTable:
 class Session:
     """A recording on the token grid of T bins.
 
-    counts (T, U) uint8; valid (T,) bool, False = bin with a known fault; values name -> (T,)
+    counts (T, U) uint8 or uint16; valid (T,) bool, False = bin with a known fault; values name -> (T,)
     float32 (NaN = undefined) or int64 (-1 = undefined); segments (S, 2) int64 start and stop
     bins, contiguous inside, in time order. events, where the source has spike times: t_ns (n,) int64 from
     the start of bin 0, non-decreasing, and unit (n,) int32. moments: what happened when in each segment, name ->
@@ -182,17 +214,45 @@ def split(session: Session) -> Splits:
     return Splits(*parts)
 
 
+def ordered_ns(t_ns: np.ndarray) -> np.ndarray:
+    """Spike times (n,) as int64. Raises `DataError` for times that are not whole nanoseconds in time order."""
+    times = np.asarray(t_ns)
+    if times.ndim != 1 or times.dtype.kind not in "iuf":
+        raise DataError(f"spike times are {times.dtype} {times.shape}, not whole ns (n,); convert again")
+    if len(times) and (not np.isfinite(times).all() or (times[1:] < times[:-1]).any()):
+        raise DataError("spike times are NaN or decrease; sort and clean them first")
+    try:
+        return whole_numbers(times, "spike times")
+    except DataError:
+        raise DataError(
+            "spike times hold a fraction or a number beyond 64 bits; "
+            "give whole nanoseconds (np.rint(seconds * 1e9).astype(np.int64))"
+        ) from None
+
+
+def inside_grid(t_ns: np.ndarray, bin_ns: int, n_bins: int) -> np.ndarray:
+    """(n,) bool: which times lie in one of the bins."""
+    return (t_ns >= 0) & (t_ns < n_bins * bin_ns)
+
+
 def bin_events(
     t_ns: np.ndarray, unit: np.ndarray, bin_ns: int, n_bins: int, n_units: int, origin: str = "the recording"
 ) -> np.ndarray:
-    """Counts (T, U) uint8 of spike events on the grid that starts at 0, 255 at most; others are left out.
+    """Counts (T, U) uint16 of spike events on the grid that starts at 0, as the rig counts; others are left out.
 
-    t_ns (n,) int64, non-decreasing, else `DataError`; unit (n,) int.
+    t_ns (n,) whole ns, non-decreasing; unit (n,) int. Raises `DataError` for other times, and for more spikes of a
+    unit in a bin than uint16 holds.
     """
-    if len(t_ns) and (not np.isfinite(t_ns).all() or (np.diff(t_ns) < 0).any()):
-        raise DataError(f"{origin}: spike times are NaN or decrease; sort and clean them first")
-    index = np.asarray(t_ns, np.int64) // bin_ns
-    keep = (index >= 0) & (index < n_bins) & (unit >= 0) & (unit < n_units)
-    counts = np.zeros((n_bins, n_units), np.uint16)
-    np.add.at(counts, (index[keep], unit[keep]), 1)
-    return counts.clip(max=255).astype(np.uint8)
+    try:
+        t_ns, unit = ordered_ns(t_ns), np.asarray(unit)
+    except DataError as error:
+        raise DataError(f"{origin}: {error}") from None
+    if unit.shape != t_ns.shape or unit.dtype.kind not in "iu":
+        raise DataError(f"{origin}: event_unit is {unit.dtype} {unit.shape}, not int {t_ns.shape}; convert again")
+    keep = inside_grid(t_ns, bin_ns, n_bins) & (unit >= 0) & (unit < n_units)
+    place, n = np.unique(t_ns[keep] // bin_ns * n_units + unit[keep].astype(np.int64), return_counts=True)
+    if len(n) and n.max() > COUNT_MOST:
+        raise DataError(f"{origin}: a unit has {n.max()} spikes in a bin, {COUNT_MOST} at most; check the spike times")
+    counts = np.zeros(n_bins * n_units, np.uint16)
+    counts[place] = n
+    return counts.reshape(n_bins, n_units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,12 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from neds_core.data.session import AMBIGUOUS, DISORDER, BehaviourSpec, Session, UnitTable, bin_events, refuse_unsorted
+from neds_core.data.check import check
+from neds_core.data.session import BehaviourSpec, Session, UnitTable, bin_events, ordered_ns, refuse_unsorted
 from neds_core.errors import DataError
 from neds_core.files import whole
 
 FORMAT = 1
-KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +30,8 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def save(session: Session, path: Path) -> None:
-    """Write `Session.npz`; nothing half-written is left behind."""
+    """Check and write `Session.npz`, and read it once; nothing half-written is left behind. Raises `DataError`."""
+    check(session, str(path))
     header = Header(FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation)
     arrays = {
         "header": np.frombuffer(msgspec.json.encode(header), np.uint8),
@@ -46,15 +48,22 @@ def save(session: Session, path: Path) -> None:
         arrays["counts"] = session.counts
     else:
         arrays["event_t_ns"], arrays["event_unit"] = session.events
-    with whole(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+    with whole(path) as partial:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+        _read(partial, path)
 
 
 def load(path: Path) -> Session:
     """Read and check `Session.npz`. Raises `DataError` with the remedy."""
+    return _read(path, path)
+
+
+def _read(file: Path, path: Path) -> Session:
+    """Read what lies in `file`; errors call it `path`."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as bundle:
-            arrays = {key: bundle[key] for key in bundle.files}
+        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as bundle:
+            arrays = {key: _native(bundle[key]) for key in bundle.files}
     except FileNotFoundError:
         raise DataError(f"recording {path} does not exist; check the path") from None
     except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
@@ -65,19 +74,44 @@ def load(path: Path) -> Session:
             raise DataError(f"{path} has format {header.format}, not {FORMAT}; convert it with this version")
         session = _build(header, arrays, str(path))
         check(session, str(path))
+        return _canonical(session)
     except KeyError as error:
         raise DataError(f"{path} lacks {error}, so it is not a Session.npz; convert it first") from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise DataError(f"{path}: its header is damaged ({error}); convert the recording again") from None
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its arrays do not fit together ({error}); convert the recording again") from None
-    return session
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array in this machine's byte order."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _canonical(session: Session) -> Session:
+    """A checked session in the types that `Session` names."""
+    kinds = {spec.name: np.float32 if spec.kind == "continuous" else np.int64 for spec in session.specs}
+    counts, events = session.counts, session.events
+    return replace(
+        session,
+        counts=counts if counts.dtype.itemsize <= 2 else counts.astype(np.uint16),
+        values={name: values.astype(kinds[name], copy=False) for name, values in session.values.items()},
+        segments=session.segments.astype(np.int64, copy=False),
+        segment_ids=session.segment_ids.astype(np.int64, copy=False),
+        events=events and (ordered_ns(events[0]), events[1].astype(np.int32, copy=False)),
+    )
+
+
+def _units(arrays: dict[str, np.ndarray], origin: str) -> UnitTable:
+    try:
+        return UnitTable(arrays["unit_ids"], arrays["unit_region"], arrays["unit_depth_um"])
+    except DataError as error:
+        raise DataError(f"{origin}: {error}") from None
 
 
 def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Session:
     refuse_unsorted(arrays["segments"], origin)
-    units = UnitTable(arrays["unit_ids"], arrays["unit_region"], arrays["unit_depth_um"])
-    events = None
+    units, events = _units(arrays, origin), None
     if "counts" in arrays:
         counts = arrays["counts"]
     else:
@@ -98,52 +132,3 @@ def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Sessio
         citation=header.citation,
         moments={k.removeprefix("moment/"): ms for k, ms in arrays.items() if k.startswith("moment/")},
     )
-
-
-def check(session: Session, origin: str) -> None:
-    """Refuse a session that cannot be played or trained on: `DataError`, which calls the recording `origin`."""
-    _check_shapes(session, origin)
-    if session.n_bins == 0 or len(session.segments) == 0 or not session.counts.any():
-        raise DataError(f"{origin}: the recording is empty (no bins, segments or spikes); give another")
-    start, stop = session.segments[:, 0], session.segments[:, 1]
-    if (stop <= start).any() or (start[1:] < stop[:-1]).any() or start[0] < 0 or stop[-1] > session.n_bins:
-        raise DataError(f"{origin}: {DISORDER}")
-    for spec in session.specs:
-        _check_behaviour(spec, session.values[spec.name], session.valid, origin)
-
-
-def _check_behaviour(spec: BehaviourSpec, values: np.ndarray, valid: np.ndarray, origin: str) -> None:
-    """A behaviour names a quantity, and values (T,) are of its kind."""
-    if spec.name in AMBIGUOUS:
-        raise DataError(f"{origin}: behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")
-    asked = {c for pair in spec.contrasts.values() for side in pair for c in side}
-    if strange := sorted(asked - set(spec.classes)):
-        raise DataError(
-            f"{origin}: a contrast of {spec.name} asks for {strange[0]!r}, none of its classes; convert again"
-        )
-    if spec.kind == "continuous" and not np.isfinite(values[valid]).any():
-        raise DataError(f"{origin}: {spec.name} is NaN everywhere; leave it out of the recording")
-    if spec.kind == "class" and (values.max() >= len(spec.classes) or values.min() < -1):
-        raise DataError(f"{origin}: {spec.name} has labels outside its {len(spec.classes)} classes; convert again")
-
-
-def _check_shapes(session: Session, origin: str) -> None:
-    """Every array has the shape and kind that `Session` says."""
-    n_bins, n_units, n_segments = len(session.counts), len(session.units), len(session.segments)
-    wanted = {
-        "counts": (session.counts, "unsigned", (n_bins, n_units)),
-        "valid": (session.valid, "bool", (n_bins,)),
-        "segments": (session.segments, "int", (n_segments, 2)),
-        "segment_ids": (session.segment_ids, "int", (n_segments,)),
-        "unit_region": (session.units.region, "str", (n_units,)),
-        "unit_depth_um": (session.units.depth_um, "float", (n_units,)),
-    }
-    for spec in session.specs:
-        kind = "float" if spec.kind == "continuous" else "int"
-        wanted[spec.name] = (session.values[spec.name], kind, (n_bins,))
-    wanted |= {f"moment {name}": (ms, "float", (n_segments,)) for name, ms in session.moments.items()}
-    for name, (array, kind, shape) in wanted.items():
-        if array.shape != shape or array.dtype.kind != KINDS[kind]:
-            raise DataError(
-                f"{origin}: {name} is {array.dtype} {array.shape}, not {kind} {shape}; convert the recording again"
-            )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from neds_core.data import session as sessions
-from neds_core.data.session import Session, bin_events
+from neds_core.data.session import Session, UnitTable, bin_events, ordered_ns
 from neds_core.errors import DataError
 
 
@@ -52,15 +53,72 @@ def test_a_spike_belongs_to_one_half_open_bin(events: list[tuple[int, int]], bin
         [sum(b * bin_ns <= t < (b + 1) * bin_ns and u == unit_ for t, u in events) for unit_ in range(3)]
         for b in range(n_bins)
     ]
-    assert counts.dtype == np.uint8
+    assert counts.dtype == np.uint16
     assert counts.tolist() == expected
 
 
-def test_counts_stop_at_255() -> None:
-    """A burst does not wrap to a small count."""
-    t_ns = np.zeros(300, np.int64)
+def test_a_burst_is_counted_as_the_rig_counts_it() -> None:
+    """Not clipped at 255; more than the rig's uint16 holds is refused."""
+    t_ns = np.zeros(65_536, np.int64)
+    unit = np.zeros(len(t_ns), np.int32)
 
-    assert bin_events(t_ns, np.zeros(300, np.int32), 10, 1, 1).tolist() == [[255]]
+    assert bin_events(t_ns[:300], unit[:300], 10, 1, 1).tolist() == [[300]]
+    assert bin_events(t_ns[1:], unit[1:], 10, 1, 1).tolist() == [[65_535]]
+    with pytest.raises(DataError, match="65536 spikes in a bin, 65535 at most; check the spike times"):
+        bin_events(t_ns, unit, 10, 1, 1)
+
+
+@given(
+    times=st.lists(st.integers(0, 2**53), min_size=2, max_size=8),
+    dtype=st.sampled_from(["i8", "u8", "f8", ">i8", "u8"]),
+)
+def test_times_are_in_order_whatever_their_type(times: list[int], dtype: str) -> None:
+    """An unsigned difference is never below 0, so order is compared, not subtracted."""
+    given_ns, ordered = np.array(times, dtype), times == sorted(times)
+    if ordered:
+        assert ordered_ns(given_ns).tolist() == times
+        assert ordered_ns(given_ns).dtype == np.int64
+    else:
+        with pytest.raises(DataError, match="decrease; sort and clean them first"):
+            ordered_ns(given_ns)
+
+
+@pytest.mark.parametrize("t_ns", [np.array([0.25, 1.5]), np.array([1, 2**63], np.uint64), np.array([1e30])])
+def test_times_that_are_no_whole_nanoseconds_are_refused(t_ns: np.ndarray) -> None:
+    """Seconds, most likely."""
+    with pytest.raises(DataError, match="give whole nanoseconds"):
+        ordered_ns(t_ns)
+
+
+@pytest.mark.parametrize("ids", [np.array([3.0, 7.0]), np.array([3, 7], np.uint16), np.array([3, 7], ">i4")])
+@pytest.mark.parametrize("depth", [np.array([1234.45, 20.0]), np.array([1234.45, 20.0], np.float32)])
+def test_a_unit_table_has_one_hash_whatever_its_types(ids: np.ndarray, depth: np.ndarray) -> None:
+    """1234.45 is 1234.5 as float64 and 1234.4 as float32: the table is made float32 before it is hashed."""
+    units = UnitTable(ids, np.array(["ca1", "ca1"]), depth)
+    as_stored = UnitTable(np.array([3, 7]), np.array(["ca1", "ca1"]), np.array([1234.45, 20.0], np.float32))
+
+    assert units.sha256 == as_stored.sha256
+    assert (units.ids.dtype, units.depth_um.dtype) == (np.int64, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("ids", "region", "depth", "message"),
+    [
+        (np.array(["imec0_1", "imec0_2"]), "?", 0.0, "unit_ids are <U7 \\('imec0_1' first\\), not whole numbers"),
+        (np.array([1.5, 2.0]), "?", 0.0, "unit_ids hold a fraction"),
+        (np.array([np.nan, 2.0]), "?", 0.0, "unit_ids hold a fraction, NaN"),
+        (np.array([1, 2**63], np.uint64), "?", 0.0, "a number beyond 64 bits; give whole numbers"),
+        (np.array([True, False]), "?", 0.0, "unit_ids are bool"),
+        (np.array([1, None]), "?", 0.0, "unit_ids are object"),
+        (np.arange(2), 3, 0.0, "unit_region is int64, not text"),
+        (np.arange(2), b"ca1", 0.0, "unit_region is .S3, not text"),
+        (np.arange(2), "?", "deep", "unit_depth_um is <U4, not numbers"),
+    ],
+)
+def test_a_unit_table_of_other_things_is_refused(ids: np.ndarray, region: Any, depth: Any, message: str) -> None:
+    """When it is made, so before anything is trained on it."""
+    with pytest.raises(DataError, match=message):
+        UnitTable(ids, np.full(2, region), np.full(2, depth))
 
 
 @pytest.mark.parametrize("t_ns", [[0.0, np.nan, 2.0], [0.0, 1.0, np.inf], [5, 4], [0, 7, 6]])

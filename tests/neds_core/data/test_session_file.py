@@ -6,12 +6,9 @@ import contextlib
 import io
 import json
 import resource
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -73,66 +70,6 @@ def test_a_full_disk_leaves_the_old_file(session: Session, tmp_path: Path) -> No
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-def renamed(one: Session, old: str, new: str) -> Session:
-    """The session with a behaviour of another name."""
-    specs = tuple(s if s.name != old else type(s)(new, s.kind, classes=s.classes) for s in one.specs)
-    return replace(one, specs=specs, values={new if k == old else k: v for k, v in one.values.items()})
-
-
-def with_segments(*segments: tuple[int, int]) -> Callable[[Session], Session]:
-    """An edit of a session's segments."""
-    return lambda s: replace(s, segments=np.array(segments, np.int64), segment_ids=np.arange(len(segments)))
-
-
-def with_wheel(values: Any) -> Callable[[Session], Session]:
-    """An edit of a session's first trace."""
-    return lambda s: replace(s, values=s.values | {"wheel_speed": values})
-
-
-def with_choice(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Session], Session]:
-    """An edit of a session's labels."""
-    return lambda s: replace(s, values=s.values | {"choice": edit(s.values["choice"])})
-
-
-FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
-    "no spikes": (lambda s: replace(s, counts=np.zeros_like(s.counts)), "is empty"),
-    "no segments": (lambda s: replace(s, segments=np.zeros((0, 2), np.int64), segment_ids=np.arange(0)), "is empty"),
-    "overlapping segments": (with_segments((0, 30), (29, 50)), "segments overlap"),
-    "empty segment": (with_segments((0, 30), (30, 30)), "segments overlap or decrease"),
-    "segment beyond the end": (with_segments((0, 1501)), "segments overlap or decrease"),
-    "flat segments": (lambda s: replace(s, segments=s.segments[:, 0]), "segments is"),
-    "too few units": (lambda s: replace(s, counts=s.counts[:, 1:]), "counts is"),
-    "too few depths": (lambda s: replace(s, units=replace(s.units, depth_um=s.units.depth_um[1:])), "unit_depth_um is"),
-    "validity of other bins": (lambda s: replace(s, valid=s.valid[1:]), "valid is"),
-    "validity as numbers": (lambda s: replace(s, valid=s.valid.astype(np.int64)), "valid is"),
-    "too short a trace": (with_wheel(np.zeros(3, np.float32)), "wheel_speed is"),
-    "NaN everywhere": (with_wheel(np.full(1500, np.nan, np.float32)), "NaN everywhere"),
-    "unknown label": (with_choice(lambda label: label + 1), "outside its 2 classes"),
-    "labels as floats": (with_choice(lambda label: label * 1.0), "choice is"),
-    "a contrast of no class": (
-        lambda s: replace(s, specs=(msgspec.structs.replace(s.specs[1], contrasts={"x": (("left",), ("rigth",))}),)),
-        "asks for 'rigth', none of its classes; convert again",
-    ),
-    "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
-    "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
-    "decreasing times": (
-        lambda s: replace(s, events=(np.array([9, 4]), np.zeros(2, np.int32))), "spike times are NaN or decrease"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_wrong_recording_is_refused(session: Session, tmp_path: Path, fault: str) -> None:
-    """In one sentence that names the file."""
-    edit, message = FAULTS[fault]
-    session_file.save(edit(session), tmp_path / "wrong.npz")
-
-    with pytest.raises(DataError) as error:
-        session_file.load(tmp_path / "wrong.npz")
-    assert message in sentence(error)
-    assert "wrong.npz" in sentence(error)
 
 
 def test_segments_out_of_order_are_refused(session: Session, tmp_path: Path) -> None:

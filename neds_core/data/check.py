@@ -1,0 +1,231 @@
+"""Whether a recording can be played, trained on, written and read again: one sentence for each fault."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+import numpy as np
+
+from neds_core.data.session import (
+    AMBIGUOUS,
+    BIN_NS_LEAST,
+    BIN_NS_MOST,
+    COUNT_MOST,
+    DISORDER,
+    BehaviourSpec,
+    Session,
+    inside_grid,
+    ordered_ns,
+)
+from neds_core.errors import DataError
+
+KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
+NAME_MOST = 100  # characters of a behaviour's name, which is an entry of a zip file and a key of messages
+VALUE_MOST = 1e12  # of a trace: its square and the sum over a recording are numbers of float32
+SAME = 1e-6  # a standard deviation below this share of the largest value is rounding
+ENOUGH = 100  # spikes and bins from which on their spread says something about the unit of their times
+CORE, NARROW = 0.99, 0.05  # this share of all spikes in less than this share of the bins: times of another unit
+
+
+def check(session: Session, origin: str) -> None:
+    """Refuse a session that cannot be played or trained on: `DataError`, which calls the recording `origin`."""
+    try:
+        _check_header(session)
+        _check_shapes(session)
+        _check_units(session)
+        _check_segments(session)
+        _check_spikes(session)
+        for spec in session.specs:
+            _check_behaviour(spec, session.values[spec.name], session.valid)
+    except DataError as error:
+        raise DataError(f"{origin}: {error}") from None
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has no line ends, control characters or half characters."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
+
+
+def varies(values: np.ndarray) -> bool:
+    """Whether finite values (n,) differ by more than rounding."""
+    if len(values) < 2:
+        return False
+    exact = values.astype(np.float64)
+    return bool(exact.std() > SAME * np.abs(exact).max())
+
+
+def _check_header(session: Session) -> None:
+    """Names, texts and the bin's width; every behaviour has its values and the other way round."""
+    texts = {"name": session.name, "licence": session.licence, "citation": session.citation}
+    for key, text in texts.items():
+        _check_text(key, text)
+    if not session.name.strip():
+        raise DataError("name is empty; give the recording a name")
+    if not BIN_NS_LEAST <= session.bin_ns <= BIN_NS_MOST:
+        raise DataError(
+            f"bin_ns is {session.bin_ns}, not a width between {BIN_NS_LEAST} (1 ms) and {BIN_NS_MOST} (10 s); "
+            "give it in nanoseconds"
+        )
+    names = [spec.name for spec in session.specs]
+    _check_names("behaviour", names)
+    _check_names("moment", session.moments)
+    if lacking := sorted(set(names) - set(session.values)):
+        raise DataError(f"behaviour {lacking[0]!r} has no values; add them or leave it out")
+    if more := sorted(set(session.values) - set(names)):
+        raise DataError(f"values of {more[0]!r} have no BehaviourSpec; add one or leave them out")
+    for spec in session.specs:
+        _check_spec(spec)
+
+
+def _check_text(key: str, text: str) -> None:
+    if not is_plain(text):
+        raise DataError(f"{key} is {text[:60]!r}, with a line end or control character; take it out")
+
+
+def _check_names(what: str, names: Iterable[str]) -> None:
+    """Names that can be keys of files, configurations, messages and modules; each once."""
+    seen: set[str] = set()
+    for name in names:
+        if not name or name != name.strip() or len(name) > NAME_MOST or not is_plain(name) or set(name) & set("./\\"):
+            raise DataError(
+                f"{what} name {name[:NAME_MOST]!r} is empty or long, or has a dot, slash, line end or outer space; "
+                "write it as cursor_vel_x"
+            )
+        if name in seen:
+            raise DataError(f"{what} name {name!r} is there twice; name them apart")
+        if name == "spikes":
+            raise DataError(f"{what} name 'spikes' is that of the counts; give it another")
+        seen.add(name)
+
+
+def _check_spec(spec: BehaviourSpec) -> None:
+    """A behaviour names a quantity, and its classes and contrasts fit together."""
+    if spec.name in AMBIGUOUS:
+        raise DataError(f"behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")
+    for key in ("unit", "sign", "filter", "labels_note", "group"):
+        _check_text(f"{key} of {spec.name}", getattr(spec, key))
+    for text in (*spec.classes, *spec.contrasts):
+        _check_text(f"a class or contrast of {spec.name}", text)
+    if not np.isfinite(spec.filter_delay_ms):
+        raise DataError(f"filter_delay_ms of {spec.name} is {spec.filter_delay_ms}; give a number")
+    if spec.kind == "class" and (len(set(spec.classes)) < max(2, len(spec.classes)) or "" in spec.classes):
+        raise DataError(f"{spec.name} has the classes {list(spec.classes)}; give at least two, each another name")
+    for name, (one, other) in spec.contrasts.items():
+        if strange := sorted({*one, *other} - set(spec.classes)):
+            raise DataError(f"a contrast of {spec.name} asks for {strange[0]!r}, none of its classes; convert again")
+        if not one or not other or set(one) & set(other):
+            raise DataError(f"contrast {name!r} of {spec.name} needs two sides that share no class; correct it")
+
+
+def _check_shapes(session: Session) -> None:
+    """Every array has the shape and kind that `Session` says."""
+    n_bins, n_units, n_segments = len(session.counts), len(session.units), len(session.segments)
+    wanted = {
+        "counts": (session.counts, "unsigned", (n_bins, n_units)),
+        "valid": (session.valid, "bool", (n_bins,)),
+        "segments": (session.segments, "int", (n_segments, 2)),
+        "segment_ids": (session.segment_ids, "int", (n_segments,)),
+        "unit_ids": (session.units.ids, "int", (n_units,)),
+        "unit_region": (session.units.region, "str", (n_units,)),
+        "unit_depth_um": (session.units.depth_um, "float", (n_units,)),
+    }
+    for spec in session.specs:
+        kind = "float" if spec.kind == "continuous" else "int"
+        wanted[f"value {spec.name}"] = (session.values[spec.name], kind, (n_bins,))
+    wanted |= {f"moment {name}": (ms, "float", (n_segments,)) for name, ms in session.moments.items()}
+    for name, (array, kind, shape) in wanted.items():
+        if array.shape != shape or array.dtype.kind != KINDS[kind]:
+            raise DataError(f"{name} is {array.dtype} {array.shape}, not {kind} {shape}; convert the recording again")
+    for name, ms in session.moments.items():
+        if np.isinf(ms).any():
+            raise DataError(f"moment {name} is infinite in a segment; NaN says that it did not happen")
+    if not n_bins or not n_units or not n_segments or not session.valid.any():
+        raise DataError("the recording is empty (no valid bins, units or segments); give another")
+
+
+def _check_units(session: Session) -> None:
+    """Ids are unique; regions can be written as lines of text; depths are numbers."""
+    units = session.units
+    found, n = np.unique(units.ids, return_counts=True)
+    if len(found) < len(units):
+        raise DataError(f"unit_ids repeat ({found[n > 1][0]} first); number the units of all probes through")
+    for region in np.unique(units.region):
+        _check_text("unit_region", str(region))
+    if np.isinf(units.depth_um).any():
+        raise DataError("unit_depth_um is infinite for a unit; NaN says that it is not known")
+
+
+def _check_segments(session: Session) -> None:
+    """Segments lie inside the recording, in time order and apart; each has a number of its own."""
+    start, stop, n_bins = session.segments[:, 0], session.segments[:, 1], session.n_bins
+    if (stop <= start).any():
+        s = int((stop <= start).argmax())
+        raise DataError(f"segment {s} is empty (bins {start[s]} to {stop[s]}); drop it")
+    if (start[1:] < stop[:-1]).any():
+        raise DataError(DISORDER)
+    if start[0] < 0:
+        raise DataError(f"the first segment starts at bin {start[0]}, before the recording; cut or drop it")
+    if stop[-1] > n_bins:
+        raise DataError(
+            f"the last segment ends at bin {stop[-1]}, beyond the {n_bins} of the recording; cut or drop it"
+        )
+    if len(np.unique(session.segment_ids)) < len(session.segment_ids):
+        raise DataError("segment_ids repeat; number the trials through")
+
+
+def _check_spikes(session: Session) -> None:
+    """Spikes lie inside the recording and are spread over it, as times in nanoseconds are."""
+    if session.events is not None:
+        t_ns, unit = ordered_ns(session.events[0]), session.events[1]
+        if unit.dtype.kind not in "iu" or unit.shape != t_ns.shape:
+            raise DataError(
+                f"event_unit is {unit.dtype} {unit.shape}, not int {t_ns.shape}; give a row of the unit table a spike"
+            )
+        if len(unit) and not 0 <= int(unit.min()) <= int(unit.max()) < len(session.units):
+            raise DataError(
+                f"event_unit is {unit.min()} to {unit.max()}, but the table's rows are 0 to {len(session.units) - 1}; "
+                "give rows of the unit table, counted from 0"
+            )
+        n_inside = int(inside_grid(t_ns, session.bin_ns, session.n_bins).sum())
+        if 2 * n_inside < len(t_ns):
+            raise DataError(
+                f"{len(t_ns) - n_inside} of {len(t_ns)} spikes lie outside the recording "
+                f"(0 to {session.n_bins * session.bin_ns * 1e-9:g} s); give times in ns from the start of bin 0, "
+                "and leave out spikes beyond it"
+            )
+    if session.counts.dtype.itemsize > 2 and session.counts.max() > COUNT_MOST:
+        raise DataError(f"counts reach {session.counts.max()} spikes of a unit in a bin; give {COUNT_MOST} at most")
+    _check_spread(session.counts.sum(1, dtype=np.int64))
+
+
+def _check_spread(spikes: np.ndarray) -> None:
+    """spikes (T,): of all units in each bin."""
+    n = int(spikes.sum())
+    if not n:
+        raise DataError("the recording is empty (no spikes inside it); give another")
+    if n < ENOUGH or len(spikes) < ENOUGH:
+        return
+    low, high = np.searchsorted(np.cumsum(spikes), [n * (1 - CORE) / 2, n * (1 + CORE) / 2])
+    if high - low + 1 < NARROW * len(spikes):
+        raise DataError(
+            f"{CORE:.0%} of the spikes lie in bins {low} to {high} of {len(spikes)}; "
+            "give spike times in ns from the start of bin 0 (not in seconds, samples or microseconds)"
+        )
+
+
+def _check_behaviour(spec: BehaviourSpec, values: np.ndarray, valid: np.ndarray) -> None:
+    """Values (T,) are of the behaviour's kind, and say something."""
+    if spec.kind == "class":
+        if values.max() >= len(spec.classes) or values.min() < -1:
+            raise DataError(f"{spec.name} has labels outside its {len(spec.classes)} classes; convert again")
+        return
+    if np.isinf(values).any():
+        raise DataError(f"{spec.name} is infinite at bin {int(np.isinf(values).argmax())}; NaN says that it is unknown")
+    known = values[valid & np.isfinite(values)]
+    if not len(known):
+        raise DataError(f"{spec.name} is NaN everywhere; leave it out of the recording")
+    if np.abs(known).max() > VALUE_MOST:
+        raise DataError(f"{spec.name} reaches {np.abs(known).max():g}; give it in a larger unit")
+    if not varies(known):
+        raise DataError(f"{spec.name} does not vary ({known[0]:g} throughout); leave it out of the recording")
