@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,13 +20,14 @@ from torch import Tensor
 
 from neds_core.config import TrainConfig
 from neds_core.data.scalers import Scalers
-from neds_core.data.session import BehaviourSpec, UnitTable
-from neds_core.errors import CheckpointError
+from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
+from neds_core.errors import CheckpointError, ConfigError, DataError
 from neds_core.files import sha256, whole
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
 
 FORMAT = 1
+CONTENT = "content_sha256"  # key of the metadata
 PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
 
 
@@ -126,10 +130,46 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "neds-rt": our_version(), **found}
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file."""
+def content_sha(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of all that a file holds: its metadata (but this), and each tensor's name, type, shape and bytes."""
+    found = hashlib.sha256(msgspec.json.encode(sorted((k, v) for k, v in metadata.items() if k != CONTENT)))
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu()
+        found.update(f"{name}\n{value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def check_content(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Raise `ValueError` where a file is not what was written; one of before this hash was kept has none."""
+    if metadata.get(CONTENT, "") not in ("", content_sha(tensors, metadata)):
+        raise ValueError("its content does not match its own SHA-256")
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], check: Callable[[Path], object]
+) -> None:
+    """Write a safetensors file with the hash of its content; `check` reads it before it takes its place."""
+    metadata = metadata | {CONTENT: content_sha(tensors, metadata)}
     with whole(path) as partial:
         partial.write_bytes(to_bytes(tensors, metadata=metadata))  # save_file would make it mode 0600
+        check(partial)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise `ConfigError` where `--out` cannot be written, or would overwrite what is no checkpoint of neds-rt."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: its folder does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"--out {path}: its folder cannot be written; give another")
+    if not path.exists():
+        return
+    try:
+        ours = any(key.startswith("neds_rt") for key in read_tensors(path)[1])
+    except (SafetensorError, OSError, ValueError):
+        ours = False
+    if not ours:
+        raise ConfigError(f"--out {path} exists and is no checkpoint of neds-rt; give another name or move that file")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -156,37 +196,48 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
-    write_tensors(path, tensors, {"neds_rt": msgspec.json.encode(checkpoint.header).decode()})
+    metadata = {"neds_rt": msgspec.json.encode(checkpoint.header).decode()}
+    write_tensors(path, tensors, metadata, lambda partial: _read(partial, path))
 
 
 def load(path: Path) -> Checkpoint:
     """Read and check a checkpoint. Raises `CheckpointError` with the remedy."""
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist; check the path or train one with `neds-rt train`")
+    return _read(path, path)
+
+
+def _read(file: Path, path: Path) -> Checkpoint:
+    """Read what lies in `file`; errors call it `path`."""
     try:
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = read_tensors(file)
     except (SafetensorError, OSError, ValueError):
         raise CheckpointError(f"{path} is not a safetensors file or is cut short; copy or train it again") from None
     if "neds_rt" not in metadata:
         raise CheckpointError(f"{path} was not written by neds-rt (no neds_rt header); train one with `neds-rt train`")
     try:
         header = msgspec.json.decode(metadata["neds_rt"], type=Header)
-        return _build(header, tensors, path)
-    except (msgspec.DecodeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        made = _build(header, tensors, path)
+        check_content(tensors, metadata)
+    except (msgspec.DecodeError, KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = str(error).rpartition("\n")[2].strip()  # torch lists every tensor on a line of its own
         raise CheckpointError(
             f"{path}: header and tensors do not fit this version ({reason}); train it again"
         ) from None
+    return replace(made, sha=sha256(file))
 
 
 def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint:
     if header.format != FORMAT:
         raise CheckpointError(f"{path} has format {header.format}, not {FORMAT}; train it again with this version")
-    units = UnitTable(
-        tensors["units/ids"].numpy(),
-        np.array(bytes(tensors["units/region"].tolist()).decode().split("\n")),
-        tensors["units/depth_um"].numpy(),
-    )
+    if not BIN_NS_LEAST <= header.bin_ns <= BIN_NS_MOST:
+        raise ValueError(f"bin_ns is {header.bin_ns}, not between {BIN_NS_LEAST} and {BIN_NS_MOST}")
+    ids = tensors["units/ids"].numpy()
+    regions = bytes(tensors["units/region"].tolist()).decode().split("\n")[: max(1, len(ids))]
+    try:
+        units = UnitTable(ids, np.array(regions), tensors["units/depth_um"].numpy())
+    except DataError as error:
+        raise ValueError(str(error)) from None
     if units.sha256 != header.unit_map_sha:
         raise CheckpointError(f"{path}: its unit table does not match its own SHA-256; copy or train it again")
     n_units = (len(units),)
@@ -200,6 +251,8 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     if not all(bool(torch.isfinite(w).all()) for w in weights):
         raise ValueError("a weight is not finite")
     tokenizer = model.tokenizer()
+    if bool((tokenizer.gain < 0).any()):
+        raise ValueError("a scale of a unit is negative")
     scalers = Scalers(
         kept=tensors["units/kept"].numpy(),
         spike_mean=tokenizer.mean.numpy(),
@@ -218,13 +271,19 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         for name, h in header.linear.items()
     }
     for spec in header.specs:
-        scale = (header.mean, header.sd) if spec.kind == "continuous" else ()
-        if header.imported is not None:
-            if not np.isfinite([table[spec.name] for table in scale]).all():
-                raise ValueError(f"the scale of {spec.name} is incomplete")
-            continue
-        kept = [table[spec.name] for table in (header.blend, *scale)]
-        wanted = linear[spec.name].bank.n_features(len(units))
-        if not np.isfinite(kept).all() or linear[spec.name].weight.shape[0] != wanted:
-            raise ValueError(f"the decoders of {spec.name} are incomplete")
-    return Checkpoint(header, model, units, scalers, linear, sha256(path))
+        _check_decoders(header, spec, linear, len(units))
+    return Checkpoint(header, model, units, scalers, linear)
+
+
+def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linear], n_units: int) -> None:
+    """The scale of an output is there and above 0, and so are its linear decoder and share in the blend."""
+    if spec.kind == "continuous" and not (np.isfinite(header.mean[spec.name]) and 0.0 < header.sd[spec.name] < np.inf):
+        raise ValueError(f"the scale of {spec.name} is incomplete or not above 0")
+    if header.imported is not None:
+        return
+    prior = header.prior.get(spec.name, [])
+    if spec.kind == "class" and (len(prior) != len(spec.classes) or not all(0.0 < p <= 1.0 for p in prior)):
+        raise ValueError(f"the class shares of {spec.name} are incomplete")
+    wanted = linear[spec.name].bank.n_features(n_units)
+    if not 0.0 <= header.blend[spec.name] <= 1.0 or linear[spec.name].weight.shape[0] != wanted:
+        raise ValueError(f"the decoders of {spec.name} are incomplete")

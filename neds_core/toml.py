@@ -32,6 +32,8 @@ def parse(text: str, kind: type[Tree], origin: str) -> Tree:
         return msgspec.convert(tomllib.loads(text), kind)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML ({error}); correct that line") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: its tables or lists are nested too deeply; correct it") from None
     except msgspec.ValidationError as error:
         message = str(error)
     body, _, where = message.partition(" - at `$")
@@ -53,9 +55,9 @@ def parse(text: str, kind: type[Tree], origin: str) -> Tree:
 def load(path: Path, kind: type[Tree]) -> Tree:
     """Read and check a TOML file (see `parse`)."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not text; give a TOML file") from None
+        raise ConfigError(f"{path}: is not text in UTF-8 (UTF-16, perhaps); save it as UTF-8") from None
     return parse(text, kind, str(path))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neds_core.data.check import varies
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
 
@@ -50,6 +51,10 @@ def fit(train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float) ->
     rows = inside(train)
     counts = train.counts[rows].astype(np.float32)
     kept = counts.mean(0) / (train.bin_ns * 1e-9) >= min_rate_hz
+    if not kept.any():
+        raise DataError(
+            f"recording {train.name!r}: no unit reaches min_rate_hz = {min_rate_hz:g} in the training part; lower it"
+        )
     root = np.sqrt(counts)
     gain = np.where(kept, 1.0 / np.maximum(root.std(0), 1e-6), 0.0).astype(np.float32)
     mean, sd, prior, trial_mean = {}, {}, {}, {}
@@ -60,7 +65,11 @@ def fit(train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float) ->
             n = np.bincount(values[defined], minlength=len(spec.classes))
             prior[spec.name] = (n + 1.0) / (n + 1.0).sum()
             continue
-        mean[spec.name], sd[spec.name] = float(values[defined].mean()), float(values[defined].std()) or 1.0
+        mean[spec.name], sd[spec.name] = float(values[defined].mean()), float(values[defined].std())
+        if not varies(values[defined]) or not 0.0 < sd[spec.name] < np.inf:
+            raise DataError(
+                f"recording {train.name!r}: {spec.name} does not vary in the training part; leave it out of outputs"
+            )
         trial_mean[spec.name] = np.zeros(0, np.float32)
         if not train.continuous:
             n_phase = int(clock.max()) + 1

@@ -12,7 +12,7 @@ from neds_core.config import LinearConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.linear import linear
-from neds_core.linear.linear import Bank, Linear
+from neds_core.linear.linear import Bank, Linear, Tick, unwatched
 
 
 def banks(config: LinearConfig, clock_bins: int) -> list[Bank]:
@@ -41,19 +41,32 @@ def decision_bins(session: Session, bins: np.ndarray) -> np.ndarray:
     return np.isin(bins, session.segments[:, 1] - 1)
 
 
+def n_fits(specs: tuple[BehaviourSpec, ...], config: LinearConfig, clock_bins: int) -> int:
+    """How many fits `fit` makes: all traces share one for each bank, fold and penalty, each class has its own."""
+    n_classes = sum(spec.kind == "class" for spec in specs)
+    each = len(banks(config, clock_bins)) * config.folds * len(config.penalties)
+    return each * (n_classes + (len(specs) > n_classes)) + len(specs)
+
+
 def fit(
-    train: Session, specs: tuple[BehaviourSpec, ...], scalers: Scalers, config: LinearConfig, clock_bins: int
+    train: Session,
+    specs: tuple[BehaviourSpec, ...],
+    scalers: Scalers,
+    config: LinearConfig,
+    clock_bins: int,
+    tick: Tick = unwatched,
 ) -> dict[str, Linear]:
     """Search banks and penalties by blocked cross-validation inside `train`, refit the best on all of it.
 
     clock_bins: how many bins of the segment the decoder is told apart, 0 = it does not know the time in it.
+    tick: told of every fit, `n_fits` in all; what it raises ends the search.
     """
     best: dict[str, Choice] = {}
     for bank in banks(config, clock_bins):
-        for name, found in _choices(train, specs, scalers, config, bank).items():
+        for name, found in _choices(train, specs, scalers, config, bank, tick).items():
             if name not in best or found.skill > best[name].skill:
                 best[name] = found
-    return {s.name: refit(train, s, scalers, best[s.name].bank, best[s.name].penalty) for s in specs}
+    return {s.name: refit(train, s, scalers, best[s.name].bank, best[s.name].penalty, tick) for s in specs}
 
 
 class Choice(NamedTuple):
@@ -65,39 +78,49 @@ class Choice(NamedTuple):
 
 
 def _choices(
-    train: Session, specs: tuple[BehaviourSpec, ...], scalers: Scalers, config: LinearConfig, bank: Bank
+    train: Session, specs: tuple[BehaviourSpec, ...], scalers: Scalers, config: LinearConfig, bank: Bank, tick: Tick
 ) -> dict[str, Choice]:
     """The best penalty of one bank, for every output."""
+    tick(0)
     x, bins = design(train, bank, scalers.kept)
+    tick(0)
     folds = linear.folds(train.segment_of(bins), config.folds)
     skill: dict[str, np.ndarray] = {}
     traces = [s for s in specs if s.kind == "continuous"]
     if traces:
         y = np.stack([train.values[s.name][bins].astype(np.float64) for s in traces], 1)
         rows = train.valid[bins] & np.isfinite(y).all(1)
-        found = linear.ridge_search(x[rows], y[rows], [f[rows] for f in folds], config.penalties)
+        found = linear.ridge_search(x[rows], y[rows], [f[rows] for f in folds], config.penalties, tick)
         skill |= {spec.name: found[:, v] for v, spec in enumerate(traces)}
     for spec in specs:
         if spec.kind == "class":
             label = train.values[spec.name][bins]
             rows = decision_bins(train, bins) & (label >= 0)
             blocks, n_classes = [f[rows] for f in folds], len(spec.classes)
-            skill[spec.name] = linear.logistic_search(bank, x[rows], label[rows], blocks, n_classes, config.penalties)
+            skill[spec.name] = linear.logistic_search(
+                bank, x[rows], label[rows], blocks, n_classes, config.penalties, tick
+            )
     best = {name: int(of_penalties.argmax()) for name, of_penalties in skill.items()}
     return {name: Choice(float(skill[name][p]), bank, config.penalties[p]) for name, p in best.items()}
 
 
-def refit(session: Session, spec: BehaviourSpec, scalers: Scalers, bank: Bank, penalty: float) -> Linear:
+def refit(
+    session: Session, spec: BehaviourSpec, scalers: Scalers, bank: Bank, penalty: float, tick: Tick = unwatched
+) -> Linear:
     """Fit one output with a chosen bank and penalty on all of `session`."""
+    tick(0)
     x, bins = design(session, bank, scalers.kept)
     y = session.values[spec.name][bins]
     if spec.kind == "class":
         rows = decision_bins(session, bins) & (y >= 0)
-        balanced = linear.logistic_fit(bank, x[rows], y[rows], len(spec.classes), penalty)
+        balanced = linear.logistic_fit(bank, x[rows], y[rows], len(spec.classes), penalty, tick)
+        tick(1)
         share = np.log(scalers.prior[spec.name]).astype(np.float32)  # its posteriors mean what those of NEDS mean
         return replace(balanced, bias=balanced.bias + share)
     rows = session.valid[bins] & np.isfinite(y)
-    return linear.ridge_fit(bank, x[rows], y[rows].astype(np.float64), penalty)
+    fitted = linear.ridge_fit(bank, x[rows], y[rows].astype(np.float64), penalty, tick)
+    tick(1)
+    return fitted
 
 
 def predict(model: Linear, session: Session, kept: np.ndarray, kind: str) -> np.ndarray:

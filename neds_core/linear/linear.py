@@ -7,6 +7,7 @@ Offline features and the streaming step run the same float32 operations in the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +16,15 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
+COLUMNS = 512  # of a product of matrices that are computed before somebody may ask to stop
 CLOCK_SCALE = 3.0  # weakly penalised: the time in the segment is few columns with much data
+
+
+Tick = Callable[[int], None]  # told how many fits were made since; may raise to stop the search
+
+
+def unwatched(_: int) -> None:
+    """Nobody watches."""
 
 
 class Bank(Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,40 +136,58 @@ def _unfold(weight: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return out
 
 
+def _gram(z: Tensor, tick: Tick) -> Tensor:
+    """z.T @ z (F, F), to the bit, in steps short enough to be stopped between."""
+    out = torch.empty(z.shape[1], z.shape[1], dtype=z.dtype)
+    for c in range(0, z.shape[1], COLUMNS):
+        out[:, c : c + COLUMNS] = z.T @ z[:, c : c + COLUMNS]
+        tick(0)
+    return out
+
+
 def _solve(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
     ridge = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
     return torch.cholesky_solve(cross, torch.linalg.cholesky(ridge))
 
 
-def ridge_search(x: np.ndarray, y: np.ndarray, blocks: list[np.ndarray], penalties: tuple[float, ...]) -> np.ndarray:
+def ridge_search(
+    x: np.ndarray, y: np.ndarray, blocks: list[np.ndarray], penalties: tuple[float, ...], tick: Tick = unwatched
+) -> np.ndarray:
     """Blocked cross-validation: pooled R2 of each penalty and output, (P, V).
 
     x (T, F), y (T, V), both standardised once on all rows given (all are training rows).
     """
     z = _standardise(x)[0].float()  # float32 is exact enough to rank penalties, and twice as fast
     target = torch.from_numpy(y - y.mean(0)).float()
-    gram, cross = z.T @ z, z.T @ target
+    gram, cross = _gram(z, tick), z.T @ target
     error = torch.zeros(len(penalties), y.shape[1])
     for rows in blocks:
         held = z[torch.from_numpy(rows)]
         goal = target[torch.from_numpy(rows)]
-        inner, outer = gram - held.T @ held, cross - held.T @ goal
+        inner, outer = gram - _gram(held, tick), cross - held.T @ goal
         for p, penalty in enumerate(penalties):
             error[p] += ((goal - held @ _solve(inner, outer, penalty)) ** 2).sum(0)
+            tick(1)
     return (1.0 - error / (target**2).sum(0)).numpy()
 
 
-def ridge_fit(bank: Bank, x: np.ndarray, y: np.ndarray, penalty: float) -> Linear:
+def ridge_fit(bank: Bank, x: np.ndarray, y: np.ndarray, penalty: float, tick: Tick = unwatched) -> Linear:
     """Ridge of y (T,) float64 on features x (T, F) float32, standardisation folded into the weights."""
     z, mean, gain = _standardise(x)
     centre = float(y.mean())
-    solved = _solve(z.T @ z, z.T @ torch.from_numpy(y - centre)[:, None].double(), penalty)
+    solved = _solve(_gram(z, tick), z.T @ torch.from_numpy(y - centre)[:, None].double(), penalty)
     w = _unfold(solved.numpy(), gain)
     return Linear(bank, penalty, w.astype(np.float32), (centre - mean @ w).astype(np.float32))
 
 
 def logistic_search(
-    bank: Bank, x: np.ndarray, label: np.ndarray, blocks: list[np.ndarray], n_classes: int, penalties: tuple[float, ...]
+    bank: Bank,
+    x: np.ndarray,
+    label: np.ndarray,
+    blocks: list[np.ndarray],
+    n_classes: int,
+    penalties: tuple[float, ...],
+    tick: Tick = unwatched,
 ) -> np.ndarray:
     """Blocked cross-validation: balanced accuracy of each penalty, (P,), over the classes that occur.
 
@@ -171,13 +198,18 @@ def logistic_search(
     for p, penalty in enumerate(penalties):
         guess = np.full(len(label), -1)
         for rows in blocks:
-            guess[rows] = logistic_fit(bank, x[~rows], label[~rows], n_classes, penalty).apply(x[rows]).argmax(1)
+            if not rows.all():
+                fitted = logistic_fit(bank, x[~rows], label[~rows], n_classes, penalty, tick)
+                guess[rows] = fitted.apply(x[rows]).argmax(1)
+            tick(1)
         right = np.bincount(label[guess == label], minlength=n_classes)
         skill[p] = (right[n > 0] / n[n > 0]).mean()
     return skill
 
 
-def logistic_fit(bank: Bank, x: np.ndarray, label: np.ndarray, n_classes: int, penalty: float) -> Linear:
+def logistic_fit(
+    bank: Bank, x: np.ndarray, label: np.ndarray, n_classes: int, penalty: float, tick: Tick = unwatched
+) -> Linear:
     """Multinomial logistic regression, classes weighted to equal share, by L-BFGS.
 
     x (n, F) float32, label (n,) int64. Minimises mean cross-entropy * n + penalty / 2 * |w|^2 on standardised features.
@@ -190,6 +222,7 @@ def logistic_fit(bank: Bank, x: np.ndarray, label: np.ndarray, n_classes: int, p
     solver = torch.optim.LBFGS([w, b], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
+        tick(0)
         solver.zero_grad()
         fit = torch.nn.functional.cross_entropy(z @ w + b, target, weight=len(target) / (n_classes * share))
         value = fit * len(target) + 0.5 * penalty * (w**2).sum()

@@ -141,6 +141,21 @@ def read_out(config: ModelConfig, spec: BehaviourSpec, n_sessions: int) -> nn.Mo
     return nn.ModuleList(WindowReadout(config.window_bins, config.width, n_out) for _ in range(n_sessions))
 
 
+class ByName(nn.ModuleDict):
+    """Modules by the names of behaviours, also those that are names of a module's own members (type, training)."""
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        super().__init__({_key(name): module for name, module in modules.items()})
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return super().__getitem__(_key(name))
+
+
+def _key(name: str) -> str:
+    """A behaviour's name has no space at its end, so none of these is another's."""
+    return f"{name} " if hasattr(nn.ModuleDict(), name) else name
+
+
 def of_session(modules: nn.ModuleDict, name: str, session: int) -> nn.Module:
     """The module of a name that serves a session: the shared one, or the session's own."""
     module = modules[name]

@@ -106,8 +106,8 @@ class NEDS(nn.Module):
         is_full, n_sessions, n_modalities = config.attention == "full", len(n_units), 1 + len(specs)
         self.units = nn.ModuleList(embed.spike_tokenizer(config, n) for n in n_units)
         self.rates = nn.ModuleList(nn.Linear(width, n) for n in n_units)
-        self.behaviour = nn.ModuleDict({s.name: embed.behaviour_tokenizer(config, s, n_sessions) for s in specs})
-        self.heads = nn.ModuleDict({s.name: embed.read_out(config, s, n_sessions) for s in specs})
+        self.behaviour = embed.ByName({s.name: embed.behaviour_tokenizer(config, s, n_sessions) for s in specs})
+        self.heads = embed.ByName({s.name: embed.read_out(config, s, n_sessions) for s in specs})
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.modality = nn.Parameter(torch.randn(n_modalities, width) * 0.3)
         if is_full:  # every modality has its own table of positions and of sessions

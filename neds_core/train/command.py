@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neds_core import toml
 from neds_core.errors import ConfigError, NedsError
+from neds_core.files import beside, without_ending
 from neds_core.train import many, single
 from neds_core.train.log import Lines, Show
 
@@ -35,9 +36,7 @@ def run(
     kind = toml.load(path, Kind)
     if (kind.recording is None) == (kind.recordings is None):
         raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
-    out = out or path.with_suffix(".safetensors")
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: its folder does not exist; make it first")
+    out = out or beside(without_ending(path, ".toml"), ".safetensors")
     if kind.recording is not None:
         single.run(path, out, seeds or [0], show, attend)
     elif seeds:

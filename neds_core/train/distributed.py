@@ -24,6 +24,10 @@ from neds_core.errors import ConfigError, NedsError
 T = TypeVar("T")
 
 
+class StopError(NedsError):
+    """A training was asked to stop before it had anything to save."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """This process among `size`, where its model lives, and the attention that trains there; None = torch's own."""

@@ -10,6 +10,8 @@ from typing import Protocol, TextIO
 
 import msgspec
 
+from neds_core.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -26,9 +28,13 @@ OnStep = Callable[[Progress], None]
 
 
 class Show(Protocol):
-    """Whoever shows a training: each stage by its name, then its steps."""
+    """Whoever shows a training: each stage by its name, then its steps (or fits), and lines that are said of it."""
 
     def stage(self, name: str) -> None: ...
+
+    def tick(self, done: int, total: int) -> None: ...
+
+    def say(self, line: str) -> None: ...
 
     def step(self, progress: Progress) -> None: ...
 
@@ -37,6 +43,12 @@ class Silent:
     """Shows nothing."""
 
     def stage(self, name: str) -> None:
+        """Nothing."""
+
+    def tick(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
         """Nothing."""
 
     def step(self, progress: Progress) -> None:
@@ -49,6 +61,15 @@ class Lines:
     def stage(self, name: str) -> None:
         """A new stage."""
         print(name, flush=True)
+
+    def tick(self, done: int, total: int) -> None:
+        """Fits of the linear search: a line for each tenth of them."""
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"fit {done}/{total}", flush=True)
+
+    def say(self, line: str) -> None:
+        """A line as it is."""
+        print(line, flush=True)
 
     def step(self, progress: Progress) -> None:
         """A step; said where skill was measured."""
@@ -68,6 +89,12 @@ class Line(msgspec.Struct, frozen=True):
     skill: float | None
 
 
+def refuse_foreign(path: Path) -> None:
+    """Raise `ConfigError` where the log of a training would overwrite another file."""
+    if path.is_dir() or (path.exists() and path.read_bytes()[:10] not in (b"", b'{"stage":"')):
+        raise ConfigError(f"{path} exists and is no log of a training; move it, or give another --out")
+
+
 class Log:
     """One JSON line a step, there before the step's state is; what it is told is shown too.
 
@@ -83,6 +110,14 @@ class Log:
         """A new stage of the training."""
         self.name = name
         self.show.stage(name)
+
+    def tick(self, done: int, total: int) -> None:
+        """Fits of the linear search; they have no place in the file."""
+        self.show.tick(done, total)
+
+    def say(self, line: str) -> None:
+        """A line for people; it has no place in the file."""
+        self.show.say(line)
 
     def step(self, progress: Progress) -> None:
         """One step of the optimiser."""

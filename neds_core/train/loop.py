@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from neds_core.config import PretrainConfig, TrainConfig
-from neds_core.data import scalers as scaling
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import ConfigError, DataError
@@ -27,7 +26,7 @@ from neds_core.model.batches import onto
 from neds_core.model.directions import spans_of
 from neds_core.model.model import NEDS
 from neds_core.scores.r2 import r2
-from neds_core.train import losses, state
+from neds_core.train import losses, ready, state
 from neds_core.train.distributed import World
 from neds_core.train.log import OnStep, Progress
 from neds_core.train.optim import Learner
@@ -115,9 +114,9 @@ def checked_specs(config: TrainConfig | PretrainConfig, sources: tuple[Source, .
     """The outputs' specs. Raises `DataError` where sessions disagree about one or a part has none of its values."""
     specs = shared_specs(sources, config.outputs)
     for source in sources:
-        for spec in specs:
-            for part in (source.train, source.validation or source.train):
-                scaling.known(part, spec)
+        ready.check_part(source.train, specs, "training")
+        if source.validation is not None:
+            ready.check_part(source.validation, specs, "validation")
     return specs
 
 

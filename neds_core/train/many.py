@@ -15,18 +15,18 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from neds_core import toml
-from neds_core.checkpoint import read_tensors, write_tensors
+from neds_core import checkpoint, toml
+from neds_core.checkpoint import check_content, read_tensors, write_tensors
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, ConfigError
-from neds_core.files import sha256
+from neds_core.files import beside, sha256
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 from neds_core.train import distributed, loop, sources
 from neds_core.train.distributed import World
-from neds_core.train.log import Log, Show
+from neds_core.train.log import Log, Show, refuse_foreign
 from neds_core.train.loop import Fit, Plan
 from neds_core.train.optim import owner
 from neds_core.train.sources import Source
@@ -115,7 +115,7 @@ def row(source: Source) -> Row:
 def save(pretrained: Pretrained, path: Path) -> None:
     """Write tensors and JSON header to a safetensors file; nothing half-written is left behind."""
     tensors = {name: value.contiguous() for name, value in pretrained.model.state_dict().items()}
-    write_tensors(path, tensors, {KEY: msgspec.json.encode(pretrained.header).decode()})
+    write_tensors(path, tensors, {KEY: msgspec.json.encode(pretrained.header).decode()}, load)
 
 
 def is_one(path: Path) -> bool:
@@ -136,6 +136,7 @@ def load(path: Path) -> Pretrained:
             raise ValueError(f"format {header.format}, not {FORMAT}")
         model = NEDS(header.config.model, tuple(len(row.unit_ids) for row in header.sessions), header.specs)
         model.load_state_dict(tensors)
+        check_content(tensors, metadata)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, msgspec.DecodeError) as error:
         reason = str(error).rpartition("\n")[2].strip()
         raise CheckpointError(
@@ -188,12 +189,14 @@ def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None 
     Writes `out`; beside it `.jsonl` (a line a step) and, until it is done, `.state` to go on from.
     """
     config = toml.load(path, PretrainConfig)
+    checkpoint.refuse_foreign(out)
+    refuse_foreign(beside(out, ".jsonl"))
     torch.set_num_threads(config.fit.threads)
     began = time.monotonic()
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
         found = read_sources(config, path.parent, world)
-        resume = Resume(out.with_suffix(".state"), stop.is_set)
-        with Log(out.with_suffix(".jsonl"), show) as log:
+        resume = Resume(beside(out, ".state"), stop.is_set)
+        with Log(beside(out, ".jsonl"), show) as log:
             if not world.rank:
                 log.stage("NEDS, stopped on validation")
             fit = loop.fit(Plan(config, found, config.seed, world=world, resume=resume), log.step)
@@ -202,6 +205,8 @@ def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None 
         if fit.interrupted:
             print(f"{out}: stopped, saved to {resume.path}; the same command goes on")
             return fit
+        if not fit.best_step:
+            raise ConfigError("NEDS never had a finite skill on validation; lower fit.learning_rate")
         specs = fit.model.specs
         rows = tuple(row(source) for source in found)
         seconds = time.monotonic() - began + fit.earlier_s

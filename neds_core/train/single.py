@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,22 +20,19 @@ from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.scalers import Scalers
-from neds_core.data.session import Session, Splits
-from neds_core.errors import CheckpointError
-from neds_core.files import sha256
+from neds_core.data.session import Splits
+from neds_core.errors import CheckpointError, ConfigError
+from neds_core.files import beside, sha256, without_ending
 from neds_core.linear import baseline
-from neds_core.linear.linear import Linear
+from neds_core.linear.linear import Linear, Tick, unwatched
 from neds_core.model.model import NEDS
-from neds_core.scores.r2 import r2
-from neds_core.train import distributed, loop, many
-from neds_core.train.distributed import World
-from neds_core.train.log import Log, Show, Silent
+from neds_core.train import distributed, loop, many, ready, validation
+from neds_core.train.distributed import StopError, World
+from neds_core.train.log import Log, Show, Silent, refuse_foreign
 from neds_core.train.loop import Fit, Plan
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
 from neds_core.train.state import Resume
-
-BLEND_STEPS = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +43,34 @@ class Linears:
     development: dict[str, Linear]
 
 
-def fit_linears(config: TrainConfig, parts: Splits, scale: Scalers) -> Linears:
+def told(config: TrainConfig) -> int:
+    """Bins of the segment that the linear decoder is told apart: those that NEDS knows the time of."""
+    model = config.model
+    return model.window_bins if model.attention == "full" else model.clock_bins
+
+
+def fit_linears(config: TrainConfig, parts: Splits, scale: Scalers, tick: Tick = unwatched) -> Linears:
     """Search inside training, then refit the same banks and penalties on training + validation."""
     specs = tuple(parts.train.spec(name) for name in config.outputs)
-    model = config.model
-    told = model.window_bins if model.attention == "full" else model.clock_bins  # both know the time in the segment
-    found = baseline.fit(parts.train, specs, scale, config.linear, told)
+    found = baseline.fit(parts.train, specs, scale, config.linear, told(config), tick)
     both = parts.development
-    final = {s.name: baseline.refit(both, s, scale, found[s.name].bank, found[s.name].penalty) for s in specs}
+    final = {s.name: baseline.refit(both, s, scale, found[s.name].bank, found[s.name].penalty, tick) for s in specs}
     return Linears(found, final)
 
 
-def blend_shares(fit: Fit, linear: dict[str, Linear], validation: Session, scale: Scalers) -> dict[str, float]:
-    """Share of NEDS in the blend of each output: best R2 (or log-likelihood) on validation."""
-    ours = loop.decode_live(fit.model, validation)
-    bins = validation.bins()
-    shares = {}
-    for spec in fit.model.specs:
-        theirs = baseline.predict(linear[spec.name], validation, scale.kept, spec.kind)
-        target = validation.values[spec.name][bins]
-        grid = np.linspace(0.0, 1.0, BLEND_STEPS)
-        if spec.kind == "continuous":
-            mine = ours[spec.name] * scale.sd[spec.name] + scale.mean[spec.name]
-            known = np.isfinite(target) & validation.valid[bins]
-            gain = [r2(target[known], (s * mine + (1 - s) * theirs)[known]) for s in grid]
-        else:
-            known = target >= 0
-            rows = np.flatnonzero(known), target[known]
-            gain = [np.log(s * ours[spec.name][rows] + (1 - s) * theirs[rows] + 1e-9).mean() for s in grid]
-        shares[spec.name] = float(grid[int(np.argmax(gain))])
-    return shares
+def watch(show: Show, total: int, asked_to_stop: Callable[[], bool]) -> Tick:
+    """Shows the fits of the linear search, and raises `StopError` between two of them where it is asked to."""
+    done = 0
+
+    def tick(n: int) -> None:
+        nonlocal done
+        if asked_to_stop():
+            raise StopError("stopped in the linear decoders; nothing is written, and the same command begins again")
+        if n:
+            done += n
+            show.tick(done, total)
+
+    return tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +99,8 @@ def learn(job: Job, parts: Splits, scale: Scalers, show: Show) -> tuple[Fit, NED
     """Train until validation says stop, then again for as many steps on training + validation: both models."""
     show.stage("NEDS, stopped on validation")
     fit = loop.fit(job.plan(Source(parts.train, parts.validation, scale), None, job.resume), show.step)
+    if not fit.best_step and not fit.interrupted:
+        raise ConfigError("NEDS never had a finite skill on validation; lower fit.learning_rate, or check the outputs")
     if not job.config.fit.refit or fit.interrupted or not fit.best_step:
         return fit, fit.model
     show.stage("NEDS again on training + validation, for as many steps")
@@ -127,11 +123,20 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
     torch.set_num_threads(config.fit.threads)
     session = session_file.load(job.recording)
     parts = sessions.split(session)
-    scale = scalers.fit(parts.train, tuple(session.spec(n) for n in config.outputs), config.min_rate_hz)
+    ready.check(config, parts)
+    specs = tuple(session.spec(name) for name in config.outputs)
+    scale = scalers.fit(parts.train, specs, config.min_rate_hz)
+    for line in validation.start(config, session, parts, scale):
+        show.say(line)
     if linears is None:
         show.stage("linear decoders")
-        linears = job.world.from_first(lambda: fit_linears(config, parts, scale))
+        total = baseline.n_fits(specs, config.linear, told(config)) + len(specs)
+        tick = watch(show, total, job.resume.asked_to_stop if job.resume else lambda: False)
+        linears = job.world.from_first(lambda: fit_linears(config, parts, scale, tick))
     fit, model = learn(job, parts, scale, show)
+    decoded = validation.decode(fit.model, linears.train, parts.validation, scale)
+    for line in validation.outcome(decoded, specs, parts.validation, scale) if fit.best_step else ():
+        show.say(line)
     header = checkpoint.Header(
         format=checkpoint.FORMAT,
         name=job.name,
@@ -143,7 +148,7 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
         sd=scale.sd,
         prior={k: v.tolist() for k, v in scale.prior.items()},
         linear={k: checkpoint.LinearHeader(v.bank, v.penalty) for k, v in linears.development.items()},
-        blend=blend_shares(fit, linears.train, parts.validation, scale),
+        blend=validation.blend_shares(decoded, specs, parts.validation),
         record=record(job, parts, fit, time.monotonic() - began),
     )
     return Checkpoint(header, model, session.units, scale, linears.development), fit, linears
@@ -181,10 +186,13 @@ def is_done(path: Path, config: TrainConfig, recording: Path, seed: int, trunk: 
     return header.config == config and found == wanted
 
 
-def write(made: Checkpoint, fit: Fit, path: Path, resume: Resume) -> None:
+def write(made: Checkpoint, fit: Fit, path: Path, recording: Path, resume: Resume) -> None:
     """Write the checkpoint, also that of the best so far, and say so; the states of a training that is done go."""
     if fit.best_step:
-        checkpoint.save(made, path)
+        try:
+            checkpoint.save(made, path)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be written ({error.strerror}); make room and train again") from None
     kept = f"best step {fit.best_step}, validation skill {fit.best_skill:.3f}" if fit.best_step else "nothing written"
     if fit.interrupted:
         goes_on = f"goes on from {resume.path}" if resume.path.exists() else "begins again"
@@ -193,6 +201,7 @@ def write(made: Checkpoint, fit: Fit, path: Path, resume: Resume) -> None:
     resume.discard()
     size = path.stat().st_size / 1e6
     print(f"{path}: done; {kept}, {made.header.record.seconds:.0f} s, {size:.2f} MB")
+    print(f"next: neds-rt evaluate {recording} {path}")
 
 
 def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None) -> None:
@@ -203,12 +212,15 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
     """
     config = toml.load(path, TrainConfig)
     recording = (path.parent / config.recording).resolve()
+    targets = {seed: out if len(seeds) == 1 else _of_seed(out, seed) for seed in seeds}
+    for target in targets.values():
+        checkpoint.refuse_foreign(target)
+        refuse_foreign(beside(target, ".jsonl"))
     trunk = many.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
     linears = None
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
-        for seed in seeds:
-            target = out if len(seeds) == 1 else out.with_stem(f"{out.stem}-seed{seed}")
-            resume = Resume(target.with_suffix(".state"), stop.is_set)
+        for seed, target in targets.items():
+            resume = Resume(beside(target, ".state"), stop.is_set)
             if world.from_first(partial(is_done, target, config, recording, seed, trunk)):
                 if not world.rank:
                     print(f"{target}: done before from the same; delete it to train it again")
@@ -216,10 +228,21 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
                 continue
             if not world.rank and not resume.path.exists():
                 resume.discard()  # a refit's state is of the training whose state lies beside it
-            with Log(target.with_suffix(".jsonl"), show) as log:
-                job = Job(config, recording, seed, target.stem, trunk, world, resume)
-                made, fit, linears = release(job, log, linears)
+            with Log(beside(target, ".jsonl"), show) as log:
+                job = Job(config, recording, seed, without_ending(target).name, trunk, world, resume)
+                try:
+                    made, fit, linears = release(job, log, linears)
+                except StopError as stopped:
+                    if not world.rank:
+                        print(f"{target}: {stopped}")
+                    return
             if not world.rank:
-                write(made, fit, target, resume)
+                write(made, fit, target, recording, resume)
             if fit.interrupted:
                 return
+
+
+def _of_seed(out: Path, seed: int) -> Path:
+    """mouse7.day1-seed3.safetensors of mouse7.day1.safetensors."""
+    own = without_ending(out)
+    return own.with_name(f"{own.name}-seed{seed}{out.name.removeprefix(own.name)}")

@@ -30,6 +30,14 @@ class Bar:
         """A new stage of the training."""
         self.bar.reset(self.task, total=None, description=name, note="")
 
+    def tick(self, done: int, total: int) -> None:
+        """Fits of the linear search."""
+        self.bar.update(self.task, completed=done, total=total)
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        print(line, flush=True)
+
     def step(self, progress: Progress) -> None:
         """One optimisation step."""
         self.bar.update(self.task, completed=progress.step, total=progress.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -95,11 +96,31 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path, remedy in (
         (tmp_path / "none.toml", "check the path"),
         (tmp_path, "check the path"),
-        (tmp_path / "binary.toml", "give a TOML file"),
+        (tmp_path / "binary.toml", "is not text in UTF-8 (UTF-16, perhaps); save it as UTF-8"),
     ):
-        with pytest.raises(ConfigError, match=remedy) as error:
+        with pytest.raises(ConfigError, match=re.escape(remedy)) as error:
             toml.load(path, TrainConfig)
         assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_of_another_editor_is_read(tmp_path: Path, encoding: str, end: str) -> None:
+    """A byte order mark in front and Windows line ends change nothing."""
+    path = tmp_path / "train.toml"
+    path.write_bytes(GOOD.replace("\n", end).encode(encoding))
+
+    assert toml.load(path, TrainConfig) == toml.parse(GOOD, TrainConfig, "here")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    """By what it is, not by a syntax error in line 1."""
+    path = tmp_path / "train.toml"
+    path.write_bytes(("# 20 \u00b5m\n" + GOOD).encode(encoding))
+
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
+        toml.load(path, TrainConfig)
 
 
 def test_a_file_is_parsed_under_its_own_name(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
     "a moment in a folder": (lambda s: replace(s, moments={"../lick": np.zeros(60)}), "moment name '../lick'"),
     "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
     **{
-        f"name {name!r}": ((lambda name: lambda s: renamed(s, "wheel_speed", name))(name), "behaviour name")
+        f"name {name!r}": (partial(renamed, old="wheel_speed", new=name), "behaviour name")
         for name in ("cursor.vel_x", "", "a/b", "a\\b", "x\ny", "x\0", " x", "spikes", "n" * 101, "choice", "\ud800")
     },
     "unit of two lines": (with_spec(unit="rad\n/s"), "unit of wheel_speed is 'rad\\n/s', with a line end"),
@@ -187,7 +188,7 @@ def test_text_ids_in_a_file_are_refused(session: Session, tmp_path: Path) -> Non
         arrays = dict(bundle) | {"unit_ids": np.array([f"imec0_{u}" for u in range(12)])}
     np.savez(path, **arrays)
 
-    with pytest.raises(DataError, match="wrong.npz: unit_ids are <U8 .'imec0_0' first., not whole numbers"):
+    with pytest.raises(DataError, match=r"wrong\.npz: unit_ids are <U8 .'imec0_0' first., not whole numbers"):
         session_file.load(path)
 
 

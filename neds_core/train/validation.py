@@ -1,0 +1,148 @@
+"""NEDS and the linear decoder on the validation part: their blend, their scores, and what a training starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from neds_core.config import TrainConfig
+from neds_core.data import scalers
+from neds_core.data.scalers import Scalers
+from neds_core.data.session import BehaviourSpec, Session, Splits, inside_grid
+from neds_core.linear import baseline
+from neds_core.linear.linear import Linear
+from neds_core.model.model import NEDS
+from neds_core.scores import bootstrap, r2 as scores
+from neds_core.train import loop
+
+BLEND_STEPS = 21
+
+
+class Both(NamedTuple):
+    """An output on every bin of the validation part's segments, by both decoders: values, or probabilities (n, C)."""
+
+    neds: np.ndarray
+    ridge: np.ndarray
+
+
+def decode(model: NEDS, linear: dict[str, Linear], validation: Session, scale: Scalers) -> dict[str, Both]:
+    """Every output by both decoders, in its unit."""
+    ours, found = loop.decode_live(model, validation), {}
+    for spec in model.specs:
+        mine = ours[spec.name]
+        if spec.kind == "continuous":
+            mine = mine * scale.sd[spec.name] + scale.mean[spec.name]
+        found[spec.name] = Both(mine, baseline.predict(linear[spec.name], validation, scale.kept, spec.kind))
+    return found
+
+
+def blend_shares(decoded: dict[str, Both], specs: tuple[BehaviourSpec, ...], validation: Session) -> dict[str, float]:
+    """Share of NEDS in the blend of each output: best R2 (or log-likelihood) on validation."""
+    bins = validation.bins()
+    grid = np.linspace(0.0, 1.0, BLEND_STEPS)
+    shares = {}
+    for spec in specs:
+        mine, theirs = decoded[spec.name]
+        target = validation.values[spec.name][bins]
+        if spec.kind == "continuous":
+            known = np.isfinite(target) & validation.valid[bins]
+            gain = [scores.r2(target[known], (s * mine + (1 - s) * theirs)[known]) for s in grid]
+        else:
+            known = target >= 0
+            rows = np.flatnonzero(known), target[known]
+            gain = [np.log(s * mine[rows] + (1 - s) * theirs[rows] + 1e-9).mean() for s in grid]
+        shares[spec.name] = float(grid[int(np.argmax(gain))])
+    return shares
+
+
+def start(config: TrainConfig, whole: Session, parts: Splits, scale: Scalers) -> Iterator[str]:
+    """What a training takes of a recording: lines of text."""
+    yield (
+        f"units: {int(scale.kept.sum())} of {len(scale.kept)} kept, those of at least min_rate_hz = "
+        f"{config.min_rate_hz:g} in the training part"
+    )
+    n_used = int(scalers.inside(whole).sum())
+    yield f"bins: {whole.n_bins} of {whole.bin_ns * 1e-6:g} ms, {n_used} of them valid and inside segments"
+    each = {"training": parts.train, "validation": parts.validation, "test": parts.test}
+    yield "segments: " + ", ".join(f"{name} {len(p.segments)} ({len(p.bins())} bins)" for name, p in each.items())
+    yield _spikes(whole)
+    n_clipped = int((whole.counts == 255).sum()) if whole.counts.dtype == np.uint8 else 0
+    if n_clipped:
+        yield (
+            f"counts: {n_clipped} are 255, the most that uint8 holds, and may be clipped; a rig counts on: "
+            "give uint16 counts or spike times"
+        )
+    for spec in (whole.spec(name) for name in config.outputs):
+        yield f"{spec.name}: {_range(parts.train, spec)} in the training part"
+
+
+def _spikes(whole: Session) -> str:
+    n = n_inside = int(whole.counts.sum(dtype=np.int64))
+    if whole.events is not None:
+        t_ns = whole.events[0]
+        n_inside, n = int(inside_grid(t_ns, whole.bin_ns, whole.n_bins).sum()), len(t_ns)
+    return f"spikes: {n_inside} of {n} inside the recording" + ("; the others are left out" if n_inside < n else "")
+
+
+def _range(train: Session, spec: BehaviourSpec) -> str:
+    """What values an output takes."""
+    if spec.kind == "continuous":
+        values = train.values[spec.name][scalers.known(train, spec)]
+        return f"{values.min():.4g} to {values.max():.4g} {spec.unit}".rstrip()
+    label = train.values[spec.name][train.segments[:, 1] - 1]
+    return ", ".join(f"{name} {int((label == c).sum())}" for c, name in enumerate(spec.classes)) + " trials"
+
+
+def outcome(
+    decoded: dict[str, Both], specs: tuple[BehaviourSpec, ...], validation: Session, scale: Scalers
+) -> Iterator[str]:
+    """Scores of both decoders with their intervals: lines of text."""
+    yield "on the validation part, which chose the step and the blend (95 % intervals over trials or blocks of 10 s):"
+    for spec in specs:
+        if spec.kind == "continuous":
+            yield f"{spec.name}: {_traces(decoded[spec.name], spec, validation)}"
+        elif spec.labels == "inferred":
+            yield f"{spec.name}: not scored, its labels are inferred"
+        else:
+            yield from _classes(decoded[spec.name], spec, validation, scale)
+
+
+def _traces(both: Both, spec: BehaviourSpec, validation: Session) -> str:
+    bins = validation.bins()
+    target = validation.values[spec.name][bins]
+    known = np.isfinite(target) & validation.valid[bins]
+    group = bootstrap.RULES.groups(validation.segment_of(bins), validation.bin_ns)[known]
+    enough = bootstrap.RULES.enough(group)
+    said = []
+    for name, value in zip(("NEDS", "ridge"), both, strict=True):
+        limits = scores.r2_interval(target[known], value[known], group) if enough else None
+        said.append(f"{name} R2 {scores.r2(target[known], value[known]):.3f}{_interval(limits)}")
+    return ", ".join(said)
+
+
+def _classes(both: Both, spec: BehaviourSpec, validation: Session, scale: Scalers) -> Iterator[str]:
+    """Balanced accuracy at the trials' last bins, of the whole question or of each contrast."""
+    bins = validation.bins()
+    label = validation.values[spec.name][bins]
+    rows = baseline.decision_bins(validation, bins) & (label >= 0)
+    prior = scale.prior[spec.name]
+    for question, pair in spec.contrasts.items() or [("", None)]:
+        asked, truth, n_classes = rows, label, len(spec.classes)
+        if pair is not None:
+            sides = [np.isin(label, [spec.classes.index(c) for c in side]) for side in pair]
+            asked, truth, n_classes = rows & (sides[0] | sides[1]), sides[1].astype(np.int64), 2
+        said = []
+        for name, probs in zip(("NEDS", "logistic"), both, strict=True):
+            given = probs[asked]
+            guess = scores.contrast(given, prior, spec.classes, pair) if pair else (given / prior).argmax(1)
+            y = truth[asked]
+            limits = scores.accuracy_interval(y, guess, n_classes) if len(y) >= bootstrap.RULES.least else None
+            value = scores.balanced_accuracy(y, guess, n_classes) if len(y) else float("nan")
+            said.append(f"{name} balanced accuracy {value:.3f}{_interval(limits)}")
+        yield f"{spec.name}{f' ({question})' if question else ''}: {', '.join(said)}"
+
+
+def _interval(limits: tuple[float, float] | None) -> str:
+    return f" [{limits[0]:.3f}, {limits[1]:.3f}]" if limits else " (too few trials for an interval)"

@@ -1,0 +1,322 @@
+"""What cannot be judged, written or overwritten is refused before anything is trained; what is chosen is said."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from neds_core import checkpoint as checkpoints
+from neds_core.config import TrainConfig
+from neds_core.data import session_file
+from neds_core.data.session import Session
+from neds_core.errors import ConfigError, DataError, NedsError
+from neds_core.train import command, single
+from neds_core.train.distributed import StopError
+from neds_core.train.log import Silent
+from neds_core.train.single import Job
+from neds_core.train.state import Resume
+
+TEXT = """recording = "session.npz"
+outputs = [{outputs}]
+{more}
+[model]
+width = 16
+layers = 1
+heads = 2
+band = 5
+[fit]
+steps = 6
+check_every = 3
+batch = 4
+window_bins = 20
+threads = 1
+[linear]
+lags = [1]
+filter_taus_ms = [[40.0]]
+penalties = [100.0]
+folds = 3
+"""
+TRAINING, VALIDATION = slice(0, 42), slice(42, 48)  # of the planted session's trials
+
+
+class Heard(Silent):
+    """What a training shows."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.lines: list[str] = []
+        self.ticks: list[tuple[int, int]] = []
+
+    def stage(self, name: str) -> None:
+        """A stage."""
+        self.stages.append(name)
+
+    def tick(self, done: int, total: int) -> None:
+        """A fit."""
+        self.ticks.append((done, total))
+
+    def say(self, line: str) -> None:
+        """A line."""
+        self.lines.append(line)
+
+
+def prepared(folder: Path, session: Session, outputs: str = '"wheel_speed", "choice"', more: str = "") -> Path:
+    """A recording and a short training of it."""
+    session_file.save(session, folder / "session.npz")
+    path = folder / "train.toml"
+    path.write_text(TEXT.format(outputs=outputs, more=more))
+    return path
+
+
+def edited(session: Session, name: str, edit: Callable[[np.ndarray, np.ndarray], object]) -> Session:
+    """The session after `edit` of an output's values, trials x bins, and of these trials' labels alike."""
+    values = session.values[name].copy()
+    edit(values.reshape(60, 25), session.segments)
+    return replace(session, values=session.values | {name: values})
+
+
+def still(part: slice) -> Callable[[np.ndarray, np.ndarray], object]:
+    """The animal does not move in a part."""
+    return lambda wheel, _: wheel.__setitem__(part, 0.087)
+
+
+def one_class(part: slice) -> Callable[[np.ndarray, np.ndarray], object]:
+    """All trials of a part are alike."""
+    return lambda choice, _: choice.__setitem__(part, 1)
+
+
+def unknown_at_the_end(part: slice) -> Callable[[np.ndarray, np.ndarray], object]:
+    """Known until the answer."""
+    return lambda choice, _: choice[part].__setitem__((slice(None), slice(-5, None)), -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        (
+            "wheel_speed",
+            still(TRAINING),
+            r"wheel_speed does not vary in the training part \(0\.087 throughout\); leave",
+        ),
+        ("wheel_speed", still(VALIDATION), "wheel_speed does not vary in the validation part"),
+        (
+            "choice",
+            one_class(TRAINING),
+            "choice is 'right' in each of the 42 labelled trials of the training part; leave",
+        ),
+        ("choice", one_class(VALIDATION), "choice is 'right' in each of the 6 labelled trials of the validation part"),
+        ("choice", unknown_at_the_end(slice(None)), "choice is not known at the last bin of any trial of the training"),
+        ("choice", unknown_at_the_end(VALIDATION), "not known at the last bin of any trial of the validation part, wh"),
+    ],
+)
+def test_an_output_that_cannot_be_judged_is_refused_at_once(
+    session: Session, tmp_path: Path, name: str, edit: Callable[[np.ndarray, np.ndarray], object], message: str
+) -> None:
+    """In one sentence, before the linear decoders, whatever the other outputs are."""
+    path, heard = prepared(tmp_path, edited(session, name, edit)), Heard()
+
+    with pytest.raises(DataError, match=message) as error:
+        command.run(path, None, [], heard)
+
+    assert "\n" not in str(error.value)
+    assert heard.stages == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["session.npz", "train.toml"]
+
+
+def test_units_that_are_all_too_slow_are_refused(session: Session, tmp_path: Path) -> None:
+    """By the key that leaves them out."""
+    path = prepared(tmp_path, session, more="min_rate_hz = 1000.0")
+    with pytest.raises(DataError, match="no unit reaches min_rate_hz = 1000 in the training part; lower it"):
+        command.run(path, None, [], Heard())
+
+
+def test_segments_longer_than_full_attention_are_refused_at_once(session: Session, tmp_path: Path) -> None:
+    path, heard = prepared(tmp_path, session), Heard()
+    path.write_text(path.read_text().replace("band = 5", 'attention = "full"\nwindow_bins = 10'))
+    with pytest.raises(ConfigError, match="a segment of 25 bins, longer than the window of full attention"):
+        command.run(path, None, [], heard)
+    assert heard.stages == []
+
+
+def test_traces_that_are_never_known_together_are_refused(session: Session, tmp_path: Path) -> None:
+    """The linear search takes their common bins."""
+    wheel = session.values["wheel_speed"]
+    even = np.arange(session.n_bins) % 2 == 0
+    both = replace(
+        session,
+        specs=(session.specs[0], msgspec.structs.replace(session.specs[0], name="pupil_diameter")),
+        values={"wheel_speed": np.where(even, wheel, np.nan), "pupil_diameter": np.where(even, np.nan, wheel)},
+    )
+    path = prepared(tmp_path, both, '"wheel_speed", "pupil_diameter"')
+    with pytest.raises(DataError, match="no bin of the training part has wheel_speed, pupil_diameter known together"):
+        command.run(path, None, [], Heard())
+
+
+@pytest.mark.parametrize("name", ["keys", "type", "forward", "training", "5", "cursor-vel x", "größe"])
+def test_any_other_name_of_a_behaviour_can_be_trained(session: Session, tmp_path: Path, name: str) -> None:
+    """Also one that torch has a method of; the checkpoint is read again."""
+    spec = msgspec.structs.replace(session.specs[0], name=name)
+    one = replace(session, specs=(spec,), values={name: session.values["wheel_speed"]})
+    path = prepared(tmp_path, one, f'"{name}"')
+
+    command.run(path, None, [], Silent())
+
+    assert checkpoints.load(path.with_suffix(".safetensors")).specs == (spec,)
+
+
+def test_what_is_chosen_and_what_came_of_it_is_said(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Units, bins, segments, spikes, ranges at the start; both decoders with intervals and what is next at the end."""
+    t_ns = np.sort(np.random.default_rng(0).integers(0, 1500 * 20_000_000, 9000))
+    unit = np.random.default_rng(1).integers(0, 11, 9002)
+    one = replace(session, events=(np.r_[-1, t_ns, 1500 * 20_000_000], unit))
+    path, heard = prepared(tmp_path, one), Heard()
+
+    command.run(path, None, [], heard)
+
+    before = [
+        "units: 11 of 12 kept, those of at least min_rate_hz = 0.5 in the training part",
+        "bins: 1500 of 20 ms, 1496 of them valid and inside segments",
+        "segments: training 42 (1050 bins), validation 6 (150 bins), test 12 (300 bins)",
+        "spikes: 9000 of 9002 inside the recording; the others are left out",
+    ]
+    assert heard.lines[: len(before)] == before
+    assert heard.lines[4].startswith("wheel_speed: ")
+    assert heard.lines[4].endswith(" rad/s in the training part")
+    assert heard.lines[5].startswith("choice: left ")
+    after = heard.lines[-2:]
+    assert all(text in after[0] for text in ("wheel_speed: NEDS R2 ", " [", "], ridge R2 "))
+    assert all(text in after[1] for text in ("choice: NEDS balanced accuracy ", "], logistic balanced accuracy "))
+    done, following = capsys.readouterr().out.splitlines()
+    assert "train.safetensors: done; " in done
+    assert following == f"next: neds-rt evaluate {tmp_path / 'session.npz'} {tmp_path / 'train.safetensors'}"
+    total = heard.ticks[-1][1]
+    assert heard.ticks == [(n, total) for n in range(1, total + 1)]
+
+
+def test_counts_that_may_be_clipped_are_said(session: Session, tmp_path: Path) -> None:
+    """A rig counts on where uint8 ends; uint16 counts are not clipped, and are trained on as they are."""
+    counts = session.counts.copy()
+    counts[::100, 3] = 255
+    heard = Heard()
+    command.run(prepared(tmp_path, replace(session, counts=counts)), None, [], heard)
+    assert any(
+        line.startswith("counts: 15 are 255, the most that uint8 holds, and may be clipped") for line in heard.lines
+    )
+
+    heard, wide = Heard(), counts.astype(np.uint16)
+    wide[::100, 3] = 300
+    path = prepared(tmp_path, replace(session, counts=wide))
+    command.run(path, None, [], heard)
+    assert not any(line.startswith("counts:") for line in heard.lines)
+    assert session_file.load(tmp_path / "session.npz").counts.max() == 300
+
+
+def test_each_checkpoint_has_a_log_of_its_own(session: Session, tmp_path: Path) -> None:
+    """A name may hold dots; the ending is .safetensors or none."""
+    path = prepared(tmp_path, session, '"wheel_speed"')
+    for out, seeds in (("mouse7.day1", []), ("mouse7.day2", []), ("mouse7.day3.safetensors", [0, 1])):
+        command.run(path, tmp_path / out, seeds, Silent())
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "mouse7.day1", "mouse7.day1.jsonl", "mouse7.day2", "mouse7.day2.jsonl",
+        "mouse7.day3-seed0.jsonl", "mouse7.day3-seed0.safetensors",
+        "mouse7.day3-seed1.jsonl", "mouse7.day3-seed1.safetensors", "session.npz", "train.toml",
+    ]  # fmt: skip
+    assert checkpoints.load(tmp_path / "mouse7.day1").header.name == "mouse7.day1"
+
+
+@pytest.mark.parametrize("out", ["session.npz", "train.toml", "notes.jsonl", "notes", "folder", "none/a.safetensors"])
+@pytest.mark.parametrize("many", [False, True])
+def test_another_file_is_never_overwritten(session: Session, tmp_path: Path, out: str, many: bool) -> None:
+    """A recording, a configuration, notes where the log would be, a folder; nothing is trained."""
+    path, heard = prepared(tmp_path, session), Heard()
+    if many:
+        path.write_text('recordings = ["session.npz"]\noutputs = ["wheel_speed"]\n')
+    (tmp_path / "notes.jsonl").write_text('{"note": "my own"}\n')
+    (tmp_path / "folder").mkdir()
+    before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+
+    with pytest.raises(ConfigError, match=r"exists and is no|does not exist; make it first"):
+        command.run(path, tmp_path / out, [], heard)
+
+    assert heard.stages == []
+    assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+def test_a_checkpoint_of_ours_is_trained_again(session: Session, tmp_path: Path) -> None:
+    """Another configuration's result is overwritten, as is its log."""
+    path, out = prepared(tmp_path, session), tmp_path / "a.safetensors"
+    command.run(path, out, [], Silent())
+    first = out.read_bytes()
+    path.write_text(path.read_text().replace("steps = 6", "steps = 9"))
+
+    command.run(path, out, [], Silent())
+
+    assert out.read_bytes() != first
+
+
+def test_a_stop_in_the_linear_search_writes_nothing(session: Session, tmp_path: Path) -> None:
+    """It is asked between two fits, wherever they are."""
+    path = prepared(tmp_path, session)
+    config = msgspec.toml.decode(path.read_bytes(), type=TrainConfig)
+    counted = Heard()
+    single.release(Job(config, tmp_path / "session.npz", 0, "a"), counted)
+
+    for n in (1, len(counted.ticks) // 2, len(counted.ticks) - 1):
+        heard = Heard()
+        resume = Resume(tmp_path / "a.state", lambda n=n, heard=heard: len(heard.ticks) >= n)
+        with pytest.raises(StopError, match="stopped in the linear decoders; nothing is written"):
+            single.release(Job(config, tmp_path / "session.npz", 0, "a", resume=resume), heard)
+        assert len(heard.ticks) == n
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["session.npz", "train.toml"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_linear_search(session: Session, tmp_path: Path, number: signal.Signals) -> None:
+    """The search is long; it ends by itself only after many minutes."""
+    path = prepared(tmp_path, session)
+    penalties = ", ".join(f"{n}.0" for n in range(1, 20_000))
+    path.write_text(path.read_text().replace("penalties = [100.0]", f"penalties = [{penalties}]"))
+    argv = [sys.executable, "-m", "neds_core.train", path]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not (line := process.stdout.readline()).startswith("linear decoders"):
+            assert line
+        process.send_signal(number)
+        said = process.stdout.read()
+
+    assert process.returncode == 0
+    assert said.endswith("stopped in the linear decoders; nothing is written, and the same command begins again\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["session.npz", "train.toml"]
+
+
+def test_a_training_that_diverges_is_refused(session: Session, tmp_path: Path) -> None:
+    """Instead of a checkpoint that nothing can load."""
+    path = prepared(tmp_path, session)
+    path.write_text(path.read_text().replace("[fit]", "[fit]\nlearning_rate = 1e30"))
+    with pytest.raises(NedsError, match=r"never had a finite skill|lower fit\.learning_rate"):
+        command.run(path, None, [], Silent())
+    assert not path.with_suffix(".safetensors").exists()
+
+
+def test_a_full_disk_is_one_sentence(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the remedy; nothing half-written is left."""
+    path = prepared(tmp_path, session)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("neds_core.checkpoint.to_bytes", full)
+    with pytest.raises(NedsError, match=r"train\.safetensors cannot be written \(No space left on device\); make room"):
+        command.run(path, None, [], Silent())
+    assert not list(tmp_path.glob("*.partial"))
