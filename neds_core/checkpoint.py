@@ -135,8 +135,9 @@ def content_sha(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     found = hashlib.sha256(msgspec.json.encode(sorted((k, v) for k, v in metadata.items() if k != CONTENT)))
     for name in sorted(tensors):
         value = tensors[name].detach().cpu()
+        flat = torch.empty(value.numel(), dtype=value.dtype).copy_(value.reshape(-1))
         found.update(f"{name}\n{value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
