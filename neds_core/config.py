@@ -181,7 +181,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     recording: str
     outputs: tuple[str, ...]
     select: tuple[str, ...] = ()  # outputs whose validation skill stops training; empty: all
-    min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.5
+    min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.05
     model: ModelConfig = ModelConfig()
     masks: MaskConfig = MaskConfig()
     fit: FitConfig = FitConfig()
@@ -214,7 +214,7 @@ class PretrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     recordings: tuple[str, ...]
     outputs: tuple[str, ...]
     select: tuple[str, ...] = ()
-    min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.5
+    min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.05
     seed: Count = 0
     store: str = "store"
     model: ModelConfig = ModelConfig()

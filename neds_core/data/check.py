@@ -225,7 +225,8 @@ def _check_behaviour(spec: BehaviourSpec, values: np.ndarray, valid: np.ndarray)
     known = values[valid & np.isfinite(values)]
     if not len(known):
         raise DataError(f"{spec.name} is NaN everywhere; leave it out of the recording")
-    if np.abs(known).max() > VALUE_MOST:
-        raise DataError(f"{spec.name} reaches {np.abs(known).max():g}; give it in a larger unit")
+    largest = float(np.abs(known).max())
+    if largest > VALUE_MOST:
+        raise DataError(f"{spec.name} reaches {largest:g}; give it in a larger unit")
     if not varies(known):
         raise DataError(f"{spec.name} does not vary ({known[0]:g} throughout); leave it out of the recording")

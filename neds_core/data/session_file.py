@@ -11,7 +11,15 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from neds_core.data.check import check
-from neds_core.data.session import BehaviourSpec, Session, UnitTable, bin_events, ordered_ns, refuse_unsorted
+from neds_core.data.session import (
+    BIN_NS_MOST,
+    BehaviourSpec,
+    Session,
+    UnitTable,
+    bin_events,
+    ordered_ns,
+    refuse_unsorted,
+)
 from neds_core.errors import DataError
 from neds_core.files import whole
 
@@ -23,7 +31,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
 
     format: int
     name: str
-    bin_ns: Annotated[int, Meta(ge=1)]
+    bin_ns: Annotated[int, Meta(ge=1, le=BIN_NS_MOST)]
     behaviours: tuple[BehaviourSpec, ...]
     licence: str
     citation: str
