@@ -87,16 +87,24 @@ def _check_names(what: str, names: Iterable[str]) -> None:
     """Names that can be keys of files, configurations, messages and modules; each once."""
     seen: set[str] = set()
     for name in names:
-        if not name or name != name.strip() or len(name) > NAME_MOST or not is_plain(name) or set(name) & set("./\\"):
-            raise DataError(
-                f"{what} name {name[:NAME_MOST]!r} is empty or long, or has a dot, slash, line end or outer space; "
-                "write it as cursor_vel_x"
-            )
+        if fault := _fault_of_name(name):
+            raise DataError(f"{what} name {name[:NAME_MOST]!r} {fault}; write it as cursor_vel_x")
         if name in seen:
             raise DataError(f"{what} name {name!r} is there twice; name them apart")
         if name == "spikes":
             raise DataError(f"{what} name 'spikes' is that of the counts; give it another")
         seen.add(name)
+
+
+def _fault_of_name(name: str) -> str:
+    """What is wrong with a name, empty where nothing is."""
+    if not name:
+        return "is empty"
+    if len(name) > NAME_MOST:
+        return f"has {len(name)} characters, {NAME_MOST} at most"
+    if not is_plain(name) or name != name.strip():
+        return "has a line end, a control character or a space at its end"
+    return "has a dot or slash" if set(name) & set("./\\") else ""
 
 
 def _check_spec(spec: BehaviourSpec) -> None:

@@ -50,7 +50,8 @@ def whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
     found = np.asarray(values)
     if found.dtype.kind not in "iuf":
         first = f" ({str(found.flat[0])!r} first)" if found.size else ""
-        raise DataError(f"{name} are {found.dtype}{first}, not whole numbers; give numbers and keep names elsewhere")
+        kind = {"U": "text", "S": "bytes", "b": "true or false"}.get(found.dtype.kind, str(found.dtype))
+        raise DataError(f"{name} are {kind}{first}, not whole numbers; give numbers and keep names elsewhere")
     if found.dtype.kind == "f":
         fits = np.isfinite(found).all() and (np.floor(found) == found).all() and (np.abs(found) < 2.0**63).all()
     else:

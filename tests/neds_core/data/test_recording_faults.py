@@ -188,7 +188,7 @@ def test_text_ids_in_a_file_are_refused(session: Session, tmp_path: Path) -> Non
         arrays = dict(bundle) | {"unit_ids": np.array([f"imec0_{u}" for u in range(12)])}
     np.savez(path, **arrays)
 
-    with pytest.raises(DataError, match=r"wrong\.npz: unit_ids are <U8 .'imec0_0' first., not whole numbers"):
+    with pytest.raises(DataError, match=r"wrong\.npz: unit_ids are text .'imec0_0' first., not whole numbers"):
         session_file.load(path)
 
 

@@ -104,11 +104,11 @@ def test_a_unit_table_has_one_hash_whatever_its_types(ids: np.ndarray, depth: np
 @pytest.mark.parametrize(
     ("ids", "region", "depth", "message"),
     [
-        (np.array(["imec0_1", "imec0_2"]), "?", 0.0, "unit_ids are <U7 \\('imec0_1' first\\), not whole numbers"),
+        (np.array(["imec0_1", "imec0_2"]), "?", 0.0, "unit_ids are text \\('imec0_1' first\\), not whole numbers"),
         (np.array([1.5, 2.0]), "?", 0.0, "unit_ids hold a fraction"),
         (np.array([np.nan, 2.0]), "?", 0.0, "unit_ids hold a fraction, NaN"),
         (np.array([1, 2**63], np.uint64), "?", 0.0, "a number beyond 64 bits; give whole numbers"),
-        (np.array([True, False]), "?", 0.0, "unit_ids are bool"),
+        (np.array([True, False]), "?", 0.0, "unit_ids are true or false"),
         (np.array([1, None]), "?", 0.0, "unit_ids are object"),
         (np.arange(2), 3, 0.0, "unit_region is int64, not text"),
         (np.arange(2), b"ca1", 0.0, "unit_region is .S3, not text"),
