@@ -149,7 +149,7 @@ def _check_shapes(session: Session) -> None:
         if np.isinf(ms).any():
             raise DataError(f"moment {name} is infinite in a segment; NaN says that it did not happen")
     if not n_bins or not n_units or not n_segments or not session.valid.any():
-        raise DataError("the recording is empty (no valid bins, units or segments); give another")
+        raise DataError("the recording is empty (no bins, segments or spikes); give another")
 
 
 def _check_units(session: Session) -> None:
@@ -211,7 +211,7 @@ def _check_spread(spikes: np.ndarray) -> None:
     """spikes (T,): of all units in each bin."""
     n = int(spikes.sum())
     if not n:
-        raise DataError("the recording is empty (no spikes inside it); give another")
+        raise DataError("the recording is empty (no bins, segments or spikes); give another")
     if n < ENOUGH or len(spikes) < ENOUGH:
         return
     low, high = np.searchsorted(np.cumsum(spikes), [n * (1 - CORE) / 2, n * (1 + CORE) / 2])
