@@ -112,9 +112,14 @@ def world(device: str, attend: Callable[..., Tensor] | None = None) -> Iterator[
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM or Ctrl-C sets, so that a step is finished and saved first; a second one ends at once."""
+    """An event that SIGTERM, Ctrl-C or a closed terminal sets, so that a step is finished and saved first.
+
+    A second one ends at once. SIGHUP stays ignored where it is (nohup).
+    """
     asked = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def give_back() -> None:
         for number, handler in before.items():

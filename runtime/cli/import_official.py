@@ -27,8 +27,7 @@ def import_official(
     from neds_core.errors import ConfigError
     from neds_core.io import official_checkpoint as converter
 
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: its folder does not exist; make it first")
+    checkpoints.refuse_foreign(out)
     beside = checkpoint.with_suffix(".json")
     told = sizes or (beside if beside.is_file() else None)
     if heads and told:

@@ -281,7 +281,7 @@ def test_a_stop_in_the_linear_search_writes_nothing(session: Session, tmp_path: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["session.npz", "train.toml"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_linear_search(session: Session, tmp_path: Path, number: signal.Signals) -> None:
     """The search is long; it ends by itself only after many minutes."""
     path = prepared(tmp_path, session)
