@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
@@ -174,3 +175,14 @@ def test_logistic_search_is_plain_cross_validation() -> None:
 
     np.testing.assert_allclose(got, expected, rtol=1e-12)
     assert got[0] != got[1]
+
+
+def test_a_product_in_steps_is_the_product() -> None:
+    """Columns beyond one step included; somebody may stop it between two."""
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(40, linear.COLUMNS + 3)))
+    looks: list[int] = []
+
+    got = linear._gram(z, looks.append)
+
+    torch.testing.assert_close(got, z.T @ z)
+    assert looks == [0, 0]
