@@ -53,6 +53,7 @@ def whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
         kind = {"U": "text", "S": "bytes", "b": "true or false"}.get(found.dtype.kind, str(found.dtype))
         raise DataError(f"{name} are {kind}{first}, not whole numbers; give numbers and keep names elsewhere")
     if found.dtype.kind == "f":
+        found = found.astype(np.float64)
         fits = np.isfinite(found).all() and (np.floor(found) == found).all() and (np.abs(found) < 2.0**63).all()
     else:
         fits = found.dtype.kind == "i" or not found.size or int(found.max()) <= np.iinfo(np.int64).max
