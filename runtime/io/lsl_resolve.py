@@ -77,11 +77,20 @@ def _missing(name: str, wait_s: float, source_id: str) -> str:
     return f"{sentence}; streams seen here: {listed(names)}" if names else sentence
 
 
-def stranger(name: str, source_id: str) -> str:
-    """Who sends a stream of this name under another source_id, or ''."""
-    seen = pylsl.resolve_bypred(f"name={_literal(name)}", minimum=2, timeout=RESOLVE_S)
+def stranger(name: str, source_id: str, uid: str) -> str:
+    """Why a sender that has come back is not connected again, and what to do; '' = it has not come back.
+
+    uid: of the sender that was followed.
+    """
+    seen = pylsl.resolve_bypred(_predicate(name, ""), minimum=2, timeout=RESOLVE_S)
+    same = [i for i in seen if i.source_id() == source_id]
+    if same and "'" in name + source_id and all(i.uid() != uid for i in same):
+        return (
+            f"stream {quoted(name)} came back, and LSL does not connect again to a name with an apostrophe: "
+            "restart the run"
+        )
     others = sorted({i.source_id() for i in seen} - {source_id})
-    if not others or any(i.source_id() == source_id for i in seen):
+    if not others or same:
         return ""
     return (
         f"stream {quoted(name)} came back from source_id {listed(others)}; this run follows {quoted(source_id)}: "

@@ -45,8 +45,9 @@ class Streams:
     recheck: Callable[[], bool]
 
     def stranger(self) -> str:
-        """What to do where the spike stream's name has come back under another source_id only, '' = it has not."""
-        return stranger(self.spikes.info.name(), self.spikes.info.source_id())
+        """What to do where the sender of spikes has come back and is not connected again, '' = it has not."""
+        info = self.spikes.info
+        return stranger(info.name(), info.source_id(), info.uid())
 
     def all(self) -> list[Inlet]:
         """Every inlet, spikes last: a sender starts when they have a consumer."""

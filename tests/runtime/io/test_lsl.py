@@ -101,8 +101,8 @@ def test_a_missing_stream_names_those_that_are_there(
         StreamError, match=rf"'{stream_name}' comes from source_id '{stream_name}', not 'other'; correct"
     ):
         resolve(stream_name, 0.2, "other")
-    assert stranger(stream_name, stream_name) == ""
-    assert f"came back from source_id '{stream_name}'; this run follows 'before'" in stranger(stream_name, "before")
+    assert stranger(stream_name, stream_name, "") == ""
+    assert f"came back from source_id '{stream_name}'; this run follows 'before'" in stranger(stream_name, "before", "")
     assert outlet.get_info().name() == stream_name
 
 
@@ -189,6 +189,8 @@ def test_a_stream_may_have_any_name(make_outlet: MakeOutlet, stream_name: str, s
     found = resolve(name, WAIT_S, name)
     assert (found.uid(), found.name()) == (outlet.get_info().uid(), name)
     refuse_twins({name: name})
+    assert stranger(name, name, found.uid()) == ""
+    assert ("does not connect again" in stranger(name, name, "another")) == ("'" in name)
 
 
 # --- clocks ---
