@@ -23,6 +23,11 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True):
     behaviours: dict[str, str] = {}
     wait_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0
 
+    @property
+    def count(self) -> int:
+        """Streams of the rig."""
+        return 1 + bool(self.markers) + len(self.behaviours)
+
 
 class BinConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How bins close. `use_markers`: decode only inside segments, cold from each start."""

@@ -17,8 +17,9 @@ class DelayCurve(NamedTuple):
     n: int  # bins scored, the same at every delay
 
     def best(self) -> int:
-        """Delay in bins with the largest R2. Choose it on training data and score it elsewhere."""
-        return int(self.delay_bins[int(np.nanargmax(self.r2))])
+        """Delay in bins with the largest R2, 0 where none has one. Choose it on training data, score it elsewhere."""
+        known = np.isfinite(self.r2)
+        return int(self.delay_bins[int(np.nanargmax(self.r2))]) if known.any() else 0
 
 
 def at_delay(target: np.ndarray, value: np.ndarray, trial: np.ndarray, delay: int) -> tuple[np.ndarray, np.ndarray]:

@@ -66,6 +66,7 @@ def paired_interval(
 def peak_lag(target: np.ndarray, value: np.ndarray, trial: np.ndarray, max_lag: int = 25) -> int:
     """Bins by which the decoded trace trails the target: the peak of their correlation within trials."""
     best, best_lag = -np.inf, 0
+    max_lag = min(max_lag, len(target) - 1)
     for lag in range(-max_lag, max_lag + 1):
         a, b = (target[: len(target) - lag], value[lag:]) if lag >= 0 else (target[-lag:], value[:lag])
         ta, tb = (trial[: len(trial) - lag], trial[lag:]) if lag >= 0 else (trial[-lag:], trial[:lag])

@@ -1,4 +1,4 @@
-"""`neds-rt check`: load everything, listen for a while, and print the plan before an animal is on the rig."""
+"""`neds-rt check`: load everything, listen for a while, and judge before an animal is on the rig."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.cli.output import emit
+
 if TYPE_CHECKING:
     from neds_core.checkpoint import Checkpoint
     from runtime.config import RigConfig
-    from runtime.io.lsl_inlets import Inlet, SpikeInlet
+    from runtime.io.lsl_inlets import Inlet
     from runtime.io.streams import Streams
-
-ALLOWANCE_SHARE = 99.9  # percent of spikes that the recommended allowance lets in
-POLL_S = 0.002  # how far apart markers and behaviours are looked at: the resolution of their delays
+    from runtime.live.listening import Heard
+    from runtime.scoring.inspection import Verdict
 
 
 def check(
@@ -25,8 +26,7 @@ def check(
     allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
-    """Check a rig: streams, units, clocks, allowance, engine, outputs, budget."""
-    import msgspec
+    """Check a rig: streams, units, clocks, allowance, engine, outputs, budget. GO, or NO-GO and exit code 3."""
     import torch
 
     from neds_core import checkpoint as checkpoints
@@ -36,37 +36,44 @@ def check(
     from runtime.io.lsl_resolve import REPLAY_SESSION, configure
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
+    from runtime.live.listening import listen
+    from runtime.live.wiring import make_pipeline
 
     rigs.check_seconds("--seconds", seconds)
     config = rigs.load(rig)
     session = REPLAY_SESSION if allow_replay else config.lsl.session_id
     configure(session, config.lsl.resolve_scope, config.lsl.known_peers)
     checkpoint = checkpoints.load(Path(config.checkpoint))
-    engine = engines.create(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
+    decoder = engines.decoder(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
     if not (config.bins.use_markers and config.input.markers):
-        prepare.refuse_endless(engine)
+        prepare.refuse_endless(decoder.engine)
     torch.set_num_threads(1)  # as in a run: its pace is measured
-    step_ms = prepare.warm_up(engine, len(checkpoint.units))
+    step_ms = prepare.warm_up(decoder.engine, len(checkpoint.units))
     scheduling = priority.raise_priority()  # as in a run: so are the delays
+    priority.open_files(config.input.count)
     with ExitStack() as stack:
         stack.callback(priority.lower_priority)
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
-        streams = find_streams(config, checkpoint.header.unit_map_sha, allow_replay)
+        streams = find_streams(config, checkpoint.units, allow_replay)
         for inlet in streams.all():
             inlet.clock.start()
         for inlet in streams.all():
             stack.enter_context(inlet)
-        units_seen = _listen(streams, seconds)
-        plan = _plan(config, checkpoint, engine.name)
-        plan["scheduling"] = scheduling
-        plan["step_ms"], plan["too_slow"] = step_ms, prepare.too_slow(engine, step_ms, checkpoint.header.bin_ns)
-        plan["spikes"] = _spikes(streams.spikes, units_seen, config.bins.lateness_ms)
-        plan["markers"] = _arrivals(streams.markers) if streams.markers is not None else None
-        plan["behaviours"] = {name: _arrivals(inlet) for name, inlet in streams.behaviours.items()}
-    if json:
-        print(msgspec.json.encode(plan).decode())
-    else:
-        print("\n".join(_lines(plan)))
+        heard = listen(streams, make_pipeline(config, decoder, streams), seconds)
+        plan = _plan(config, checkpoint, decoder.engine.name)
+        plan |= {"scheduling": scheduling, "step_ms": step_ms}
+        plan["too_slow"] = prepare.too_slow(decoder.engine, step_ms, checkpoint.header.bin_ns)
+        plan |= _streams(streams, heard, config)
+        verdicts = _judged(streams, heard, config, checkpoint)
+    reasons = [f"{v.name}: {reason}" for v in verdicts for reason in v.reasons]
+    plan["reasons"] = [*([plan["too_slow"]] if plan["too_slow"] else []), *reasons]
+    plan["verdict"] = "NO-GO" if plan["reasons"] else "GO"
+    plan["streams"] = [
+        {"name": v.name, "verdict": "GO" if v.go else "NO-GO", "reasons": v.reasons, "notes": v.notes} for v in verdicts
+    ]
+    emit(plan, None if json else lambda: [*_lines(plan), *_verdict_lines(verdicts), plan["verdict"]], json)
+    if plan["reasons"]:
+        raise typer.Exit(3)
 
 
 def _plan(config: RigConfig, checkpoint: Checkpoint, engine: str) -> dict[str, Any]:
@@ -92,19 +99,30 @@ def _plan(config: RigConfig, checkpoint: Checkpoint, engine: str) -> dict[str, A
     }
 
 
-def _listen(streams: Streams, seconds: float) -> int:
-    """Take in every stream for a while; returns how many units fired."""
-    import numpy as np
+def _streams(streams: Streams, heard: Heard, config: RigConfig) -> dict[str, Any]:
+    """What came of every stream, as numbers."""
+    from runtime.scoring.inspection import allowance
 
-    seen = np.zeros(0, np.int32)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        seen = np.union1d(seen, streams.spikes.pull(POLL_S)["unit"])
-        if streams.markers is not None:
-            streams.markers.pull()
-        for inlet in streams.behaviours.values():
-            inlet.pull()
-    return len(seen)
+    inlet, counters = streams.spikes, heard.counters
+    found = allowance(inlet.delays.kept(), config)
+    spikes = _arrivals(inlet) | {
+        "source": inlet.description.source,
+        "keep_alive": inlet.description.keep_alive,
+        "received": inlet.received,
+        "lost_upstream": inlet.lost_upstream,
+        "units_seen": int((heard.fired > 0).sum()),
+        "counters": counters,
+        "share_late": counters["late"] / counters["received"] if counters["received"] else None,
+        "lateness_ms": config.bins.lateness_ms,
+        "recommended_lateness_ms": None if found is None else found["lateness_ms"],
+        "recommended": found,
+    }
+    markers = streams.markers
+    return {
+        "spikes": spikes,
+        "markers": None if markers is None else _arrivals(markers) | {"bad": markers.bad},
+        "behaviours": {name: _arrivals(inlet) for name, inlet in streams.behaviours.items()},
+    }
 
 
 def _arrivals(inlet: Inlet) -> dict[str, Any]:
@@ -122,21 +140,42 @@ def _arrivals(inlet: Inlet) -> dict[str, Any]:
     }
 
 
-def _spikes(inlet: SpikeInlet, units_seen: int, lateness_ms: float) -> dict[str, Any]:
-    """The spike stream: its arrivals, the share late at the configured allowance, and the allowance to set."""
+def _judged(streams: Streams, heard: Heard, config: RigConfig, checkpoint: Checkpoint) -> list[Verdict]:
+    """The verdict on each stream."""
     import numpy as np
 
-    delays = inlet.delays.kept()
-    return _arrivals(inlet) | {
-        "source": inlet.description.source,
-        "keep_alive": inlet.description.keep_alive,
-        "received": inlet.received,
-        "lost_upstream": inlet.lost_upstream,
-        "units_seen": units_seen,
-        "share_late": float((delays > lateness_ms).mean()) if len(delays) else None,
-        "lateness_ms": lateness_ms,
-        "recommended_lateness_ms": float(np.ceil(np.percentile(delays, ALLOWANCE_SHARE))) if len(delays) else None,
-    }
+    from runtime.io.lsl_clock import now_ns
+    from runtime.scoring import inspection as judge
+
+    def stamps(inlet: Inlet) -> judge.Stamps:
+        return judge.Stamps(inlet.delays.kept(), inlet.odd_stamp_s)
+
+    clocks = judge.Clocks(now_ns() * 1e-9, time.time())
+    s, markers, header = streams.spikes, streams.markers, checkpoint.header
+    ids = tuple(int(uid) for uid in checkpoint.units.ids)
+    spikes = judge.Spikes(
+        s.info.name(), s.received, s.lost_upstream, heard.counters, stamps(s), heard.fired, heard.foreign, ids,
+        heard.coarse, heard.fault,
+    )  # fmt: skip
+    found = [judge.spikes(spikes, config, clocks)]
+    if markers is not None:
+        classes = {spec.name: spec.classes for spec in header.specs if spec.kind == "class"}
+        received = markers.delays.n + (markers.bad if np.isfinite(markers.odd_stamp_s) else 0)
+        told = judge.Markers(
+            markers.info.name(), received, markers.bad, markers.last_bad, stamps(markers), heard.starts, heard.labels
+        )
+        found.append(judge.markers(told, classes, clocks))
+    for name, inlet in streams.behaviours.items():
+        spec = next((spec for spec in header.specs if spec.name == name and spec.kind == "continuous"), None)
+        if spec is None:
+            found.append(judge.no_output(name, inlet.info.name(), sorted(header.mean)))
+            continue
+        regular, values = inlet.info.nominal_srate() > 0, np.array(heard.values[name], np.float64)
+        told = judge.Trace(
+            inlet.info.name(), values, stamps(inlet), header.mean[name], header.sd[name], spec.unit, regular
+        )
+        found.append(judge.trace(name, told, clocks))
+    return found
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
@@ -149,31 +188,29 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"scheduling {plan['scheduling']}",
         f"units {plan['units']['expected']} in the map, {plan['units']['kept']} used by the model, "
         f"{s['units_seen']} fired",
-        f"spikes {s['stream']} on {s['host']} ({s['source']}): {s['received']} received, "
-        f"{s['lost_upstream']} lost upstream, clock offset {s['clock_offset_ms']:.3f} ms",
     ]
     if plan["too_slow"]:
         out.insert(1, plan["too_slow"])
-    if s["arrival_minus_stamp_ms"]:
-        out.append(
-            f"spikes {_delay(s)}; "
-            f"{100 * s['share_late']:.2f} % later than bins.lateness_ms = {s['lateness_ms']:g}; "
-            f"{s['recommended_lateness_ms']:g} would keep {ALLOWANCE_SHARE:g} %"
-        )
-    else:
-        out.append("no spikes arrived: start the sender, or listen longer with --seconds")
-    others = {"markers": plan["markers"]} if plan["markers"] else {}
-    for name, row in (others | plan["behaviours"]).items():
-        what = _delay(row) if row["received"] else "none arrived"
-        out.append(f"{name} {row['stream']} on {row['host']}: {row['received']} received, {what}")
+    for name, row in ({"spikes": s, "markers": plan["markers"]} | plan["behaviours"]).items():
+        if row and row["arrival_minus_stamp_ms"]:
+            source = f" ({row['source']})" if "source" in row else ""
+            out.append(
+                f"{name} {row['stream']} on {row['host']}{source}: {_delay(row)}, "
+                f"clock offset {row['clock_offset_ms']:.3f} ms"
+            )
     for o in plan["outputs"]:
         out.append(
             f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; "
             f"filter: {o['filter'] or 'none stated'}; labels {o['labels']}"
         )
-    return out
+    return [*out, ""]
 
 
 def _delay(row: dict[str, Any]) -> str:
     delay = row["arrival_minus_stamp_ms"]
     return f"arrival minus stamp p50 {delay['p50']:.2f}, p99 {delay['p99']:.2f}, max {delay['max']:.2f} ms"
+
+
+def _verdict_lines(verdicts: list[Verdict]) -> list[str]:
+    """One line for each stream: what came, and what to do about it."""
+    return [f"{v.name}  {'GO' if v.go else 'NO-GO'}  {'; '.join((v.what, *v.reasons, *v.notes))}" for v in verdicts]

@@ -96,7 +96,7 @@ def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:
         measured = truth.recorded(part, log, at)
         outputs, _ = scoring.score(made, layout(made), log, at, found, measured)
         exact = scoring.exactness(layout(made), log.values[at], found["neds"], log.valid[at])
-        rows.append(seeds.SeedScores(made, found, measured, log.segment[at], outputs, exact))
+        rows.append(seeds.SeedScores(made, found, measured, truth.occurrences(log, at), outputs, exact))
     return rows
 
 

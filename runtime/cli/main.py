@@ -27,6 +27,7 @@ from runtime.cli.train import train
 from runtime.cli.tune import tune
 from runtime.cli.verify import verify
 from runtime.console import open_console
+from runtime.core.words import safe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,7 +81,7 @@ def main() -> None:
         refuse_foreign_packages()
         app()
     except (NedsError, KernelError) as error:
-        print(f"neds-rt: {error}", file=sys.stderr)
+        print(f"neds-rt: {safe(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from runtime.core.words import safe
+
 
 def emit(result: Any, lines: Callable[[], Iterable[str]] | None, as_json: bool) -> None:
     """Print lines() (None = no text), then result as one JSON object if as_json."""
@@ -13,7 +15,7 @@ def emit(result: Any, lines: Callable[[], Iterable[str]] | None, as_json: bool) 
 
     if lines is not None:
         for line in lines():
-            print(line)
+            print(safe(line))
     if as_json:
         print(msgspec.json.encode(result).decode())
     sys.stdout.flush()
@@ -21,4 +23,4 @@ def emit(result: Any, lines: Callable[[], Iterable[str]] | None, as_json: bool) 
 
 def note(text: str) -> None:
     """Progress of a command: a line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(safe(text), file=sys.stderr, flush=True)

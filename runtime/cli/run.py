@@ -42,7 +42,9 @@ class Options:
         Behaviours.RECORDED
     )
     markers: Annotated[bool, typer.Option(help="decode inside segments only, cold from each start")] = True
-    save_log: Annotated[Path | None, typer.Option(help="write the whole log of the run to this .npz")] = None
+    save_log: Annotated[
+        Path | None, typer.Option(help="write the log of the run, its first score.log_s seconds, to this .npz")
+    ] = None
 
     @property
     def plays(self) -> bool:
@@ -63,28 +65,28 @@ def run(given: Options) -> None:
                 stack.callback(player.end)
         log, checkpoint = _decode(config, given, stack, stop, player)
         stop.loop_is_over()
-        _show(log, checkpoint, given.json)
-        if given.save_log is not None:
-            from runtime.io import log_file
-
-            log_file.save(log, given.save_log)
+        try:
+            _show(log, checkpoint, given.json)
+        finally:  # the log is of a run that cannot be run again
+            saved = given.save_log is None or _saved(log, given.save_log)
     if player is not None and log.outcome.stopped_by == "player_gone":
         note(player.said())
     if log.outcome.refusal:
         note(log.outcome.refusal)
-    os._exit(2 if log.outcome.refusal else 0)  # all is closed and printed; liblsl destroys each inlet for 0.5 s
+    code = 2 if log.outcome.refusal or not saved else 0
+    os._exit(code)  # all is closed and printed; liblsl destroys each inlet for 0.5 s
 
 
 def _config(given: Options) -> RigConfig:
     """The rig's configuration with the options applied. Raises `ConfigError` where they do not fit."""
-    from neds_core.errors import ConfigError
     from runtime import config as rigs
     from runtime.cli.demo import demo
+    from runtime.io import log_file
 
     rigs.check_seconds("--seconds", given.seconds)
     config = _with_options(rigs.load(given.rig if given.rig is not None else demo() / "rig.toml"), given)
-    if given.save_log is not None and not given.save_log.parent.is_dir():
-        raise ConfigError(f"--save-log {given.save_log}: its folder does not exist; make it first")
+    if given.save_log is not None:
+        log_file.prepare(given.save_log)
     if given.plays:
         return _embedded(config, f"{config.rig}-{os.getpid()}", given)
     return _in_replay_session(config) if given.allow_replay else config
@@ -156,6 +158,7 @@ def _decode(
     configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
     from neds_core import checkpoint as checkpoints
     from neds_core.errors import StreamError
+    from runtime.io import log_file, system
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
     from runtime.live.wiring import wire
@@ -166,10 +169,14 @@ def _decode(
             player.check()
 
     checkpoint = checkpoints.load(Path(config.checkpoint))
+    if given.save_log is not None:
+        longest_s = min(config.score.log_s, given.seconds or config.score.log_s)
+        log_file.refuse_full(given.save_log, int(longest_s * 1e9 / checkpoint.header.bin_ns), len(checkpoint.units))
+    system.open_files(config.input.count)
     publisher = stack.enter_context(Publisher(config.output, config.rig))
     note(f"decode and status on {publisher.address}, latest on {publisher.latest_address}")
     try:
-        streams = find_streams(config, checkpoint.header.unit_map_sha, given.allow_replay or player is not None, watch)
+        streams = find_streams(config, checkpoint.units, given.allow_replay or player is not None, watch)
     except StreamError:
         watch()  # a player that has ended says why better than what is missed
         raise
@@ -187,3 +194,15 @@ def _show(log: RunLog, checkpoint: Checkpoint, as_json: bool) -> None:
 
     found = summary.build(log, checkpoint)
     emit(found, None if as_json else lambda: report.lines(found), as_json)
+
+
+def _saved(log: RunLog, path: Path) -> bool:
+    """Write the log; where that fails, say so in one sentence."""
+    from runtime.io import log_file
+
+    try:
+        log_file.save(log, path)
+    except OSError as error:
+        note(f"neds-rt: --save-log {path}: not written ({error.strerror or error}); the summary above is whole")
+        return False
+    return True

@@ -16,6 +16,8 @@ from runtime.core.values import Decoded, Mark
 
 STATES = tuple(State)
 FORMAT = 1
+LOG_FULL = "log_full"  # the event after which tokens were no longer logged
+SENDER_ELSEWHERE = "sender_elsewhere"  # the event that the spikes' name has come back under another source_id
 
 
 class Header(Struct, frozen=True, kw_only=True):
@@ -133,10 +135,10 @@ class RunLog:
         """(n,) the tokens inside segments: those that were to be decoded."""
         return np.flatnonzero(~self.idle[: self.n])
 
-    def add(self, decoded: Decoded) -> None:
-        """Copy one closed token; beyond the capacity nothing is kept."""
+    def add(self, decoded: Decoded) -> bool:
+        """Copy one closed token; beyond the capacity nothing is kept. Returns whether it was."""
         if self.n == self.capacity:
-            return
+            return False
         n, token = self.n, decoded.token
         self.counts[n] = token.counts
         if decoded.values is not None:
@@ -146,6 +148,7 @@ class RunLog:
         self.infer_ns[n], self.flags[n] = decoded.infer_ns, decoded.flags
         self.state[n] = STATES.index(decoded.state)
         self.n = n + 1
+        return True
 
     def published(self, token: int, wait_ns: int, sent_ns: int, in_time: bool) -> None:
         """A token has left. wait_ns: from its edge to the loop's waking. in_time: with values, within its budget."""

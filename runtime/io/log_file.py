@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 from runtime.core.latency import Latency
 from runtime.core.run_log import COLUMNS, FORMAT, Header, LoggedEvent, Outcome, RunLog, Trace
 from runtime.core.values import Mark
 
 JSON = "run.json"
+ROW_BYTES = 256  # of a token beside its counts: values, times, flags, measured behaviour
 
 
 class _Numbered(msgspec.Struct, frozen=True):
@@ -38,6 +40,50 @@ class _Rest(msgspec.Struct, frozen=True):
     behaviours: list[str]
 
 
+def prepare(path: Path) -> None:
+    """Refuse a place where a log cannot be written or would overwrite what is no log of a run, before the run.
+
+    Raises `ConfigError` with the remedy.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"--save-log {path}: its folder does not exist; make it first")
+    if path.exists() and not _is_log(path):
+        raise ConfigError(f"--save-log {path}: exists and is no log of a run; name another file or remove it")
+    partial = _partial(path)
+    try:
+        partial.open("wb").close()
+        partial.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--save-log {path}: cannot be written there ({error.strerror}); name another folder"
+        ) from None
+
+
+def refuse_full(path: Path, n_tokens: int, n_units: int) -> None:
+    """Raise `ConfigError` where the disk may not hold the log of so many tokens."""
+    needed, free = n_tokens * (2 * n_units + ROW_BYTES), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise ConfigError(
+            f"--save-log {path}: the log may take {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free there; "
+            "make room or lower score.log_s"
+        )
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a file is one that `save` wrote, or empty."""
+    if not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{JSON}.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return path.stat().st_size == 0
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
 def save(log: RunLog, path: Path) -> None:
     """Write a log whole, beside its place first: a file of that name is a whole log or none of ours."""
     rest = _Rest(
@@ -49,7 +95,7 @@ def save(log: RunLog, path: Path) -> None:
         arrays[f"behaviour.{k}.t_ns"], arrays[f"behaviour.{k}.values"] = np.array(trace.t_ns), np.array(trace.values)
     arrays["source_delay_ms"] = log.source_delay_ms
     arrays[JSON] = np.frombuffer(msgspec.json.encode(rest), np.uint8)
-    partial = path.with_name(f".{path.name}.part")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             np.savez_compressed(file, **arrays)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pylsl
+from pylsl.info import XMLElement
 
 from neds_core.data.session import UnitTable
 from neds_core.errors import StreamError
+from runtime.core.words import quoted
+from runtime.io.lsl_resolve import FORMATS
 
 SCHEMA = "1"
 LAYOUT = "events_unit"
 SOURCES = ("live", "replay", "synthetic")
 KEEP_ALIVE_MODULUS = 2**31 - 1
+
+
+class Unit(NamedTuple):
+    """A row of a unit table, as text."""
+
+    source_id: str
+    region: str
+    depth_um: str = ""  # one decimal, "nan" = not known, "" = not sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,7 @@ class Description:
     ordered: bool  # spikes arrive in the order of their stamps
     unit_map_sha: str
     rate_hz: float
+    units: tuple[Unit, ...] = ()  # empty where the stream sends no table
 
 
 def describe(info: pylsl.StreamInfo, units: UnitTable, source: str, rate_hz: float) -> None:
@@ -37,11 +50,17 @@ def describe(info: pylsl.StreamInfo, units: UnitTable, source: str, rate_hz: flo
     }.items():  # fmt: skip
         block.append_child_value(key, value)
     table = block.append_child("units")
-    for row, (uid, region) in enumerate(zip(units.ids, units.region, strict=True)):
+    for row, line in enumerate(unit_rows(units)):
         unit = table.append_child("unit")
         unit.append_child_value("id", str(row))
-        unit.append_child_value("source_id", str(uid))
-        unit.append_child_value("region", str(region))
+        for key, value in line._asdict().items():
+            unit.append_child_value(key, value)
+
+
+def unit_rows(units: UnitTable) -> tuple[Unit, ...]:
+    """A unit table as a stream tells it."""
+    rows = zip(units.ids, units.region, units.depth_um, strict=True)
+    return tuple(Unit(str(uid), str(region), f"{depth:.1f}") for uid, region, depth in rows)
 
 
 def read_description(info: pylsl.StreamInfo) -> Description:
@@ -49,25 +68,26 @@ def read_description(info: pylsl.StreamInfo) -> Description:
     block = info.desc().child("neds_rt")
     if block.empty():
         raise StreamError(
-            f"stream {info.name()!r} has no neds_rt description, so its units are unknown; "
+            f"stream {quoted(info.name())} has no neds_rt description, so its units are unknown; "
             "declare layout and unit map in its desc (docs/lsl.md)"
         )
-    layout = block.child_value("layout")
-    if layout != LAYOUT or info.channel_count() != 1 or info.channel_format() != pylsl.cf_int32:
-        raise StreamError(
-            f"stream {info.name()!r} has layout {layout!r}, {info.channel_count()} channels; "
-            f"send one int32 channel with layout {LAYOUT!r}"
-        )
+    name, layout, sent = quoted(info.name()), block.child_value("layout"), FORMATS[info.channel_format()]
+    if layout != LAYOUT:
+        raise StreamError(f"stream {name} has layout {quoted(layout)}; send one int32 channel with layout {LAYOUT!r}")
+    if sent != "int32":
+        raise StreamError(f"stream {name} sends {sent}; send int32")
+    if info.channel_count() != 1:
+        raise StreamError(f"stream {name} has {info.channel_count()} channels; send one int32 channel")
     if block.child_value("clock") != "lsl":
-        raise StreamError(f"stream {info.name()!r} stamps with a clock of its own; stamp with LSL local_clock()")
+        raise StreamError(f"stream {name} stamps with a clock of its own; stamp with LSL local_clock()")
     for key, wanted in {"schema": SCHEMA, "id_base": "0", "stamp": "spike"}.items():
         if block.child_value(key) != wanted:
             raise StreamError(
-                f"stream {info.name()!r} declares {key} {block.child_value(key)!r}; send {wanted!r} (docs/lsl.md)"
+                f"stream {name} declares {key} {quoted(block.child_value(key))}; send {wanted!r} (docs/lsl.md)"
             )
     if block.child_value("source") not in SOURCES:
         raise StreamError(
-            f"stream {info.name()!r} declares source {block.child_value('source')!r}; say one of {', '.join(SOURCES)}"
+            f"stream {name} declares source {quoted(block.child_value('source'))}; say one of {', '.join(SOURCES)}"
         )
     return Description(
         layout,
@@ -75,8 +95,18 @@ def read_description(info: pylsl.StreamInfo) -> Description:
         block.child_value("keep_alive") == "1",
         block.child_value("ordered") == "1",
         block.child_value("unit_map_sha256"),
-        _rate_hz(info.name(), block.child_value("rate_hz")),
+        _rate_hz(name, block.child_value("rate_hz")),
+        _units(block.child("units")),
     )
+
+
+def _units(table: XMLElement) -> tuple[Unit, ...]:
+    """The rows of a stream's unit table."""
+    rows, unit = [], table.child("unit")
+    while not unit.empty():
+        rows.append(Unit(*(unit.child_value(key) for key in Unit._fields)))
+        unit = unit.next_sibling("unit")
+    return tuple(rows)
 
 
 def _rate_hz(name: str, text: str) -> float:
@@ -86,5 +116,5 @@ def _rate_hz(name: str, text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0.0 <= rate < 1e8:
-        raise StreamError(f"stream {name!r} declares rate_hz {text!r}; give its mean number of spikes a second")
+        raise StreamError(f"stream {name} declares rate_hz {quoted(text)}; give its mean number of spikes a second")
     return rate

@@ -11,12 +11,16 @@ import pylsl
 from msgspec import Meta, Struct
 
 from runtime.core.values import NO_TIME, SPIKES, Label, Mark
+from runtime.core.words import LONGEST, plain
+from runtime.io.keep_alives import MOST_OPEN, SentCount
 from runtime.io.lsl_clock import ClockMap, now_ns
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Description
+from runtime.io.lsl_description import Description
 
 MAX_PULL = 65_536
 BUFFER_S = 10
 UNKNOWN_RATE_HZ = 20_000.0  # sizes the buffer of a stream that declares no rate
+MOST_BUFFERED = 4_000_000  # samples, about 30 MB: 10 s at twice 200,000 spikes/s
+LONGEST_MARKER = 65_536  # bytes
 DELAYS_KEPT = 1 << 20
 SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
 
@@ -46,6 +50,7 @@ class Inlet:
     def __init__(self, info: pylsl.StreamInfo, max_buflen: int = 360, delays_kept: int = 1 << 16) -> None:
         self.info = info
         self.delays = Delays(delays_kept)
+        self.odd_stamp_s = np.nan  # the newest stamp that no LSL clock gives
         self.inlet = pylsl.StreamInlet(info, max_buflen=max_buflen, processing_flags=pylsl.proc_none)
         self.clock = ClockMap(self.inlet, info)
 
@@ -65,7 +70,10 @@ class Inlet:
         if len(stamps) == 0:  # most passes of the loop
             return
         known = np.asarray(stamps, np.float64)
-        known = known[np.abs(known) < SANE_S]
+        sane = np.abs(known) < SANE_S
+        if not sane.all():
+            self.odd_stamp_s = float(known[~sane][-1])
+        known = known[sane]
         if len(known):
             self.delays.note(now_ns(), np.rint(known * 1e9).astype(np.int64) + self.clock.offset_ns)
 
@@ -73,24 +81,28 @@ class Inlet:
 class SpikeInlet(Inlet):
     """Spike events of one LSL stream (layout events_unit), stamps mapped to the local clock in ns.
 
-    Where the stream declares keep-alives, a negative value v is one: -1 - (spikes sent mod
-    2**31 - 1). It carries no spike; it moves the watermark and counts what was lost on the way.
+    Where the stream declares keep-alives, a negative value that fits its count is one (`SentCount`). It carries no
+    spike; it moves the watermark and counts what was lost on the way. Other negative values are spikes of no unit.
     """
 
     def __init__(self, info: pylsl.StreamInfo, description: Description) -> None:
         super().__init__(info, self._buffer(2.0 * description.rate_hz or UNKNOWN_RATE_HZ), DELAYS_KEPT)
         self.description = description
         self.units = np.zeros((MAX_PULL, 1), np.int32)
-        self.spikes = np.zeros(MAX_PULL, SPIKES)
+        self.spikes = np.zeros(MAX_PULL + MOST_OPEN + 1, SPIKES)
         self.received = 0
-        self.lost_upstream = 0
-        self._sent_base: int | None = None
         self.keep_alive_ns = NO_TIME
+        self._sent = SentCount()
+
+    @property
+    def lost_upstream(self) -> int:
+        """Spikes that the sender counted and that never came."""
+        return self._sent.lost
 
     @staticmethod
     def _buffer(rate_hz: float) -> int:
         """max_buflen for BUFFER_S seconds: an irregular stream keeps 100 samples per unit of it."""
-        return max(1, int(np.ceil(rate_hz * BUFFER_S / 100)))
+        return max(1, int(np.ceil(min(rate_hz * BUFFER_S, MOST_BUFFERED) / 100)))
 
     def pull(self, timeout_s: float) -> np.ndarray:
         """Wait for the next samples, at most timeout_s; returns spikes (n,) `SPIKES`, reused.
@@ -109,44 +121,55 @@ class SpikeInlet(Inlet):
         sane = np.abs(stamps) < SANE_S  # NaN and infinite stamps fail this too
         t_ns = np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64) + self.clock.offset_ns
         t_ns[~sane] = NO_TIME
-        spike = np.ones(n, bool)
-        if self.description.keep_alive:
-            spike = units >= 0
-            alive = ~spike & sane
-            if alive.any():
-                last = int(np.flatnonzero(alive)[-1])
-                self.keep_alive_ns = int(t_ns[last])
-                self._count_sent(-1 - int(units[last]), self.received + int(spike[:last].sum()))
+        if not sane.all():
+            self.odd_stamp_s = float(stamps[~sane][-1])
+        spike, refuted = self._spikes(units, t_ns, sane)
         count = int(spike.sum())
-        out = self.spikes[:count]
-        out["t_ns"] = t_ns[spike]
-        out["unit"] = units[spike]
+        out = self.spikes[: len(refuted) + count]
+        if refuted:
+            out[: len(refuted)] = refuted
+        out["t_ns"][len(refuted) :] = t_ns[spike]
+        out["unit"][len(refuted) :] = units[spike]
         self.received += count
         self.delays.note(arrival_ns, t_ns[sane & spike])
         return out
 
+    def _spikes(
+        self, units: np.ndarray, t_ns: np.ndarray, sane: np.ndarray
+    ) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """(n,) bool which samples are spikes, and (stamp, value) of earlier ones that turn out to be spikes."""
+        spike = np.ones(len(units), bool)
+        refuted: list[tuple[int, int]] = []
+        if not self.description.keep_alive:
+            return spike, refuted
+        spike = units >= 0
+        before = np.cumsum(spike)
+        for k in np.flatnonzero(~spike & sane).tolist():
+            received = self.received + int(before[k])
+            kept, found = self._sent.take(int(t_ns[k]), int(units[k]), received)
+            if kept:
+                self.keep_alive_ns = int(t_ns[k])
+            refuted += [(claim.t_ns, claim.value) for claim in found]
+            self.received += len(found)
+        return spike, refuted
+
     def resumed(self) -> bool:
         """Whether the sender has gone and come back since the last call: liblsl connects again by itself."""
         return bool(self.inlet.was_clock_reset())
-
-    def _count_sent(self, modulo: int, received: int) -> None:
-        """Compare the sender's count with ours, from the first keep-alive on: sent = received + lost_upstream."""
-        if self._sent_base is None:
-            self._sent_base = modulo - received
-        lost = (modulo - self._sent_base - received) % KEEP_ALIVE_MODULUS
-        if lost > KEEP_ALIVE_MODULUS // 2:  # fewer sent than received: the sender counts from 0 again
-            self._sent_base = modulo - received - self.lost_upstream
-            return
-        self.lost_upstream = lost
 
 
 class Marker(Struct, frozen=True):
     """What a marker's JSON may say; fields that we do not know are passed over."""
 
     event: str
-    segment: Annotated[int, Meta(ge=-1, le=2**62)] = -1
+    segment: Annotated[int, Meta(ge=-1, le=2**62)] | Annotated[float, Meta(ge=-1, le=2**53)] = -1
     labels: dict[str, Label] = {}
-    bin: Annotated[int, Meta(ge=0, le=2**62)] | None = None
+    bin: Annotated[int, Meta(ge=0, le=2**62)] | Annotated[float, Meta(ge=0, le=2**53)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are not whole: {"segment": 3.0} is segment 3."""
+        if self.segment != int(self.segment) or (self.bin is not None and self.bin != int(self.bin)):
+            raise ValueError("segment and bin have to be whole numbers")
 
 
 class MarkerInlet(Inlet):
@@ -156,6 +179,7 @@ class MarkerInlet(Inlet):
         super().__init__(info)
         self.bad = 0
         self.last = ""
+        self.last_bad = ""  # the newest one that could not be read, as it came
         self.ended = False
         self._decoder = msgspec.json.Decoder(Marker)
 
@@ -166,28 +190,36 @@ class MarkerInlet(Inlet):
         self._note_arrival(stamps)
         for text, stamp in zip(np.ravel(np.asarray(samples)), np.asarray(stamps).tolist(), strict=True):
             try:
-                marker = self._decoder.decode(text)
+                marker = self._decoder.decode(text) if len(text) <= LONGEST_MARKER else None
             except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
                 marker = None
             if marker is None or not abs(stamp) < SANE_S:
                 self.bad += 1
+                self.last_bad = _shown(text)
                 continue
-            event, segment = marker.event, marker.segment
-            self.last = f"{event} {segment}" if segment >= 0 else event
+            event, segment = marker.event, int(marker.segment)
+            self.last = f"{plain(event, LONGEST)} {segment}" if segment >= 0 else plain(event, LONGEST)
             if event == "recording_end":
                 self.ended = True
             if event == "segment_start" or event == "segment_end":
                 t_ns = round(stamp * 1e9) + self.clock.offset_ns
-                marks.append(Mark(t_ns, event, segment, marker.labels, marker.bin))
+                marks.append(Mark(t_ns, event, segment, marker.labels, None if marker.bin is None else int(marker.bin)))
         return marks
+
+
+def _shown(text: bytes | str) -> str:
+    """The beginning of a marker, fit for a terminal."""
+    begun = text[: 4 * LONGEST]
+    return plain(begun.decode(errors="replace") if isinstance(begun, bytes) else begun, LONGEST)
 
 
 class BehaviourInlet(Inlet):
     """One measured behaviour, for display and scores; it never reaches the decoder."""
 
-    def __init__(self, name: str, info: pylsl.StreamInfo) -> None:
+    def __init__(self, name: str, info: pylsl.StreamInfo, channel: int = 0) -> None:
+        """channel: of the stream, counted from 0."""
         super().__init__(info)
-        self.name = name
+        self.name, self.channel = name, channel
         self._newest = (NO_TIME, np.nan)
 
     def pull(self) -> list[tuple[int, float]]:
@@ -195,7 +227,7 @@ class BehaviourInlet(Inlet):
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=1024)
         self._note_arrival(stamps)
         found = [
-            (round(stamp * 1e9) + self.clock.offset_ns, float(sample[0]))
+            (round(stamp * 1e9) + self.clock.offset_ns, float(sample[self.channel]))
             for sample, stamp in zip(samples or [], stamps, strict=True)
             if abs(stamp) < SANE_S
         ]

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from neds_core.errors import StreamError
+from runtime.core.run_log import SENDER_ELSEWHERE
 from runtime.core.values import NO_TIME, Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_watch import GONE_S, MarkerWatch
@@ -19,6 +20,7 @@ from runtime.wire import Flag
 
 WATCH_NS = 1_000_000_000  # between two looks at whether sender and player are still what they were
 SLEW_PPM = 100.0  # a sender's clock that is off by more is said
+ELSEWHERE_NS = 3_000_000_000  # silent for so long, a sender is looked for under another source_id
 GAP_NS = {True: 300_000_000, False: 1_000_000_000}  # with keep-alives or without: the sender may have been restarted
 
 
@@ -39,6 +41,9 @@ class LslSource:
         self._events: list[tuple[str, str]] = []
         self._slewing = False
         self._checking: threading.Thread | None = None
+        self._looking: threading.Thread | None = None
+        self._elsewhere = ""  # what to do where the spikes' name has come back under another source_id
+        self._told_elsewhere = False
         self._markers: MarkerWatch | None = None
         self._open = ExitStack()
 
@@ -70,6 +75,7 @@ class LslSource:
             now = now_ns()
             gap_ns = now - self._newest_ns if self._newest_ns > 0 else 0
             self._newest_ns = now
+            self._told_elsewhere = False
             if gap_ns > GAP_NS[inlet.description.keep_alive]:
                 self._hold(f"was silent for {gap_ns * 1e-9:.1f} s")
         return spikes
@@ -123,6 +129,7 @@ class LslSource:
                 self._hold("came back")
             self._watch_markers(now_ns, ended)
             self._watch_clock()
+            self._watch_sender(now_ns)
             if not ended and not self.player_runs():
                 return "player_gone"
         if self._refusal:
@@ -154,6 +161,20 @@ class LslSource:
             self._slewing = True
             name = self.streams.spikes.info.name()
             self._events.append(("clock_slew", f"the clock of {name!r} is off by {abs(ppm):.0f} ppm; it is followed"))
+
+    def _watch_sender(self, now_ns: int) -> None:
+        """liblsl never connects to a sender that comes back under another source_id: say who it is."""
+        if self._elsewhere and not self._told_elsewhere:
+            self._told_elsewhere, self.withheld = True, self._elsewhere
+            self._events.append((SENDER_ELSEWHERE, self._elsewhere))
+        self._elsewhere = ""
+        busy = self._looking is not None and self._looking.is_alive()
+        if self._newest_ns > 0 and now_ns - self._newest_ns > ELSEWHERE_NS and not (busy or self._told_elsewhere):
+            self._looking = threading.Thread(target=self._look_elsewhere, name="elsewhere", daemon=True)
+            self._looking.start()
+
+    def _look_elsewhere(self) -> None:
+        self._elsewhere = self.streams.stranger()
 
     def _hold(self, why: str) -> None:
         """Publish nothing until the sender has shown that it sends what it did: liblsl connects again by name."""

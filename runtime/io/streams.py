@@ -9,11 +9,25 @@ from dataclasses import dataclass
 import pylsl
 from pylsl.util import TimeoutError as LslTimeout
 
+from neds_core.data.session import UnitTable
 from neds_core.errors import StreamError
 from runtime.config import RigConfig
+from runtime.core.words import quoted
 from runtime.io.lsl_description import Description, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, Inlet, MarkerInlet, SpikeInlet
-from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text, where_else
+from runtime.io.lsl_resolve import (
+    DESCRIBE_S,
+    Watch,
+    find,
+    refuse_twins,
+    resolve,
+    resolve_number,
+    resolve_text,
+    stranger,
+    unwatched,
+    where_else,
+)
+from runtime.io.unit_maps import difference
 
 RECHECK_S = 2.0  # how long a sender that came back is looked for before it counts as gone again
 
@@ -30,15 +44,18 @@ class Streams:
     behaviours: dict[str, BehaviourInlet]
     recheck: Callable[[], bool]
 
+    def stranger(self) -> str:
+        """What to do where the sender of spikes has come back and is not connected again, '' = it has not."""
+        info = self.spikes.info
+        return stranger(info.name(), info.source_id(), info.uid())
+
     def all(self) -> list[Inlet]:
         """Every inlet, spikes last: a sender starts when they have a consumer."""
         return [*self.behaviours.values(), *([self.markers] if self.markers is not None else []), self.spikes]
 
 
-def find_streams(
-    config: RigConfig, unit_map_sha: str, allow_replay: bool, watch: Callable[[], None] = lambda: None
-) -> Streams:
-    """Resolve and check every stream of the rig; unit_map_sha: of the units that the checkpoint was trained on.
+def find_streams(config: RigConfig, units: UnitTable, allow_replay: bool, watch: Watch = unwatched) -> Streams:
+    """Resolve and check every stream of the rig; units: those that the checkpoint was trained on.
 
     watch: called between two looks, raises where going on has no use. Raises `StreamError` with the remedy.
     """
@@ -53,36 +70,35 @@ def find_streams(
                 print(f"{want.spikes!r} is not here; looking elsewhere takes some seconds", file=sys.stderr)
             hint = where_else(want.spikes, config.lsl.session_id)
         raise StreamError(f"{error}{'; ' if hint else ''}{hint}") from None
-    description = _accepted(info, unit_map_sha, allow_replay)
-    wait_s = min(want.wait_s, 5.0)
-    markers = MarkerInlet(resolve_text(want.markers, wait_s)) if want.markers else None
-    behaviours = {n: BehaviourInlet(n, resolve_number(s, wait_s)) for n, s in want.behaviours.items()}
-    others = [*([want.markers] if want.markers else []), *want.behaviours.values()]
+    description = _accepted(info, units, allow_replay)
+    markers = MarkerInlet(resolve_text(want.markers, want.wait_s, watch)) if want.markers else None
+    found = {output: resolve_number(name, want.wait_s, output, watch) for output, name in want.behaviours.items()}
+    behaviours = {output: BehaviourInlet(output, *place) for output, place in found.items()}
+    others = [*([want.markers] if want.markers else []), *(other.name() for other, _ in found.values())]
     refuse_twins({want.spikes: want.spikes_source_id, **dict.fromkeys(others, "")})
 
     def recheck() -> bool:
-        try:
-            again = resolve(want.spikes, RECHECK_S, info.source_id())
-        except StreamError:
-            return False
-        _accepted(again, unit_map_sha, allow_replay)
-        return True
+        again = find(want.spikes, RECHECK_S, info.source_id())
+        if again is not None:
+            _accepted(again, units, allow_replay)
+        return again is not None
 
     return Streams(SpikeInlet(info, description), markers, behaviours, recheck)
 
 
-def _accepted(info: pylsl.StreamInfo, unit_map_sha: str, allow_replay: bool) -> Description:
+def _accepted(info: pylsl.StreamInfo, units: UnitTable, allow_replay: bool) -> Description:
     """What the spike stream says of itself, if the checkpoint may decode it. Raises `StreamError`."""
-    name = info.name()
+    name = quoted(info.name())
     try:
-        description = read_description(pylsl.StreamInlet(info).info(5.0))
+        description = read_description(pylsl.StreamInlet(info).info(DESCRIBE_S))
     except LslTimeout:
-        raise StreamError(f"stream {name!r} was found but does not answer; restart its sender") from None
+        raise StreamError(f"stream {name} was found but does not answer; restart its sender") from None
     if description.source != "live" and not allow_replay:
-        raise StreamError(f"stream {name!r} is a {description.source}; add --allow-replay to decode it")
-    if description.unit_map_sha != unit_map_sha:
+        raise StreamError(f"stream {name} is a {description.source}; add --allow-replay to decode it")
+    if description.unit_map_sha != units.sha256:
+        what, remedy = difference(description.units, units)
         raise StreamError(
-            f"stream {name!r} has another unit map ({description.unit_map_sha[:12]}) than the checkpoint "
-            f"({unit_map_sha[:12]}); calibrate a checkpoint for these units"
+            f"stream {name} has another unit map ({description.unit_map_sha[:12]}) than the checkpoint "
+            f"({units.sha256[:12]}): {what}; {remedy}"
         )
     return description

@@ -11,12 +11,31 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from neds_core.errors import ConfigError
+
 if sys.platform != "win32":
     import resource
 
 FIFO_PRIORITY = 10
+FILES, FILES_A_STREAM = 64, 16  # open at once: ours and ZeroMQ's, and liblsl's for each inlet
 PACKAGES = ("neds-rt", "torch", "numpy", "numba", "pylsl", "pyzmq")  # what a measurement depends on
 CURRENT, FUTURE, ON_FAULT = 1, 2, 4  # of mlockall(2): pages that have been touched, and those that will be
+
+
+def open_files(streams: int) -> None:
+    """Make sure that a run of so many LSL streams can open its sockets: liblsl waits or fails without a word.
+
+    Takes what the system grants; raises `ConfigError` where that is too little.
+    """
+    if sys.platform == "win32":
+        return
+    needed = FILES + FILES_A_STREAM * streams
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(f"this process may open {hard} files and needs {needed}; raise the limit (ulimit -n 1024)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def raise_priority() -> str:

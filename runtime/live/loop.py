@@ -11,13 +11,14 @@ import numpy as np
 from runtime.core.accounting import Accounting, counters
 from runtime.core.misses import Passage
 from runtime.core.pipeline import Pipeline
-from runtime.core.run_log import Outcome, RunLog
+from runtime.core.run_log import LOG_FULL, Outcome, RunLog
 from runtime.core.state import State, StateTrack
 from runtime.core.values import Decoded, Mark, Token
 from runtime.wire import Flag
 
 PULL_S = 0.02
 STATUS_NS = 1_000_000_000
+RAISE_LOG_S = "scores and --save-log cover these; raise score.log_s"
 JUMP_NS = 1_000_000_000  # so long CLOCK_JUMP stays set
 
 
@@ -149,6 +150,7 @@ class _Loop:
         self.accounting = Accounting(pipeline.decoder.bin_ns, plan.budget_ns)
         log.latency = self.accounting.latency
         self._jumps = self._jump_left = 0
+        self._log_full = False
 
     def run(self, track: StateTrack) -> None:
         self.track = track
@@ -222,7 +224,10 @@ class _Loop:
         """After the send: nothing here delays the estimate."""
         newest, sent = closed[-1], passage.sent_ns
         for decoded in closed:
-            self.log.add(decoded)
+            if not self.log.add(decoded) and not self._log_full:
+                self._log_full = True
+                held_s = self.log.n * self.pipeline.decoder.bin_ns * 1e-9
+                self._say(passage.sent_ns, LOG_FULL, f"the log is full: it holds the first {held_s:g} s; {RAISE_LOG_S}")
             self.sink.note(decoded)
             self.accounting.stepped(decoded)
         in_time = self.accounting.published(passage, newest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from runtime.client import boot_id
 from runtime.config import RigConfig
 from runtime.core.accounting import Accounting, counters
 from runtime.core.pipeline import Pipeline
+from runtime.core.run_log import LOG_FULL, SENDER_ELSEWHERE
 from runtime.core.state import State
 from runtime.core.values import NO_TIME, Decoded
 from runtime.live.loop import Source
@@ -57,7 +59,9 @@ class Messages:
         self.publisher.tell("measured", {"t_ns": now_ns, "values": values})
 
     def event(self, now_ns: int, name: str, detail: str) -> None:
-        """Publish something that happened."""
+        """Publish something that happened; what the operator has to know now also goes to stderr."""
+        if name in (LOG_FULL, SENDER_ELSEWHERE):
+            print(detail, file=sys.stderr, flush=True)
         self.publisher.tell("event", Event(SCHEMA, name, now_ns, detail))
 
     def status(self, now_ns: int, state: State, accounting: Accounting) -> None:

@@ -47,9 +47,7 @@ class Wired:
         config, decoder, streams = self.config, self.decoder, self.streams
         source = LslSource(streams, decoder.bin_ns, self.player_runs)
         clock = LiveClock()
-        health = Health(_limits(config, decoder), decoder.n_units, decoder.bin_ns)
-        binner = _binner(config, decoder, streams)
-        pipeline = Pipeline(binner, decoder, _rules(config, streams), clock.step_ns, health)
+        pipeline = make_pipeline(config, decoder, streams, clock.step_ns)
         kind = streams.spikes.description.source
         sink = Messages(config, pipeline, source, self.publisher, kind)
         plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set)
@@ -95,6 +93,14 @@ def wire(
     if not _rules(config, streams).markers:
         prepare.refuse_endless(decoder.engine)
     return Wired(config, streams, decoder, publisher, player_runs, Event())
+
+
+def make_pipeline(
+    config: RigConfig, decoder: Decoder, streams: Streams, step_ns: Callable[[], int] = lambda: 0
+) -> Pipeline:
+    """The pipeline of a rig. step_ns: a clock for how long a step takes."""
+    health = Health(_limits(config, decoder), decoder.n_units, decoder.bin_ns)
+    return Pipeline(_binner(config, decoder, streams), decoder, _rules(config, streams), step_ns, health)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ def curves(decoded: SeedScores, validation: Session) -> Row:
     for spec in plan.specs:
         values = {name: v[:, plan.columns[spec.name]] for name, v in decoded.found.items()}
         if spec.kind == "continuous":
+            if "mean_r2" not in decoded.outputs[spec.name]:
+                continue  # not scored
             found[spec.name] = _trace(decoded, spec, {n: v[:, 0].astype(float) for n, v in values.items()}, validation)
         elif spec.labels == "measured":
             found[spec.name] = _class(decoded, spec, values["neds"].astype(float))

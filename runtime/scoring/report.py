@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from runtime.core.binning import COUNTERS
+
 LATENCIES = {
     "edge_to_pub_ms": "bin edge to published",
     "edge_to_pub_decoded_ms": "  bins with values",
@@ -13,6 +15,9 @@ LATENCIES = {
     "age_ms": "newest spike to send",
     "source_delay_ms": "spike to its arrival",
 }
+
+
+SHOWN = ("tokens_", *(f"spikes_{name}" for name in COUNTERS), "deadline_misses")  # counters that have a line
 
 
 def _number(value: Any, digits: int = 3) -> str:
@@ -59,11 +64,20 @@ def _latencies(summary: dict[str, Any]) -> list[str]:
 def _counts(summary: dict[str, Any]) -> list[str]:
     """Conservation, exactness, and how the run went."""
     exact, difference = summary["streamed_vs_offline_max_abs"], summary["counts_vs_recording_diff"]
+    why = f": {summary['counts_vs_recording_why']}" if difference else ""
+    others = {k: n for k, n in summary["counters"].items() if n and not k.startswith(SHOWN)}
+    log = (
+        [f"log holds the first {summary['log_s']:g} s of {summary['run_s']:g} s; scores cover that part (score.log_s)"]
+        if summary["log_full"]
+        else []
+    )
     return [
         "tokens  " + "  ".join(f"{k} {v}" for k, v in summary["tokens"].items()),
         "spikes  " + "  ".join(f"{k} {v}" for k, v in summary["spikes"].items()),
         f"streamed vs offline  {'not compared' if exact is None else f'{exact:.1e} at most, in z-scores'}",
-        f"counts vs recording  {'not compared' if difference is None else f'{difference} spikes differ'}",
+        f"counts vs recording  {'not compared' if difference is None else f'{difference} spikes differ{why}'}",
+        *([f"other   {'  '.join(f'{k.replace(chr(95), chr(32))} {n}' for k, n in others.items())}"] if others else []),
+        *log,
         f"ended by {summary['stopped_by']}; {summary['scheduling']}; CPU steal {summary['stolen_ms']:.0f} ms",
     ]
 

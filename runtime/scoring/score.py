@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from runtime.core.engine import DECODERS
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
 from runtime.engines import create as engines
-from runtime.scoring.truth import Truth
+from runtime.scoring.truth import Truth, occurrences
 
 Row = dict[str, Any]  # one JSON object
 
+LEAST_BINS = 25  # measured bins below which an output is not scored
 MOVING_PX_S = 25.0  # slower than this over a second, a tracked animal counts as standing
 
 
@@ -52,8 +54,8 @@ def score_trace(
     known = np.isfinite(target)
     y, group, mean_trial = target[known], trial[known], average[known]
     given = {name: np.where(np.isfinite(v), v, mean)[known] for name, v in decoded.items()}
-    if len(y) < 2:
-        return {"r2": None, "n": int(known.sum()), "null_reason": "no measured behaviour was received"}
+    if reason := _unscored(y):
+        return {"r2": None, "n": len(y), "null_reason": reason}
     ours = given["published"]
     phase = bool(np.ptp(mean_trial) > 0)
     row: Row = {"r2": scores.r2(y, ours), "r2_about_mean_trial": scores.r2(y, ours, mean_trial) if phase else None}
@@ -71,6 +73,15 @@ def score_trace(
         "ci95": interval(y, ours, group),
         "unit": spec.unit,
     }
+
+
+def _unscored(y: np.ndarray) -> str:
+    """Why the measured values (n,) carry no score, '' = they do."""
+    if len(y) == 0:
+        return "no measured behaviour was received"
+    if len(y) < LEAST_BINS:
+        return f"too few measured bins ({len(y)}, at least {LEAST_BINS} are needed)"
+    return "the measured behaviour did not vary" if float(np.ptp(y)) == 0.0 else ""
 
 
 def interval(y: np.ndarray, value: np.ndarray, group: np.ndarray) -> list[float] | None:
@@ -103,19 +114,24 @@ def score_class(spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.nd
     y, given = label[known], {name: v[known] for name, v in decoded.items()}
     if not spec.contrasts:
         guesses = {name: (v / prior).argmax(1) for name, v in given.items()}
-        return row | _accuracies(y, guesses, len(spec.classes))
+        return row | _accuracies(y, guesses, spec.classes)
     rows = {}
     for name, pair in spec.contrasts.items():
         sides = [np.isin(y, [spec.classes.index(c) for c in side]) for side in pair]
         inside = sides[0] | sides[1]
         truth = sides[1][inside].astype(np.int64)
         guesses = {n: scores.contrast(v[inside], prior, spec.classes, pair) for n, v in given.items()}
-        rows[name] = _accuracies(truth, guesses, 2)
+        rows[name] = _accuracies(truth, guesses, ["+".join(side) for side in pair])
     return row | {"null_reason": "scored by its contrasts", "contrasts": rows}
 
 
-def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], n_classes: int) -> Row:
-    guess = guesses["published"]
+def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], names: Sequence[str]) -> Row:
+    """Accuracies over the trials; null where a guess of the only class that occurred would be perfect."""
+    guess, n_classes = guesses["published"], len(names)
+    occurred = np.unique(truth).tolist()
+    if len(occurred) < 2:
+        only = f"every scored trial is {names[occurred[0]]!r}" if occurred else "no trial is of these classes"
+        return {"balanced_accuracy": None, "chance": 1.0 / n_classes, "n": len(truth), "null_reason": only}
     return {
         "balanced_accuracy": scores.balanced_accuracy(truth, guess, n_classes),
         "neds_balanced_accuracy": scores.balanced_accuracy(truth, guesses["neds"], n_classes),
@@ -142,7 +158,7 @@ def exactness(layout: Layout, streamed: np.ndarray, offline: np.ndarray, valid: 
     if not valid.any():
         return None
     difference = np.abs(streamed[valid] - offline[valid]) / layout.scale
-    return float(np.nanmax(difference))
+    return float(np.nanmax(difference)) if np.isfinite(difference).any() else None
 
 
 def trial_average(checkpoint: Checkpoint, name: str, phase: np.ndarray) -> np.ndarray:
@@ -162,7 +178,7 @@ def score(
     decoder is held through tokens that were not published in time, so all are judged alike.
     """
     bin_ns = checkpoint.header.bin_ns
-    segment, phase = log.segment[rows], log.clock[rows]
+    segment, phase = occurrences(log, rows), log.clock[rows]
     start = np.r_[True, segment[1:] != segment[:-1]] | (phase == 0)
     decoders = {"published": log.values[rows], **found}
     said = {name: held(v, log.in_time[rows], start) for name, v in decoders.items()}
@@ -177,15 +193,23 @@ def score(
             flat = {name: v[:, 0].astype(np.float64) for name, v in columns.items()}
             average = trial_average(checkpoint, spec.name, phase).astype(np.float64)
             mean = checkpoint.header.mean[spec.name]
-            outputs[spec.name] = score_trace(spec, target, flat, trial, average, mean, bin_ns)
+            outputs[spec.name] = _alone(score_trace, spec, target, flat, trial, average, mean, bin_ns)
             scored |= np.isfinite(target)
         else:
             label = truth.labels.get(spec.name, np.full(len(rows), -1))
             at_end = {name: v[last] for name, v in columns.items()}
-            outputs[spec.name] = score_class(spec, label[last], at_end, checkpoint.scalers.prior[spec.name])
+            outputs[spec.name] = _alone(score_class, spec, label[last], at_end, checkpoint.scalers.prior[spec.name])
             if spec.labels == "measured":
                 scored |= label >= 0
     return outputs | score_points(layout, said, truth, bin_ns), int(scored.sum())
+
+
+def _alone(judge: Callable[..., Row], *given: Any) -> Row:
+    """The scores of one output; where they cannot be computed, why: the others and the summary stand."""
+    try:
+        return judge(*given)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        return {"r2": None, "n": 0, "null_reason": f"its score failed ({error})"}
 
 
 def score_points(layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_ns: int) -> Row:

@@ -49,7 +49,7 @@ def pool(seeds: list[SeedScores]) -> Row:
     trial = bootstrap.RULES.groups(first.segment, bin_ns)
     traces: Row = {}
     for spec in plan.specs:
-        if spec.kind != "continuous":
+        if any("mean_r2" not in s.outputs[spec.name] for s in seeds):  # a class, or not scored
             continue
         y = first.truth.traces[spec.name]
         known, column = np.isfinite(y), plan.columns[spec.name].start

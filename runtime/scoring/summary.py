@@ -8,7 +8,7 @@ from neds_core.checkpoint import Checkpoint
 from runtime.core.binning import COUNTERS
 from runtime.core.latency import percentiles
 from runtime.core.pipeline import TOKENS
-from runtime.core.run_log import RunLog
+from runtime.core.run_log import LOG_FULL, RunLog
 from runtime.engines.layout import layout
 from runtime.scoring import truth
 from runtime.scoring.score import all_decoders, exactness, score
@@ -18,16 +18,28 @@ def scored(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
     """The part of the summary that decodes the log again: scores, exactness, and the counts' difference."""
     rows = log.decoded_rows()
     if len(rows) == 0 or log.outcome.stopped_by == "signal":
-        return {"outputs": {}, "scored": 0, "streamed_vs_offline_max_abs": None, "counts_vs_recording_diff": None}
+        return {
+            "outputs": {}, "scored": 0, "streamed_vs_offline_max_abs": None, "counts_vs_recording_diff": None,
+            "counts_vs_recording_why": "",
+        }  # fmt: skip
     found, where = all_decoders(checkpoint, log, rows), layout(checkpoint)
     outputs, n_scored = score(checkpoint, where, log, rows, found, truth.received(log, rows))
-    own = found[log.header.decoder]
+    own, difference = found[log.header.decoder], truth.counts_difference(log, rows)
     return {
         "outputs": outputs,
         "scored": n_scored,
         "streamed_vs_offline_max_abs": exactness(where, log.values[rows], own, log.valid[rows]),
-        "counts_vs_recording_diff": truth.counts_difference(log, rows),
+        "counts_vs_recording_diff": None if difference is None else difference.spikes,
+        "counts_vs_recording_why": "" if difference is None else difference.why,
     }
+
+
+def coverage(log: RunLog) -> dict[str, Any]:
+    """How much of the run its log holds, and therefore what its scores cover."""
+    bin_s = log.header.bin_ns * 1e-9
+    full = any(event.name == LOG_FULL for event in log.events)
+    closed = log.outcome.counters["tokens_closed"]
+    return {"log_full": full, "log_s": log.n * bin_s, "run_s": closed * bin_s if full else log.n * bin_s}
 
 
 def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -49,6 +61,9 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "spikes": {name: counts[f"spikes_{name}"] for name in COUNTERS},
         "lost_upstream": counts["spikes_lost_upstream"],
         "late_markers": counts["late_markers"],
+        "bad_markers": counts.get("bad_markers", 0),
+        "counters": counts,
+        **coverage(log),
         "stopped_by": outcome.stopped_by,
         "source": header.source,
         "device": "cuda" if "-cuda" in header.engine else "cpu",

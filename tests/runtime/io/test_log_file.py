@@ -9,7 +9,7 @@ import pytest
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 from runtime.core.run_log import COLUMNS, RunLog
 from runtime.io import log_file
 from runtime.live import offline
@@ -77,3 +77,26 @@ def test_what_is_no_log_is_refused_in_one_sentence(log: RunLog, tmp_path: Path) 
         log_file.load(tmp_path / "array.npy")
     with pytest.raises(DataError, match="does not exist"):
         log_file.load(tmp_path / "absent.npz")
+
+
+def test_a_place_that_cannot_hold_a_log_is_refused_before_the_run(log: RunLog, tmp_path: Path) -> None:
+    """A run is not repeated for its file, and a recording not overwritten by it."""
+    recording, ours, empty = tmp_path / "session.npz", tmp_path / "run.npz", tmp_path / "empty"
+    np.savez(recording, counts=np.zeros(3))
+    (tmp_path / "rig.toml").write_text('rig = "a"')
+    log_file.save(log, ours)
+    empty.touch()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path in (recording, tmp_path / "rig.toml", tmp_path, Path("/dev/null")):
+        with pytest.raises(ConfigError, match="exists and is no log of a run; name another file or remove it"):
+            log_file.prepare(path)
+    with pytest.raises(ConfigError, match="its folder does not exist; make it first"):
+        log_file.prepare(tmp_path / "no" / "run.npz")
+    with pytest.raises(ConfigError, match="cannot be written there"):
+        log_file.prepare(Path("/proc/log.npz"))
+    for path in (ours, empty, tmp_path / "new.npz"):
+        log_file.prepare(path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    log_file.refuse_full(ours, 1000, 100)
+    with pytest.raises(ConfigError, match=r"may take \d+ MB and \d+ MB are free there; make room or lower score.log_s"):
+        log_file.refuse_full(ours, 10**15, 100)

@@ -17,8 +17,8 @@ from neds_core.data.session import Session
 from neds_core.errors import StreamError
 from runtime.io import lsl_resolve
 from runtime.io.lsl_clock import ClockMap, now_ns
-from runtime.io.lsl_description import LAYOUT, Description, read_description
-from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text
+from runtime.io.lsl_description import LAYOUT, Description, read_description, unit_rows
+from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text, stranger
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 WAIT_S = 5.0
@@ -30,7 +30,8 @@ def test_a_description_survives_the_network(make_outlet: MakeOutlet, stream_name
     info = pylsl.StreamInlet(resolve(stream_name, WAIT_S)).info(WAIT_S)
 
     assert with_outlet.get_info().uid() == info.uid()
-    assert read_description(info) == Description(LAYOUT, "synthetic", True, True, session.units.sha256, rate_hz=100.0)
+    rows = unit_rows(session.units)
+    assert read_description(info) == Description(LAYOUT, "synthetic", True, True, session.units.sha256, 100.0, rows)
     unit = info.desc().child("neds_rt").child("units").first_child()
     for row in range(len(session.units)):
         told = [unit.child_value(key) for key in ("id", "source_id", "region")]
@@ -47,10 +48,10 @@ def test_a_stream_without_description_is_refused(lsl_session: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"edit": {"layout": "counts"}}, "has layout 'counts', 1 channels; send one int32 channel"),
-        ({"edit": {"layout": None}}, "has layout '', 1 channels; send one int32 channel"),
-        ({"channels": 2}, "has layout 'events_unit', 2 channels; send one int32 channel"),
-        ({"channel_format": pylsl.cf_float32}, "send one int32 channel"),
+        ({"edit": {"layout": "counts"}}, "has layout 'counts'; send one int32 channel with layout 'events_unit'"),
+        ({"edit": {"layout": None}}, "has layout ''; send one int32 channel"),
+        ({"channels": 2}, "has 2 channels; send one int32 channel"),
+        ({"channel_format": pylsl.cf_float32}, "sends float32; send int32"),
         ({"edit": {"clock": "device"}}, "stamps with a clock of its own; stamp with LSL local_clock()"),
         ({"edit": {"clock": None}}, "stamps with a clock of its own"),
         ({"edit": {"rate_hz": "many"}}, "declares rate_hz 'many'; give its mean number of spikes a second"),
@@ -88,6 +89,21 @@ def test_what_a_description_must_say(
 def test_a_missing_stream_is_refused(lsl_session: str) -> None:
     with pytest.raises(StreamError, match=r"'nobody' was not found in 0\.2 s; start its sender or raise input\.wait_s"):
         resolve("nobody", 0.2)
+
+
+def test_a_missing_stream_names_those_that_are_there(
+    make_outlet: MakeOutlet, stream_name: str, session: Session
+) -> None:
+    outlet = make_outlet(stream_name, session.units)
+    with pytest.raises(StreamError, match=rf"streams seen here: .*'{stream_name}'"):
+        resolve(f"{stream_name}s", 0.2)
+    with pytest.raises(
+        StreamError, match=rf"'{stream_name}' comes from source_id '{stream_name}', not 'other'; correct"
+    ):
+        resolve(stream_name, 0.2, "other")
+    assert stranger(stream_name, stream_name, "") == ""
+    assert f"came back from source_id '{stream_name}'; this run follows 'before'" in stranger(stream_name, "before", "")
+    assert outlet.get_info().name() == stream_name
 
 
 def test_a_stream_without_source_id_is_refused(lsl_session: str, stream_name: str) -> None:
@@ -132,13 +148,49 @@ def test_text_and_numbers_are_told_apart(lsl_session: str, stream_name: str) -> 
     ]  # fmt: skip
 
     assert resolve_text(f"{stream_name}-text", WAIT_S).uid() == outlets[0].get_info().uid()
-    assert resolve_number(f"{stream_name}-number", WAIT_S).uid() == outlets[1].get_info().uid()
-    with pytest.raises(StreamError, match="is not one channel of numbers; name a stream that is"):
-        resolve_number(f"{stream_name}-text", WAIT_S)
-    with pytest.raises(StreamError, match="is not one channel of text"):
+    info, channel = resolve_number(f"{stream_name}-number", WAIT_S, "speed")
+    assert (info.uid(), channel) == (outlets[1].get_info().uid(), 0)
+    with pytest.raises(StreamError, match=r"-text' sends string; name a stream of numbers \(float32\)"):
+        resolve_number(f"{stream_name}-text", WAIT_S, "speed")
+    with pytest.raises(StreamError, match=r"-number' sends double64; send string \(JSON markers\)"):
         resolve_text(f"{stream_name}-number", WAIT_S)
-    with pytest.raises(StreamError, match="is not one channel of numbers"):
-        resolve_number(f"{stream_name}-wide", WAIT_S)
+    with pytest.raises(StreamError, match="-wide' has 2 channels without labels; label them in its sender"):
+        resolve_number(f"{stream_name}-wide", WAIT_S, "speed")
+
+
+def labelled(name: str, *labels: str) -> pylsl.StreamOutlet:
+    """A stream of numbers with a label for each channel."""
+    info = pylsl.StreamInfo(name, "Position", len(labels), 0.0, pylsl.cf_float32, name)
+    channels = info.desc().append_child("channels")
+    for label in labels:
+        channels.append_child("channel").append_child_value("label", label)
+    return pylsl.StreamOutlet(info)
+
+
+def test_a_channel_is_named_by_its_label(lsl_session: str, stream_name: str) -> None:
+    """After a colon, or by the output's own name; a stream may have a colon in its own."""
+    cursor, colon = labelled(stream_name, "x", "y"), labelled(f"{stream_name}:z", "z")
+    for name, output, wanted in [
+        (f"{stream_name}:y", "cursor_y", (cursor.get_info().uid(), 1)),
+        (stream_name, "y", (cursor.get_info().uid(), 1)),
+        (f"{stream_name}:z", "depth", (colon.get_info().uid(), 0)),
+    ]:
+        info, channel = resolve_number(name, WAIT_S, output)
+        assert (info.uid(), channel) == wanted
+    for name, output in [(f"{stream_name}:q", "q"), (stream_name, "q")]:
+        with pytest.raises(StreamError, match=rf"has the channels 'x', 'y', not one 'q'; .* q = '{stream_name}:x'"):
+            resolve_number(name, WAIT_S, output)
+
+
+@pytest.mark.parametrize("odd", ["O'Neil", 'the "left" one', """both ' and " ''""", "caf\u00e9 & <co>"])
+def test_a_stream_may_have_any_name(make_outlet: MakeOutlet, stream_name: str, session: Session, odd: str) -> None:
+    name = f"{odd} {stream_name}"
+    outlet = make_outlet(name, session.units)
+    found = resolve(name, WAIT_S, name)
+    assert (found.uid(), found.name()) == (outlet.get_info().uid(), name)
+    refuse_twins({name: name})
+    assert stranger(name, name, found.uid()) == ""
+    assert ("does not connect again" in stranger(name, name, "another")) == ("'" in name)
 
 
 # --- clocks ---

@@ -13,14 +13,14 @@ from neds_core.data.session import Session
 from runtime.core.binning import Binner
 from runtime.core.values import NO_TIME, Mark
 from runtime.io.lsl_clock import now_ns
-from runtime.io.lsl_description import read_description
-from runtime.io.lsl_inlets import KEEP_ALIVE_MODULUS, BehaviourInlet, MarkerInlet, SpikeInlet
+from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, read_description
+from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 Link = tuple[pylsl.StreamOutlet, SpikeInlet]
 WAIT_S = 5.0
-BIN = 20_000_000
+BIN = PERIOD = 20_000_000
 
 
 def inlet_of(outlet: pylsl.StreamOutlet) -> SpikeInlet:
@@ -63,8 +63,9 @@ def test_spikes_arrive_with_their_own_stamps_and_units(link: Link) -> None:
     now = now_ns() // 1000 * 1000
     spikes = [(now + 1000 * k, k % 12) for k in range(500)]
 
-    send(outlet, *((t * 1e-9, unit) for t, unit in spikes), ((now + 10**6) * 1e-9, keep_alive(500)))
-    found = pull(inlet, until_ns=now + 10**6)
+    send(outlet, *((t * 1e-9, unit) for t, unit in spikes))
+    send(outlet, *(((now + k * PERIOD) * 1e-9, keep_alive(500)) for k in range(3)))
+    found = pull(inlet, until_ns=now + 2 * PERIOD)
 
     assert [unit for _, unit in found] == [unit for _, unit in spikes]
     assert max(abs(a - b) for (a, _), (b, _) in zip(found, spikes, strict=True)) <= 1
@@ -77,24 +78,48 @@ def test_spikes_arrive_with_their_own_stamps_and_units(link: Link) -> None:
 def test_spikes_lost_on_the_way_are_counted(link: Link) -> None:
     """From the first keep-alive on; the count wraps, and a sender that starts again is not a loss."""
     outlet, inlet = link
-    now = now_ns() // 1000 * 1000
-    lost = []
-    sent = KEEP_ALIVE_MODULUS - 4
-    for step, (arriving, counted) in enumerate([(2, 0), (3, 3), (5, 7), (1, 1)]):  # two of seven never come
+    now, lost, sent, step = now_ns() // 1000 * 1000, [], KEEP_ALIVE_MODULUS - 4, 0
+    for arriving, counted in [(2, 0), (3, 3), (5, 7), (1, 1)]:  # two of seven never come
         sent += counted
-        stamp = now + step * 1000
-        send(outlet, *[(stamp * 1e-9, 0)] * arriving, (stamp * 1e-9, keep_alive(sent)))
-        assert len(pull(inlet, until_ns=stamp)) == arriving
+        send(outlet, *[((now + step * PERIOD) * 1e-9, 0)] * arriving)
+        for _ in range(3):  # the next two confirm what the first says
+            stamp = now + step * PERIOD
+            send(outlet, (stamp * 1e-9, keep_alive(sent)))
+            step += 1
+        pull(inlet, until_ns=stamp)
         lost.append(inlet.lost_upstream)
 
-    send(outlet, (now * 1e-9, 0), ((now + 9000) * 1e-9, keep_alive(1)))  # restarted, and sent one
-    pull(inlet, until_ns=now + 9000)
-    lost.append(inlet.lost_upstream)
-    send(outlet, (now * 1e-9, 0), ((now + 9500) * 1e-9, keep_alive(4)))  # two more never come
-    pull(inlet, until_ns=now + 9500)
+    for count in (1, 4):  # restarted, and sent one; of the next three two never come
+        send(outlet, ((now + step * PERIOD) * 1e-9, 0))
+        for _ in range(3):
+            stamp = now + step * PERIOD
+            send(outlet, (stamp * 1e-9, keep_alive(count)))
+            step += 1
+        pull(inlet, until_ns=stamp)
+        lost.append(inlet.lost_upstream)
 
-    assert [*lost, inlet.lost_upstream] == [0, 0, 2, 2, 2, 4]
+    assert lost == [0, 0, 2, 2, 2, 4]
     assert inlet.received == 13
+
+
+def test_a_negative_unit_beside_keep_alives_is_a_spike_of_no_unit(link: Link) -> None:
+    """A sorter's noise cluster is -1: it neither vanishes nor invents spikes that were lost."""
+    outlet, inlet = link
+    now, sent = now_ns() // 1000 * 1000, 0
+    binner = Binner(12, BIN, max_age_ns=10**10, future_ns=2_000_000_000)
+    binner.start(now)
+    for step in range(12):
+        stamp = now + step * PERIOD
+        send(outlet, *[(stamp * 1e-9, 3)] * 5, *[(stamp * 1e-9, -1)] * 2, (stamp * 1e-9, -70_000))
+        sent += 8
+        send(outlet, (stamp * 1e-9, keep_alive(sent)))
+    deadline = time.monotonic() + WAIT_S
+    while inlet.received < sent and time.monotonic() < deadline:
+        binner.feed(inlet.pull(0.1), now_ns())
+
+    counters = binner.counters()
+    assert (counters["received"], counters["binned"], counters["out_of_range"]) == (96, 60, 36)
+    assert (inlet.received, inlet.lost_upstream) == (96, 0)
 
 
 def test_a_stamp_that_cannot_be_is_quarantined_and_never_crashes(link: Link) -> None:
@@ -105,7 +130,7 @@ def test_a_stamp_that_cannot_be_is_quarantined_and_never_crashes(link: Link) -> 
     binner.start(now)
 
     send(outlet, (now * 1e-9, 3), *((stamp, 4) for stamp in absurd), (np.nan, keep_alive(0)))
-    send(outlet, (now * 1e-9, keep_alive(11)))
+    send(outlet, *(((now + k) * 1e-9, keep_alive(11)) for k in range(-2 * PERIOD, 1, PERIOD)))
     deadline = time.monotonic() + WAIT_S
     while inlet.received < 11 and time.monotonic() < deadline:
         binner.feed(inlet.pull(0.1), now_ns())
@@ -138,7 +163,8 @@ def test_without_keep_alives_a_negative_value_is_a_spike_of_no_unit(
 MALFORMED = [
     "", "start", "null", "17", "[]", "{}", '{"segment": 3}', '{"event": 7}', b'{"event": "st\xf6p"}', b"\x00",
     '{"event": "segment_start", "segment": "x"}', '{"event": "segment_start", "segment": 1e30}',
-    '{"event": "segment_start", "segment": -7}',
+    '{"event": "segment_start", "segment": -7}', '{"event": "segment_start", "segment": 3.5}',
+    '{"event": "stim", "bin": 0.5}', '{"event": "' + "x" * 70_000 + '"}',
     '{"event": "segment_end", "segment": 3, "labels": "left"}',
     '{"event": "segment_end", "segment": 3, "labels": {"choice": ["left"]}}',
     '{"event": "segment_start", "segment": 3, "bin": "one"}', '{"event": "segment_start", "segment": 3', "[" * 5000,
@@ -154,6 +180,8 @@ def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, st
         '{"event": "stim"}',
         '{"event": "segment_end", "segment": 3, "labels": {"choice": "left", "block": 2, "reward": true}}',
         '{"event": "segment_start"}',
+        '{"event": "segment_start", "segment": 4.0, "bin": 50.0}',
+        '{"event": "\\u001b[31mrecording_end"}',
         '{"event": "recording_end"}',
     ]
     with MarkerInlet(resolve_text(stream_name, WAIT_S)) as inlet:
@@ -174,10 +202,29 @@ def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, st
         Mark(1_000 * 10**9, "segment_start", 3),
         Mark(1_002 * 10**9, "segment_end", 3),
         Mark(1_003 * 10**9, "segment_start", -1),
+        Mark(1_004 * 10**9, "segment_start", 4),
     ]
-    assert [mark.first_bin for mark in marks] == [40, None, None]
+    assert [mark.first_bin for mark in marks] == [40, None, None, 50]
     assert marks[1].labels == {"choice": "left", "block": 2, "reward": True}
     assert inlet.last == "recording_end"
+
+
+def test_a_marker_that_cannot_be_read_is_shown_without_escape_sequences(lsl_session: str, stream_name: str) -> None:
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Markers", 1, 0.0, pylsl.cf_string, stream_name))
+    shown = []
+    with MarkerInlet(resolve_text(stream_name, WAIT_S)) as inlet:
+        for n, text in enumerate(
+            ["\x1b]0;owned\x07trial 1\n", "x" * 2_000_000, '{"event": "\\u001b[2J' + "e" * 999 + '"}']
+        ):
+            outlet.push_sample([text], 1.0 + n)
+            deadline = time.monotonic() + WAIT_S
+            while (inlet.bad < min(n + 1, 2) or (n == 2 and not inlet.last)) and time.monotonic() < deadline:
+                inlet.pull()
+                time.sleep(0.01)
+            shown.append(inlet.last_bad if n < 2 else inlet.last)
+    assert inlet.bad == 2
+    assert shown[0] == "]0;ownedtrial 1"
+    assert [len(text) < 300 and text.isprintable() for text in shown] == [True] * 3
 
 
 # --- behaviour ---
@@ -188,7 +235,7 @@ def behaviour(lsl_session: str) -> Iterator[tuple[BehaviourInlet, list[tuple[int
     """An inlet that took in four good samples, a NaN, and some without a time; and what it gave."""
     info = pylsl.StreamInfo("behaviour", "Behaviour", 1, 50.0, pylsl.cf_float32, f"behaviour-{lsl_session}")
     outlet = pylsl.StreamOutlet(info)
-    with BehaviourInlet("wheel_speed", resolve_number("behaviour", WAIT_S)) as inlet:
+    with BehaviourInlet("wheel_speed", resolve_number("behaviour", WAIT_S, "wheel_speed")[0]) as inlet:
         for stamp, value in [(1.0, 10.0), (1.02, 11.0), (np.nan, 99.0), (np.inf, 99.0), (1.06, 13.0), (1.04, 12.0)]:
             outlet.push_sample([value], stamp)
         outlet.push_sample([np.nan], 1.08)

@@ -33,7 +33,7 @@ def test_a_sender_that_was_silent_is_withheld_until_its_units_are_checked(
     """LSL connects again by name, so a sender that was restarted may send other units."""
     outlet = make_outlet(stream_name, session.units)
     rig = RigConfig("test", "unused", InputConfig(stream_name, wait_s=3.0), lsl=LslConfig(resolve_scope="link"))
-    streams = find_streams(rig, session.units.sha256, allow_replay=False)
+    streams = find_streams(rig, session.units, allow_replay=False)
     with LslSource(streams, session.bin_ns) as source:
 
         def alive() -> bool:

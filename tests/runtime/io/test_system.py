@@ -93,3 +93,20 @@ def test_versions_are_of_what_is_installed() -> None:
 
     assert found["versions"] == {"python": platform.python_version(), "numpy": np.__version__}
     assert found["cpu"]
+
+
+def test_too_few_open_files_are_raised_or_refused() -> None:
+    """In a process of its own: a hard limit never comes back."""
+    code = (
+        "import resource, sys\n"
+        "from neds_core.errors import ConfigError\n"
+        "from runtime.io import system\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 200))\n"
+        "system.open_files(2)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "try:\n    system.open_files(20)\nexcept ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [
+        "96", "this process may open 200 files and needs 384; raise the limit (ulimit -n 1024)"
+    ]  # fmt: skip

@@ -227,6 +227,22 @@ def test_the_decoder_knows_nothing_of_the_measured_behaviour(runs: dict[str, Log
     assert len({ours[key][1] for key in same}) > 40  # and they are not all one
 
 
+def test_a_log_that_is_full_or_lost_costs_no_summary(start: Start, tmp_path: Path) -> None:
+    """Full after 1 s: said at once. Its folder goes while it decodes: the summary is whole, the exit code 2."""
+    rig, logs = tmp_path / "rig.toml", tmp_path / "logs"
+    logs.mkdir()
+    text = (demo() / "rig.toml").read_text().replace('"neds.safetensors"', f'"{demo() / "neds.safetensors"}"')
+    rig.write_text(text.replace('"session.npz"', f'"{demo() / "session.npz"}"\nlog_s = 1.0'))
+    run = start("run", rig, "--play", "--split", "test", "--seconds", 4, "--headless", "--save-log", logs / "run.npz")
+    run.until("that its log is full", r"the log is full: it holds the first 1 s; .* raise score\.log_s", run.err)
+    logs.rmdir()
+    run.ends(2)
+    words = run.out.read_text()
+    assert re.search(r"^log holds the first 1 s of [34]\.?\d* s; scores cover that part", words, re.MULTILINE)
+    assert "ended by seconds" in words.splitlines()[-1]
+    assert f"--save-log {logs / 'run.npz'}: not written (No such file or directory)" in run.err.read_text()
+
+
 # --- a replay without leave, and signals ---
 
 

@@ -94,6 +94,23 @@ def test_without_measured_behaviour_there_is_no_score() -> None:
     assert row == {"r2": None, "n": 0, "null_reason": "no measured behaviour was received"}
 
 
+@given(n=st.integers(0, 60), known=st.integers(0, 60), flat=st.booleans())
+def test_few_measured_bins_are_scored_or_say_why(n: int, known: int, flat: bool) -> None:
+    """A stream at 1 Hz, or a camera that died: no length of it breaks the summary."""
+    rng = np.random.default_rng(n)
+    target = np.where(np.arange(n) < known, 1.0 if flat else rng.normal(size=n), np.nan)
+    row = score_trace(SPEED, target, decoders(rng.normal(size=n)), np.arange(n) // 5, np.zeros(n), 0.0, BIN)
+    n_known = min(n, known)
+    if n_known == 0:
+        assert row["null_reason"] == "no measured behaviour was received"
+    elif n_known < 25:
+        assert row["null_reason"] == f"too few measured bins ({n_known}, at least 25 are needed)"
+    elif flat:
+        assert row["null_reason"] == "the measured behaviour did not vary"
+    else:
+        assert np.isfinite(row["r2"])
+
+
 def test_a_decoder_that_trails_has_a_lag() -> None:
     y = np.random.default_rng(0).normal(size=400)
     row = score_trace(SPEED, y, decoders(np.roll(y, 3)), np.zeros(400), np.zeros(400), 0.0, BIN)
@@ -145,6 +162,18 @@ def test_a_declared_contrast_gives_two_class_rows_only() -> None:
     turn, side = row["contrasts"]["turn or not"], row["contrasts"]["left or right"]
     assert (side["n"], side["chance"], side["balanced_accuracy"]) == (3, 0.5, (1 + 1 / 2) / 2)
     assert (turn["n"], turn["balanced_accuracy"]) == (4, (1 + 1 / 3) / 2)  # 0.5 / 0.5 is no more than 0.5 / 0.5
+
+
+def test_one_class_alone_has_no_accuracy() -> None:
+    """A decoder that always says left would be perfect."""
+    row = score_class(STAGE, np.array([0, 0, -1]), probs((1, 0, 0), (0, 1, 0), (0, 0, 1)), EVEN)
+    assert (row["balanced_accuracy"], row["n"]) == (None, 2)
+    assert row["null_reason"] == "every scored trial is 'left'"
+    pairs = {"left or right": (("left",), ("right",)), "turn or not": (("none",), ("left", "right"))}
+    spec = msgspec.structs.replace(STAGE, contrasts=pairs)
+    row = score_class(spec, np.array([1, 1]), probs((1, 0, 0), (0, 1, 0)), EVEN)
+    assert row["contrasts"]["left or right"]["null_reason"] == "no trial is of these classes"
+    assert row["contrasts"]["turn or not"]["null_reason"] == "every scored trial is 'none'"
 
 
 # --- points, exactness ---
@@ -222,6 +251,21 @@ def test_every_decoder_is_held_through_the_same_misses(
         value = held(found[name][:, :1].astype(float), in_time, phase == 0)[:, 0]
         value = np.where(np.isfinite(value), value, tiny_checkpoint.header.mean["wheel_speed"])
         assert outputs["wheel_speed"][key] == pytest.approx(scores.r2(y[known], value[known]), abs=1e-6)
+
+
+def test_one_output_fails_alone(
+    run: tuple[RunLog, np.ndarray, Truth, dict[str, np.ndarray]], tiny_checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    log, rows, truth, found = run
+
+    def broken(*given: object) -> dict[str, object]:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(scoring, "score_trace", broken)
+    outputs, _ = scoring.score(tiny_checkpoint, layout(tiny_checkpoint), log, rows, found, truth)
+    assert outputs["wheel_speed"]["null_reason"] == "its score failed (operands could not be broadcast together)"
+    assert outputs["choice"]["balanced_accuracy"] is not None
 
 
 def test_the_trial_average_is_by_phase_and_the_mean_outside(tiny_checkpoint: Checkpoint) -> None:

@@ -12,10 +12,10 @@ import pytest
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
-from runtime.core.run_log import RunLog
+from runtime.core.run_log import LOG_FULL, RunLog
 from runtime.io import log_file
 from runtime.live import offline
-from runtime.scoring import summary, truth
+from runtime.scoring import report, summary, truth
 
 BIN = 20_000_000
 
@@ -33,9 +33,10 @@ def test_the_counts_of_a_run_are_compared_with_the_recording(
     part = replace(session, segments=session.segments[-2:], segment_ids=session.segment_ids[-2:])
     logs = [offline.stream(tiny_checkpoint, part, "ridge", shift_ns=shift_ns) for shift_ns in (0, BIN // 2)]
     found = [truth.counts_difference(of(log, rig_home / "session.npz"), log.decoded_rows()) for log in logs]
-    assert found[0] == 0
+    assert found[0] == (0, "")
     assert found[1] is not None
-    assert found[1] > 0
+    assert found[1].spikes > 0
+    assert found[1].why == "segments were played off the recording's grid"
 
 
 def test_a_run_that_names_no_recording_is_not_compared(short: Session, tiny_checkpoint: Checkpoint) -> None:
@@ -86,6 +87,63 @@ def test_the_summary_of_a_saved_log_is_the_same_to_the_digit(
     assert msgspec.json.encode(again) == msgspec.json.encode(summary.build(measured, tiny_checkpoint))
     assert again["outputs"]["wheel_speed"]["r2"] is not None
     assert again["counts_vs_recording_diff"] == 0
+
+
+def renumbered(log: RunLog, numbers: np.ndarray) -> None:
+    """Give the segments of a run, in their order, these numbers."""
+    occurrence = truth.occurrences(log, log.decoded_rows())
+    log.segment[log.decoded_rows()] = numbers[occurrence]
+    starts = [m for m in sorted(log.marks) if m.event == "segment_start"]
+    given = {m.segment: int(numbers[k]) for k, m in enumerate(starts)}
+    log.marks = [replace(m, segment=given[m.segment]) for m in log.marks]
+
+
+def test_trial_numbers_that_start_again_change_no_score(session: Session, tiny_checkpoint: Checkpoint) -> None:
+    """Two blocks of trials 1 to 8, as a task program numbers them: labels and counts are each trial's own."""
+    part = replace(session, segments=session.segments[:16], segment_ids=session.segment_ids[:16])
+    onward, again = (offline.stream(tiny_checkpoint, part, "ridge") for _ in range(2))
+    renumbered(again, np.r_[1:9, 1:9])
+    rows = onward.decoded_rows()
+    for log in (onward, again):
+        np.testing.assert_array_equal(truth.occurrences(log, rows), np.repeat(np.arange(16), 25))
+    labels = [truth.received(log, rows).labels["choice"] for log in (onward, again)]
+    np.testing.assert_array_equal(labels[0], labels[1])
+    np.testing.assert_array_equal(labels[0], truth.recorded(part, onward, rows).labels["choice"])
+    np.testing.assert_array_equal(truth.bins(part, again, rows), truth.bins(part, onward, rows))
+
+
+def test_a_difference_of_counts_has_its_reason(session: Session, tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    most = np.iinfo(session.counts.dtype).max
+    counts = session.counts.copy()
+    counts[:, 3] = most
+    session_file.save(replace(session, counts=counts), tmp_path / "full.npz")
+    part = replace(session, segments=session.segments[:3], segment_ids=session.segment_ids[:3], counts=counts)
+    log = of(offline.stream(tiny_checkpoint, part, "ridge"), tmp_path / "full.npz")
+    rows = log.decoded_rows()
+    assert truth.counts_difference(log, rows) == (0, "")
+    log.counts[rows, 3] = most + 5
+    assert truth.counts_difference(log, rows) == (5 * len(rows), f"{5 * len(rows)} clipped in the recording")
+    log.outcome = msgspec.structs.replace(log.outcome, counters=log.outcome.counters | {"spikes_late": 7})
+    log.counts[rows[0], 0] += 1
+    assert truth.counts_difference(log, rows) == (
+        5 * len(rows) + 1, f"7 late, {5 * len(rows)} clipped in the recording",
+    )  # fmt: skip
+
+
+def test_the_summary_says_what_its_scores_cover_and_what_was_counted(
+    short: Session, tiny_checkpoint: Checkpoint
+) -> None:
+    log = offline.stream(tiny_checkpoint, short, "ridge")
+    found = summary.build(log, tiny_checkpoint)
+    assert not found["log_full"]
+    assert not any(line.startswith(("other", "log holds")) for line in report.lines(found))
+    log.outcome = msgspec.structs.replace(log.outcome, counters=log.outcome.counters | {"bad_markers": 3})
+    log.happened(0, LOG_FULL, "")
+    log.n -= 50
+    found = summary.build(log, tiny_checkpoint)
+    assert (found["log_full"], found["bad_markers"]) == (True, 3)
+    assert "other   bad markers 3" in report.lines(found)
+    assert any(line.startswith(f"log holds the first {log.n * 0.02:g} s of ") for line in report.lines(found))
 
 
 def test_a_run_that_a_signal_ended_is_not_scored(measured: RunLog, tiny_checkpoint: Checkpoint) -> None:

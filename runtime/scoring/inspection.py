@@ -1,0 +1,266 @@
+"""The verdict on what `neds-rt check` heard: values in, GO or NO-GO with reasons and remedies out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.config import RigConfig
+from runtime.core.words import listed, quoted
+
+ALLOWANCE_SHARE = 99.9  # percent of spikes that the recommended allowance lets in
+FAR_S = 60.0  # a marker or a behaviour stamped further away than this is not of the LSL clock
+FEW = 20  # samples from which a range is judged
+FAR_SD = 8.0  # a tenth of the samples further from the training mean than this is another unit
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One stream of the rig. reasons: why a run should not start; notes: what else to know."""
+
+    name: str
+    what: str  # what came, in words
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def go(self) -> bool:
+        """Whether a run can start on this stream."""
+        return not self.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The clocks when a stream was heard, in s: LSL's and time of day."""
+
+    lsl_s: float
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """Arrival minus stamp of a stream's samples in ms; odd_s: the newest stamp that no LSL clock gives, NaN = none."""
+
+    delays_ms: np.ndarray
+    odd_s: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Spikes:
+    """What came of the spike stream. counters: of the run's binner; fired (U,): spikes of each unit; foreign: unit
+    numbers outside the map -> spikes; ids: the sorter's own numbers of the units; coarse: chunks with one stamp;
+    fault: why a run would have stopped decoding, '' = it would not."""
+
+    stream: str
+    received: int
+    lost: int
+    counters: dict[str, int]
+    stamps: Stamps
+    fired: np.ndarray
+    foreign: dict[int, int] = field(default_factory=dict)
+    ids: tuple[int, ...] = ()
+    coarse: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """What came of the marker stream. starts: segment_start; labels: output -> labels given at segment ends."""
+
+    stream: str
+    received: int
+    bad: int
+    last_bad: str
+    stamps: Stamps
+    starts: int = 0
+    labels: dict[str, set[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What came of a behaviour stream, and the output's mean and sd in training, in its unit."""
+
+    stream: str
+    values: np.ndarray
+    stamps: Stamps
+    mean: float
+    sd: float
+    unit: str = ""
+    regular: bool = False  # whether the stream declares a rate
+
+
+def allowance(delays_ms: np.ndarray, config: RigConfig) -> dict[str, float] | None:
+    """What to set in rig.toml, all of it accepted there; None where no allowance keeps these spikes."""
+    if len(delays_ms) == 0:
+        return None
+    late = max(1.0, math.ceil(float(np.percentile(delays_ms, ALLOWANCE_SHARE))))
+    budget, valid = config.output.budget_ms, config.output.valid_ms
+    if late >= budget:
+        budget = float(math.ceil(late + max(1.0, budget - config.bins.lateness_ms)))
+        valid = max(valid, budget + 40.0)
+    if budget > 1000.0 or late > config.bins.max_age_ms:
+        return None
+    return {"lateness_ms": late, "budget_ms": budget, "valid_ms": valid}
+
+
+def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
+    """The verdict on the spike stream."""
+    reasons, notes = [], []
+    n = max(1, heard.counters["received"])
+    share = {name: heard.counters[name] / n for name in ("late", "quarantined", "out_of_range")}
+    what = (
+        f"{heard.stream}: {heard.received} received, {heard.lost} lost upstream, {percent(share['late'])} late, "
+        f"{percent(share['quarantined'])} quarantined, {percent(share['out_of_range'])} out of range"
+    )
+    if heard.received == 0:
+        return Verdict("spikes", what, ("no spikes arrived: start the sender, or listen longer with --seconds",))
+    if share["quarantined"] > config.health.quarantined_share:
+        reasons.append(_restamp(heard.stamps, clocks))
+    elif share["late"] > config.health.late_share:
+        reasons.append(f"{percent(share['late'])} of the spikes are late; {_remedy(heard.stamps.delays_ms, config)}")
+    elif share["late"] > 1.0 - ALLOWANCE_SHARE / 100.0:
+        notes.append(f"to keep {ALLOWANCE_SHARE:g} %, {_remedy(heard.stamps.delays_ms, config)}")
+    if heard.foreign:
+        reasons.append(_foreign(heard))
+    silent = np.flatnonzero(heard.fired == 0).tolist()
+    if silent and not heard.foreign:
+        notes.append(f"{len(silent)} of {len(heard.fired)} units never fired: {_few(silent)}")
+    if len(silent) == len(heard.fired) and not heard.foreign:
+        reasons.append("no unit of the map fired; send the row of the unit table, counted from 0")
+    if heard.fault and not reasons:
+        reasons.append(heard.fault)
+    if heard.lost:
+        notes.append(f"{heard.lost} spikes were lost on the way; look at the load of both machines")
+    if heard.coarse:
+        notes.append("chunks carry one stamp for many spikes; push one stamp for each")
+    return Verdict("spikes", what, tuple(reasons), tuple(notes))
+
+
+def _remedy(delays_ms: np.ndarray, config: RigConfig) -> str:
+    """What to set so that spikes are no longer late."""
+    found = allowance(delays_ms, config)
+    if found is None:
+        return "no allowance of rig.toml keeps them; let the sender send sooner"
+    if found["budget_ms"] == config.output.budget_ms:
+        return f"set bins.lateness_ms = {found['lateness_ms']:g}"
+    return (
+        f"set bins.lateness_ms = {found['lateness_ms']:g}, output.budget_ms = {found['budget_ms']:g} and "
+        f"output.valid_ms = {found['valid_ms']:g}"
+    )
+
+
+def _restamp(stamps: Stamps, clocks: Clocks) -> str:
+    return f"stamps are not of the LSL clock: {_astray(stamps, clocks)}; stamp with local_clock()"
+
+
+def _astray(stamps: Stamps, clocks: Clocks) -> str:
+    """How far stamps are from the LSL clock, and which clock or unit that looks like."""
+    kept = stamps.delays_ms
+    typical_s = clocks.lsl_s - float(np.median(kept)) * 1e-3 if len(kept) else stamps.odd_s
+    if math.isfinite(stamps.odd_s) and (not len(kept) or abs(typical_s - clocks.lsl_s) < FAR_S):
+        typical_s = stamps.odd_s
+    if not math.isfinite(typical_s):
+        return "they are NaN or infinite"
+    off_s = typical_s - clocks.lsl_s
+    guess = _guess(typical_s, clocks)
+    return f"about {abs(off_s):.3g} s {'ahead' if off_s > 0 else 'behind'}{f' ({guess}?)' if guess else ''}"
+
+
+def _strange(stamps: Stamps) -> bool:
+    """Whether markers or behaviour are stamped by another clock than LSL's."""
+    if len(stamps.delays_ms) == 0:
+        return math.isfinite(stamps.odd_s)
+    return abs(float(np.median(stamps.delays_ms))) > FAR_S * 1e3
+
+
+def _guess(stamp_s: float, clocks: Clocks) -> str:
+    """What a stamp may be instead of seconds of the LSL clock."""
+    for scale, unit in ((1.0, ""), (1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")):
+        if abs(stamp_s / scale - clocks.unix_s) < DAY_S:
+            return f"time of day{f' in {unit}' if unit else ''}"
+        if unit and abs(stamp_s / scale / clocks.lsl_s - 1.0) < 0.05:
+            return unit
+    if 10_000.0 <= stamp_s / clocks.lsl_s <= 50_000.0:
+        return "sample numbers"
+    if 0.0 <= stamp_s < clocks.lsl_s:
+        return "time since the recording began"
+    return "another machine's clock" if abs(stamp_s) < 1e9 else ""
+
+
+def _foreign(heard: Spikes) -> str:
+    """Unit numbers outside the map, and what they may be instead."""
+    numbers, units = sorted(heard.foreign), len(heard.fired)
+    share = percent(sum(heard.foreign.values()) / max(1, heard.received))
+    word, verb = ("unit", "is") if len(numbers) == 1 else ("units", "are")
+    said = f"{word} {_few(numbers)} {verb} outside the map (0 to {units - 1}), {share} of the spikes"
+    if numbers == [units] and heard.fired[0] == 0:
+        said += ", and unit 0 never fired: numbered from 1?"
+    elif numbers[0] >= 0 and set(np.flatnonzero(heard.fired).tolist()) | set(numbers) <= set(heard.ids):
+        said += ": the sorter's own numbers?"
+    elif numbers[-1] < 0:
+        said += ": noise? Leave it out"
+    return f"{said}; send the row of the unit table, counted from 0"
+
+
+def markers(heard: Markers, classes: Mapping[str, Sequence[str]], clocks: Clocks) -> Verdict:
+    """The verdict on the marker stream. classes: of each class output, by name."""
+    reasons, notes = [], []
+    what = f"{heard.stream}: {heard.received} received, {heard.bad} cannot be read, {heard.starts} segment_start"
+    if _strange(heard.stamps):
+        reasons.append(_restamp(heard.stamps, clocks))
+    elif heard.bad:
+        reasons.append(
+            f"{heard.bad} of {heard.received} markers cannot be read, such as {quoted(heard.last_bad)}; send JSON like "
+            '{"event": "segment_start", "segment": 17}'
+        )
+    for name, given in heard.labels.items():
+        wrong = sorted(given - set(classes.get(name, given)))
+        if wrong:
+            reasons.append(
+                f"label {name} = {listed(wrong)} is no class of the checkpoint; send {listed([*classes[name]])}"
+            )
+    if heard.received == 0:
+        notes.append("none arrived: a run decodes from the first segment_start on")
+    elif not heard.starts and not heard.bad:
+        notes.append("no segment_start among them: a run decodes from the first one on")
+    return Verdict("markers", what, tuple(reasons), tuple(notes))
+
+
+def trace(name: str, heard: Trace, clocks: Clocks) -> Verdict:
+    """The verdict on a behaviour stream."""
+    reasons, notes = [], []
+    values = heard.values[np.isfinite(heard.values)]
+    what = f"{heard.stream}: {len(heard.values)} received"
+    if len(values):
+        what += f", {values.min():.4g} to {values.max():.4g}{f' {heard.unit}' if heard.unit else ''}"
+    if _strange(heard.stamps):
+        reasons.append(_restamp(heard.stamps, clocks))
+    elif len(heard.values) == 0:
+        (reasons if heard.regular else notes).append("none arrived: start its sender")
+    elif len(values) < len(heard.values) / 2:
+        reasons.append(f"{len(heard.values) - len(values)} of {len(heard.values)} values are NaN; look at its sender")
+    if len(values) >= FEW and float(np.percentile(np.abs(values - heard.mean), 90)) > FAR_SD * heard.sd:
+        reasons.append(
+            f"values of {values.min():.4g} to {values.max():.4g} do not fit the training data (mean {heard.mean:.4g}, "
+            f"sd {heard.sd:.4g}); send them in {heard.unit or 'the unit of the training data'}"
+        )
+    return Verdict(name, what, tuple(reasons), tuple(notes))
+
+
+def no_output(name: str, stream: str, outputs: list[str]) -> Verdict:
+    """The verdict on a behaviour that the checkpoint does not decode."""
+    remedy = f"name one of {listed(outputs)} under input.behaviours" if outputs else "leave it out of input.behaviours"
+    return Verdict(name, stream, (f"is no trace that this checkpoint decodes; {remedy}",))
+
+
+def percent(share: float) -> str:
+    """A share in words; what is above 0 never reads 0."""
+    return f"{max(100 * share, 0.01) if share else 0:.2f} %"
+
+
+def _few(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")

@@ -1,0 +1,35 @@
+"""What the tests of commands share: a command of ours in this process."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from runtime.cli import main as cli
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`neds-rt run` takes over SIGINT, SIGTERM and SIGHUP of its process, which is pytest's here."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, lsl_session: str) -> Callable[..., int]:
+    """Run a command in this process; returns its exit code."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["neds-rt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        return 0 if code is None else int(code)
+
+    return run
