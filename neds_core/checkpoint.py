@@ -153,8 +153,17 @@ def write_tensors(
     """Write a safetensors file with the hash of its content; `check` reads it before it takes its place."""
     metadata = metadata | {CONTENT: content_sha(tensors, metadata)}
     with whole(path) as partial:
-        partial.write_bytes(to_bytes(tensors, metadata=metadata))  # save_file would make it mode 0600
+        partial.write_bytes(_ordered(to_bytes(tensors, metadata=metadata)))  # save_file would make it mode 0600
         check(partial)
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file with sorted metadata: safetensors writes them in an order of chance."""
+    size = int.from_bytes(data[:8], "little")
+    header = msgspec.json.decode(data[8 : 8 + size])
+    text = msgspec.json.encode(header | {"__metadata__": dict(sorted(header["__metadata__"].items()))})
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def refuse_foreign(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from neds_core.model.model import NEDS
 
 settings.register_profile("neds-rt", deadline=None)  # a busy machine is not a failure
 settings.load_profile("neds-rt")
+
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup; what the tests start would ignore it as well
 
 # Sockets, LSL, real time, and signals to the test's own process: paths below this folder.
 SERIAL = (
