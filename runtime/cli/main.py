@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from kernels import KernelError
-from neds_core.errors import NedsError
+from neds_core.errors import ConfigError, NedsError
 from runtime.cli.bench.main import bench
 from runtime.cli.check import check
 from runtime.cli.evaluate import evaluate
@@ -79,9 +78,18 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         refuse_foreign_packages()
-        app()
-    except (NedsError, KernelError) as error:
+        _run()
+    except NedsError as error:
         print(f"neds-rt: {safe(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _run() -> None:
+    from kernels import KernelError  # not before its package is known to be ours
+
+    try:
+        app()
+    except KernelError as error:
+        raise ConfigError(str(error)) from None

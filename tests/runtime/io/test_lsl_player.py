@@ -135,7 +135,7 @@ def test_a_short_session_over_real_lsl(lsl_session: str, stream_name: str, short
     with (
         SpikeInlet(info, description) as inlet,
         MarkerInlet(resolve_text(f"{stream_name}-markers", WAIT_S)) as markers,
-        BehaviourInlet("wheel_speed", resolve_number(f"{stream_name}-wheel_speed", WAIT_S)) as wheel,
+        BehaviourInlet("wheel_speed", resolve_number(f"{stream_name}-wheel_speed", WAIT_S, "wheel_speed")[0]) as wheel,
     ):
         player.wait(WAIT_S)
         sender = threading.Thread(target=player.play)

@@ -79,7 +79,7 @@ def running(lsl_session: str, make_outlet: Callable[..., pylsl.StreamOutlet]) ->
         output=OutputConfig(decode_port=0, latest_port=0), lsl=LslConfig(session_id=lsl_session),
     )  # fmt: skip
     with Publisher(config.output, config.rig) as publisher:
-        streams = find_streams(config, checkpoint.header.unit_map_sha, allow_replay=False)
+        streams = find_streams(config, checkpoint.units, allow_replay=False)
         wired: Wired = wire(config, checkpoint, streams, publisher)
         logs: list[RunLog] = []
         thread = threading.Thread(target=lambda: logs.append(wired.run()), daemon=True)
