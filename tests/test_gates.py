@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ IBL = EXAMPLES / "ibl-dy016"
 
 
 OTHERS = ("rat-linear-track", "steinmetz2019", "bci-monkey-20131218")
+START_S = 100.0
 END_S = 400.0  # far beyond the longest recording's 200 s
 
 
@@ -27,6 +29,13 @@ class Started:
     process: subprocess.Popen[bytes]
     out: Path
     err: Path
+
+    def begins(self) -> None:
+        """Wait until it has loaded its packages and opened its ports, or has ended."""
+        deadline = time.monotonic() + START_S
+        while "decode and status on" not in self.err.read_text() and self.process.poll() is None:
+            assert time.monotonic() < deadline, self.err.read_text()
+            time.sleep(0.1)
 
     def result(self) -> dict:
         """The object on the last line, once the command has ended well."""
@@ -54,8 +63,15 @@ def neds_rt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
 @pytest.fixture(scope="module")
 def others(neds_rt: Callable[..., Started]) -> dict[str, Started]:
-    """The other recordings, played at the same time: together they take as long as the longest."""
-    return {name: neds_rt("run", str(EXAMPLES / name / "rig.toml"), "--play", "--headless") for name in OTHERS}
+    """The other recordings, played at the same time: together they take as long as the longest.
+
+    Each starts when the one before has loaded its packages: six processes that load torch at once take a minute.
+    """
+    found = {}
+    for name in OTHERS:
+        found[name] = neds_rt("run", str(EXAMPLES / name / "rig.toml"), "--play", "--headless")
+        found[name].begins()
+    return found
 
 
 def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials(neds_rt: Callable[..., Started]) -> None:
