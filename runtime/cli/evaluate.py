@@ -79,10 +79,8 @@ def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
 
 def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:
     """Every checkpoint, streamed over the held-out part."""
-
     from neds_core.data import session as sessions
     from neds_core.scores import tasks as evaluation
-    from runtime.engines.layout import layout
     from runtime.live import offline
     from runtime.scoring import score as scoring, seeds, truth
 
@@ -92,11 +90,10 @@ def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:
         evaluation.refuse_other_units(made, session)
         log = offline.stream(made, part, "neds")
         at = log.decoded_rows()
-        found = scoring.all_decoders(made, log, at)
         measured = truth.recorded(part, log, at)
-        outputs, _ = scoring.score(made, layout(made), log, at, found, measured)
-        exact = scoring.exactness(layout(made), log.values[at], found["neds"], log.valid[at])
-        rows.append(seeds.SeedScores(made, found, measured, truth.occurrences(log, at), outputs, exact))
+        found = scoring.score_log(made, log, at, measured)
+        occurrence = truth.occurrences(log, at)
+        rows.append(seeds.SeedScores(made, found.found, measured, occurrence, found.outputs, found.exact))
     return rows
 
 

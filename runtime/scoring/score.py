@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from runtime.core.engine import DECODERS
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
 from runtime.engines import create as engines
+from runtime.engines.layout import layout
 from runtime.scoring.truth import Truth, occurrences
 
 Row = dict[str, Any]  # one JSON object
@@ -159,6 +161,25 @@ def exactness(layout: Layout, streamed: np.ndarray, offline: np.ndarray, valid: 
         return None
     difference = np.abs(streamed[valid] - offline[valid]) / layout.scale
     return float(np.nanmax(difference)) if np.isfinite(difference).any() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A log decoded again: found, decoder -> offline values (n, V); outputs, a row each; n_scored tokens had a target;
+    exact, the largest difference between what was published and its decoder's offline values."""
+
+    found: dict[str, np.ndarray]
+    outputs: Row
+    n_scored: int
+    exact: float | None
+
+
+def score_log(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray, truth: Truth) -> Scored:
+    """All that the tokens `rows` of a log are scored by, of a live run and of one without sockets alike."""
+    found, where = all_decoders(checkpoint, log, rows), layout(checkpoint)
+    outputs, n_scored = score(checkpoint, where, log, rows, found, truth)
+    exact = exactness(where, log.values[rows], found[log.header.decoder], log.valid[rows])
+    return Scored(found, outputs, n_scored, exact)
 
 
 def trial_average(checkpoint: Checkpoint, name: str, phase: np.ndarray) -> np.ndarray:

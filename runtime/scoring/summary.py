@@ -9,9 +9,8 @@ from runtime.core.binning import COUNTERS
 from runtime.core.latency import percentiles
 from runtime.core.pipeline import TOKENS
 from runtime.core.run_log import LOG_FULL, RunLog
-from runtime.engines.layout import layout
 from runtime.scoring import truth
-from runtime.scoring.score import all_decoders, exactness, score
+from runtime.scoring.score import score_log
 
 
 def scored(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -22,13 +21,11 @@ def scored(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
             "outputs": {}, "scored": 0, "streamed_vs_offline_max_abs": None, "counts_vs_recording_diff": None,
             "counts_vs_recording_why": "",
         }  # fmt: skip
-    found, where = all_decoders(checkpoint, log, rows), layout(checkpoint)
-    outputs, n_scored = score(checkpoint, where, log, rows, found, truth.received(log, rows))
-    own, difference = found[log.header.decoder], truth.counts_difference(log, rows)
+    found, difference = score_log(checkpoint, log, rows, truth.received(log, rows)), truth.counts_difference(log, rows)
     return {
-        "outputs": outputs,
-        "scored": n_scored,
-        "streamed_vs_offline_max_abs": exactness(where, log.values[rows], own, log.valid[rows]),
+        "outputs": found.outputs,
+        "scored": found.n_scored,
+        "streamed_vs_offline_max_abs": found.exact,
         "counts_vs_recording_diff": None if difference is None else difference.spikes,
         "counts_vs_recording_why": "" if difference is None else difference.why,
     }

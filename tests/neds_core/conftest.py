@@ -1,13 +1,17 @@
-"""Three sessions and a configuration that trains one NEDS on all of them."""
+"""A checkpoint and its file; three sessions and a configuration that trains one NEDS on all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint import Checkpoint
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions
 from neds_core.data.session import Session
@@ -43,3 +47,16 @@ def recipe(tiny: TrainConfig) -> PretrainConfig:
     fit = msgspec.structs.replace(tiny.fit, steps=20, sessions_per_step=2, save_every=8, ema_decay=0.9)
     names = tuple(f"{n}.npz" for n in range(SESSIONS))
     return PretrainConfig(names, tiny.outputs, model=tiny.model, fit=fit, seed=5)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
+    """Random NEDS and fitted linear decoders."""
+    return make_checkpoint(clock_bins=4)
+
+
+@pytest.fixture
+def path(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """The checkpoint's file."""
+    checkpoints.save(checkpoint, tmp_path / "neds.safetensors")
+    return tmp_path / "neds.safetensors"

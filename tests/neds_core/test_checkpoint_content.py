@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, strategies as st
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import CheckpointError
-
-
-@pytest.fixture(scope="module")
-def checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
-    """Random NEDS and fitted linear decoders."""
-    return make_checkpoint(clock_bins=4)
-
-
-@pytest.fixture
-def path(checkpoint: Checkpoint, tmp_path: Path) -> Path:
-    """The checkpoint's file."""
-    checkpoints.save(checkpoint, tmp_path / "neds.safetensors")
-    return tmp_path / "neds.safetensors"
-
-
-def refusal(path: Path) -> str:
-    """The one line that a file is refused with; it names the file."""
-    with pytest.raises(CheckpointError) as error:
-        checkpoints.load(path)
-    message = str(error.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
-
-
-def contents(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file."""
-    with safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118 (not a dict)
+from tests.neds_core.checkpoint_files import contents, refusal
 
 
 @pytest.mark.parametrize(

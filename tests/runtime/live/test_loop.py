@@ -16,6 +16,7 @@ from runtime.core.run_log import STATES, RunLog, describe
 from runtime.core.state import State
 from runtime.core.values import NO_TIME, SPIKES, Decoded, Layout, Mark, Token
 from runtime.live.loop import Plan, run
+from runtime.live.offline import SteppedClock
 from runtime.wire import Flag
 
 MS = 1_000_000
@@ -48,28 +49,6 @@ class Sum:
         raise NotImplementedError
 
 
-class FakeClock:
-    """The time that the script sets. This thread spends what it is told to."""
-
-    def __init__(self) -> None:
-        self.t_ns, self.spent_ns = START, 0
-
-    def now_ns(self) -> int:
-        return self.t_ns
-
-    def cpu_ns(self) -> int:
-        return self.spent_ns
-
-    def faults(self) -> int:
-        return 0
-
-    def gc_ns(self) -> int:
-        return 0
-
-    def stolen_ms(self) -> float:
-        return 0.0
-
-
 @dataclass
 class Script:
     """A sender with a spike and a keep-alive every 5 ms while `sends` is true, and what happens at which time.
@@ -77,7 +56,7 @@ class Script:
     at: time since the start in ns -> called once when the clock passes it.
     """
 
-    clock: FakeClock
+    clock: SteppedClock
     at: dict[int, Callable[[], object]] = field(default_factory=dict)
     sends: bool = True
     alive_ns: int = NO_TIME
@@ -157,7 +136,8 @@ class Rig:
     """A loop with everything around it made up."""
 
     def __init__(self, markers: bool = False) -> None:
-        self.clock, self.sink = FakeClock(), Kept()
+        self.clock, self.sink = SteppedClock(), Kept()
+        self.clock.t_ns = START
         self.source = Script(self.clock)
         self.decoder = Decoder(Sum(), "sum", "model", "sha", "", "units", 2, BIN)
         binner = Binner(2, BIN, max_age_ns=10**10, future_ns=2 * MS)
