@@ -74,9 +74,19 @@ class Imported(Struct, frozen=True, forbid_unknown_fields=True):
     assumed: tuple[str, ...]
 
 
+class Member(Struct, frozen=True, forbid_unknown_fields=True):
+    """One network of an ensemble: the checkpoint that it came in, by name and SHA-256, its own blend and record."""
+
+    name: str
+    sha: str
+    blend: dict[str, float]
+    record: Record
+
+
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
     """What a checkpoint says beside its tensors, as JSON. mean, sd: of continuous outputs, in their units; prior: class
-    shares in training."""
+    shares in training. Of an ensemble, `blend` is the mean of its members' and `record` the first member's, but for
+    `created`, `seconds` (all members') and looks at the test part (the ensemble's)."""
 
     format: int
     name: str
@@ -92,11 +102,15 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     record: Record
     longest_silence_bins: int = 0  # in training, inside a segment, no kept unit fired for so long; 0 = not known
     imported: Imported | None = None  # then there is no linear decoder and no blend
+    members: tuple[Member, ...] = ()  # of an ensemble; () = one network
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything a decoder needs, and its identity `sha` (SHA-256 of the file)."""
+    """Everything a decoder needs, and its identity `sha` (SHA-256 of the file).
+
+    others: of an ensemble, its networks behind the first (`model`), of the same shape and the same scalers.
+    """
 
     header: Header
     model: NEDS
@@ -104,6 +118,20 @@ class Checkpoint:
     scalers: Scalers
     linear: dict[str, Linear]
     sha: str = ""
+    others: tuple[NEDS, ...] = ()
+
+    @property
+    def networks(self) -> tuple[NEDS, ...]:
+        """All of them, in order: one but in an ensemble."""
+        return (self.model, *self.others)
+
+    def alone(self, member: int) -> Checkpoint:
+        """One network of an ensemble with what it was trained beside; a checkpoint of one network is its own."""
+        if not self.header.members:
+            return self
+        one = self.header.members[member]
+        header = msgspec.structs.replace(self.header, name=one.name, blend=one.blend, record=one.record, members=())
+        return replace(self, header=header, model=self.networks[member], others=())
 
     @property
     def specs(self) -> tuple[BehaviourSpec, ...]:
@@ -194,7 +222,11 @@ def _text(values: np.ndarray) -> torch.Tensor:
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write the checkpoint; nothing half-written is left behind."""
-    tensors = {f"model/{k}": v.contiguous() for k, v in checkpoint.model.state_dict().items()}
+    tensors = {
+        f"{_prefix(checkpoint.header, n)}{k}": v.contiguous()
+        for n, network in enumerate(checkpoint.networks)
+        for k, v in network.state_dict().items()
+    }
     tensors |= {
         "units/ids": torch.from_numpy(checkpoint.units.ids.astype(np.int64)),
         "units/region": _text(checkpoint.units.region),
@@ -208,6 +240,11 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
     metadata = {"neds_rt": msgspec.json.encode(checkpoint.header).decode()}
     write_tensors(path, tensors, metadata, lambda partial: _read(partial, path))
+
+
+def _prefix(header: Header, member: int) -> str:
+    """Of the tensors' names of one network."""
+    return f"member.{member}/" if header.members else "model/"
 
 
 def load(path: Path) -> Checkpoint:
@@ -254,13 +291,12 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     if header.imported is not None:
         sessions = range(len(header.imported.sessions))
         n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in sessions)
-    model = NEDS(header.config.model, n_units, header.specs)
-    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
-    model.eval().requires_grad_(False)
-    weights = [*model.state_dict().values(), *(v for k, v in tensors.items() if k.startswith("linear/"))]
-    if not all(bool(torch.isfinite(w).all()) for w in weights):
+    model, *others = (_network(header, tensors, n_units, m) for m in range(len(header.members) or 1))
+    if not all(bool(torch.isfinite(v).all()) for k, v in tensors.items() if k.startswith("linear/")):
         raise ValueError("a weight is not finite")
     tokenizer = model.tokenizer()
+    if not all(same_scale(model, other) for other in others):
+        raise ValueError("the members' scales of units differ")
     if bool((tokenizer.gain < 0).any()):
         raise ValueError("a scale of a unit is negative")
     scalers = Scalers(
@@ -282,7 +318,22 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     }
     for spec in header.specs:
         _check_decoders(header, spec, linear, len(units))
-    return Checkpoint(header, model, units, scalers, linear)
+    return Checkpoint(header, model, units, scalers, linear, others=tuple(others))
+
+
+def _network(header: Header, tensors: dict[str, Tensor], n_units: tuple[int, ...], member: int) -> NEDS:
+    prefix = _prefix(header, member)
+    model = NEDS(header.config.model, n_units, header.specs)
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    if not all(bool(torch.isfinite(w).all()) for w in model.state_dict().values()):
+        raise ValueError("a weight is not finite")
+    return model.eval().requires_grad_(False)
+
+
+def same_scale(one: NEDS, other: NEDS) -> bool:
+    """Whether two networks take counts of units in the same scale."""
+    ours, theirs = one.tokenizer(), other.tokenizer()
+    return torch.equal(ours.mean, theirs.mean) and torch.equal(ours.gain, theirs.gain)
 
 
 def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linear], n_units: int) -> None:
@@ -295,5 +346,6 @@ def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linea
     if spec.kind == "class" and (len(prior) != len(spec.classes) or not all(0.0 < p <= 1.0 for p in prior)):
         raise ValueError(f"the class shares of {spec.name} are incomplete")
     wanted = linear[spec.name].bank.n_features(n_units)
-    if not 0.0 <= header.blend[spec.name] <= 1.0 or linear[spec.name].weight.shape[0] != wanted:
+    shares = [header.blend[spec.name], *(member.blend[spec.name] for member in header.members)]
+    if not all(0.0 <= share <= 1.0 for share in shares) or linear[spec.name].weight.shape[0] != wanted:
         raise ValueError(f"the decoders of {spec.name} are incomplete")

@@ -175,6 +175,22 @@ class LinearConfig(Struct, frozen=True, forbid_unknown_fields=True):
     folds: Annotated[int, Meta(ge=2)] = 5
 
 
+class EnsembleConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Several networks, one for each of `seeds`, joined in one checkpoint; none = one network.
+
+    linear_share: of the linear decoder in the blend of every output; unset, that of each network chosen on validation.
+    """
+
+    seeds: tuple[Count, ...] = ()
+    linear_share: Ratio | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) == 1 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("ensemble.seeds: it has to name two seeds or more, and each once")
+        if self.linear_share is not None and not self.seeds:
+            raise ValueError("ensemble.linear_share is for an ensemble; name its seeds in ensemble.seeds")
+
+
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`neds-rt train CONFIG.toml`."""
 
@@ -187,6 +203,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fit: FitConfig = FitConfig()
     linear: LinearConfig = LinearConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
 
     def __post_init__(self) -> None:
         _check_recipe(self)

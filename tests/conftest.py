@@ -170,16 +170,16 @@ def make_checkpoint(session: Session, tiny: TrainConfig) -> Callable[..., Checkp
     train = sessions.split(session).train
     scale = scalers.fit(train, SPECS, tiny.min_rate_hz)
 
-    def make(layers: int = 2, band: int = 5, clock_bins: int = 0) -> Checkpoint:
+    def make(layers: int = 2, band: int = 5, clock_bins: int = 0, seed: int = 0) -> Checkpoint:
         size = ModelConfig(width=16, layers=layers, heads=2, band=band, registers=1, clock_bins=clock_bins)
-        model = random_neds(size, (len(session.units),))
+        model = random_neds(size, (len(session.units),), seed=seed)
         model.units[0].mean.copy_(torch.from_numpy(scale.spike_mean))
         model.units[0].gain.copy_(torch.from_numpy(scale.spike_gain))
         banks = Bank(taus_ms=(40.0, 200.0), clock_bins=clock_bins), Bank(lags=3, root=True, clock_bins=clock_bins)
         linear = {s.name: baseline.refit(train, s, scale, bank, 100.0) for s, bank in zip(SPECS, banks, strict=True)}
         header = checkpoint.Header(
             format=checkpoint.FORMAT,
-            name="tiny",
+            name=f"tiny-{seed}" if seed else "tiny",
             bin_ns=session.bin_ns,
             config=TrainConfig(tiny.recording, tiny.outputs, model=size),
             specs=SPECS,

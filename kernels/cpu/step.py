@@ -228,3 +228,11 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
     read(x, n_keys, ends.weight, ends.bias, ends.query, ends.groups, ends.values)
     for v in range(len(ends.values)):
         ends.values[v] = ends.values[v] * ends.scale[v] + ends.offset[v]
+
+
+@jit
+def decode_each(members: tuple, counts: np.ndarray, spikes: bool, row: int, position: int) -> None:
+    """`decode` of several models of one shape, members ((parts, ends), ...), on the same bin, no behaviour observed."""
+    for m in range(len(members)):
+        parts, ends = members[m]
+        decode(parts, ends, counts, spikes, 0, row, position)

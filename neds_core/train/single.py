@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint, toml
+from neds_core import checkpoint, ensemble, toml
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
@@ -208,14 +208,37 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
     """Train what a TOML file says, a checkpoint a seed, in this process or in all that `torchrun` started.
 
     Writes `out` (several seeds: `out-seedN`); beside it `.jsonl` (a line a step) and, until it is done, `.state`
-    and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far.
+    and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far. An ensemble is written
+    to `out` once all of its members, in files of their own as several seeds are, are done.
     """
     config = toml.load(path, TrainConfig)
-    recording = (path.parent / config.recording).resolve()
+    seeds = _seeds(config, seeds)
     targets = {seed: out if len(seeds) == 1 else _of_seed(out, seed) for seed in seeds}
-    for target in targets.values():
+    for target in (*targets.values(), *([out] if config.ensemble.seeds else [])):
         checkpoint.refuse_foreign(target)
         refuse_foreign(beside(target, ".jsonl"))
+    first = _train_each(path, config, targets, show, attend)
+    if first and config.ensemble.seeds:
+        joined = ensemble.join(
+            [checkpoint.load(target) for target in targets.values()], without_ending(out).name,
+            config.ensemble.linear_share,
+        )  # fmt: skip
+        checkpoint.save(joined, out)
+        print(f"{out}: done; {len(seeds)} networks in one checkpoint")
+
+
+def _seeds(config: TrainConfig, given: list[int]) -> list[int]:
+    """The seeds to train: an ensemble has its own."""
+    if given and config.ensemble.seeds:
+        raise ConfigError("--seed and ensemble.seeds both name seeds; leave one of them out")
+    return given or list(config.ensemble.seeds) or [0]
+
+
+def _train_each(
+    path: Path, config: TrainConfig, targets: dict[int, Path], show: Show, attend: Callable[..., Tensor] | None
+) -> bool:
+    """A checkpoint for each seed; whether this is the first process, and all of them are done."""
+    recording = (path.parent / config.recording).resolve()
     trunk = many.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
     linears = None
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
@@ -235,11 +258,12 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
                 except StopError as stopped:
                     if not world.rank:
                         print(f"{target}: {stopped}")
-                    return
+                    return False
             if not world.rank:
                 write(made, fit, target, recording, resume)
             if fit.interrupted:
-                return
+                return False
+        return not world.rank
 
 
 def _of_seed(out: Path, seed: int) -> Path:

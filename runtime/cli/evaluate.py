@@ -66,6 +66,8 @@ def evaluate(
 
 def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
     """One more look at the test part, and what it showed, in a checkpoint's header."""
+    from dataclasses import replace
+
     import msgspec
 
     from neds_core import checkpoint as files
@@ -74,7 +76,7 @@ def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
     taken = made.header.record
     new = msgspec.structs.replace(taken, test_looks=taken.test_looks + 1, test_scores=scalars)
     header = msgspec.structs.replace(made.header, record=new)
-    files.save(files.Checkpoint(header, made.model, made.units, made.scalers, made.linear), path)
+    files.save(replace(made, header=header), path)
 
 
 def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:

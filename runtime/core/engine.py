@@ -17,6 +17,7 @@ class Engine(Protocol):
 
     name: str
     layout: Layout
+    values: np.ndarray  # (V,) float32 of the last step
     window_bins: int  # it decodes so many bins from a cold start, and knows each by its place there; 0 = no end
 
     def reset(self, position: int = 0) -> None:

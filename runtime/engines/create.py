@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 
 from kernels.cpu.pack import Precision
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from runtime.core.engine import DECODERS, Decoder
-from runtime.engines.blend import BlendEngine
 from runtime.engines.cuda_stream import CudaStreamEngine
 from runtime.engines.cuda_window import CudaWindowEngine
+from runtime.engines.ensemble import EnsembleEngine
+from runtime.engines.layout import layout
 from runtime.engines.linear import LinearEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.window import WindowEngine
@@ -39,8 +41,11 @@ def network(checkpoint: Checkpoint, weights: Precision = "float32", device: Devi
 
 def create(
     checkpoint: Checkpoint, decoder: str, weights: Precision = "float32", device: Device = "cpu"
-) -> Network | LinearEngine | BlendEngine:
-    """The engine of a decoder name. weights, device: how those of NEDS are stored (see `StreamEngine`), and where."""
+) -> Network | LinearEngine | EnsembleEngine:
+    """The engine of a decoder name: neds is the mean of the checkpoint's networks, blend has the linear decoder too.
+
+    weights, device: how those of NEDS are stored (see `StreamEngine`), and where.
+    """
     if decoder not in DECODERS:
         raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(DECODERS)}")
     name = checkpoint.header.name
@@ -48,8 +53,21 @@ def create(
         raise ConfigError(f"checkpoint {name!r} holds no linear decoder; train one with neds-rt train")
     if decoder == "ridge":
         return LinearEngine(checkpoint)
-    ours = network(checkpoint, weights, device)
-    return ours if decoder == "neds" else BlendEngine(checkpoint, ours, LinearEngine(checkpoint))
+    each = [checkpoint.alone(m) for m in range(len(checkpoint.networks))]
+    networks = [network(one, weights, device) for one in each]
+    if decoder == "blend":
+        return EnsembleEngine(networks, np.stack([_blend(one) for one in each]) / len(each), LinearEngine(checkpoint))
+    equal = np.full((len(each), networks[0].layout.n_values), 1.0 / len(each))
+    return networks[0] if len(each) == 1 else EnsembleEngine(networks, equal)
+
+
+def _blend(checkpoint: Checkpoint) -> np.ndarray:
+    """The share of NEDS in each value (V,) of the blend."""
+    place = layout(checkpoint)
+    share = np.zeros(place.n_values)
+    for name, column in place.columns.items():
+        share[column] = checkpoint.header.blend[name]
+    return share
 
 
 def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", device: Device = "cpu") -> Decoder:

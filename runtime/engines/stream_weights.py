@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -125,3 +126,17 @@ class Stepper:
         """One bin: see `kernels.cpu.step.decode`."""
         kernel.decode(self._parts, self._ends, counts, spikes, n_seen, row, self.position)
         self.position += 1
+
+
+class Steppers:
+    """The steps of several models of one shape, at one position, in one call of compiled code."""
+
+    def __init__(self, steppers: Sequence[Stepper]) -> None:
+        self.steppers = tuple(steppers)
+        self._members = tuple((one._parts, one._ends) for one in self.steppers)
+
+    def step(self, counts: np.ndarray, spikes: bool, row: int) -> None:
+        """One bin, without observed behaviour: see `kernels.cpu.step.decode`."""
+        kernel.decode_each(self._members, counts, spikes, row, self.steppers[0].position)
+        for one in self.steppers:
+            one.position += 1

@@ -68,6 +68,7 @@ def score_trace(
     return row | {
         "mean_r2": scores.r2(y, mean_trial),
         "neds_minus_ridge": gain(y, [given["neds"]], given["ridge"], group),
+        "blend_minus_ridge": gain(y, [given["blend"]], given["ridge"], group),
         "median_abs_error": float(np.median(np.abs(y - ours))),
         "ridge_median_abs_error": float(np.median(np.abs(y - given["ridge"]))),
         "peak_lag_ms": scores.peak_lag(y, ours, group) * bin_ns * 1e-6,

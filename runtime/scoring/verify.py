@@ -75,6 +75,20 @@ def told(checkpoint: Checkpoint, session: Session) -> Told:
 def verify(checkpoint: Checkpoint, session: Session) -> tuple[dict[str, Row], list[str]]:
     """A row for each engine and case, by its name; and the names that miss a bound."""
     log, found = told(checkpoint, session), {}
+    n_members = len(checkpoint.networks)
+    for m in range(n_members):
+        which = f", member {m}" if n_members > 1 else ""
+        found |= {f"{name}{which}": row for name, row in _network(checkpoint.alone(m), log).items()}
+    sums = ("neds",) if n_members > 1 else ()
+    for decoder in (*sums, "ridge", "blend") if checkpoint.linear else sums:
+        engine = engines.create(checkpoint, decoder)
+        found[engine.name] = _compare(engine, log)[0]
+    return found, [name for name, row in found.items() if not _within(row)]
+
+
+def _network(checkpoint: Checkpoint, log: Told) -> dict[str, Row]:
+    """The engines of one network."""
+    found: dict[str, Row] = {}
     if checkpoint.header.config.model.attention == "causal":
         found |= _streams(checkpoint, log)
     else:
@@ -83,10 +97,7 @@ def verify(checkpoint: Checkpoint, session: Session) -> tuple[dict[str, Row], li
     if torch.cuda.is_available():
         on_gpu = engines.create(checkpoint, "neds", device="cuda")
         found[on_gpu.name] = _compare(on_gpu, log)[0]
-    for decoder in ("ridge", "blend") if checkpoint.linear else ():
-        engine = engines.create(checkpoint, decoder)
-        found[engine.name] = _compare(engine, log)[0]
-    return found, [name for name, row in found.items() if not _within(row)]
+    return found
 
 
 def _within(row: Row) -> bool:

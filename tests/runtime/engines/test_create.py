@@ -20,7 +20,7 @@ from neds_core.model.model import Batch
 from runtime.core.engine import DECODERS
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
-from runtime.engines.blend import BlendEngine
+from runtime.engines.ensemble import EnsembleEngine
 from runtime.engines.linear import LinearEngine
 from runtime.engines.stream import StreamEngine
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 U, BAND, CLOCK_BINS = 12, 5, 4
 FAR = 10**7  # 55 hours of 20 ms bins
 
-Engine = StreamEngine | LinearEngine | BlendEngine
+Engine = StreamEngine | LinearEngine | EnsembleEngine
 
 
 def in_z(engine: Engine, values: np.ndarray) -> np.ndarray:

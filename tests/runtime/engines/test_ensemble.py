@@ -1,0 +1,113 @@
+"""The weighted sum of several networks and the linear decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numba.core import event
+
+from kernels.cpu.pack import Precision
+from neds_core import ensemble
+from neds_core.checkpoint import Checkpoint
+from runtime.core.engine import Engine
+from runtime.core.values import Token
+from runtime.engines import create as engines, prepare
+from runtime.engines.ensemble import EnsembleEngine
+
+U, T = 12, 40
+
+
+@pytest.fixture(scope="module", params=[0, 4], ids=["phase-free", "clocked"])
+def joined(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
+    """Three networks."""
+    each = [replace(make_checkpoint(clock_bins=request.param, seed=s), sha=f"sha-{s}") for s in range(3)]
+    return ensemble.join(each, "all")
+
+
+def tokens() -> list[Token]:
+    """Bins with and without spikes and live data, two cold starts."""
+    rng = np.random.default_rng(5)
+    counts = rng.poisson(0.7, (T, U)).astype(np.uint16)
+    return [Token(t, 0, counts[t], valid=t % 9 != 4, clock=t % 20, reset=t % 20 == 0) for t in range(T)]
+
+
+def play(engine: Engine) -> np.ndarray:
+    """Values (T, V) of the tokens; three bins go unseen after the tenth."""
+    found = []
+    for token in tokens():
+        if token.reset:
+            engine.reset(token.index)
+        if token.index == 10:
+            engine.skip(3)
+        found.append(engine.step(token).copy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.parametrize("decoder", ["neds", "blend"])
+def test_it_is_the_weighted_sum_of_its_parts(joined: Checkpoint, decoder: str, weights: Precision) -> None:
+    """To the last bit, in the order of the parts: one call for all networks changes nothing in any of them."""
+    alone = [play(engines.create(joined.alone(m), "neds", weights)) for m in range(3)]
+    share = np.full((3, 3), 1 / 3)
+    if decoder == "blend":
+        share = np.repeat([[0.35, 0.8, 0.8]], 3, axis=0) / 3
+    parts, own = alone, share.astype(np.float32)
+    if decoder == "blend":
+        parts, own = [*alone, play(engines.create(joined, "ridge"))], np.concatenate([own, 1.0 - own.sum(0)[None]])
+    expected = own[0] * parts[0]
+    for weight, part in zip(own[1:], parts[1:], strict=True):
+        expected = expected + weight * part
+
+    np.testing.assert_array_equal(play(engines.create(joined, decoder, weights)), expected)
+
+
+@pytest.mark.parametrize("decoder", ["neds", "ridge", "blend"])
+def test_streamed_is_offline(joined: Checkpoint, decoder: str) -> None:
+    """Over cold starts and bins without live data."""
+    engine, each = engines.create(joined, decoder), tokens()
+    streamed = []
+    for token in each:
+        if token.reset:
+            engine.reset()
+        streamed.append(engine.step(token).copy())
+
+    told = [np.array([getattr(t, name) for t in each]) for name in ("counts", "valid", "clock", "reset")]
+    offline = engine.offline(*told)
+
+    valid = np.array([t.valid for t in each])
+    np.testing.assert_allclose(np.stack(streamed)[valid], offline[valid], atol=1e-5, rtol=1e-5)
+
+
+def test_the_mean_of_one_is_that_one(make_checkpoint: Callable[..., Checkpoint]) -> None:
+    """A checkpoint of one network has no sum around it."""
+    assert not isinstance(engines.create(make_checkpoint(), "neds"), EnsembleEngine)
+
+
+def test_it_says_what_it_is_made_of(joined: Checkpoint) -> None:
+    """In every message."""
+    assert engines.create(joined, "neds").name == "3 x stream-numba-cpu"
+    assert engines.create(joined, "blend").name == "3 x stream-numba-cpu + linear-numpy-cpu"
+    assert engines.create(joined.alone(1), "blend").name == "stream-numba-cpu + linear-numpy-cpu"
+
+
+def test_counts_of_another_shape_are_refused_by_all(joined: Checkpoint) -> None:
+    """Compiled code does not check them."""
+    engine = engines.create(joined, "neds")
+    with pytest.raises(ValueError, match="this decoder takes uint16"):
+        engine.step(Token(0, 0, np.zeros(U - 1, np.uint16), valid=True))
+
+
+def test_after_warm_up_nothing_is_compiled(joined: Checkpoint) -> None:
+    """Nor is the position of one network another than that of the others."""
+    engine = engines.create(joined, "blend")
+    assert isinstance(engine, EnsembleEngine)
+    prepare.warm_up(engine, U)
+
+    with event.install_recorder("numba:compile") as compiled:
+        play(engine)
+
+    assert not compiled.buffer
+    assert len({network.stepper.position for network in engine.networks}) == 1  # pyright: ignore[reportAttributeAccessIssue]
