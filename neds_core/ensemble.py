@@ -27,7 +27,8 @@ SAME: dict[str, Callable[[Checkpoint], object]] = {
 def join(checkpoints: Sequence[Checkpoint], name: str, linear_share: float | None = None) -> Checkpoint:
     """One checkpoint of the networks of several, in their order; one that is an ensemble brings all of its own.
 
-    linear_share: of the linear decoder in every blend; None = that of each network. They share units, scales and linear decoders. Raises `CheckpointError` with the remedy where they cannot.
+    linear_share: of the linear decoder in every blend; None = that of each network. Raises `CheckpointError` with the
+    remedy where they do not share units, scales and linear decoders.
     """
     for made in checkpoints:
         if not made.linear:

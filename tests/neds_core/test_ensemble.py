@@ -128,7 +128,7 @@ def test_other_scales_of_units_are_refused(
 ) -> None:
     """When joined, and in a file that somebody else wrote."""
     other = replace(make_checkpoint(seed=4), sha="other")
-    other.model.units[0].gain.mul_(2.0)
+    other.model.tokenizer().gain.mul_(2.0)
     with pytest.raises(CheckpointError, match="their scales of units differ"):
         ensemble.join([seeds[0], other], "all")
 
