@@ -42,12 +42,19 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
             f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
         )
+    out += [_gains(name, row) for name, row in traces.items()]
     if summary["stopped_by"] == "signal":
         out.append("not scored: a signal ended the run; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
         if name not in traces:
             out += _other(name, row)
     return [*out, "", *_latencies(summary), *_counts(summary)]
+
+
+def _gains(name: str, row: dict[str, Any]) -> str:
+    gains = {key: row[f"{key}_minus_ridge"] for key in ("neds", "blend") if f"{key}_minus_ridge" in row}
+    said = (f"{key} minus ridge {gain['value']:+.3f} {_range((gain['low'], gain['high']))}" for key, gain in gains.items())
+    return f"{name:24} {', '.join(said)}"
 
 
 def _latencies(summary: dict[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ def load(tmp_path: Path) -> Callable[[str], config.RigConfig]:
 
 def test_the_demo_rig_names_its_files(load: Callable[[str], config.RigConfig]) -> None:
     found = config.load(demo() / "rig.toml")
-    assert Path(found.checkpoint) == demo() / "neds.safetensors"
+    assert Path(found.checkpoint) == demo() / "ensemble.safetensors"
     assert Path(found.score.recording) == demo() / "session.npz"
 
 

@@ -231,7 +231,7 @@ def test_a_log_that_is_full_or_lost_costs_no_summary(start: Start, tmp_path: Pat
     """Full after 1 s: said at once. Its folder goes while it decodes: the summary is whole, the exit code 2."""
     rig, logs = tmp_path / "rig.toml", tmp_path / "logs"
     logs.mkdir()
-    text = (demo() / "rig.toml").read_text().replace('"neds.safetensors"', f'"{demo() / "neds.safetensors"}"')
+    text = (demo() / "rig.toml").read_text().replace('"ensemble.safetensors"', f'"{demo() / "ensemble.safetensors"}"')
     rig.write_text(text.replace('"session.npz"', f'"{demo() / "session.npz"}"\nlog_s = 1.0'))
     run = start("run", rig, "--play", "--split", "test", "--seconds", 4, "--headless", "--save-log", logs / "run.npz")
     run.until("that its log is full", r"the log is full: it holds the first 1 s; .* raise score\.log_s", run.err)
