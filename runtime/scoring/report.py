@@ -53,7 +53,9 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 def _gains(name: str, row: dict[str, Any]) -> str:
     gains = {key: row[f"{key}_minus_ridge"] for key in ("neds", "blend") if f"{key}_minus_ridge" in row}
-    said = (f"{key} minus ridge {gain['value']:+.3f} {_range((gain['low'], gain['high']))}" for key, gain in gains.items())
+    said = (
+        f"{key} minus ridge {gain['value']:+.3f} {_range((gain['low'], gain['high']))}" for key, gain in gains.items()
+    )
     return f"{name:24} {', '.join(said)}"
 
 
@@ -111,7 +113,9 @@ def _other(name: str, row: dict[str, Any]) -> list[str]:
 
 def pooled_lines(result: dict[str, Any]) -> list[str]:
     """Lines of `neds-rt evaluate` (`runtime.scoring.score.pool`): R2 of each seed, gains paired by trial."""
-    out = [f"{result['recording']}, held-out part, {len(result['checkpoints'])} checkpoint(s)", ""]
+    part = {"test": "held-out part", "all": "whole recording"}.get(result["split"], f"{result['split']} part")
+    out = [f"{result['recording']}, {part}, {len(result['checkpoints'])} checkpoint(s)"]
+    out += [result["note"], ""] if result["note"] else [""]
     for name, row in result["traces"].items():
         ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
         out += [
