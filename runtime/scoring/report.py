@@ -52,10 +52,11 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _gains(name: str, row: dict[str, Any]) -> str:
-    gains = {key: row[f"{key}_minus_ridge"] for key in ("neds", "blend") if f"{key}_minus_ridge" in row}
-    said = (
-        f"{key} minus ridge {gain['value']:+.3f} {_range((gain['low'], gain['high']))}" for key, gain in gains.items()
-    )
+    """What NEDS and the blend gain over the ridge."""
+    said = []
+    for decoder in ("neds", "blend"):
+        gain = row[f"{decoder}_minus_ridge"]
+        said.append(f"{decoder} minus ridge {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
     return f"{name:24} {', '.join(said)}"
 
 

@@ -99,8 +99,7 @@ def test_each_part_can_be_scored(evaluate: Evaluate, session: Session) -> None:
         found = msgspec.json.decode(out.splitlines()[-1])
         assert (code, found["split"]) == (0, name)
         assert found["other"]["choice"][0]["n"] == (part.values["choice"][part.segments[:, 1] - 1] >= 0).sum()
-        said = "--split all scores the whole of it" if name == "test" else ""
-        assert (said in found["note"]) == bool(found["note"])
+        assert ("--split all scores the whole of it" in found["note"]) == (name == "test")
 
 
 def test_a_part_that_was_trained_on_is_no_evidence(rig_home: Path, tmp_path: Path) -> None:
