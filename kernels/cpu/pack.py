@@ -150,6 +150,20 @@ class Ends(structref.StructRefProxy):
 structref.define_proxy(Ends, _EndsType, list(Ends.__annotations__))
 
 
+@structref.register
+class _MembersType(types.StructRef):
+    """How Numba sees `Members`."""
+
+
+class Members(structref.StructRefProxy):
+    """Members(each): several models of one shape as one argument of compiled code, each its (`Parts`, `Ends`)."""
+
+    each: tuple[tuple[Parts, Ends], ...]
+
+
+structref.define_proxy(Members, _MembersType, list(Members.__annotations__))
+
+
 def padded(n: int) -> int:
     """n, up to the next multiple of LANES."""
     return -(-n // LANES) * LANES

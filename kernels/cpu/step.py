@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from kernels.cpu.jit import jit
-from kernels.cpu.pack import FAR, Cache, Ends, Parts
+from kernels.cpu.pack import FAR, Cache, Ends, Members, Parts
 from kernels.cpu.rows import added, gelu, normed, rotate, scaled, scatter, shortened, softmax
 from kernels.cpu.tiles import product
 from kernels.cpu.vectors import FOUR, LANES, at
@@ -231,8 +231,8 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
 
 
 @jit
-def decode_each(members: tuple, counts: np.ndarray, spikes: bool, row: int, position: int) -> None:
-    """`decode` of several models of one shape, members ((parts, ends), ...), on the same bin, no behaviour observed."""
-    for m in range(len(members)):
-        parts, ends = members[m]
+def decode_each(members: Members, counts: np.ndarray, spikes: bool, row: int, position: int) -> None:
+    """`decode` of several models on the same bin, in which no behaviour is observed."""
+    for m in range(len(members.each)):
+        parts, ends = members.each[m]
         decode(parts, ends, counts, spikes, 0, row, position)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kernels.cpu import pack as packing, step as kernel
-from kernels.cpu.pack import Ends, Layer, Parts, Precision, Stack
+from kernels.cpu.pack import Ends, Layer, Members, Parts, Precision, Stack
 from neds_core.model.attention import attention
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS, Block
@@ -133,7 +133,7 @@ class Steppers:
 
     def __init__(self, steppers: Sequence[Stepper]) -> None:
         self.steppers = tuple(steppers)
-        self._members = tuple((one._parts, one._ends) for one in self.steppers)
+        self._members = Members(tuple((one._parts, one._ends) for one in self.steppers))
 
     def step(self, counts: np.ndarray, spikes: bool, row: int) -> None:
         """One bin, without observed behaviour: see `kernels.cpu.step.decode`."""

@@ -89,8 +89,8 @@ def test_the_mean_of_one_is_that_one(make_checkpoint: Callable[..., Checkpoint])
 def test_it_says_what_it_is_made_of(joined: Checkpoint) -> None:
     """In every message."""
     assert engines.create(joined, "neds").name == "3 x stream-numba-cpu"
-    assert engines.create(joined, "blend").name == "3 x stream-numba-cpu + linear-numpy-cpu"
-    assert engines.create(joined.alone(1), "blend").name == "stream-numba-cpu + linear-numpy-cpu"
+    assert engines.create(joined, "blend").name == "3 x stream-numba-cpu + linear-numba-cpu"
+    assert engines.create(joined.alone(1), "blend").name == "stream-numba-cpu + linear-numba-cpu"
 
 
 def test_counts_of_another_shape_are_refused_by_all(joined: Checkpoint) -> None:
