@@ -135,9 +135,9 @@ def content_sha(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     found = hashlib.sha256(msgspec.json.encode(sorted((k, v) for k, v in metadata.items() if k != CONTENT)))
     for name in sorted(tensors):
         value = tensors[name].detach().cpu()
-        flat = torch.empty(value.numel(), dtype=value.dtype).copy_(value.reshape(-1))
         found.update(f"{name}\n{value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(flat.view(torch.uint8).numpy().data)
+        # not copied: of a bool, a copy is 0 or 1 whatever the byte was
+        found.update(value.reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
