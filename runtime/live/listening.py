@@ -42,7 +42,7 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
     pipeline.binner.start(now_ns())
     while (passed := time.monotonic() - begun) < seconds:
         if not before and passed >= min(SETTLE_S, seconds / 2):
-            before = pipeline.binner.counters()
+            before = pipeline.binner.totals()
         spikes = streams.spikes.pull(POLL_S)
         now = now_ns()
         if streams.markers is not None:
@@ -57,7 +57,7 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
             heard.fault = pipeline.health.reason
         for name, inlet in streams.behaviours.items():
             heard.values[name] += [value for _, value in inlet.pull()]
-    heard.counters = {name: n - before.get(name, 0) for name, n in pipeline.binner.counters().items()}
+    heard.counters = {name: n - before.get(name, 0) for name, n in pipeline.binner.totals().items()}
     return heard
 
 

@@ -150,7 +150,7 @@ class _Loop:
         self.accounting = Accounting(pipeline.decoder.bin_ns, plan.budget_ns)
         log.latency = self.accounting.latency
         self._jumps = self._jump_left = 0
-        self._log_full = False
+        self._log_full = self._resent = False
 
     def run(self, track: StateTrack) -> None:
         self.track = track
@@ -228,6 +228,9 @@ class _Loop:
                 self._log_full = True
                 held_s = self.log.n * self.pipeline.decoder.bin_ns * 1e-9
                 self._say(passage.sent_ns, LOG_FULL, f"the log is full: it holds the first {held_s:g} s; {RAISE_LOG_S}")
+            if decoded.token.resent and not self._resent:
+                self._resent = True
+                self._say(sent, "spikes_resent", "spikes were sent again and dropped; look at their sender")
             self.sink.note(decoded)
             self.accounting.stepped(decoded)
         in_time = self.accounting.published(passage, newest)

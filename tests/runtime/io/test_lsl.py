@@ -263,6 +263,11 @@ def test_a_clock_of_another_pace_is_followed_and_never_takes_a_step(ppm: float) 
     assert found.jumps == 0
     assert found.slew_ppm == pytest.approx(ppm, abs=20)
     assert found.offset_ns == pytest.approx((1.0 + ppm * 1e-6 * 60.0) * 1e9, abs=300_000)
+    stamps = np.array([found.clock() - found.offset_ns, 5 * 10**11])  # of now, and of half the time ago
+    mapped = found.here(stamps)
+    assert mapped[0] == pytest.approx(found.clock(), abs=1_000)
+    found.clock.t_ns += 40_000_000  # pyright: ignore[reportFunctionMemberAccess]
+    assert found.here(stamps).tolist() == mapped.tolist()
 
 
 def test_a_probe_without_answer_keeps_the_last_offset() -> None:

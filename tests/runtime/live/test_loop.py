@@ -152,7 +152,7 @@ class Rig:
         counts = self.log.outcome.counters
         tokens = {name: counts[f"tokens_{name}"] for name in ("published", "superseded", "invalid", "idle")}
         assert counts["tokens_closed"] == sum(tokens.values())
-        spikes = ("binned", "late", "out_of_range", "quarantined", "dropped_backlog")
+        spikes = ("binned", "late", "out_of_range", "quarantined", "dropped_backlog", "resent")
         assert counts["spikes_received"] == sum(counts[f"spikes_{name}"] for name in spikes)
 
     def send(self, sends: bool) -> None:
@@ -254,6 +254,27 @@ def test_a_clock_that_stepped_is_flagged_for_a_second() -> None:
     assert len(flagged) == 50
     assert flagged == list(range(flagged[0], flagged[0] + 50))
     assert [name for name, _ in rig.sink.events].count("clock_jump") == 1
+
+
+def test_a_sender_that_sends_again_counts_once_and_is_said_once() -> None:
+    rig = Rig()
+    wait = rig.source.wait
+    burst: list[list[tuple[int, int]]] = []
+
+    def waits(timeout_s: float) -> np.ndarray:
+        """Four spikes inside each 5 ms, every tenth of them twice."""
+        wait(timeout_s)
+        now = rig.clock.t_ns
+        burst.append([(now - 4 * MS + k * MS // 2, k % 2) for k in range(4)])
+        return np.array(burst[-1] * (2 if len(burst) % 10 == 0 else 1), SPIKES)
+
+    rig.source.wait = waits
+    rig.run(1.0)
+    counts = rig.log.outcome.counters
+    assert (counts["spikes_binned"], counts["spikes_resent"], counts["duplicates"]) == (800, 80, 0)
+    assert {values[0] for _, _, values, _ in rig.sink.estimates if values is not None} == {16.0}
+    assert sum(bool(flags & Flag.RESENT) for *_, flags in rig.sink.estimates) == 20
+    assert [name for name, _ in rig.sink.events].count("spikes_resent") == 1
 
 
 def test_measured_behaviour_is_kept_for_the_scores() -> None:
