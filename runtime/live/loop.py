@@ -177,10 +177,11 @@ class _Loop:
             if now >= status_ns:
                 self.sink.status(now, self.track.state, self.accounting)
                 status_ns += STATUS_NS
-            if why := source.over(now):
-                return why
+            why = source.over(now)
             for name, detail in source.events():
                 self._say(now, name, detail)
+            if why:
+                return why
             if end_ns is not None and now >= end_ns:
                 return "seconds"
         return "signal"

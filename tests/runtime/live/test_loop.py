@@ -296,6 +296,16 @@ def test_a_source_that_is_over_ends_the_run(why: str) -> None:
     assert rig.log.n < 20
 
 
+def test_what_happened_in_the_last_pass_is_said() -> None:
+    rig = Rig()
+
+    def lost() -> None:
+        rig.source.why, rig.source.news = "recording_end", [("markers_lost", "restart it")]
+
+    rig.run(5.0, {300: lost})
+    assert rig.sink.events[-2:] == [("markers_lost", "restart it"), ("state", "RUNNING to ENDED")]
+
+
 def test_a_stop_ends_at_the_next_pass() -> None:
     rig = Rig()
     asked = iter([False] * 10 + [True])
