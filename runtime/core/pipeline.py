@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,15 @@ class Pipeline:
         """
         self.decoder = decoder
         self._reset_next = True
+
+    def take(self, spikes: np.ndarray, alive_ns: int, marks: Iterable[Mark], now_ns: int) -> list[Decoded]:
+        """What came in one pass, and every token that closed by it. alive_ns: newest keep-alive, `NO_TIME` = none."""
+        for mark in marks:  # before the spikes: those may close bins that markers rule
+            self.mark(mark)
+        self.feed(spikes, now_ns)
+        if alive_ns > 0:
+            self.alive(alive_ns, now_ns)
+        return self.advance(now_ns)
 
     def feed(self, spikes: np.ndarray, now_ns: int) -> None:
         """Spikes (n,) `SPIKES` that arrived at now_ns."""

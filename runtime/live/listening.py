@@ -9,6 +9,7 @@ import numpy as np
 
 from runtime.core.pipeline import Pipeline
 from runtime.core.state import State
+from runtime.core.values import Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.streams import Streams
 from runtime.wire import Flag
@@ -45,13 +46,10 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
             before = pipeline.binner.totals()
         spikes = streams.spikes.pull(POLL_S)
         now = now_ns()
-        if streams.markers is not None:
-            _marks(heard, streams, pipeline)
+        marks = streams.markers.pull() if streams.markers is not None else []
+        _marks(heard, marks)
         _units(heard, spikes["unit"])
-        pipeline.feed(spikes, now)
-        if streams.spikes.keep_alive_ns > 0:
-            pipeline.alive(streams.spikes.keep_alive_ns, now)
-        for decoded in pipeline.advance(now):
+        for decoded in pipeline.take(spikes, streams.spikes.keep_alive_ns, marks, now):
             heard.coarse |= bool(decoded.flags & Flag.COARSE_STAMPS)
         if before and pipeline.health is not None and pipeline.health.state is State.FAULT:
             heard.fault = pipeline.health.reason
@@ -61,9 +59,8 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
     return heard
 
 
-def _marks(heard: Heard, streams: Streams, pipeline: Pipeline) -> None:
-    for mark in streams.markers.pull() if streams.markers is not None else []:
-        pipeline.mark(mark)
+def _marks(heard: Heard, marks: list[Mark]) -> None:
+    for mark in marks:
         heard.starts += mark.event == "segment_start"
         for name, label in mark.labels.items():
             heard.labels.setdefault(name, set()).add(str(label))

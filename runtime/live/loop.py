@@ -193,15 +193,10 @@ class _Loop:
         faults = clock.faults()
         spikes = source.wait(wait_s)
         now, cpu_ns, gc_ns = clock.now_ns(), clock.cpu_ns(), clock.gc_ns()
-        for mark in source.marks():  # before the spikes: those may close bins that markers rule
-            self.log.marks.append(mark)
-            pipeline.mark(mark)
+        marks, unended = source.marks(), pipeline.unended
+        self.log.marks += marks
         pipeline.withheld = source.withheld
-        pipeline.feed(spikes, now)
-        if source.alive_ns > 0:
-            pipeline.alive(source.alive_ns, now)
-        unended = pipeline.unended
-        closed = pipeline.advance(now)
+        closed = pipeline.take(spikes, source.alive_ns, marks, now)
         if pipeline.unended > unended:
             self._say(now, "segment_unended", f"segment {pipeline.segment} was closed: no marker ended it in time")
         if closed:
