@@ -136,8 +136,6 @@ def _why(log: RunLog, clipped: int, off_grid: bool) -> str:
     found = [
         f"{counters[f'spikes_{name}']} {name.replace('_', ' ')}" for name in causes if counters.get(f"spikes_{name}")
     ]
-    if counters.get("duplicates"):
-        found.append(f"{counters['duplicates']} duplicates")
     if clipped:
         found.append(f"{clipped} clipped in the recording")
     if off_grid:
