@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,7 @@ class Pipeline:
         self._inside = not rules.markers
         self._clock = -1
         self._reset_next = True
-        self._late_seen = 0
+        self._late_seen = self._resent_seen = 0
         self._coarse_left = 0
         self._newest_ns = NO_TIME
         self._live_ns = NO_TIME  # end of the newest bin with live data
@@ -83,6 +83,15 @@ class Pipeline:
         """
         self.decoder = decoder
         self._reset_next = True
+
+    def take(self, spikes: np.ndarray, alive_ns: int, marks: Iterable[Mark], now_ns: int) -> list[Decoded]:
+        """What came in one pass, and every token that closed by it. alive_ns: newest keep-alive, `NO_TIME` = none."""
+        for mark in marks:  # before the spikes: those may close bins that markers rule
+            self.mark(mark)
+        self.feed(spikes, now_ns)
+        if alive_ns > 0:
+            self.alive(alive_ns, now_ns)
+        return self.advance(now_ns)
 
     def feed(self, spikes: np.ndarray, now_ns: int) -> None:
         """Spikes (n,) `SPIKES` that arrived at now_ns."""
@@ -188,7 +197,7 @@ class Pipeline:
             return State.RUNNING
         before = health.state
         health.decoded(finite)
-        health.binned(token.counts, self.binner.counters(), valid=token.valid, idle=token.idle)
+        health.binned(token.counts, self.binner.totals(), valid=token.valid, idle=token.idle)
         if before is State.FAULT and health.state is not State.FAULT:
             self._reset_next = True
         return health.state
@@ -217,11 +226,12 @@ class Pipeline:
             self._coarse_left = COARSE_TOKENS
         self._coarse_left = max(0, self._coarse_left - 1)
         late, self._late_seen = binner.late - self._late_seen, binner.late
+        resent, self._resent_seen = binner.resent > self._resent_seen, binner.resent
         token = Token(
             index=index, t_end_ns=t_end_ns, counts=counts, valid=live and not skip and not idle,
             clock=self._clock, reset=self._reset_next and not idle, idle=idle,
             segment=self.segment if not idle else -1, newest_ns=self._newest_ns,
-            late=late, coarse=self._coarse_left > 0,
+            late=late, coarse=self._coarse_left > 0, resent=resent,
         )  # fmt: skip
         if ends:
             self._inside = False
@@ -256,6 +266,8 @@ class Pipeline:
             flags |= Flag.LATE
         if token.coarse:
             flags |= Flag.COARSE_STAMPS
+        if token.resent:
+            flags |= Flag.RESENT
         return flags
 
     def flush(self) -> None:

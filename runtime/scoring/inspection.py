@@ -126,6 +126,7 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
         notes.append(f"to keep {ALLOWANCE_SHARE:g} %, {_remedy(heard.stamps.delays_ms, config)}")
     if heard.foreign:
         reasons.append(_foreign(heard))
+    _repeated(heard, config, reasons, notes)
     silent = np.flatnonzero(heard.fired == 0).tolist()
     if silent and not heard.foreign:
         notes.append(f"{len(silent)} of {len(heard.fired)} units never fired: {_few(silent)}")
@@ -138,6 +139,18 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
     if heard.coarse:
         notes.append("chunks carry one stamp for many spikes; push one stamp for each")
     return Verdict("spikes", what, tuple(reasons), tuple(notes))
+
+
+def _repeated(heard: Spikes, config: RigConfig, reasons: list[str], notes: list[str]) -> None:
+    """Spikes that came twice, by themselves or with those beside them."""
+    resent, doubled = (heard.counters.get(name, 0) for name in ("resent", "duplicates"))
+    if doubled > config.health.duplicates_share * heard.counters["received"]:
+        share = percent(doubled / heard.counters["received"])
+        reasons.append(f"{share} of the spikes have the unit and the stamp of one before; send each spike once")
+    elif doubled:
+        notes.append(f"{doubled} spikes have the unit and the stamp of one before and count twice")
+    if resent:
+        notes.append(f"{resent} spikes were sent again and dropped; look at its sender")
 
 
 def _remedy(delays_ms: np.ndarray, config: RigConfig) -> str:

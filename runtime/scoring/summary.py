@@ -55,7 +55,7 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "tokens": {**{name: counts[f"tokens_{name}"] for name in TOKENS}, "scored": n_scored},
         "deadline_misses": sum(outcome.misses.values()),
         "miss_causes": outcome.misses,
-        "spikes": {name: counts[f"spikes_{name}"] for name in COUNTERS},
+        "spikes": {name: counts.get(f"spikes_{name}", 0) for name in COUNTERS},
         "lost_upstream": counts["spikes_lost_upstream"],
         "late_markers": counts["late_markers"],
         "bad_markers": counts.get("bad_markers", 0),
