@@ -29,6 +29,8 @@ class Heard:
     foreign: dict[int, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     coarse: bool = False
+    closed: int = 0  # bins
+    unsaid: int = 0  # of them those that closed by the clock, before a keep-alive said that they were complete
     fault: str = ""
     starts: int = 0
     labels: dict[str, set[str]] = field(default_factory=dict)
@@ -51,6 +53,8 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
         _units(heard, spikes["unit"])
         for decoded in pipeline.take(spikes, streams.spikes.keep_alive_ns, marks, now):
             heard.coarse |= bool(decoded.flags & Flag.COARSE_STAMPS)
+            heard.closed += bool(before)
+            heard.unsaid += bool(before) and pipeline.binner.complete_ns < decoded.token.t_end_ns
         if before and pipeline.health is not None and pipeline.health.state is State.FAULT:
             heard.fault = pipeline.health.reason
         for name, inlet in streams.behaviours.items():

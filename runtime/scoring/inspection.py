@@ -13,6 +13,7 @@ from runtime.core.words import listed, quoted
 
 ALLOWANCE_SHARE = 99.9  # percent of spikes that the recommended allowance lets in
 FAR_S = 60.0  # a marker or a behaviour stamped further away than this is not of the LSL clock
+MANY_UNSAID = 0.05  # share of bins that the clock may close in a stream with keep-alives
 FEW = 20  # samples from which a range is judged
 FAR_SD = 8.0  # a tenth of the samples further from the training mean than this is another unit
 DAY_S = 86_400.0
@@ -53,7 +54,8 @@ class Stamps:
 class Spikes:
     """What came of the spike stream. counters: of the run's binner; fired (U,): spikes of each unit; foreign: unit
     numbers outside the map -> spikes; ids: the sorter's own numbers of the units; coarse: chunks with one stamp;
-    fault: why a run would have stopped decoding, '' = it would not."""
+    unsaid: share of bins that no keep-alive closed, though the stream declares them; fault: why a run would have
+    stopped decoding, '' = it would not."""
 
     stream: str
     received: int
@@ -64,6 +66,7 @@ class Spikes:
     foreign: dict[int, int] = field(default_factory=dict)
     ids: tuple[int, ...] = ()
     coarse: bool = False
+    unsaid: float = 0.0
     fault: str = ""
 
 
@@ -138,6 +141,11 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
         notes.append(f"{heard.lost} spikes were lost on the way; look at the load of both machines")
     if heard.coarse:
         notes.append("chunks carry one stamp for many spikes; push one stamp for each")
+    if heard.unsaid > MANY_UNSAID:
+        notes.append(
+            f"{percent(heard.unsaid)} of the bins closed by the clock, {config.bins.lateness_ms:g} ms after their "
+            "edge, because no keep-alive had come; send one with every chunk, and decoded values come sooner"
+        )
     return Verdict("spikes", what, tuple(reasons), tuple(notes))
 
 

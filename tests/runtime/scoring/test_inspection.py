@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,16 @@ def at(stamp_s: float) -> judge.Stamps:
 def test_a_stream_as_it_should_be_is_go() -> None:
     assert judge.spikes(heard(), CONFIG, CLOCKS).go
     assert judge.spikes(heard(), CONFIG, CLOCKS).notes == ()
+
+
+def test_bins_that_no_keep_alive_closes_are_said() -> None:
+    """A sender that says too seldom what is complete costs latency, not correctness."""
+    often = judge.spikes(replace(heard(), unsaid=0.04), CONFIG, CLOCKS)
+    seldom = judge.spikes(replace(heard(), unsaid=0.6), CONFIG, CLOCKS)
+
+    assert seldom.go
+    assert not any("keep-alive" in note for note in often.notes)
+    assert any("60.00 % of the bins closed by the clock, 5 ms after their edge" in note for note in seldom.notes)
 
 
 @pytest.mark.parametrize(
