@@ -14,6 +14,7 @@ from threading import Event
 import pytest
 
 from neds_core.errors import StreamError
+from neds_core.stopping import Stopped
 from runtime import start
 from runtime.cli import processes
 from runtime.cli.processes import Player, Stop
@@ -36,7 +37,7 @@ def send(number: int) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_the_start_up_and_later_the_loop(number: int) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         Stop() and send(number)
 
     stop, event = Stop(), Event()
@@ -49,13 +50,13 @@ def test_a_signal_ends_the_start_up_and_later_the_loop(number: int) -> None:
 def test_a_signal_whose_exception_was_swallowed_is_not_lost(number: int) -> None:
     """By a library, or where C calls Python: the next step of the start-up hears of it."""
     stop = Stop()
-    with suppress(KeyboardInterrupt):
+    with suppress(Stopped):
         send(number)
 
     for ask in (stop.check, lambda: stop.ends(Event())):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             ask()
-    with pytest.raises(KeyboardInterrupt), stop.held():
+    with pytest.raises(Stopped), stop.held():
         pass
 
 
@@ -65,7 +66,7 @@ def test_a_signal_while_c_calls_python_is_not_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     stop = Stop()
     ctypes.CFUNCTYPE(None)(lambda: send(signal.SIGTERM))()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         stop.check()
 
     ctypes.CFUNCTYPE(None)(lambda: {}["another error"])()
@@ -80,7 +81,7 @@ def test_a_signal_in_a_stretch_that_is_held_comes_at_its_end() -> None:
             send(signal.SIGTERM)
             reached.append("the end")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         stretch()
     assert reached
 
@@ -95,7 +96,7 @@ def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> 
 
     now = time.monotonic()
     monkeypatch.setattr(processes.time, "monotonic", lambda: now + processes.TOGETHER_S + 0.1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         send(signal.SIGINT)
 
 
@@ -103,7 +104,7 @@ def test_a_terminal_that_closes_does_not_cut_off_the_summary() -> None:
     stop = Stop()
     stop.loop_is_over()
     send(signal.SIGHUP)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         send(signal.SIGTERM)
 
 
