@@ -96,10 +96,10 @@ class Line(msgspec.Struct, frozen=True):
 
 def refuse_taken(out: Path) -> None:
     """Raise `ConfigError` where a training to `out`, its log or its states would overwrite or share another's file."""
+    checkpoint.refuse_foreign(out)
     ending = without_ending(out).suffix
     if ending in OWN:
         raise ConfigError(f"--out {out}: {ending} is the ending of a file beside a checkpoint; give another name")
-    checkpoint.refuse_foreign(out)
     log, own = beside(out, ".jsonl"), without_ending(out)
     other = own if out != own else beside(out, ".safetensors")
     if checkpoint.is_ours(other):

@@ -155,7 +155,7 @@ def _judged(streams: Streams, heard: Heard, config: RigConfig, checkpoint: Check
     ids = tuple(int(uid) for uid in checkpoint.units.ids)
     spikes = judge.Spikes(
         s.info.name(), s.received, s.lost_upstream, heard.counters, stamps(s), heard.fired, heard.foreign, ids,
-        heard.coarse, heard.fault,
+        heard.coarse, heard.fault, checkpoint.scalers.kept,
     )  # fmt: skip
     found = [judge.spikes(spikes, config, clocks)]
     if markers is not None:

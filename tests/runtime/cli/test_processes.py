@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -19,6 +21,7 @@ from runtime import start
 from runtime.cli import processes
 from runtime.cli.processes import Player, Stop
 
+ROOT = Path(__file__).parents[3]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
@@ -156,3 +159,29 @@ def test_a_player_that_runs_is_not_refused_and_ends_with_the_run(instead: Callab
     assert player.runs()
     player.end()
     assert not player.runs()
+
+
+# --- a command before it has begun its work ---
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "says"),
+    [
+        (("-m", "runtime.cli", "play", "{fifo}"), signal.SIGINT, "neds-rt play"),
+        (("-m", "runtime.cli", "run", "{fifo}"), signal.SIGTERM, "neds-rt run"),
+        (("-m", "neds_core.train", "{fifo}"), signal.SIGHUP, "neds_core.train"),
+    ],
+)
+def test_an_early_signal_is_one_line(tmp_path: Path, words: tuple[str, ...], number: int, says: str) -> None:
+    """While it reads its first file, which is a pipe that nobody fills."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = [sys.executable, *(word.format(fifo=fifo) for word in words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        writes = os.open(fifo, os.O_WRONLY)  # once it reads
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        os.close(writes)
+
+    assert (process.returncode, out) == (128 + number, "")
+    assert err == f"{says}: stopped before it was done ({signal.Signals(number).name})\n"
