@@ -78,7 +78,7 @@ class Stop:
         if self._holding or (again and now - self._first_s < TOGETHER_S):
             return
         if self._event is None or again:
-            raise Stopped(self._first)
+            raise Stopped(number)
         self._event.set()
 
 
