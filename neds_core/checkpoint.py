@@ -137,7 +137,7 @@ def content_sha(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         value = tensors[name].detach().cpu()
         found.update(f"{name}\n{value.dtype} {tuple(value.shape)}\n".encode())
         # not copied: of a bool, a copy is 0 or 1 whatever the byte was
-        found.update(value.reshape(-1).contiguous().view(torch.uint8).numpy().data)
+        found.update(value.contiguous().as_strided((value.numel(),), (1,)).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
