@@ -134,3 +134,17 @@ def test_a_recording_too_short_to_split(fails: Fails, short: Session, rig_home: 
     session_file.save(two, tmp_path / "2.npz")
     assert "is too short to be split" in fails("play", tmp_path / "2.npz", "--split", "test")
     assert "is too short to be split" in fails("evaluate", tmp_path / "2.npz", rig_home / "tiny.safetensors")
+
+
+def test_play_says_which_spikes_it_does_not_send(
+    call: Callable[..., int], unbroken: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert unbroken.events is not None
+    t_ns, unit = unbroken.events
+    path = tmp_path / "more.npz"
+    session_file.save(replace(unbroken, events=(np.r_[-7, -1, t_ns, 8 * 10**9], np.r_[0, 0, unit, 0])), path)
+
+    assert call("play", path, "--wait", "0.1") == 2  # nobody listens
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "spikes of unbroken that are not sent: 2 before its start, 1 after its end (8 s)"
