@@ -90,7 +90,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     linear: dict[str, LinearHeader]
     blend: dict[str, float]  # share of NEDS in the blend, chosen on validation
     record: Record
-    longest_silence_bins: int = 0  # in training, inside a segment, no kept unit fired for so long; 0 = not known
+    longest_silence_bins: int = 0  # in a training segment, no kept unit fired for so long; 0 = never, or not known
     imported: Imported | None = None  # then there is no linear decoder and no blend
 
 
@@ -137,7 +137,7 @@ def content_sha(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         value = tensors[name].detach().cpu()
         found.update(f"{name}\n{value.dtype} {tuple(value.shape)}\n".encode())
         # not copied: of a bool, a copy is 0 or 1 whatever the byte was
-        found.update(value.reshape(-1).contiguous().view(torch.uint8).numpy().data)
+        found.update(value.contiguous().as_strided((value.numel(),), (1,)).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
@@ -172,14 +172,17 @@ def refuse_foreign(path: Path) -> None:
         raise ConfigError(f"--out {path}: its folder does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
         raise ConfigError(f"--out {path}: its folder cannot be written; give another")
-    if not path.exists():
-        return
-    try:
-        ours = any(key.startswith("neds_rt") for key in read_tensors(path)[1])
-    except (SafetensorError, OSError, ValueError):
-        ours = False
-    if not ours:
+    if path.exists() and not is_ours(path):
         raise ConfigError(f"--out {path} exists and is no checkpoint of neds-rt; give another name or move that file")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file says that neds-rt wrote it; False for one that is not there or cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return any(key.startswith("neds_rt") for key in file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -201,8 +204,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "units/depth_um": torch.from_numpy(checkpoint.units.depth_um.astype(np.float32)),
         "units/kept": torch.from_numpy(checkpoint.scalers.kept),
     }
-    for name, values in checkpoint.scalers.trial_mean.items():
-        tensors[f"trial_mean/{name}"] = torch.from_numpy(values)
+    tensors |= {f"trial_mean/{k}": torch.from_numpy(v) for k, v in checkpoint.scalers.trial_mean.items()}
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
@@ -252,8 +254,7 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         raise CheckpointError(f"{path}: its unit table does not match its own SHA-256; copy or train it again")
     n_units = (len(units),)
     if header.imported is not None:
-        sessions = range(len(header.imported.sessions))
-        n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in sessions)
+        n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in range(len(header.imported.sessions)))
     model = NEDS(header.config.model, n_units, header.specs)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     model.eval().requires_grad_(False)

@@ -75,7 +75,8 @@ ROOMS = {
     "neds_core": {
         "errors": (),
         "config": (),
-        "files": (),
+        "files": ("errors",),
+        "stopping": (),
         "toml": ("errors",),
         "data": ("errors", "files"),
         "model": ("errors", "config", "data"),
@@ -84,7 +85,7 @@ ROOMS = {
         "official": ("errors", "config", "data", "model"),
         "parity": ("errors", "data", "model", "official"),
         "scores": ("errors", "data", "linear", "model", "checkpoint"),
-        "train": ("errors", "config", "files", "toml", "data", "model", "linear", "checkpoint", "scores"),
+        "train": ("errors", "stopping", "config", "files", "toml", "data", "model", "linear", "checkpoint", "scores"),
         "io": ("errors", "config", "data", "files", "model", "checkpoint", "official"),
     },
     "benchmarks": {

@@ -156,6 +156,7 @@ def _judged(streams: Streams, heard: Heard, config: RigConfig, checkpoint: Check
     spikes = judge.Spikes(
         s.info.name(), s.received, s.lost_upstream, heard.counters, stamps(s), heard.fired, heard.foreign, ids,
         heard.coarse, heard.unsaid / max(1, heard.closed) if s.description.keep_alive else 0.0, heard.fault,
+        checkpoint.scalers.kept,
     )  # fmt: skip
     found = [judge.spikes(spikes, config, clocks)]
     if markers is not None:

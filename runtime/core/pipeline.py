@@ -62,6 +62,7 @@ class Pipeline:
         self.bad_values = 0
         self.unended = 0  # segments closed because no marker ended them
         self.segment = -1
+        self.exchanges: list[tuple[int, Decoder]] = []  # the first bin of each decoder that followed
         rows = MAX_CATCH_UP + 1
         self._counts = np.zeros((rows, binner.n_units), np.uint16)  # of the tokens that one `advance` hands out
         self._values = np.zeros((rows, decoder.engine.layout.n_values), np.float32)
@@ -79,8 +80,9 @@ class Pipeline:
     def exchange(self, decoder: Decoder) -> None:
         """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs.
 
-        A log's header names the decoder that the run began with.
+        A log's header names the decoder that the run began with, its outcome those that followed.
         """
+        self.exchanges.append((self.binner.open_bin, decoder))
         self.decoder = decoder
         self._reset_next = True
 

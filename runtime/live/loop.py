@@ -11,7 +11,7 @@ import numpy as np
 from runtime.core.accounting import Accounting, counters
 from runtime.core.misses import Passage
 from runtime.core.pipeline import Pipeline
-from runtime.core.run_log import LOG_FULL, Outcome, RunLog
+from runtime.core.run_log import LOG_FULL, Outcome, RunLog, exchanged
 from runtime.core.state import State, StateTrack
 from runtime.core.values import Decoded, Mark, Token
 from runtime.wire import Flag
@@ -166,6 +166,7 @@ class _Loop:
             counters=counters(self.pipeline, self.accounting, self.source.counters()),
             misses=dict(self.accounting.misses),
             stolen_ms=clock.stolen_ms() - stolen_ms,
+            exchanges=tuple(exchanged(token, decoder) for token, decoder in self.pipeline.exchanges),
         )
 
     def _until_over(self, now: int) -> str:

@@ -55,7 +55,7 @@ class Spikes:
     """What came of the spike stream. counters: of the run's binner; fired (U,): spikes of each unit; foreign: unit
     numbers outside the map -> spikes; ids: the sorter's own numbers of the units; coarse: chunks with one stamp;
     unsaid: share of bins that no keep-alive closed, though the stream declares them; fault: why a run would have
-    stopped decoding, '' = it would not."""
+    stopped decoding, '' = it would not; used (U,) bool: units that the decoder uses."""
 
     stream: str
     received: int
@@ -68,6 +68,7 @@ class Spikes:
     coarse: bool = False
     unsaid: float = 0.0
     fault: str = ""
+    used: np.ndarray | None = None  # None = all
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,10 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
     if heard.foreign:
         reasons.append(_foreign(heard))
     _repeated(heard, config, reasons, notes)
-    silent = np.flatnonzero(heard.fired == 0).tolist()
-    if silent and not heard.foreign:
-        notes.append(f"{len(silent)} of {len(heard.fired)} units never fired: {_few(silent)}")
-    if len(silent) == len(heard.fired) and not heard.foreign:
-        reasons.append("no unit of the map fired; send the row of the unit table, counted from 0")
+    if not heard.foreign:
+        silent, noted = _silent(heard)
+        reasons += silent
+        notes += noted
     if heard.fault and not reasons:
         reasons.append(heard.fault)
     if heard.lost:
@@ -210,6 +210,23 @@ def _guess(stamp_s: float, clocks: Clocks) -> str:
     if 0.0 <= stamp_s < clocks.lsl_s:
         return "time since the recording began"
     return "another machine's clock" if abs(stamp_s) < 1e9 else ""
+
+
+def _silent(heard: Spikes) -> tuple[list[str], list[str]]:
+    """Reasons and notes on units that never fired: those that the decoder uses count, the others are only told."""
+    n_units = len(heard.fired)
+    used = np.ones(n_units, bool) if heard.used is None else heard.used
+    n_used = int(used.sum())
+    silent, reasons, notes = np.flatnonzero(used & (heard.fired == 0)).tolist(), [], []
+    if silent:
+        which = "units" if n_used == n_units else "units that the decoder uses"
+        notes.append(f"{len(silent)} of {n_used} {which} never fired: {_few(silent)}")
+    if n_used < n_units:
+        notes.append(f"{n_units - n_used} of {n_units} units are left out by the checkpoint's filter")
+    if len(silent) == n_used:
+        which = "that the decoder uses" if heard.fired.any() else "of the map"
+        reasons.append(f"no unit {which} fired; send the row of the unit table, counted from 0")
+    return reasons, notes
 
 
 def _foreign(heard: Spikes) -> str:

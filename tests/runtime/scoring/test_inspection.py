@@ -111,6 +111,30 @@ def test_no_spikes_and_silent_units_are_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fired", "reasons", "notes"),
+    [
+        ((0, 5, 0, 5), (), ()),
+        ((0, 0, 9, 5), (), ("1 of 2 units that the decoder uses never fired: 1",)),
+        (
+            (9, 0, 9, 0), ("no unit that the decoder uses fired; send the row of the unit table, counted from 0",),
+            ("2 of 2 units that the decoder uses never fired: 1, 3",),
+        ),
+        (
+            (0, 0, 0, 0), ("no unit of the map fired; send the row of the unit table, counted from 0",),
+            ("2 of 2 units that the decoder uses never fired: 1, 3",),
+        ),
+    ],
+)  # fmt: skip
+def test_units_that_the_filter_leaves_out_may_be_silent(
+    fired: tuple[int, ...], reasons: tuple[str, ...], notes: tuple[str, ...]
+) -> None:
+    """How many they are is said on its own."""
+    found = judge.spikes(replace(heard(fired=fired), used=np.array([False, True, False, True])), CONFIG, CLOCKS)
+    assert found.reasons == reasons
+    assert found.notes == (*notes, "2 of 4 units are left out by the checkpoint's filter")
+
+
+@pytest.mark.parametrize(
     ("delay_ms", "says"),
     [
         (11.2, "40.00 % of the spikes are late; set bins.lateness_ms = 12"),
