@@ -10,13 +10,12 @@ import numpy as np
 
 from runtime.config import RigConfig
 from runtime.core.words import listed, quoted
+from runtime.scoring.stamps import Clocks, Stamps, astray, strange
 
 ALLOWANCE_SHARE = 99.9  # percent of spikes that the recommended allowance lets in
-FAR_S = 60.0  # a marker or a behaviour stamped further away than this is not of the LSL clock
 MANY_UNSAID = 0.05  # share of bins that the clock may close in a stream with keep-alives
 FEW = 20  # samples from which a range is judged
 FAR_SD = 8.0  # a tenth of the samples further from the training mean than this is another unit
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +31,6 @@ class Verdict:
     def go(self) -> bool:
         """Whether a run can start on this stream."""
         return not self.reasons
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """The clocks when a stream was heard, in s: LSL's and time of day."""
-
-    lsl_s: float
-    unix_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stamps:
-    """Arrival minus stamp of a stream's samples in ms; odd_s: the newest stamp that no LSL clock gives, NaN = none."""
-
-    delays_ms: np.ndarray
-    odd_s: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,41 +158,7 @@ def _remedy(delays_ms: np.ndarray, config: RigConfig) -> str:
 
 
 def _restamp(stamps: Stamps, clocks: Clocks) -> str:
-    return f"stamps are not of the LSL clock: {_astray(stamps, clocks)}; stamp with local_clock()"
-
-
-def _astray(stamps: Stamps, clocks: Clocks) -> str:
-    """How far stamps are from the LSL clock, and which clock or unit that looks like."""
-    kept = stamps.delays_ms
-    typical_s = clocks.lsl_s - float(np.median(kept)) * 1e-3 if len(kept) else stamps.odd_s
-    if math.isfinite(stamps.odd_s) and (not len(kept) or abs(typical_s - clocks.lsl_s) < FAR_S):
-        typical_s = stamps.odd_s
-    if not math.isfinite(typical_s):
-        return "they are NaN or infinite"
-    off_s = typical_s - clocks.lsl_s
-    guess = _guess(typical_s, clocks)
-    return f"about {abs(off_s):.3g} s {'ahead' if off_s > 0 else 'behind'}{f' ({guess}?)' if guess else ''}"
-
-
-def _strange(stamps: Stamps) -> bool:
-    """Whether markers or behaviour are stamped by another clock than LSL's."""
-    if len(stamps.delays_ms) == 0:
-        return math.isfinite(stamps.odd_s)
-    return abs(float(np.median(stamps.delays_ms))) > FAR_S * 1e3
-
-
-def _guess(stamp_s: float, clocks: Clocks) -> str:
-    """What a stamp may be instead of seconds of the LSL clock."""
-    for scale, unit in ((1.0, ""), (1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")):
-        if abs(stamp_s / scale - clocks.unix_s) < DAY_S:
-            return f"time of day{f' in {unit}' if unit else ''}"
-        if unit and abs(stamp_s / scale / clocks.lsl_s - 1.0) < 0.05:
-            return unit
-    if 10_000.0 <= stamp_s / clocks.lsl_s <= 50_000.0:
-        return "sample numbers"
-    if 0.0 <= stamp_s < clocks.lsl_s:
-        return "time since the recording began"
-    return "another machine's clock" if abs(stamp_s) < 1e9 else ""
+    return f"stamps are not of the LSL clock: {astray(stamps, clocks)}; stamp with local_clock()"
 
 
 def _silent(heard: Spikes) -> tuple[list[str], list[str]]:
@@ -248,7 +197,7 @@ def markers(heard: Markers, classes: Mapping[str, Sequence[str]], clocks: Clocks
     """The verdict on the marker stream. classes: of each class output, by name."""
     reasons, notes = [], []
     what = f"{heard.stream}: {heard.received} received, {heard.bad} cannot be read, {heard.starts} segment_start"
-    if _strange(heard.stamps):
+    if strange(heard.stamps):
         reasons.append(_restamp(heard.stamps, clocks))
     elif heard.bad:
         reasons.append(
@@ -275,7 +224,7 @@ def trace(name: str, heard: Trace, clocks: Clocks) -> Verdict:
     what = f"{heard.stream}: {len(heard.values)} received"
     if len(values):
         what += f", {values.min():.4g} to {values.max():.4g}{f' {heard.unit}' if heard.unit else ''}"
-    if _strange(heard.stamps):
+    if strange(heard.stamps):
         reasons.append(_restamp(heard.stamps, clocks))
     elif len(heard.values) == 0:
         (reasons if heard.regular else notes).append("none arrived: start its sender")
