@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neds_core.data.session import BehaviourSpec
+from neds_core.files import whole
 from neds_core.scores.bits import Tuning
 
 mpl.use("Agg")
@@ -34,7 +35,8 @@ def canvas(out: Path, width: float = 5.0, height: float = 3.2, **subplots: Any) 
         yield figure, axes
         for each in np.atleast_1d(axes).flat:
             each.spines[["top", "right"]].set_visible(False)
-        figure.savefig(out, dpi=110)
+        with whole(out) as partial:
+            figure.savefig(partial, dpi=110, format=out.suffix.removeprefix("."))
     finally:
         plt.close(figure)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from neds_core.files import make_folder, unwritten
+
 Row = dict[str, Any]
 
 
@@ -22,15 +24,21 @@ def read(path: Path) -> Iterator[Row]:
 
 def ready(path: Path) -> None:
     """Make its folder, and end a line that a stop cut short: it must not swallow the next."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file() and not path.read_bytes().endswith(b"\n"):
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n")
+    make_folder(path.parent)
+    try:
+        if path.is_file() and not path.read_bytes().endswith(b"\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+    except OSError as error:
+        raise unwritten(path, error) from None
 
 
 def append(path: Path, row: Row) -> Row:
     """Write a row, and return it as a later call will read it."""
     line = json.dumps(row)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise unwritten(path, error) from None
     return json.loads(line)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,20 +11,19 @@ import msgspec
 import numpy as np
 import torch
 from msgspec import Struct
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
+from safetensors import SafetensorError
 from torch import Tensor
 
 from neds_core.config import TrainConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
-from neds_core.errors import CheckpointError, ConfigError, DataError
-from neds_core.files import sha256, whole
+from neds_core.errors import CheckpointError, DataError
+from neds_core.files import sha256
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
+from neds_core.tensors import check_content, read_tensors, write_tensors
 
 FORMAT = 1
-CONTENT = "content_sha256"  # key of the metadata
 PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
 
 
@@ -100,7 +96,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     linear: dict[str, LinearHeader]
     blend: dict[str, float]  # share of NEDS in the blend, chosen on validation
     record: Record
-    longest_silence_bins: int = 0  # in training, inside a segment, no kept unit fired for so long; 0 = not known
+    longest_silence_bins: int = 0  # in a training segment, no kept unit fired for so long; 0 = never, or not known
     imported: Imported | None = None  # then there is no linear decoder and no blend
     members: tuple[Member, ...] = ()  # of an ensemble; () = one network
 
@@ -158,64 +154,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "neds-rt": our_version(), **found}
 
 
-def content_sha(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """SHA-256 of all that a file holds: its metadata (but this), and each tensor's name, type, shape and bytes."""
-    found = hashlib.sha256(msgspec.json.encode(sorted((k, v) for k, v in metadata.items() if k != CONTENT)))
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu()
-        flat = torch.empty(value.numel(), dtype=value.dtype).copy_(value.reshape(-1))
-        found.update(f"{name}\n{value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(flat.view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def check_content(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Raise `ValueError` where a file is not what was written; one of before this hash was kept has none."""
-    if metadata.get(CONTENT, "") not in ("", content_sha(tensors, metadata)):
-        raise ValueError("its content does not match its own SHA-256")
-
-
-def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], check: Callable[[Path], object]
-) -> None:
-    """Write a safetensors file with the hash of its content; `check` reads it before it takes its place."""
-    metadata = metadata | {CONTENT: content_sha(tensors, metadata)}
-    with whole(path) as partial:
-        partial.write_bytes(_ordered(to_bytes(tensors, metadata=metadata)))  # save_file would make it mode 0600
-        check(partial)
-
-
-def _ordered(data: bytes) -> bytes:
-    """The same file with sorted metadata: safetensors writes them in an order of chance."""
-    size = int.from_bytes(data[:8], "little")
-    header = msgspec.json.decode(data[8 : 8 + size])
-    text = msgspec.json.encode(header | {"__metadata__": dict(sorted(header["__metadata__"].items()))})
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]
-
-
-def refuse_foreign(path: Path) -> None:
-    """Raise `ConfigError` where `--out` cannot be written, or would overwrite what is no checkpoint of neds-rt."""
-    if not path.parent.is_dir():
-        raise ConfigError(f"--out {path}: its folder does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"--out {path}: its folder cannot be written; give another")
-    if not path.exists():
-        return
-    try:
-        ours = any(key.startswith("neds_rt") for key in read_tensors(path)[1])
-    except (SafetensorError, OSError, ValueError):
-        ours = False
-    if not ours:
-        raise ConfigError(f"--out {path} exists and is no checkpoint of neds-rt; give another name or move that file")
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises `SafetensorError`, `OSError` or `ValueError` for another."""
-    with safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
-
-
 def _text(values: np.ndarray) -> torch.Tensor:
     return torch.frombuffer(bytearray("\n".join(map(str, values)).encode() or b"\n"), dtype=torch.uint8)
 
@@ -233,8 +171,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "units/depth_um": torch.from_numpy(checkpoint.units.depth_um.astype(np.float32)),
         "units/kept": torch.from_numpy(checkpoint.scalers.kept),
     }
-    for name, values in checkpoint.scalers.trial_mean.items():
-        tensors[f"trial_mean/{name}"] = torch.from_numpy(values)
+    tensors |= {f"trial_mean/{k}": torch.from_numpy(v) for k, v in checkpoint.scalers.trial_mean.items()}
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
@@ -289,8 +226,7 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         raise CheckpointError(f"{path}: its unit table does not match its own SHA-256; copy or train it again")
     n_units = (len(units),)
     if header.imported is not None:
-        sessions = range(len(header.imported.sessions))
-        n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in sessions)
+        n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in range(len(header.imported.sessions)))
     model, *others = (_network(header, tensors, n_units, m) for m in range(len(header.members) or 1))
     if not all(bool(torch.isfinite(v).all()) for k, v in tensors.items() if k.startswith("linear/")):
         raise ValueError("a weight is not finite")

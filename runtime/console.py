@@ -36,6 +36,7 @@ class _Lasting(io.FileIO):
             return super().write(data)
         except OSError as error:
             if error.errno not in self.gone:
+                error.filename = "stdout" if self.fileno() == 1 else "stderr"
                 raise
             return memoryview(data).nbytes
 

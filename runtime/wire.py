@@ -27,6 +27,7 @@ class Flag(IntFlag):
     END = 1024  # last message of the run
     PARTIAL = 2048  # the bin closed by the clock before its sender said that it was complete: spikes may be missing
     MARKERS_LOST = 4096  # the sender of markers is gone: nothing says where segments start and end
+    RESENT = 8192  # spikes were sent again and dropped
 
 
 class Output(Struct, frozen=True, omit_defaults=True):

@@ -14,7 +14,7 @@ from hypothesis import settings
 from neds_core import checkpoint
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import FitConfig, LinearConfig, ModelConfig, TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.linear import baseline
 from neds_core.linear.linear import Bank
@@ -137,6 +137,44 @@ def tiny() -> TrainConfig:
         fit=FitConfig(steps=80, batch=16, window_bins=20, learning_rate=1e-2, check_every=10, threads=1),
         linear=LinearConfig(lags=(3,), filter_taus_ms=((40.0, 200.0),), penalties=(10.0, 1e3), folds=3),
     )
+
+
+TRAINING = """recording = "session.npz"
+outputs = {outputs}
+{more}
+[model]
+width = 16
+layers = 1
+heads = 2
+band = 5
+[fit]
+steps = {steps}
+check_every = 3
+save_every = 5
+batch = 4
+window_bins = 20
+threads = 1
+[linear]
+lags = [1]
+filter_taus_ms = [[40.0]]
+penalties = [100.0]
+folds = 3
+"""
+
+
+@pytest.fixture
+def prepared(session: Session, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a recording (the planted one) and a training of it that takes a second; returns the training's file."""
+
+    def write(
+        one: Session = session, outputs: tuple[str, ...] = ("wheel_speed", "choice"), steps: int = 6, more: str = ""
+    ) -> Path:
+        session_file.save(one, tmp_path / "session.npz")
+        path = tmp_path / "train.toml"
+        path.write_text(TRAINING.format(outputs=list(outputs), steps=steps, more=more), encoding="utf-8")
+        return path
+
+    return write
 
 
 def random_neds(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from runtime.cli.main import app
+from runtime.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("README.md")])

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks import figures
 from benchmarks.accuracy.traces import TRIALS
 from neds_core.data.session import BehaviourSpec
+from neds_core.files import make_folder
 from neds_core.scores import bits
 from neds_core.scores.tasks import HeldOut
 
@@ -21,7 +22,7 @@ def decoding(
     specs: tuple[BehaviourSpec, ...], bin_ns: int, folder: Path,
 ) -> None:  # fmt: skip
     """What `neds-rt evaluate --task decode` draws. found: `runtime.scoring.curves.curves`; values and measured (n,)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for spec in specs:
         row = found.get(spec.name)
         if row is None:
@@ -71,7 +72,7 @@ def encoding(
 
     Bars are of the first checkpoint; panels of the units that spike most.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     goal = held.target
     bin_ms = held.session.bin_ns * 1e-6
     figures.bars(
@@ -96,7 +97,7 @@ def encoding(
 
 def predictions(task: str, rows: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     """What `neds-rt evaluate --task within` and `cross` draw: scores of the first checkpoint, a picture a unit."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for key, unit in (("bits_per_spike", "bits/spike above the training mean"), ("r2", "R2")):
         found = {name: (row[0][key], *row[0]["ci95"]) for name, row in rows.items() if key in row[0]}
         if found:

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.accuracy.compare import Row
 from benchmarks.figures import BLACK, BLUE, ORANGE, RED, SKY, canvas
+from neds_core.files import make_folder
 
 OURS = "NEDS multi-task"
 UNITS = {"decode": "R2", "encode": "bits/spike", "classify": "balanced accuracy"}
@@ -67,7 +68,7 @@ def scatter(ours: np.ndarray, theirs: np.ndarray, names: tuple[str, str], what: 
 
 def draw(folder: Path, rows: list[Row], table: list[Row]) -> list[Path]:
     """Draw rows of one seed each and their pooled table (`accuracy_table.pooled`); returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written: list[Path] = []
     blocks = list(dict.fromkeys((r["recording"], r["task"], r["split"]) for r in table))
     for block in blocks:

@@ -23,6 +23,7 @@ from benchmarks.cost.gpu_contenders import GATE, NOTHING, WINDOW_BINS, Bench, Pr
 from benchmarks.cost.kernel_sweep import Size
 from benchmarks.cost.random_models import random_checkpoint, random_window, tokens
 from benchmarks.cost.timing import now, paced, timed
+from neds_core.files import whole
 
 LAYERS = (5, 22)
 
@@ -136,7 +137,8 @@ def run(quick: bool, device: torch.device, searched: str = "", out: Path | None 
             result["rows"] += [row.json() for row in rows]
             result["headline"] = headline(result["rows"])
             if out:
-                out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                with whole(out) as partial:
+                    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
 

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 
 from neds_core.errors import ConfigError
+from neds_core.files import make_folder, whole
 from neds_core.scores import regions
 from neds_core.scores.regions import Places
 
@@ -64,7 +65,7 @@ def draw(
     folder: Path, places: Places, shown: dict[str, np.ndarray], confusion: dict[str, list[list[float]]], projection: str
 ) -> list[Path]:
     """Write one map a model (`shown`: features (n, F)) and one confusion matrix a row; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for model, x in shown.items():
         place, labels = plane(x, projection)
@@ -72,7 +73,8 @@ def draw(
         draw_map(axes, place, places, labels)
         axes.set_title(f"unit embeddings, {model} ({len(places.label)} units)", fontsize=9)
         written.append(folder / f"region_map_{projection}_{_slug(model)}.png")
-        figure.savefig(written[-1], dpi=130)
+        with whole(written[-1]) as partial:
+            figure.savefig(partial, dpi=130, format="png")
         plt.close(figure)
     for name, counts in confusion.items():
         side = 2.2 + 0.36 * len(places.names)
@@ -80,7 +82,8 @@ def draw(
         draw_confusion(axes, np.array(counts), places.names)
         axes.set_title(name, fontsize=9)
         written.append(folder / f"region_confusion_{_slug(name)}.png")
-        figure.savefig(written[-1], dpi=130)
+        with whole(written[-1]) as partial:
+            figure.savefig(partial, dpi=130, format="png")
         plt.close(figure)
     return written
 

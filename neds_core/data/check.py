@@ -42,6 +42,15 @@ def check(session: Session, origin: str) -> None:
         raise DataError(f"{origin}: {error}") from None
 
 
+def check_width(bin_ns: int) -> None:
+    """Refuse a width of bins that no rig has."""
+    if not BIN_NS_LEAST <= bin_ns <= BIN_NS_MOST:
+        raise DataError(
+            f"bin_ns is {bin_ns}, not a width between {BIN_NS_LEAST} (1 ms) and {BIN_NS_MOST} (10 s); "
+            "give it in nanoseconds"
+        )
+
+
 def is_plain(text: str) -> bool:
     """Whether a text has no line ends, control characters or half characters."""
     return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
@@ -62,11 +71,7 @@ def _check_header(session: Session) -> None:
         _check_text(key, text)
     if not session.name.strip():
         raise DataError("name is empty; give the recording a name")
-    if not BIN_NS_LEAST <= session.bin_ns <= BIN_NS_MOST:
-        raise DataError(
-            f"bin_ns is {session.bin_ns}, not a width between {BIN_NS_LEAST} (1 ms) and {BIN_NS_MOST} (10 s); "
-            "give it in nanoseconds"
-        )
+    check_width(session.bin_ns)
     names = [spec.name for spec in session.specs]
     _check_names("behaviour", names)
     _check_names("moment", session.moments)

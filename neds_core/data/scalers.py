@@ -46,6 +46,17 @@ def known(session: Session, spec: BehaviourSpec) -> np.ndarray:
     return rows
 
 
+def longest_silence(train: Session, kept: np.ndarray) -> int:
+    """The longest run of valid bins inside one segment in which no unit of kept (U,) bool fired; 0 = there was none."""
+    longest = 0
+    for start, stop in train.segments:
+        rows = slice(start, stop)
+        silent = train.valid[rows] & ~train.counts[rows][:, kept].any(1)
+        edges = np.flatnonzero(np.diff(np.r_[False, silent, False]))
+        longest = max(longest, int((edges[1::2] - edges[::2]).max(initial=0)))
+    return longest
+
+
 def fit(train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float) -> Scalers:
     """Estimate the scalers on a training part."""
     rows = inside(train)

@@ -237,6 +237,18 @@ def inside_grid(t_ns: np.ndarray, bin_ns: int, n_bins: int) -> np.ndarray:
     return (t_ns >= 0) & (t_ns < n_bins * bin_ns)
 
 
+def left_out(session: Session) -> str:
+    """How many spikes lie in no segment, and where, in words; '' = none does."""
+    t_ns = session.events[0] if session.events is not None else np.zeros(0, np.int64)
+    end_ns, inside = session.n_bins * session.bin_ns, session.counts.sum(dtype=np.int64)
+    found = {
+        "before its start": int((t_ns < 0).sum()),
+        f"after its end ({end_ns * 1e-9:g} s)": int((t_ns >= end_ns).sum()),
+        "outside its segments": int(inside - session.counts[session.bins()].sum(dtype=np.int64)),
+    }
+    return ", ".join(f"{n} {where}" for where, n in found.items() if n)
+
+
 def bin_events(
     t_ns: np.ndarray, unit: np.ndarray, bin_ns: int, n_bins: int, n_units: int, origin: str = "the recording"
 ) -> np.ndarray:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from neds_core.data.check import check
+from neds_core.data.check import check, check_width
 from neds_core.data.session import (
-    BIN_NS_MOST,
     BehaviourSpec,
     Session,
     UnitTable,
@@ -31,7 +29,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
 
     format: int
     name: str
-    bin_ns: Annotated[int, Meta(ge=1, le=BIN_NS_MOST)]
+    bin_ns: int
     behaviours: tuple[BehaviourSpec, ...]
     licence: str
     citation: str
@@ -118,6 +116,10 @@ def _units(arrays: dict[str, np.ndarray], origin: str) -> UnitTable:
 
 
 def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Session:
+    try:
+        check_width(header.bin_ns)  # before anything is binned
+    except DataError as error:
+        raise DataError(f"{origin}: {error}") from None
     refuse_unsorted(arrays["segments"], origin)
     units, events = _units(arrays, origin), None
     if "counts" in arrays:

@@ -18,6 +18,7 @@ from neds_core.data import session_file
 from neds_core.data.session import Session, UnitTable
 from neds_core.data.session_file import Header
 from neds_core.errors import DataError
+from neds_core.files import unwritten
 
 HEADER = "header.json"
 
@@ -37,8 +38,8 @@ def write(session: Session, folder: Path) -> None:
         **{f"moment-{name}": ms for name, ms in session.moments.items()},
     }
     partial = folder.with_name(f"{folder.name}.partial-{uuid4().hex}")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
         (partial / HEADER).write_bytes(msgspec.json.encode(header))
@@ -47,6 +48,8 @@ def write(session: Session, folder: Path) -> None:
         except OSError:
             if not (folder / HEADER).exists():  # else another training, of any machine, has stored it meanwhile
                 raise
+    except OSError as error:
+        raise unwritten(folder, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from neds_core.train.command import main
+from neds_core.stopping import heard
 
 if __name__ == "__main__":
-    main()
+    with heard("neds_core.train"):
+        from neds_core.train.command import main
+
+        main()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, distributed as dist, nn
 
 from neds_core.errors import ConfigError, NedsError
+from neds_core.stopping import TOGETHER_S
 
 T = TypeVar("T")
 
@@ -114,9 +116,9 @@ def world(device: str, attend: Callable[..., Tensor] | None = None) -> Iterator[
 def stop_on_signal() -> Iterator[threading.Event]:
     """An event that SIGTERM, Ctrl-C or a closed terminal sets, so that a step is finished and saved first.
 
-    A second one ends at once. SIGHUP stays ignored where it is (nohup).
+    A later second one ends at once. SIGHUP stays ignored where it is (nohup).
     """
-    asked = threading.Event()
+    asked, first_s = threading.Event(), 0.0
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
@@ -125,9 +127,14 @@ def stop_on_signal() -> Iterator[threading.Event]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(_: int, __: FrameType | None) -> None:
-        asked.set()
-        give_back()
+    def note(number: int, _: FrameType | None) -> None:
+        nonlocal first_s
+        if not asked.is_set():
+            asked.set()
+            first_s = time.monotonic()
+        elif time.monotonic() - first_s > TOGETHER_S:
+            give_back()
+            signal.raise_signal(number)
 
     for number in before:
         signal.signal(number, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Protocol, TextIO
 
 import msgspec
 
+from neds_core import tensors
 from neds_core.errors import ConfigError
+from neds_core.files import beside, unwritten, whole, without_ending
+
+OWN = (".jsonl", ".state", ".refit", ".partial")  # endings of what lies beside a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,18 @@ class Line(msgspec.Struct, frozen=True):
     skill: float | None
 
 
-def refuse_foreign(path: Path) -> None:
-    """Raise `ConfigError` where the log of a training would overwrite another file."""
-    if path.is_dir() or (path.exists() and path.read_bytes()[:10] not in (b"", b'{"stage":"')):
-        raise ConfigError(f"{path} exists and is no log of a training; move it, or give another --out")
+def refuse_taken(out: Path) -> None:
+    """Raise `ConfigError` where a training to `out`, its log or its states would overwrite or share another's file."""
+    tensors.refuse_foreign(out)
+    ending = without_ending(out).suffix
+    if ending in OWN:
+        raise ConfigError(f"--out {out}: {ending} is the ending of a file beside a checkpoint; give another name")
+    log, own = beside(out, ".jsonl"), without_ending(out)
+    other = own if out != own else beside(out, ".safetensors")
+    if tensors.is_ours(other):
+        raise ConfigError(f"--out {out}: {log} is the log of {other}; give another name, or move that checkpoint")
+    if log.is_dir() or (log.exists() and log.read_bytes()[:10] not in (b"", b'{"stage":"')):
+        raise ConfigError(f"{log} exists and is no log of a training; move it, or give another --out")
 
 
 class Log:
@@ -125,7 +138,10 @@ class Log:
             self.file = self._open(progress.step)
         terms, skill = progress.terms, progress.skill
         line = Line(self.name, progress.step, progress.steps, progress.loss, terms, skill)
-        self.file.write(msgspec.json.encode(line).decode() + "\n")
+        try:
+            self.file.write(msgspec.json.encode(line).decode() + "\n")
+        except OSError as error:
+            raise unwritten(self.path, error) from None
         self.show.step(progress)
 
     def _open(self, step: int) -> TextIO:
@@ -139,14 +155,17 @@ class Log:
             return line.endswith("\n") and (found.stage != self.name or found.step < step)
 
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        file = self.path.open("w", encoding="utf-8", buffering=1)
-        file.writelines(list(takewhile(before, lines)))
-        file.flush()
-        return file
+        with whole(self.path) as partial:
+            partial.write_text("".join(takewhile(before, lines)), encoding="utf-8")
+        try:
+            return self.path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise unwritten(self.path, error) from None
 
     def __enter__(self) -> Log:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.file is not None:
-            self.file.close()
+            with suppress(OSError):  # a line that did not go out has been said
+                self.file.close()

@@ -120,6 +120,17 @@ def checked_specs(config: TrainConfig | PretrainConfig, sources: tuple[Source, .
     return specs
 
 
+def identity(plan: Plan) -> str:
+    """What a training's states say that they are of."""
+    return state.identity(plan.config, plan.sources, plan.seed, length(plan), plan.start)
+
+
+def length(plan: Plan) -> int:
+    """Steps of a training."""
+    total = sum(stage.steps for stage in plan.config.stages)
+    return min(plan.steps or total, total)
+
+
 def fit(plan: Plan, on_step: OnStep | None = None) -> Fit:
     """Train on the sources' training parts; with validation parts, stop early and keep the best EMA weights.
 
@@ -148,15 +159,15 @@ class Training:
         model.kernel = world.attend
         world.copy_from_first(model)
         self.learner = Learner(model, config.fit, config.stages)
-        self.steps = min(plan.steps or self.learner.steps, self.learner.steps)
+        self.steps = length(plan)
         self.kept = [torch.from_numpy(source.scale.kept) for source in sources]
         self.checked = all(source.validation is not None for source in sources)
         self.best = Fit(copy.deepcopy(model), 0, -np.inf)
         self.waited = 0
         self.identity, self.began = "", time.monotonic()
         if self.resume is not None:
+            self.identity = identity(plan)
             path = self.resume.path
-            self.identity = state.identity(config, sources, plan.seed, self.steps, plan.start)
             # the first process alone saves, and the others may be on machines with other folders
             self._restore(world.from_first(lambda: state.load(path, self.identity)))
 

@@ -15,8 +15,7 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from neds_core import checkpoint, toml
-from neds_core.checkpoint import check_content, read_tensors, write_tensors
+from neds_core import toml
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
@@ -24,9 +23,10 @@ from neds_core.errors import CheckpointError, ConfigError
 from neds_core.files import beside, sha256
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
+from neds_core.tensors import check_content, read_tensors, write_tensors
 from neds_core.train import distributed, loop, sources
 from neds_core.train.distributed import World
-from neds_core.train.log import Log, Show, refuse_foreign
+from neds_core.train.log import Log, Show, refuse_taken
 from neds_core.train.loop import Fit, Plan
 from neds_core.train.optim import owner
 from neds_core.train.sources import Source
@@ -189,8 +189,7 @@ def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None 
     Writes `out`; beside it `.jsonl` (a line a step) and, until it is done, `.state` to go on from.
     """
     config = toml.load(path, PretrainConfig)
-    checkpoint.refuse_foreign(out)
-    refuse_foreign(beside(out, ".jsonl"))
+    refuse_taken(out)
     torch.set_num_threads(config.fit.threads)
     began = time.monotonic()
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:

@@ -66,11 +66,6 @@ class Learner:
         return cast(NEDS, self.average.module)
 
     @property
-    def steps(self) -> int:
-        """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
-
-    @property
     def in_last_stage(self) -> bool:
         """Only the last stage may be ended early."""
         return self.stage == len(self.stages) - 1

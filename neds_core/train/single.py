@@ -26,9 +26,9 @@ from neds_core.files import beside, sha256, without_ending
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear, Tick, unwatched
 from neds_core.model.model import NEDS
-from neds_core.train import distributed, loop, many, ready, validation
+from neds_core.train import distributed, loop, many, ready, state, validation
 from neds_core.train.distributed import StopError, World
-from neds_core.train.log import Log, Show, Silent, refuse_foreign
+from neds_core.train.log import Log, Show, Silent, refuse_taken
 from neds_core.train.loop import Fit, Plan
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
@@ -150,8 +150,24 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
         linear={k: checkpoint.LinearHeader(v.bank, v.penalty) for k, v in linears.development.items()},
         blend=validation.blend_shares(decoded, specs, parts.validation),
         record=record(job, parts, fit, time.monotonic() - began),
+        longest_silence_bins=scalers.longest_silence(parts.train, scale.kept),
     )
     return Checkpoint(header, model, session.units, scale, linears.development), fit, linears
+
+
+def refuse_other_states(job: Job) -> None:
+    """Raise `CheckpointError` where a state to go on from is of another training: before anything that takes time."""
+    if job.resume is None or not job.resume.path.exists():
+        return
+    session = session_file.load(job.recording)
+    parts = sessions.split(session)
+    ready.check(job.config, parts)
+    scale = scalers.fit(parts.train, tuple(session.spec(name) for name in job.config.outputs), job.config.min_rate_hz)
+    plan = job.plan(Source(parts.train, parts.validation, scale))
+    found = state.load(job.resume.path, loop.identity(plan))
+    refit = job.resume.refit.path
+    if found is not None and refit.exists():
+        state.load(refit, loop.identity(job.plan(Source(parts.development, None, scale), found["at"])))
 
 
 def record(job: Job, parts: Splits, fit: Fit, seconds: float) -> Record:
@@ -172,9 +188,9 @@ def record(job: Job, parts: Splits, fit: Fit, seconds: float) -> Record:
     )
 
 
-def is_done(path: Path, config: TrainConfig, recording: Path, seed: int, trunk: Pretrained | None) -> bool:
+def is_done(path: Path, job: Job) -> bool:
     """Whether `path` holds, by its record, what this training would write."""
-    if not recording.is_file():
+    if not job.recording.is_file():
         return False
     try:
         header = checkpoint.load(path).header
@@ -182,17 +198,14 @@ def is_done(path: Path, config: TrainConfig, recording: Path, seed: int, trunk: 
         return False
     record = header.record
     found = (record.seed, record.recording_sha, record.trunk_sha, record.versions, record.interrupted)
-    wanted = (seed, sha256(recording), trunk.sha if trunk else "", versions(), False)
-    return header.config == config and found == wanted
+    wanted = (job.seed, sha256(job.recording), job.trunk.sha if job.trunk else "", versions(), False)
+    return header.config == job.config and found == wanted
 
 
 def write(made: Checkpoint, fit: Fit, path: Path, recording: Path, resume: Resume) -> None:
     """Write the checkpoint, also that of the best so far, and say so; the states of a training that is done go."""
     if fit.best_step:
-        try:
-            checkpoint.save(made, path)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be written ({error.strerror}); make room and train again") from None
+        checkpoint.save(made, path)
     kept = f"best step {fit.best_step}, validation skill {fit.best_skill:.3f}" if fit.best_step else "nothing written"
     if fit.interrupted:
         goes_on = f"goes on from {resume.path}" if resume.path.exists() else "begins again"
@@ -215,8 +228,7 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
     seeds = _seeds(config, seeds)
     targets = {seed: out if len(seeds) == 1 else _of_seed(out, seed) for seed in seeds}
     for target in (*targets.values(), *([out] if config.ensemble.seeds else [])):
-        checkpoint.refuse_foreign(target)
-        refuse_foreign(beside(target, ".jsonl"))
+        refuse_taken(target)
     first = _train_each(path, config, targets, show, attend)
     if first and config.ensemble.seeds:
         joined = ensemble.join(
@@ -242,9 +254,15 @@ def _train_each(
     trunk = many.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
     linears = None
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
+        jobs = {}
         for seed, target in targets.items():
             resume = Resume(beside(target, ".state"), stop.is_set)
-            if world.from_first(partial(is_done, target, config, recording, seed, trunk)):
+            job = Job(config, recording, seed, without_ending(target).name, trunk, world, resume)
+            jobs[target] = job, resume, world.from_first(partial(is_done, target, job))
+            if not jobs[target][2]:
+                world.from_first(partial(refuse_other_states, job))
+        for target, (job, resume, done) in jobs.items():
+            if done:
                 if not world.rank:
                     print(f"{target}: done before from the same; delete it to train it again")
                     resume.discard()
@@ -252,7 +270,6 @@ def _train_each(
             if not world.rank and not resume.path.exists():
                 resume.discard()  # a refit's state is of the training whose state lies beside it
             with Log(beside(target, ".jsonl"), show) as log:
-                job = Job(config, recording, seed, without_ending(target).name, trunk, world, resume)
                 try:
                     made, fit, linears = release(job, log, linears)
                 except StopError as stopped:

@@ -7,6 +7,7 @@ random generator.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,8 +60,10 @@ def identity(
 
 def save(state: dict[str, Any], identity: str, path: Path) -> None:
     """Write a state; a crash at any moment leaves the old one or the new one. identity: what it is a training of."""
+    made = io.BytesIO()  # torch, writing to a full disk, says nothing of the disk
+    torch.save({"format": FORMAT, "identity": identity, **state}, made)
     with whole(path) as partial, partial.open("wb") as file:
-        torch.save({"format": FORMAT, "identity": identity, **state}, file)
+        file.write(made.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 

@@ -10,7 +10,7 @@ import numpy as np
 from neds_core.config import TrainConfig
 from neds_core.data import scalers
 from neds_core.data.scalers import Scalers
-from neds_core.data.session import BehaviourSpec, Session, Splits, inside_grid
+from neds_core.data.session import BehaviourSpec, Session, Splits, left_out
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
 from neds_core.model.model import NEDS
@@ -79,11 +79,9 @@ def start(config: TrainConfig, whole: Session, parts: Splits, scale: Scalers) ->
 
 
 def _spikes(whole: Session) -> str:
-    n = n_inside = int(whole.counts.sum(dtype=np.int64))
-    if whole.events is not None:
-        t_ns = whole.events[0]
-        n_inside, n = int(inside_grid(t_ns, whole.bin_ns, whole.n_bins).sum()), len(t_ns)
-    return f"spikes: {n_inside} of {n} inside the recording" + ("; the others are left out" if n_inside < n else "")
+    n_inside, others = int(whole.counts.sum(dtype=np.int64)), left_out(whole)
+    n = n_inside if whole.events is None else len(whole.events[0])
+    return f"spikes: {n_inside} of {n} inside the recording" + (f"; left out: {others}" if others else "")
 
 
 def _range(train: Session, spec: BehaviourSpec) -> str:

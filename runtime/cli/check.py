@@ -155,7 +155,8 @@ def _judged(streams: Streams, heard: Heard, config: RigConfig, checkpoint: Check
     ids = tuple(int(uid) for uid in checkpoint.units.ids)
     spikes = judge.Spikes(
         s.info.name(), s.received, s.lost_upstream, heard.counters, stamps(s), heard.fired, heard.foreign, ids,
-        heard.coarse, heard.fault,
+        heard.coarse, heard.unsaid / max(1, heard.closed) if s.description.keep_alive else 0.0, heard.fault,
+        checkpoint.scalers.kept,
     )  # fmt: skip
     found = [judge.spikes(spikes, config, clocks)]
     if markers is not None:

@@ -18,8 +18,9 @@ def ensemble(
     """
     from neds_core import checkpoint as files, ensemble as joining
     from neds_core.files import without_ending
+    from neds_core.tensors import refuse_foreign
 
-    files.refuse_foreign(out)
+    refuse_foreign(out)
     made = joining.join([files.load(path) for path in checkpoints], without_ending(out).name)
     files.save(made, out)
     shares = ", ".join(f"{name} {share:.2f}" for name, share in made.header.blend.items())

@@ -70,6 +70,8 @@ def play(given: Options) -> None:
 
     check_seconds("--wait", given.wait)
     session = session_file.load(given.recording)
+    if others := sessions.left_out(session):
+        print(f"spikes of {session.name} that are not sent: {others}", flush=True)
     if given.split is not Split.ALL:
         session = getattr(sessions.split(session), given.split.value)
     configure(given.session_id, "machine")

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from neds_core.errors import StreamError
+from neds_core.stopping import TOGETHER_S, Stopped
 from runtime import start
 
 if TYPE_CHECKING:
     from threading import Event
 
 STOP_S = 1.0
-TOGETHER_S = 1.0  # a terminal that closes and its shell send one each, as do `timeout` and its group
 HANG_UP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 
@@ -32,7 +32,7 @@ class Stop:
     def __init__(self) -> None:
         self._event: Event | None = None  # of the loop that a signal ends
         self._holding = False
-        self._first_s: float | None = None  # when the first signal came
+        self._first, self._first_s = 0, 0.0  # the first signal, and when it came; 0 = none yet
         numbers = [signal.SIGINT, signal.SIGTERM]
         if HANG_UP is not None and signal.getsignal(HANG_UP) is not signal.SIG_IGN:  # nohup: it is to stay ignored
             numbers.append(HANG_UP)
@@ -42,13 +42,13 @@ class Stop:
 
     def _lost(self, lost: Any) -> None:
         """An exception that nobody can catch: one of a signal is heard at the next `check`, so it is no news."""
-        if not isinstance(lost.exc_value, KeyboardInterrupt):
+        if not isinstance(lost.exc_value, Stopped):
             self._told(lost)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal has come."""
-        if self._first_s is not None:
-            raise KeyboardInterrupt
+        """Raise `Stopped` if a signal has come."""
+        if self._first:
+            raise Stopped(self._first)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -72,13 +72,13 @@ class Stop:
             signal.signal(HANG_UP, signal.SIG_IGN)
 
     def __call__(self, number: int, frame: object) -> None:
-        now, first_s = time.monotonic(), self._first_s
-        if first_s is None:
-            self._first_s = now
-        if self._holding or (first_s is not None and now - first_s < TOGETHER_S):
+        now, again = time.monotonic(), bool(self._first)
+        if not again:
+            self._first, self._first_s = number, now
+        if self._holding or (again and now - self._first_s < TOGETHER_S):
             return
-        if self._event is None or first_s is not None:
-            raise KeyboardInterrupt
+        if self._event is None or again:
+            raise Stopped(number)
         self._event.set()
 
 

@@ -138,9 +138,11 @@ def _embedded(config: RigConfig, prefix: str, given: Options) -> RigConfig:
 
 
 def _start_player(config: RigConfig, given: Options) -> Player:
-    from neds_core.data import session_file
+    from neds_core.data import session as sessions, session_file
 
-    session_file.load(Path(config.score.recording))  # refused here, in one sentence, rather than by the child
+    recording = session_file.load(Path(config.score.recording))  # refused here rather than by the child
+    if others := sessions.left_out(recording):
+        note(f"spikes of {recording.name} that are not played: {others}")
     session = config.lsl.session_id
     return Player(
         config.score.recording, "--prefix", session, "--session-id", session,

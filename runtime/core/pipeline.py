@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,7 @@ class Pipeline:
         self.bad_values = 0
         self.unended = 0  # segments closed because no marker ended them
         self.segment = -1
+        self.exchanges: list[tuple[int, Decoder]] = []  # the first bin of each decoder that followed
         rows = MAX_CATCH_UP + 1
         self._counts = np.zeros((rows, binner.n_units), np.uint16)  # of the tokens that one `advance` hands out
         self._values = np.zeros((rows, decoder.engine.layout.n_values), np.float32)
@@ -69,7 +70,7 @@ class Pipeline:
         self._inside = not rules.markers
         self._clock = -1
         self._reset_next = True
-        self._late_seen = 0
+        self._late_seen = self._resent_seen = 0
         self._coarse_left = 0
         self._newest_ns = NO_TIME
         self._live_ns = NO_TIME  # end of the newest bin with live data
@@ -79,10 +80,20 @@ class Pipeline:
     def exchange(self, decoder: Decoder) -> None:
         """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs.
 
-        A log's header names the decoder that the run began with.
+        A log's header names the decoder that the run began with, its outcome those that followed.
         """
+        self.exchanges.append((self.binner.open_bin, decoder))
         self.decoder = decoder
         self._reset_next = True
+
+    def take(self, spikes: np.ndarray, alive_ns: int, marks: Iterable[Mark], now_ns: int) -> list[Decoded]:
+        """What came in one pass, and every token that closed by it. alive_ns: newest keep-alive, `NO_TIME` = none."""
+        for mark in marks:  # before the spikes: those may close bins that markers rule
+            self.mark(mark)
+        self.feed(spikes, now_ns)
+        if alive_ns > 0:
+            self.alive(alive_ns, now_ns)
+        return self.advance(now_ns)
 
     def feed(self, spikes: np.ndarray, now_ns: int) -> None:
         """Spikes (n,) `SPIKES` that arrived at now_ns."""
@@ -188,7 +199,7 @@ class Pipeline:
             return State.RUNNING
         before = health.state
         health.decoded(finite)
-        health.binned(token.counts, self.binner.counters(), valid=token.valid, idle=token.idle)
+        health.binned(token.counts, self.binner.totals(), valid=token.valid, idle=token.idle)
         if before is State.FAULT and health.state is not State.FAULT:
             self._reset_next = True
         return health.state
@@ -217,11 +228,12 @@ class Pipeline:
             self._coarse_left = COARSE_TOKENS
         self._coarse_left = max(0, self._coarse_left - 1)
         late, self._late_seen = binner.late - self._late_seen, binner.late
+        resent, self._resent_seen = binner.resent > self._resent_seen, binner.resent
         token = Token(
             index=index, t_end_ns=t_end_ns, counts=counts, valid=live and not skip and not idle,
             clock=self._clock, reset=self._reset_next and not idle, idle=idle,
             segment=self.segment if not idle else -1, newest_ns=self._newest_ns,
-            late=late, coarse=self._coarse_left > 0,
+            late=late, coarse=self._coarse_left > 0, resent=resent,
         )  # fmt: skip
         if ends:
             self._inside = False
@@ -256,6 +268,8 @@ class Pipeline:
             flags |= Flag.LATE
         if token.coarse:
             flags |= Flag.COARSE_STAMPS
+        if token.resent:
+            flags |= Flag.RESENT
         return flags
 
     def flush(self) -> None:

@@ -45,14 +45,29 @@ class Header(Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
 
 
+class Exchange(Struct, frozen=True):
+    """A decoder that took over within a run, from the bin `token` on."""
+
+    token: int
+    decoder: str
+    engine: str
+    model: str
+    model_sha: str
+    model_created: str
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What came of a run: known when it has ended. counters by name, as in a status message."""
+    """What came of a run: known when it has ended. counters by name, as in a status message.
+
+    exchanges: the decoders that followed the header's, in order.
+    """
 
     stopped_by: str
     refusal: str = ""  # why the spike stream may no longer be decoded, or ''
     counters: dict[str, int] = {}
     misses: dict[str, int] = {}  # cause -> tokens
     stolen_ms: float = 0.0  # CPU time that a hypervisor took while it ran
+    exchanges: tuple[Exchange, ...] = ()
 
 
 class LoggedEvent(Struct, frozen=True):
@@ -69,6 +84,13 @@ def describe(decoder: Decoder, **more: Any) -> Header:
         decoder=decoder.name, engine=decoder.engine.name, model=decoder.model, model_sha=decoder.model_sha,
         model_created=decoder.model_created, unit_map_sha=decoder.unit_map_sha, bin_ns=decoder.bin_ns,
         specs=decoder.engine.layout.specs, **more,
+    )  # fmt: skip
+
+
+def exchanged(token: int, decoder: Decoder) -> Exchange:
+    """What a log says of a decoder that took over."""
+    return Exchange(
+        token, decoder.name, decoder.engine.name, decoder.model, decoder.model_sha, decoder.model_created
     )  # fmt: skip
 
 
@@ -134,6 +156,13 @@ class RunLog:
     def decoded_rows(self) -> np.ndarray:
         """(n,) the tokens inside segments: those that were to be decoded."""
         return np.flatnonzero(~self.idle[: self.n])
+
+    def of_header(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the tokens `rows` the header's decoder decoded, and not one that took over."""
+        ours, found = (self.header.decoder, self.header.model_sha), np.ones(len(rows), bool)
+        for each in self.outcome.exchanges:
+            found[rows >= each.token] = (each.decoder, each.model_sha) == ours
+        return found
 
     def add(self, decoded: Decoded) -> bool:
         """Copy one closed token; beyond the capacity nothing is kept. Returns whether it was."""

@@ -53,6 +53,7 @@ class Token:
     newest_ns: int = NO_TIME  # stamp of the newest spike binned so far
     late: int = 0  # spikes that came too late since the last close
     coarse: bool = False  # many spikes shared a stamp since the last close
+    resent: bool = False  # spikes were sent again since the last close
     observed: np.ndarray | None = None
 
 

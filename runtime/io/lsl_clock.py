@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import combinations
 
+import numpy as np
 import pylsl
 from pylsl.util import LostError, TimeoutError as LslTimeout
 
@@ -52,6 +53,12 @@ class ClockMap:
         """What to add to a stamp of the sender, now."""
         at_ns, offset_ns, slope = self._line
         return offset_ns if slope == 0.0 else offset_ns + round(slope * (self.clock() - at_ns))
+
+    def here(self, t_ns: np.ndarray) -> np.ndarray:
+        """Stamps (n,) int64 of the sender on our clock, by the line at each: one that comes again maps the same."""
+        at_ns, offset_ns, slope = self._line
+        here = t_ns + offset_ns
+        return here if slope == 0.0 else here + np.rint(slope * (here - at_ns)).astype(np.int64)
 
     @property
     def slew_ppm(self) -> float:

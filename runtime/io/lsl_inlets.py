@@ -119,7 +119,7 @@ class SpikeInlet(Inlet):
         arrival_ns = now_ns()
         units = self.units[:n, 0]
         sane = np.abs(stamps) < SANE_S  # NaN and infinite stamps fail this too
-        t_ns = np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64) + self.clock.offset_ns
+        t_ns = self.clock.here(np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64))
         t_ns[~sane] = NO_TIME
         if not sane.all():
             self.odd_stamp_s = float(stamps[~sane][-1])

@@ -155,17 +155,31 @@ def channel_labels(info: pylsl.StreamInfo) -> list[str]:
     return labels + [""] * (info.channel_count() - len(labels))
 
 
-def refuse_twins(wanted: dict[str, str]) -> None:
-    """Raise `StreamError` where two streams go by one name. wanted: name -> source_id, or '' for any."""
+def refuse_twins(wanted: dict[str, str], spikes: str) -> None:
+    """Raise `StreamError` where two streams go by one name. wanted: name -> source_id, or '' for any.
+
+    spikes: the one name that a source_id can be set for.
+    """
     either = _either(_predicate(name, source_id) for name, source_id in wanted.items())
     found = {i.uid(): i for i in pylsl.resolve_bypred(either, minimum=len(wanted) + 1, timeout=TWIN_S)}.values()
     for name in wanted:
-        senders = sorted(f"{i.hostname()} ({i.source_id()})" for i in found if i.name() == name)
-        if len(senders) > 1:
+        twins = [i for i in found if i.name() == name]
+        if len(twins) > 1:
+            senders = sorted(f"{plain(i.hostname())} ({plain(i.source_id())})" for i in twins)
+            ids = [i.source_id() for i in twins]
             raise StreamError(
-                f"{len(senders)} streams are called {quoted(name)}: {', '.join(senders)}; "
-                "stop all but one, or set input.spikes_source_id"
+                f"{len(twins)} streams are called {quoted(name)}: {', '.join(senders)}; stop all but one, or "
+                f"{_distinguish(name == spikes, sorted(i for i in ids if i and ids.count(i) == 1))}"
             )
+
+
+def _distinguish(is_spikes: bool, alone: list[str]) -> str:
+    """What to do about streams of one name that are all needed. alone: the source_ids that only one of them has."""
+    if not is_spikes:
+        return "give each its own name in its sender and in rig.toml"
+    if not alone:
+        return "give each its own source_id in its sender and set input.spikes_source_id"
+    return f"set input.spikes_source_id to {' or '.join(map(quoted, alone))}"
 
 
 def _predicate(name: str, source_id: str) -> str:

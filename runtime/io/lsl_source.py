@@ -54,6 +54,7 @@ class LslSource:
             self._open = stack.pop_all()
         if self.streams.markers is not None:
             self._markers = MarkerWatch(self.streams.markers)
+            self._open.callback(self._markers.close)
         return self
 
     def __exit__(

@@ -19,7 +19,7 @@ class MarkerWatch:
         self.inlet = inlet
         self.lost = False
         self._info = inlet.info
-        self._seen = False
+        self._seen = self._over = False
         self._opening: threading.Thread | None = None
         self._opened: MarkerInlet | None = None
         self._resolver = pylsl.ContinuousResolver("name", inlet.info.name(), forget_after=GONE_S)
@@ -45,15 +45,24 @@ class MarkerWatch:
             return "back"
         return ""
 
+    def close(self) -> None:
+        """The run is over: an inlet that was opened again ends with it."""
+        self._over = True
+        for inlet in (self.inlet, self._opened):
+            if inlet is not None:
+                inlet.clock.stop()
+
     def _open(self, info: pylsl.StreamInfo) -> None:
         if self._opening is not None and self._opening.is_alive():
             return
 
-        def opened() -> None:
+        def take_up() -> None:
             try:
-                self._opened = MarkerInlet(info).__enter__()
+                self._opened = opened = MarkerInlet(info).__enter__()
             except (StreamError, pylsl.util.TimeoutError, pylsl.util.LostError):
                 return  # gone again; the next look tries anew
+            if self._over:
+                opened.clock.stop()
 
-        self._opening = threading.Thread(target=opened, name="markers-back", daemon=True)
+        self._opening = threading.Thread(target=take_up, name="markers-back", daemon=True)
         self._opening.start()

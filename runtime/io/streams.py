@@ -75,7 +75,7 @@ def find_streams(config: RigConfig, units: UnitTable, allow_replay: bool, watch:
     found = {output: resolve_number(name, want.wait_s, output, watch) for output, name in want.behaviours.items()}
     behaviours = {output: BehaviourInlet(output, *place) for output, place in found.items()}
     others = [*([want.markers] if want.markers else []), *(other.name() for other, _ in found.values())]
-    refuse_twins({want.spikes: want.spikes_source_id, **dict.fromkeys(others, "")})
+    refuse_twins({**dict.fromkeys(others, ""), want.spikes: want.spikes_source_id}, want.spikes)
 
     def recheck() -> bool:
         again = find(want.spikes, RECHECK_S, info.source_id())

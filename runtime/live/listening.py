@@ -9,6 +9,7 @@ import numpy as np
 
 from runtime.core.pipeline import Pipeline
 from runtime.core.state import State
+from runtime.core.values import Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.streams import Streams
 from runtime.wire import Flag
@@ -28,6 +29,8 @@ class Heard:
     foreign: dict[int, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     coarse: bool = False
+    closed: int = 0  # bins
+    unsaid: int = 0  # of them those that closed by the clock, before a keep-alive said that they were complete
     fault: str = ""
     starts: int = 0
     labels: dict[str, set[str]] = field(default_factory=dict)
@@ -42,28 +45,26 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
     pipeline.binner.start(now_ns())
     while (passed := time.monotonic() - begun) < seconds:
         if not before and passed >= min(SETTLE_S, seconds / 2):
-            before = pipeline.binner.counters()
+            before = pipeline.binner.totals()
         spikes = streams.spikes.pull(POLL_S)
         now = now_ns()
-        if streams.markers is not None:
-            _marks(heard, streams, pipeline)
+        marks = streams.markers.pull() if streams.markers is not None else []
+        _marks(heard, marks)
         _units(heard, spikes["unit"])
-        pipeline.feed(spikes, now)
-        if streams.spikes.keep_alive_ns > 0:
-            pipeline.alive(streams.spikes.keep_alive_ns, now)
-        for decoded in pipeline.advance(now):
+        for decoded in pipeline.take(spikes, streams.spikes.keep_alive_ns, marks, now):
             heard.coarse |= bool(decoded.flags & Flag.COARSE_STAMPS)
+            heard.closed += bool(before)
+            heard.unsaid += bool(before) and pipeline.binner.complete_ns < decoded.token.t_end_ns
         if before and pipeline.health is not None and pipeline.health.state is State.FAULT:
             heard.fault = pipeline.health.reason
         for name, inlet in streams.behaviours.items():
             heard.values[name] += [value for _, value in inlet.pull()]
-    heard.counters = {name: n - before.get(name, 0) for name, n in pipeline.binner.counters().items()}
+    heard.counters = {name: n - before.get(name, 0) for name, n in pipeline.binner.totals().items()}
     return heard
 
 
-def _marks(heard: Heard, streams: Streams, pipeline: Pipeline) -> None:
-    for mark in streams.markers.pull() if streams.markers is not None else []:
-        pipeline.mark(mark)
+def _marks(heard: Heard, marks: list[Mark]) -> None:
+    for mark in marks:
         heard.starts += mark.event == "segment_start"
         for name, label in mark.labels.items():
             heard.labels.setdefault(name, set()).add(str(label))

@@ -11,7 +11,7 @@ import numpy as np
 from runtime.core.accounting import Accounting, counters
 from runtime.core.misses import Passage
 from runtime.core.pipeline import Pipeline
-from runtime.core.run_log import LOG_FULL, Outcome, RunLog
+from runtime.core.run_log import LOG_FULL, Outcome, RunLog, exchanged
 from runtime.core.state import State, StateTrack
 from runtime.core.values import Decoded, Mark, Token
 from runtime.wire import Flag
@@ -150,7 +150,7 @@ class _Loop:
         self.accounting = Accounting(pipeline.decoder.bin_ns, plan.budget_ns)
         log.latency = self.accounting.latency
         self._jumps = self._jump_left = 0
-        self._log_full = False
+        self._log_full = self._resent = False
 
     def run(self, track: StateTrack) -> None:
         self.track = track
@@ -166,6 +166,7 @@ class _Loop:
             counters=counters(self.pipeline, self.accounting, self.source.counters()),
             misses=dict(self.accounting.misses),
             stolen_ms=clock.stolen_ms() - stolen_ms,
+            exchanges=tuple(exchanged(token, decoder) for token, decoder in self.pipeline.exchanges),
         )
 
     def _until_over(self, now: int) -> str:
@@ -177,10 +178,11 @@ class _Loop:
             if now >= status_ns:
                 self.sink.status(now, self.track.state, self.accounting)
                 status_ns += STATUS_NS
-            if why := source.over(now):
-                return why
+            why = source.over(now)
             for name, detail in source.events():
                 self._say(now, name, detail)
+            if why:
+                return why
             if end_ns is not None and now >= end_ns:
                 return "seconds"
         return "signal"
@@ -192,15 +194,10 @@ class _Loop:
         faults = clock.faults()
         spikes = source.wait(wait_s)
         now, cpu_ns, gc_ns = clock.now_ns(), clock.cpu_ns(), clock.gc_ns()
-        for mark in source.marks():  # before the spikes: those may close bins that markers rule
-            self.log.marks.append(mark)
-            pipeline.mark(mark)
+        marks, unended = source.marks(), pipeline.unended
+        self.log.marks += marks
         pipeline.withheld = source.withheld
-        pipeline.feed(spikes, now)
-        if source.alive_ns > 0:
-            pipeline.alive(source.alive_ns, now)
-        unended = pipeline.unended
-        closed = pipeline.advance(now)
+        closed = pipeline.take(spikes, source.alive_ns, marks, now)
         if pipeline.unended > unended:
             self._say(now, "segment_unended", f"segment {pipeline.segment} was closed: no marker ended it in time")
         if closed:
@@ -228,6 +225,9 @@ class _Loop:
                 self._log_full = True
                 held_s = self.log.n * self.pipeline.decoder.bin_ns * 1e-9
                 self._say(passage.sent_ns, LOG_FULL, f"the log is full: it holds the first {held_s:g} s; {RAISE_LOG_S}")
+            if decoded.token.resent and not self._resent:
+                self._resent = True
+                self._say(sent, "spikes_resent", "spikes were sent again and dropped; look at their sender")
             self.sink.note(decoded)
             self.accounting.stepped(decoded)
         in_time = self.accounting.published(passage, newest)

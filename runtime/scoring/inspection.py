@@ -10,12 +10,12 @@ import numpy as np
 
 from runtime.config import RigConfig
 from runtime.core.words import listed, quoted
+from runtime.scoring.stamps import Clocks, Stamps, astray, strange
 
 ALLOWANCE_SHARE = 99.9  # percent of spikes that the recommended allowance lets in
-FAR_S = 60.0  # a marker or a behaviour stamped further away than this is not of the LSL clock
+MANY_UNSAID = 0.05  # share of bins that the clock may close in a stream with keep-alives
 FEW = 20  # samples from which a range is judged
 FAR_SD = 8.0  # a tenth of the samples further from the training mean than this is another unit
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +34,11 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
-    """The clocks when a stream was heard, in s: LSL's and time of day."""
-
-    lsl_s: float
-    unix_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stamps:
-    """Arrival minus stamp of a stream's samples in ms; odd_s: the newest stamp that no LSL clock gives, NaN = none."""
-
-    delays_ms: np.ndarray
-    odd_s: float = math.nan
-
-
-@dataclass(frozen=True, slots=True)
 class Spikes:
     """What came of the spike stream. counters: of the run's binner; fired (U,): spikes of each unit; foreign: unit
     numbers outside the map -> spikes; ids: the sorter's own numbers of the units; coarse: chunks with one stamp;
-    fault: why a run would have stopped decoding, '' = it would not."""
+    unsaid: share of bins that no keep-alive closed, though the stream declares them; fault: why a run would have
+    stopped decoding, '' = it would not; used (U,) bool: units that the decoder uses."""
 
     stream: str
     received: int
@@ -64,7 +49,9 @@ class Spikes:
     foreign: dict[int, int] = field(default_factory=dict)
     ids: tuple[int, ...] = ()
     coarse: bool = False
+    unsaid: float = 0.0
     fault: str = ""
+    used: np.ndarray | None = None  # None = all
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +113,35 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
         notes.append(f"to keep {ALLOWANCE_SHARE:g} %, {_remedy(heard.stamps.delays_ms, config)}")
     if heard.foreign:
         reasons.append(_foreign(heard))
-    silent = np.flatnonzero(heard.fired == 0).tolist()
-    if silent and not heard.foreign:
-        notes.append(f"{len(silent)} of {len(heard.fired)} units never fired: {_few(silent)}")
-    if len(silent) == len(heard.fired) and not heard.foreign:
-        reasons.append("no unit of the map fired; send the row of the unit table, counted from 0")
+    _repeated(heard, config, reasons, notes)
+    if not heard.foreign:
+        silent, noted = _silent(heard)
+        reasons += silent
+        notes += noted
     if heard.fault and not reasons:
         reasons.append(heard.fault)
     if heard.lost:
         notes.append(f"{heard.lost} spikes were lost on the way; look at the load of both machines")
     if heard.coarse:
         notes.append("chunks carry one stamp for many spikes; push one stamp for each")
+    if heard.unsaid > MANY_UNSAID:
+        notes.append(
+            f"{percent(heard.unsaid)} of the bins closed by the clock, {config.bins.lateness_ms:g} ms after their "
+            "edge, because no keep-alive had come; send one with every chunk, and decoded values come sooner"
+        )
     return Verdict("spikes", what, tuple(reasons), tuple(notes))
+
+
+def _repeated(heard: Spikes, config: RigConfig, reasons: list[str], notes: list[str]) -> None:
+    """Spikes that came twice, by themselves or with those beside them."""
+    resent, doubled = (heard.counters.get(name, 0) for name in ("resent", "duplicates"))
+    if doubled > config.health.duplicates_share * heard.counters["received"]:
+        share = percent(doubled / heard.counters["received"])
+        reasons.append(f"{share} of the spikes have the unit and the stamp of one before; send each spike once")
+    elif doubled:
+        notes.append(f"{doubled} spikes have the unit and the stamp of one before and count twice")
+    if resent:
+        notes.append(f"{resent} spikes were sent again and dropped; look at its sender")
 
 
 def _remedy(delays_ms: np.ndarray, config: RigConfig) -> str:
@@ -154,41 +158,24 @@ def _remedy(delays_ms: np.ndarray, config: RigConfig) -> str:
 
 
 def _restamp(stamps: Stamps, clocks: Clocks) -> str:
-    return f"stamps are not of the LSL clock: {_astray(stamps, clocks)}; stamp with local_clock()"
+    return f"stamps are not of the LSL clock: {astray(stamps, clocks)}; stamp with local_clock()"
 
 
-def _astray(stamps: Stamps, clocks: Clocks) -> str:
-    """How far stamps are from the LSL clock, and which clock or unit that looks like."""
-    kept = stamps.delays_ms
-    typical_s = clocks.lsl_s - float(np.median(kept)) * 1e-3 if len(kept) else stamps.odd_s
-    if math.isfinite(stamps.odd_s) and (not len(kept) or abs(typical_s - clocks.lsl_s) < FAR_S):
-        typical_s = stamps.odd_s
-    if not math.isfinite(typical_s):
-        return "they are NaN or infinite"
-    off_s = typical_s - clocks.lsl_s
-    guess = _guess(typical_s, clocks)
-    return f"about {abs(off_s):.3g} s {'ahead' if off_s > 0 else 'behind'}{f' ({guess}?)' if guess else ''}"
-
-
-def _strange(stamps: Stamps) -> bool:
-    """Whether markers or behaviour are stamped by another clock than LSL's."""
-    if len(stamps.delays_ms) == 0:
-        return math.isfinite(stamps.odd_s)
-    return abs(float(np.median(stamps.delays_ms))) > FAR_S * 1e3
-
-
-def _guess(stamp_s: float, clocks: Clocks) -> str:
-    """What a stamp may be instead of seconds of the LSL clock."""
-    for scale, unit in ((1.0, ""), (1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")):
-        if abs(stamp_s / scale - clocks.unix_s) < DAY_S:
-            return f"time of day{f' in {unit}' if unit else ''}"
-        if unit and abs(stamp_s / scale / clocks.lsl_s - 1.0) < 0.05:
-            return unit
-    if 10_000.0 <= stamp_s / clocks.lsl_s <= 50_000.0:
-        return "sample numbers"
-    if 0.0 <= stamp_s < clocks.lsl_s:
-        return "time since the recording began"
-    return "another machine's clock" if abs(stamp_s) < 1e9 else ""
+def _silent(heard: Spikes) -> tuple[list[str], list[str]]:
+    """Reasons and notes on units that never fired: those that the decoder uses count, the others are only told."""
+    n_units = len(heard.fired)
+    used = np.ones(n_units, bool) if heard.used is None else heard.used
+    n_used = int(used.sum())
+    silent, reasons, notes = np.flatnonzero(used & (heard.fired == 0)).tolist(), [], []
+    if silent:
+        which = "units" if n_used == n_units else "units that the decoder uses"
+        notes.append(f"{len(silent)} of {n_used} {which} never fired: {_few(silent)}")
+    if n_used < n_units:
+        notes.append(f"{n_units - n_used} of {n_units} units are left out by the checkpoint's filter")
+    if len(silent) == n_used:
+        which = "that the decoder uses" if heard.fired.any() else "of the map"
+        reasons.append(f"no unit {which} fired; send the row of the unit table, counted from 0")
+    return reasons, notes
 
 
 def _foreign(heard: Spikes) -> str:
@@ -210,7 +197,7 @@ def markers(heard: Markers, classes: Mapping[str, Sequence[str]], clocks: Clocks
     """The verdict on the marker stream. classes: of each class output, by name."""
     reasons, notes = [], []
     what = f"{heard.stream}: {heard.received} received, {heard.bad} cannot be read, {heard.starts} segment_start"
-    if _strange(heard.stamps):
+    if strange(heard.stamps):
         reasons.append(_restamp(heard.stamps, clocks))
     elif heard.bad:
         reasons.append(
@@ -237,7 +224,7 @@ def trace(name: str, heard: Trace, clocks: Clocks) -> Verdict:
     what = f"{heard.stream}: {len(heard.values)} received"
     if len(values):
         what += f", {values.min():.4g} to {values.max():.4g}{f' {heard.unit}' if heard.unit else ''}"
-    if _strange(heard.stamps):
+    if strange(heard.stamps):
         reasons.append(_restamp(heard.stamps, clocks))
     elif len(heard.values) == 0:
         (reasons if heard.regular else notes).append("none arrived: start its sender")

@@ -88,6 +88,11 @@ def _counts(summary: dict[str, Any]) -> list[str]:
         f"counts vs recording  {'not compared' if difference is None else f'{difference} spikes differ{why}'}",
         *([f"other   {'  '.join(f'{k.replace(chr(95), chr(32))} {n}' for k, n in others.items())}"] if others else []),
         *log,
+        *(
+            f"from bin {e.token} on {e.decoder} of {e.model} decoded; scores are of {summary['decoder']} of "
+            f"{summary['model']} alone"
+            for e in summary["exchanges"]
+        ),
         f"ended by {summary['stopped_by']}; {summary['scheduling']}; CPU steal {summary['stolen_ms']:.0f} ms",
     ]
 

@@ -14,14 +14,18 @@ from runtime.scoring.score import score_log
 
 
 def scored(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The part of the summary that decodes the log again: scores, exactness, and the counts' difference."""
+    """The part of the summary that decodes the log again: scores, exactness, and the counts' difference.
+
+    Scores and exactness are of the header's decoder: of the bins before another took over, or after it came back.
+    """
     rows = log.decoded_rows()
-    if len(rows) == 0 or log.outcome.stopped_by == "signal":
+    ours = rows[log.of_header(rows)]
+    if len(ours) == 0 or log.outcome.stopped_by == "signal":
         return {
             "outputs": {}, "scored": 0, "streamed_vs_offline_max_abs": None, "counts_vs_recording_diff": None,
             "counts_vs_recording_why": "",
         }  # fmt: skip
-    found, difference = score_log(checkpoint, log, rows, truth.received(log, rows)), truth.counts_difference(log, rows)
+    found, difference = score_log(checkpoint, log, ours, truth.received(log, ours)), truth.counts_difference(log, rows)
     return {
         "outputs": found.outputs,
         "scored": found.n_scored,
@@ -55,12 +59,13 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "tokens": {**{name: counts[f"tokens_{name}"] for name in TOKENS}, "scored": n_scored},
         "deadline_misses": sum(outcome.misses.values()),
         "miss_causes": outcome.misses,
-        "spikes": {name: counts[f"spikes_{name}"] for name in COUNTERS},
+        "spikes": {name: counts.get(f"spikes_{name}", 0) for name in COUNTERS},
         "lost_upstream": counts["spikes_lost_upstream"],
         "late_markers": counts["late_markers"],
         "bad_markers": counts.get("bad_markers", 0),
         "counters": counts,
         **coverage(log),
+        "exchanges": outcome.exchanges,
         "stopped_by": outcome.stopped_by,
         "source": header.source,
         "device": "cuda" if "-cuda" in header.engine else "cpu",

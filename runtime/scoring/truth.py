@@ -132,7 +132,7 @@ def _off_grid(mark: Mark, start_ns: int, bin_ns: int) -> bool:
 def _why(log: RunLog, clipped: int, off_grid: bool) -> str:
     """What explains that counts differ."""
     counters = log.outcome.counters
-    causes = ("late", "lost_upstream", "dropped_backlog", "quarantined", "out_of_range")
+    causes = ("late", "lost_upstream", "dropped_backlog", "quarantined", "out_of_range", "resent")
     found = [
         f"{counters[f'spikes_{name}']} {name.replace('_', ' ')}" for name in causes if counters.get(f"spikes_{name}")
     ]

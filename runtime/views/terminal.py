@@ -44,7 +44,20 @@ ALARM_WORDS = {
     "STALLED": "the spike stream sends nothing; values are withheld",
     "DEGRADED": "part of the input is unusable",
 }
-LOSSES = ("late", "lost", "dropped", "quarantined", "out", "superseded", "invalid", "bad", "misses", "jumps")
+LOSSES = (
+    "late",
+    "lost",
+    "dropped",
+    "quarantined",
+    "out",
+    "superseded",
+    "invalid",
+    "bad",
+    "misses",
+    "jumps",
+    "resent",
+    "duplicates",
+)
 
 
 @dataclass(frozen=True, slots=True)

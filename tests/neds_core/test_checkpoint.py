@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -48,25 +46,6 @@ def test_a_checkpoint_survives_its_file(checkpoint: Checkpoint, path: Path, sess
     checkpoints.save(read, path.with_stem("again"))
     assert checkpoints.load(path.with_stem("again")).sha == read.sha
     assert sorted(p.name for p in path.parent.iterdir()) == ["again.safetensors", "neds.safetensors"]
-
-
-def test_a_full_disk_leaves_the_old_file(checkpoint: Checkpoint, path: Path) -> None:
-    """A write that fails half-way keeps the old checkpoint and leaves nothing beside it."""
-    before = path.read_bytes()
-    other = msgspec.structs.replace(checkpoint.header, name="newer")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            checkpoints.save(
-                Checkpoint(other, checkpoint.model, checkpoint.units, checkpoint.scalers, checkpoint.linear), path
-            )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from safetensors.torch import save_file
 
 from neds_core import checkpoint as checkpoints
@@ -38,6 +38,7 @@ def test_numbers_that_cannot_decode_are_refused(path: Path, change: dict[str, ob
 
 
 @given(at=st.floats(0.0, 1.0, exclude_max=True), bit=st.integers(0, 7))
+@example(at=0.9999, bit=1)  # of units/kept: a bool that is 3
 def test_a_flipped_bit_of_a_tensor_is_refused(
     checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory, at: float, bit: int
 ) -> None:

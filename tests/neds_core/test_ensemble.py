@@ -16,6 +16,7 @@ from neds_core import checkpoint as files, ensemble
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import TrainConfig
 from neds_core.errors import CheckpointError
+from neds_core.tensors import read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_what_is_joined_is_read_back(seeds: list[Checkpoint], tmp_path: Path) ->
     for one, network in zip(seeds, read.networks, strict=True):
         for name, value in one.model.state_dict().items():
             assert torch.equal(network.state_dict()[name], value), name
-    names = set(files.read_tensors(tmp_path / "all.safetensors")[0])
+    names = set(read_tensors(tmp_path / "all.safetensors")[0])
     assert {name.split("/")[0] for name in names} == {
         "units",
         "trial_mean",

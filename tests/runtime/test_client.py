@@ -5,6 +5,7 @@ Messages are valid for a second, and time passes by moving the client's clock, s
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 import zmq
+from hypothesis import given, settings, strategies as st
 
 from runtime import client, wire
 from runtime.client import Latest, Subscriber, boot_id, value_of
@@ -179,6 +181,42 @@ def test_malformed_messages_are_counted_and_never_raise(publisher: Publisher, li
 
     assert seq_of(publisher.delivered(link).receive(0)) == 5
     assert link.malformed == len(frames)
+
+
+any_value = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=6),
+        st.sampled_from([0, 1, -1, 2**63, 1e308, float("nan")]),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=4,
+)  # fmt: skip
+altered = st.dictionaries(st.sampled_from(Decode.__struct_fields__), any_value, max_size=4)
+encoded = st.builds(
+    lambda fields, encode, cut: encode(msgspec.to_builtins(decode(7)) | fields)[cut:],
+    altered, st.sampled_from([msgspec.msgpack.encode, msgspec.json.encode]), st.sampled_from([0, 0, 0, 1, 9]),
+)  # fmt: skip
+payload = st.one_of(encoded, st.binary(max_size=40), any_value.map(msgspec.msgpack.encode))
+topics = st.one_of(st.sampled_from([b"neds/1/decode/rig/", b"neds/1/status/rig/", b"neds/1/event/r/"]), st.binary())
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(topics, payload, st.booleans()), max_size=8))
+def test_any_bytes_are_counted_or_read_and_never_raise(frames: list[tuple[bytes, bytes, bool]]) -> None:
+    """Whatever a port sends: nothing is handed out that is not a message, and asking for a value is safe."""
+    with Subscriber("tcp://127.0.0.1:1") as link, Latest("tcp://127.0.0.1:1") as latest:
+        for topic, body, whole in frames:
+            link._take([topic, body] if whole else [topic])
+            latest._take([body])
+            for reader in (link, latest):
+                message = reader.receive(0.0)
+                if message is not None:
+                    assert message.schema == wire.SCHEMA
+                    assert reader.fresh(message) in (True, False)
+                    for name, output in message.outputs.items():
+                        value = value_of(message, name) if output.probs is None else None
+                        assert value is None or math.isfinite(value)
+        assert latest.malformed <= len(frames)
 
 
 @pytest.mark.parametrize(("last", "flags", "first"), [(100, Flag(0), 3), (3, Flag.END, 100)])

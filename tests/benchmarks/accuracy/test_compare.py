@@ -18,7 +18,7 @@ from benchmarks.accuracy.peers.task import Fitted, Peer, Task
 from neds_core.errors import DataError
 from neds_core.scores import bits as encoding_scores, bootstrap, r2 as scores
 from neds_core.scores.bits import bits_per_spike
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 
 
 def counted(peer: Peer, calls: list[str]) -> Peer:

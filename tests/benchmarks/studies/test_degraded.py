@@ -20,7 +20,7 @@ from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.scores import bootstrap
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 
 
 def test_rows_are_scores_of_the_test_part(

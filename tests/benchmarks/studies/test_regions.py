@@ -26,7 +26,7 @@ from neds_core.model.model import NEDS
 from neds_core.train import many as pretrain
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 
 U = 48
 

@@ -23,7 +23,7 @@ from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.scores import bootstrap
 from neds_core.train import loop as train
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 
 KEPT = np.arange(12) != 11
 SHORT = 9  # bins of the shortest trial below

@@ -23,7 +23,7 @@ from neds_core.model import directions
 from neds_core.scores import bootstrap, r2 as scores
 from neds_core.train import many as pretrain, sources
 from neds_core.train.windows import Windows
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 from tests.benchmarks.studies.tiny import TINY, TRIALS
 
 

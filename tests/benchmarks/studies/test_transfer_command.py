@@ -13,7 +13,7 @@ from benchmarks.studies import made_up, transfer
 from benchmarks.studies.transfer import CEILING, CONDITIONS, PLAIN
 from neds_core.data import synthetic
 from neds_core.scores import bootstrap
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 from tests.benchmarks.mice import write
 from tests.benchmarks.studies.tiny import TINY, TRIALS
 

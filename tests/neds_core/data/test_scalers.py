@@ -7,10 +7,13 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 
 from neds_core.data import scalers, session as sessions
 from neds_core.data.scalers import Scalers
-from neds_core.data.session import Session
+from neds_core.data.session import Session, UnitTable
+
+UNITS = UnitTable(np.arange(2), np.array(["", ""]), np.zeros(2, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,23 @@ def test_scalers_do_not_see_the_other_parts(session: Session, scale: Scalers) ->
 def test_a_continuous_recording_has_no_trial_mean(unbroken: Session) -> None:
     """There is no trial to average over."""
     assert scalers.fit(unbroken, unbroken.specs, 0.5).trial_mean["wheel_speed"].shape == (0,)
+
+
+@given(data=st.data())
+def test_the_longest_silence_is_that_of_kept_units_inside_one_segment(data: st.DataObject) -> None:
+    """Against a count bin by bin: a segment's end, a faulty bin and a spike of a kept unit each end a silence."""
+    n = 24
+    fires = st.lists(st.sampled_from([0, 0, 0, 1]), min_size=n, max_size=n)
+    counts = np.array([data.draw(fires), data.draw(fires)], np.uint8).T
+    valid = np.array(data.draw(st.lists(st.sampled_from([True] * 6 + [False]), min_size=n, max_size=n)))
+    segments = np.array([[1, 9], [9, 16], [18, 24]])
+    kept = np.array([True, data.draw(st.booleans())])
+    train = sessions.Session("s", 1, UNITS, counts, valid, (), {}, segments, np.arange(3))
+
+    longest = 0
+    for start, stop in segments:
+        run = 0
+        for t in range(start, stop):
+            run = run + 1 if valid[t] and not counts[t][kept].any() else 0
+            longest = max(longest, run)
+    assert scalers.longest_silence(train, kept) == longest

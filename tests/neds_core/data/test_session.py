@@ -198,6 +198,18 @@ def test_parts_are_disjoint_and_complete_or_refused(unbroken: Session, n: int, t
     assert [b for a, z in parts.development.segments for b in range(a, z)] == bins[0] + bins[1]
 
 
+def test_spikes_in_no_segment_are_counted_by_place(unbroken: Session) -> None:
+    """Before the recording, after it, and between its segments; whatever is inside a segment is not mentioned."""
+    ns = unbroken.bin_ns
+    t_ns, unit = np.array([-5, -1, 0, 10 * ns, 390 * ns, 400 * ns]), np.zeros(6, np.int32)
+    counts = sessions.bin_events(t_ns, unit, ns, 400, 5)
+    one = replace(unbroken, counts=counts, events=(t_ns, unit), segments=np.array([[5, 350]]))
+
+    assert sessions.left_out(one) == "2 before its start, 1 after its end (8 s), 2 outside its segments"
+    assert sessions.left_out(replace(one, events=None)) == "2 outside its segments"
+    assert sessions.left_out(unbroken) == ""
+
+
 def test_an_unknown_behaviour_names_the_known(session: Session) -> None:
     """And a word that names no quantity says which ones there are."""
     with pytest.raises(DataError) as error:

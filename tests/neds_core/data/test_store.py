@@ -10,7 +10,7 @@ import pytest
 
 from neds_core.data import session_file, store
 from neds_core.data.session import Session
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 
 SESSIONS = 3
 
@@ -78,6 +78,6 @@ def test_two_trainings_end_at_once(session: Session, tmp_path: Path, monkeypatch
     assert store.load(folder).name == session.name
 
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ConfigError, match="file cannot be written"):
         store.write(session, tmp_path / "file")
     assert [p.name for p in folder.parent.iterdir()] == ["a"]

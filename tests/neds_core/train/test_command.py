@@ -5,7 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,38 +17,18 @@ import torch
 from neds_core import checkpoint as checkpoints, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import TrainConfig
-from neds_core.data import session_file
 from neds_core.data.session import Session
-from neds_core.errors import ConfigError
+from neds_core.errors import CheckpointError, ConfigError
 from neds_core.train import command, single
 from neds_core.train.log import Lines, Silent
 from neds_core.train.single import Job
 from neds_core.train.state import Resume
 
-TEXT = """recording = "session.npz"
-outputs = ["wheel_speed", "choice"]
-[model]
-width = 16
-layers = 1
-heads = 2
-band = 5
-[fit]
-steps = 24
-check_every = 3
-save_every = 5
-batch = 4
-window_bins = 20
-threads = 1
-"""
-
 
 @pytest.fixture
-def config(session: Session, tmp_path: Path) -> Path:
+def config(prepared: Callable[..., Path]) -> Path:
     """A short training of one recording, with dropout."""
-    session_file.save(session, tmp_path / "session.npz")
-    path = tmp_path / "train.toml"
-    path.write_text(TEXT)
-    return path
+    return prepared(steps=24)
 
 
 def same(a: Checkpoint, b: Checkpoint) -> bool:
@@ -83,21 +66,9 @@ def test_a_terminated_training_of_one_recording_goes_on(config: Path) -> None:
     assert list(config.parent.glob("*.state")) == []
 
 
-class Heard(Silent):
-    """The stages so far."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-
-    def stage(self, name: str) -> None:
-        """One more."""
-        self.stages.append(name)
-
-
-def test_one_stopped_in_its_refit_goes_on_there(config: Path) -> None:
+def test_one_stopped_in_its_refit_goes_on_there(config: Path, heard: Any) -> None:
     """The first training is not repeated: its state says that it is over."""
     settings, recording = toml.load(config, TrainConfig), config.with_name("session.npz")
-    heard = Heard()
     resume = Resume(config.with_name("a.state"), lambda: heard.stages[-1].startswith("NEDS again"))
 
     _, fit, _ = single.release(Job(settings, recording, 3, "a", resume=resume), heard)
@@ -111,6 +82,45 @@ def test_one_stopped_in_its_refit_goes_on_there(config: Path) -> None:
     assert same(made, through)
 
 
+def test_a_checkpoint_says_how_long_its_units_were_silent(prepared: Callable[..., Path], session: Session) -> None:
+    """In its training part: a silence of the validation part is longer, and does not count."""
+    counts = session.counts.copy()
+    counts[104:111, :11] = 0
+    counts[43 * 25 : 43 * 25 + 20] = 0
+    config = prepared(replace(session, counts=counts))
+
+    command.run(config, None, [], Silent())
+
+    assert checkpoints.load(config.with_suffix(".safetensors")).header.longest_silence_bins == 7
+
+
+def test_states_of_other_trainings_are_refused_before_anything_is_trained(config: Path, listener: Any) -> None:
+    """That of the second seed, and that of a refit, before the linear decoders of the first; the states stay."""
+    settings, recording = toml.load(config, TrainConfig), config.with_name("session.npz")
+    out = config.with_name("a.safetensors")
+    state, asked, heard = config.with_name("a-seed1.state"), listener(), listener()
+    _, fit, _ = single.release(
+        Job(settings, recording, 1, "a", resume=Resume(state, lambda: asked.stages[-1].startswith("NEDS again"))), asked
+    )
+    refit = state.with_name("a-seed1.refit.state")
+    assert fit.interrupted
+    assert refit.exists()
+    good = state.read_bytes()
+
+    for of, other in ((refit, good), (state, refit.read_bytes()), (state, b"PK")):
+        kept = of.read_bytes()
+        of.write_bytes(other)
+        with pytest.raises(CheckpointError, match=rf"{of.name} is (the state of another|not a training state)"):
+            command.run(config, out, [0, 1], heard)
+        assert of.read_bytes() == other
+        of.write_bytes(kept)
+    assert heard.stages == []
+    assert not out.with_name("a-seed0.jsonl").exists()
+
+    command.run(config, out.with_name("a-seed1.safetensors"), [1], heard)
+    assert "NEDS again on training + validation, for as many steps" in heard.stages
+
+
 def test_what_is_done_is_not_done_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command leaves the file as it is; another configuration trains anew."""
     out = config.with_suffix(".safetensors")
@@ -121,7 +131,7 @@ def test_what_is_done_is_not_done_again(config: Path, capsys: pytest.CaptureFixt
 
     assert "done before from the same" in capsys.readouterr().out
     assert out.stat().st_mtime_ns == before
-    config.write_text(TEXT.replace("steps = 24", "steps = 6"))
+    config.write_text(config.read_text().replace("steps = 24", "steps = 6"))
     command.run(config, None, [], Lines())
     assert out.stat().st_mtime_ns > before
 

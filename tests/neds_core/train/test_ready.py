@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,56 +25,8 @@ from neds_core.train.log import Silent
 from neds_core.train.single import Job
 from neds_core.train.state import Resume
 
-TEXT = """recording = "session.npz"
-outputs = [{outputs}]
-{more}
-[model]
-width = 16
-layers = 1
-heads = 2
-band = 5
-[fit]
-steps = 6
-check_every = 3
-batch = 4
-window_bins = 20
-threads = 1
-[linear]
-lags = [1]
-filter_taus_ms = [[40.0]]
-penalties = [100.0]
-folds = 3
-"""
+Prepared = Callable[..., Path]
 TRAINING, VALIDATION = slice(0, 42), slice(42, 48)  # of the planted session's trials
-
-
-class Heard(Silent):
-    """What a training shows."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.lines: list[str] = []
-        self.ticks: list[tuple[int, int]] = []
-
-    def stage(self, name: str) -> None:
-        """A stage."""
-        self.stages.append(name)
-
-    def tick(self, done: int, total: int) -> None:
-        """A fit."""
-        self.ticks.append((done, total))
-
-    def say(self, line: str) -> None:
-        """A line."""
-        self.lines.append(line)
-
-
-def prepared(folder: Path, session: Session, outputs: str = '"wheel_speed", "choice"', more: str = "") -> Path:
-    """A recording and a short training of it."""
-    session_file.save(session, folder / "session.npz")
-    path = folder / "train.toml"
-    path.write_text(TEXT.format(outputs=outputs, more=more))
-    return path
 
 
 def edited(session: Session, name: str, edit: Callable[[np.ndarray, np.ndarray], object]) -> Session:
@@ -118,10 +71,16 @@ def unknown_at_the_end(part: slice) -> Callable[[np.ndarray, np.ndarray], object
     ],
 )
 def test_an_output_that_cannot_be_judged_is_refused_at_once(
-    session: Session, tmp_path: Path, name: str, edit: Callable[[np.ndarray, np.ndarray], object], message: str
+    prepared: Prepared,
+    listener: Any,
+    session: Session,
+    tmp_path: Path,
+    name: str,
+    edit: Callable[[np.ndarray, np.ndarray], object],
+    message: str,
 ) -> None:
     """In one sentence, before the linear decoders, whatever the other outputs are."""
-    path, heard = prepared(tmp_path, edited(session, name, edit)), Heard()
+    path, heard = prepared(edited(session, name, edit)), listener()
 
     with pytest.raises(DataError, match=message) as error:
         command.run(path, None, [], heard)
@@ -131,22 +90,22 @@ def test_an_output_that_cannot_be_judged_is_refused_at_once(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["session.npz", "train.toml"]
 
 
-def test_units_that_are_all_too_slow_are_refused(session: Session, tmp_path: Path) -> None:
+def test_units_that_are_all_too_slow_are_refused(prepared: Prepared, listener: Any) -> None:
     """By the key that leaves them out."""
-    path = prepared(tmp_path, session, more="min_rate_hz = 1000.0")
+    path = prepared(more="min_rate_hz = 1000.0")
     with pytest.raises(DataError, match="no unit reaches min_rate_hz = 1000 in the training part; lower it"):
-        command.run(path, None, [], Heard())
+        command.run(path, None, [], listener())
 
 
-def test_segments_longer_than_full_attention_are_refused_at_once(session: Session, tmp_path: Path) -> None:
-    path, heard = prepared(tmp_path, session), Heard()
+def test_segments_longer_than_full_attention_are_refused_at_once(prepared: Prepared, listener: Any) -> None:
+    path, heard = prepared(), listener()
     path.write_text(path.read_text().replace("band = 5", 'attention = "full"\nwindow_bins = 10'))
     with pytest.raises(ConfigError, match="a segment of 25 bins, longer than the window of full attention"):
         command.run(path, None, [], heard)
     assert heard.stages == []
 
 
-def test_traces_that_are_never_known_together_are_refused(session: Session, tmp_path: Path) -> None:
+def test_traces_that_are_never_known_together_are_refused(prepared: Prepared, listener: Any, session: Session) -> None:
     """The linear search takes their common bins."""
     wheel = session.values["wheel_speed"]
     even = np.arange(session.n_bins) % 2 == 0
@@ -155,17 +114,17 @@ def test_traces_that_are_never_known_together_are_refused(session: Session, tmp_
         specs=(session.specs[0], msgspec.structs.replace(session.specs[0], name="pupil_diameter")),
         values={"wheel_speed": np.where(even, wheel, np.nan), "pupil_diameter": np.where(even, np.nan, wheel)},
     )
-    path = prepared(tmp_path, both, '"wheel_speed", "pupil_diameter"')
+    path = prepared(both, ("wheel_speed", "pupil_diameter"))
     with pytest.raises(DataError, match="no bin of the training part has wheel_speed, pupil_diameter known together"):
-        command.run(path, None, [], Heard())
+        command.run(path, None, [], listener())
 
 
 @pytest.mark.parametrize("name", ["keys", "type", "forward", "training", "5", "cursor-vel x", "größe"])
-def test_any_other_name_of_a_behaviour_can_be_trained(session: Session, tmp_path: Path, name: str) -> None:
+def test_any_other_name_of_a_behaviour_can_be_trained(prepared: Prepared, session: Session, name: str) -> None:
     """Also one that torch has a method of; the checkpoint is read again."""
     spec = msgspec.structs.replace(session.specs[0], name=name)
     one = replace(session, specs=(spec,), values={name: session.values["wheel_speed"]})
-    path = prepared(tmp_path, one, f'"{name}"')
+    path = prepared(one, (name,))
 
     command.run(path, None, [], Silent())
 
@@ -173,13 +132,13 @@ def test_any_other_name_of_a_behaviour_can_be_trained(session: Session, tmp_path
 
 
 def test_what_is_chosen_and_what_came_of_it_is_said(
-    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Prepared, listener: Any, session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Units, bins, segments, spikes, ranges at the start; both decoders with intervals and what is next at the end."""
     t_ns = np.sort(np.random.default_rng(0).integers(0, 1500 * 20_000_000, 9000))
     unit = np.random.default_rng(1).integers(0, 11, 9002)
     one = replace(session, events=(np.r_[-1, t_ns, 1500 * 20_000_000], unit))
-    path, heard = prepared(tmp_path, one), Heard()
+    path, heard = prepared(one), listener()
 
     command.run(path, None, [], heard)
 
@@ -187,7 +146,7 @@ def test_what_is_chosen_and_what_came_of_it_is_said(
         "units: 11 of 12 kept, those of at least min_rate_hz = 0.05 in the training part",
         "bins: 1500 of 20 ms, 1496 of them valid and inside segments",
         "segments: training 42 (1050 bins), validation 6 (150 bins), test 12 (300 bins)",
-        "spikes: 9000 of 9002 inside the recording; the others are left out",
+        "spikes: 9000 of 9002 inside the recording; left out: 1 before its start, 1 after its end (30 s)",
     ]
     assert heard.lines[: len(before)] == before
     assert heard.lines[4].startswith("wheel_speed: ")
@@ -203,33 +162,37 @@ def test_what_is_chosen_and_what_came_of_it_is_said(
     assert heard.ticks == [(n, total) for n in range(1, total + 1)]
 
 
-def test_counts_that_may_be_clipped_are_said(session: Session, tmp_path: Path) -> None:
+def test_counts_that_may_be_clipped_are_said(
+    prepared: Prepared, listener: Any, session: Session, tmp_path: Path
+) -> None:
     """A rig counts on where uint8 ends; uint16 counts are not clipped, and are trained on as they are."""
     counts = session.counts.copy()
     counts[::100, 3] = 255
-    heard = Heard()
-    command.run(prepared(tmp_path, replace(session, counts=counts)), None, [], heard)
+    heard = listener()
+    command.run(prepared(replace(session, counts=counts)), None, [], heard)
     assert any(
         line.startswith("counts: 15 are 255, the most that uint8 holds, and may be clipped") for line in heard.lines
     )
 
-    heard, wide = Heard(), counts.astype(np.uint16)
+    heard, wide = listener(), counts.astype(np.uint16)
     wide[::100, 3] = 300
-    path = prepared(tmp_path, replace(session, counts=wide))
+    path = prepared(replace(session, counts=wide))
     command.run(path, None, [], heard)
     assert not any(line.startswith("counts:") for line in heard.lines)
     assert session_file.load(tmp_path / "session.npz").counts.max() == 300
 
 
-def test_a_stop_in_the_linear_search_writes_nothing(session: Session, tmp_path: Path) -> None:
+def test_a_stop_in_the_linear_search_writes_nothing(
+    prepared: Prepared, listener: Any, session: Session, tmp_path: Path
+) -> None:
     """It is asked between two fits, wherever they are."""
-    path = prepared(tmp_path, session)
+    path = prepared()
     config = msgspec.toml.decode(path.read_bytes(), type=TrainConfig)
-    counted = Heard()
+    counted = listener()
     single.release(Job(config, tmp_path / "session.npz", 0, "a"), counted)
 
     for n in (1, len(counted.ticks) // 2, len(counted.ticks) - 1):
-        heard = Heard()
+        heard = listener()
         resume = Resume(tmp_path / "a.state", lambda n=n, heard=heard: len(heard.ticks) >= n)
         with pytest.raises(StopError, match="stopped in the linear decoders; nothing is written"):
             single.release(Job(config, tmp_path / "session.npz", 0, "a", resume=resume), heard)
@@ -238,9 +201,11 @@ def test_a_stop_in_the_linear_search_writes_nothing(session: Session, tmp_path: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_linear_search(session: Session, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_linear_search(
+    prepared: Prepared, session: Session, tmp_path: Path, number: signal.Signals
+) -> None:
     """The search is long; it ends by itself only after many minutes."""
-    path = prepared(tmp_path, session)
+    path = prepared()
     penalties = ", ".join(f"{n}.0" for n in range(1, 20_000))
     path.write_text(path.read_text().replace("penalties = [100.0]", f"penalties = [{penalties}]"))
     argv = [sys.executable, "-m", "neds_core.train", path]
@@ -256,9 +221,9 @@ def test_a_signal_ends_the_linear_search(session: Session, tmp_path: Path, numbe
     assert sorted(p.name for p in tmp_path.iterdir()) == ["session.npz", "train.toml"]
 
 
-def test_a_training_that_diverges_is_refused(session: Session, tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_refused(prepared: Prepared) -> None:
     """Instead of a checkpoint that nothing can load."""
-    path = prepared(tmp_path, session)
+    path = prepared()
     path.write_text(path.read_text().replace("[fit]", "[fit]\nlearning_rate = 1e30"))
     with pytest.raises(NedsError, match=r"never had a finite skill|lower fit\.learning_rate"):
         command.run(path, None, [], Silent())

@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from neds_core import checkpoint as checkpoints
-from neds_core.data import session_file
-from neds_core.data.session import Session
-from neds_core.errors import ConfigError, NedsError
+from neds_core.errors import ConfigError
 from neds_core.train import command
 from neds_core.train.log import Silent
 
-TEXT = """recording = "session.npz"
-outputs = ["wheel_speed"]
-[model]
-width = 16
-layers = 1
-heads = 2
-band = 5
-[fit]
-steps = 6
-check_every = 3
-batch = 4
-window_bins = 20
-threads = 1
-[linear]
-lags = [1]
-filter_taus_ms = [[40.0]]
-penalties = [100.0]
-"""
+Prepared = Callable[..., Path]
+SmallDisk = Callable[[int], AbstractContextManager[None]]
 
 
-class Heard(Silent):
-    """The stages so far."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-
-    def stage(self, name: str) -> None:
-        """One more."""
-        self.stages.append(name)
-
-
-def prepared(folder: Path, session: Session) -> Path:
-    """A recording and a short training of it."""
-    session_file.save(session, folder / "session.npz")
-    path = folder / "train.toml"
-    path.write_text(TEXT)
-    return path
-
-
-def test_each_checkpoint_has_a_log_of_its_own(session: Session, tmp_path: Path) -> None:
+def test_each_checkpoint_has_a_log_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
     """A name may hold dots; the ending is .safetensors or none."""
-    path = prepared(tmp_path, session)
+    path = prepared()
     for out, seeds in (("mouse7.day1", []), ("mouse7.day2", []), ("mouse7.day3.safetensors", [0, 1])):
         command.run(path, tmp_path / out, seeds, Silent())
 
@@ -68,9 +34,11 @@ def test_each_checkpoint_has_a_log_of_its_own(session: Session, tmp_path: Path) 
 
 @pytest.mark.parametrize("out", ["session.npz", "train.toml", "notes.jsonl", "notes", "folder", "none/a.safetensors"])
 @pytest.mark.parametrize("many", [False, True])
-def test_another_file_is_never_overwritten(session: Session, tmp_path: Path, out: str, many: bool) -> None:
+def test_another_file_is_never_overwritten(
+    prepared: Prepared, heard: Any, tmp_path: Path, out: str, many: bool
+) -> None:
     """A recording, a configuration, notes where the log would be, a folder; nothing is trained."""
-    path, heard = prepared(tmp_path, session), Heard()
+    path = prepared()
     if many:
         path.write_text('recordings = ["session.npz"]\noutputs = ["wheel_speed"]\n')
     (tmp_path / "notes.jsonl").write_text('{"note": "my own"}\n')
@@ -84,9 +52,9 @@ def test_another_file_is_never_overwritten(session: Session, tmp_path: Path, out
     assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
 
 
-def test_a_checkpoint_of_ours_is_trained_again(session: Session, tmp_path: Path) -> None:
+def test_a_checkpoint_of_ours_is_trained_again(prepared: Prepared, tmp_path: Path) -> None:
     """Another configuration's result is overwritten, as is its log."""
-    path, out = prepared(tmp_path, session), tmp_path / "a.safetensors"
+    path, out = prepared(), tmp_path / "a.safetensors"
     command.run(path, out, [], Silent())
     first = out.read_bytes()
     path.write_text(path.read_text().replace("steps = 6", "steps = 9"))
@@ -96,14 +64,42 @@ def test_a_checkpoint_of_ours_is_trained_again(session: Session, tmp_path: Path)
     assert out.read_bytes() != first
 
 
-def test_a_full_disk_is_one_sentence(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the remedy; nothing half-written is left."""
-    path = prepared(tmp_path, session)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("neds_core.checkpoint.to_bytes", full)
-    with pytest.raises(NedsError, match=r"train\.safetensors cannot be written \(No space left on device\); make room"):
+@pytest.mark.parametrize(("n_bytes", "file"), [(100, "train.jsonl"), (2000, "train.state")])
+def test_a_disk_that_fills_up_ends_a_training_in_one_sentence(
+    prepared: Prepared, small_disk: SmallDisk, tmp_path: Path, n_bytes: int, file: str
+) -> None:
+    """Whatever is written first; nothing half-written is left, and with more room the same command goes on."""
+    path = prepared()
+    with (
+        small_disk(n_bytes),
+        pytest.raises(ConfigError, match=rf"{file} cannot be written \(File too large\); make"),
+    ):
         command.run(path, None, [], Silent())
     assert not list(tmp_path.glob("*.partial"))
+
+    command.run(path, None, [], Silent())
+
+    assert checkpoints.load(path.with_suffix(".safetensors")).header.record.best_step > 0
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "a.safetensors"), ("a.safetensors", "a")])
+def test_two_checkpoints_never_share_a_log(
+    prepared: Prepared, heard: Any, tmp_path: Path, first: str, second: str
+) -> None:
+    """a.jsonl belongs to one of them."""
+    path = prepared()
+    command.run(path, tmp_path / first, [], Silent())
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+
+    with pytest.raises(ConfigError, match=rf"a\.jsonl is the log of .*/{first}; give another name, or move"):
+        command.run(path, tmp_path / second, [], heard)
+
+    assert heard.stages == []
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["a.state", "a.jsonl", "a.refit.safetensors", "a.partial", "a.state.safetensors"])
+def test_a_name_of_what_lies_beside_a_checkpoint_is_refused(prepared: Prepared, tmp_path: Path, name: str) -> None:
+    """A checkpoint called a.refit would keep its state where that of the refit of a lies."""
+    with pytest.raises(ConfigError, match="is the ending of a file beside a checkpoint; give another name"):
+        command.run(prepared(), tmp_path / name, [], Silent())

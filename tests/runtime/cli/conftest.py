@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,5 +32,26 @@ def call(monkeypatch: pytest.MonkeyPatch, lsl_session: str) -> Callable[..., int
             cli.main()
         code = ended.value.code
         return 0 if code is None else int(code)
+
+    return run
+
+
+@pytest.fixture
+def fails(call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must be refused; returns its sentence."""
+
+    def run(*arguments: object) -> str:
+        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        capsys.readouterr()
+
+        assert call(*arguments) == 2
+
+        out, err = capsys.readouterr()
+        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+        lines = [line for line in err.splitlines() if not line.startswith("decode and status on ")]
+        assert len(lines) == 1, err
+        assert lines[0].startswith("neds-rt: ")
+        assert "Traceback" not in out + err
+        return lines[0].removeprefix("neds-rt: ")
 
     return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -13,11 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pylsl
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
@@ -28,27 +24,6 @@ from runtime.scoring import verify as verifying
 
 MakeRig = Callable[..., Path]
 Fails = Callable[..., str]
-
-
-@pytest.fixture
-def fails(call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Run a command that must be refused; returns its sentence."""
-
-    def run(*arguments: object) -> str:
-        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-        capsys.readouterr()
-
-        assert call(*arguments) == 2
-
-        out, err = capsys.readouterr()
-        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
-        lines = [line for line in err.splitlines() if not line.startswith("decode and status on ")]
-        assert len(lines) == 1, err
-        assert lines[0].startswith("neds-rt: ")
-        assert "Traceback" not in out + err
-        return lines[0].removeprefix("neds-rt: ")
-
-    return run
 
 
 # --- configurations ---
@@ -120,122 +95,6 @@ def test_a_log_never_overwrites_what_is_no_log(fails: Fails, make_rig: MakeRig, 
 @pytest.mark.parametrize("arguments", [["run", "--speed", "2"], ["play", "x", "--split", "tset"], ["decode"]])
 def test_an_unknown_option_or_word(call: Callable[..., int], arguments: list[str]) -> None:
     assert call(*arguments) == 2
-
-
-# --- checkpoints ---
-
-
-def pickled(good: Path, bad: Path) -> None:
-    bad.write_bytes(pickle.dumps({"model": [1, 2, 3]}))
-
-
-def torch_saved(good: Path, bad: Path) -> None:
-    torch.save({"model": torch.zeros(3)}, bad)
-
-
-def cut_short(good: Path, bad: Path) -> None:
-    bad.write_bytes(good.read_bytes()[:-100])
-
-
-def empty(good: Path, bad: Path) -> None:
-    bad.write_bytes(b"")
-
-
-def foreign(good: Path, bad: Path) -> None:
-    save_file({"weight": torch.zeros(3)}, bad, metadata={"format": "pt"})
-
-
-def other_header(good: Path, bad: Path) -> None:
-    save_file({"weight": torch.zeros(3)}, bad, metadata={"neds_rt": '{"format": 1}'})
-
-
-def not_json(good: Path, bad: Path) -> None:
-    save_file({"weight": torch.zeros(3)}, bad, metadata={"neds_rt": "{"})
-
-
-def tampered_units(good: Path, bad: Path) -> None:
-    tensors, metadata = checkpoints.read_tensors(good)
-    save_file(tensors | {"units/ids": tensors["units/ids"] + 1}, bad, metadata=metadata)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (pickled, "is not a safetensors file or is cut short; copy or train it again"),
-        (torch_saved, "is not a safetensors file or is cut short"),
-        (cut_short, "is not a safetensors file or is cut short"),
-        (empty, "is not a safetensors file or is cut short"),
-        (foreign, "was not written by neds-rt (no neds_rt header); train one with `neds-rt train`"),
-        (other_header, "header and tensors do not fit this version"),
-        (not_json, "header and tensors do not fit this version"),
-        (tampered_units, "unit table does not match its own SHA-256"),
-    ],
-)
-def test_a_checkpoint_that_is_none(
-    fails: Fails, make_rig: MakeRig, rig_home: Path, tmp_path: Path, spoil: Callable[[Path, Path], None], says: str
-) -> None:
-    bad = tmp_path / "bad.safetensors"
-    spoil(rig_home / "tiny.safetensors", bad)
-    assert says in fails("run", make_rig(), "--checkpoint", bad)
-    assert says in fails("check", make_rig(checkpoint=bad))
-    assert says in fails("evaluate", rig_home / "session.npz", bad, "--record")
-
-
-def test_a_checkpoint_of_other_units(fails: Fails, unbroken: Session, rig_home: Path, tmp_path: Path) -> None:
-    session_file.save(unbroken, tmp_path / "other.npz")
-    sentence = fails("evaluate", tmp_path / "other.npz", rig_home / "tiny.safetensors", "--record")
-    assert "was trained on other units than 'unbroken' has" in sentence
-
-
-# --- recordings ---
-
-
-def recording(session: Session, path: Path, **arrays: np.ndarray) -> None:
-    """The session with some of its arrays replaced, whatever they hold."""
-    session_file.save(session, path)
-    with np.load(path) as bundle:
-        kept = {name: bundle[name] for name in bundle.files}
-    np.savez_compressed(path, **(kept | arrays))  # pyright: ignore[reportArgumentType]
-
-
-def test_a_recording_with_nan_or_decreasing_times(fails: Fails, unbroken: Session, tmp_path: Path) -> None:
-    assert unbroken.events is not None
-    t_ns, unit = unbroken.events
-    for k, times in enumerate([np.where(np.arange(len(t_ns)) == 5, np.nan, t_ns), t_ns[::-1].copy()]):
-        path = tmp_path / f"{k}.npz"
-        recording(unbroken, path, event_t_ns=times, event_unit=unit)
-        assert "spike times are NaN or decrease; sort and clean them first" in fails("play", path)
-
-
-def test_an_empty_recording(fails: Fails, session: Session, rig_home: Path, tmp_path: Path) -> None:
-    silent = tmp_path / "silent.npz"
-    recording(session, silent, counts=np.zeros_like(session.counts))
-    assert "the recording is empty (no bins, segments or spikes); give another" in fails("play", silent)
-    assert "is empty" in fails("evaluate", silent, rig_home / "tiny.safetensors")
-
-    no_segments = tmp_path / "no-segments.npz"
-    recording(session, no_segments, segments=np.zeros((0, 2), np.int64), segment_ids=np.zeros(0, np.int64))
-    assert "is empty" in fails("play", no_segments)
-
-
-def test_a_recording_that_is_none(fails: Fails, session: Session, rig_home: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.npz"
-    text.write_text("not a zip")
-    assert "is not a readable Session.npz; convert the recording again" in fails("play", text)
-    assert "not a readable Session.npz" in fails("play", rig_home / "tiny.safetensors")
-    objects = tmp_path / "pickle.npz"
-    np.savez(objects, header=np.array([{"a": 1}], object))  # a pickle inside
-    assert "is not a readable Session.npz" in fails("play", objects)
-    lacking = tmp_path / "lacking.npz"
-    np.savez(lacking, header=np.zeros(3, np.uint8))
-    assert "convert" in fails("play", lacking)
-
-
-def test_a_recording_too_short_to_split(fails: Fails, short: Session, rig_home: Path, tmp_path: Path) -> None:
-    two = replace(short, segments=short.segments[:2], segment_ids=short.segment_ids[:2])
-    session_file.save(two, tmp_path / "2.npz")
-    assert "is too short to be split" in fails("play", tmp_path / "2.npz", "--split", "test")
-    assert "is too short to be split" in fails("evaluate", tmp_path / "2.npz", rig_home / "tiny.safetensors")
 
 
 def test_a_player_that_nobody_hears(fails: Fails, rig_home: Path, stream_name: str) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
 
 import pytest
 
 from neds_core.errors import StreamError
+from neds_core.stopping import Stopped
 from runtime import start
 from runtime.cli import processes
 from runtime.cli.processes import Player, Stop
 
+ROOT = Path(__file__).parents[3]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
@@ -36,7 +40,7 @@ def send(number: int) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_the_start_up_and_later_the_loop(number: int) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         Stop() and send(number)
 
     stop, event = Stop(), Event()
@@ -49,13 +53,13 @@ def test_a_signal_ends_the_start_up_and_later_the_loop(number: int) -> None:
 def test_a_signal_whose_exception_was_swallowed_is_not_lost(number: int) -> None:
     """By a library, or where C calls Python: the next step of the start-up hears of it."""
     stop = Stop()
-    with suppress(KeyboardInterrupt):
+    with suppress(Stopped):
         send(number)
 
     for ask in (stop.check, lambda: stop.ends(Event())):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             ask()
-    with pytest.raises(KeyboardInterrupt), stop.held():
+    with pytest.raises(Stopped), stop.held():
         pass
 
 
@@ -65,7 +69,7 @@ def test_a_signal_while_c_calls_python_is_not_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     stop = Stop()
     ctypes.CFUNCTYPE(None)(lambda: send(signal.SIGTERM))()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         stop.check()
 
     ctypes.CFUNCTYPE(None)(lambda: {}["another error"])()
@@ -80,7 +84,7 @@ def test_a_signal_in_a_stretch_that_is_held_comes_at_its_end() -> None:
             send(signal.SIGTERM)
             reached.append("the end")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         stretch()
     assert reached
 
@@ -95,7 +99,7 @@ def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> 
 
     now = time.monotonic()
     monkeypatch.setattr(processes.time, "monotonic", lambda: now + processes.TOGETHER_S + 0.1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         send(signal.SIGINT)
 
 
@@ -103,7 +107,7 @@ def test_a_terminal_that_closes_does_not_cut_off_the_summary() -> None:
     stop = Stop()
     stop.loop_is_over()
     send(signal.SIGHUP)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         send(signal.SIGTERM)
 
 
@@ -155,3 +159,29 @@ def test_a_player_that_runs_is_not_refused_and_ends_with_the_run(instead: Callab
     assert player.runs()
     player.end()
     assert not player.runs()
+
+
+# --- a command before it has begun its work ---
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "says"),
+    [
+        (("-m", "runtime.cli", "play", "{fifo}"), signal.SIGINT, "neds-rt play"),
+        (("-m", "runtime.cli", "run", "{fifo}"), signal.SIGTERM, "neds-rt run"),
+        (("-m", "neds_core.train", "{fifo}"), signal.SIGHUP, "neds_core.train"),
+    ],
+)
+def test_an_early_signal_is_one_line(tmp_path: Path, words: tuple[str, ...], number: int, says: str) -> None:
+    """While it reads its first file, which is a pipe that nobody fills."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = [sys.executable, *(word.format(fifo=fifo) for word in words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        writes = os.open(fifo, os.O_WRONLY)  # once it reads
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        os.close(writes)
+
+    assert (process.returncode, out) == (128 + number, "")
+    assert err == f"{says}: stopped before it was done ({signal.Signals(number).name})\n"

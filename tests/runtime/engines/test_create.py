@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -228,6 +229,16 @@ def test_spans_lie_between_cold_starts() -> None:
     """The first row always starts one."""
     assert offline.spans(np.array([False, False, True, True, False])) == [(0, 2), (2, 3), (3, 5)]
     assert offline.spans(np.array([True])) == [(0, 1)]
+
+
+@pytest.mark.parametrize(("bins", "seconds"), [(100, 2.0), (4, 0.25), (10_000, 60.0), (0, 0.25)])
+def test_a_silence_as_long_as_in_training_is_allowed(
+    tiny_ones: dict[str, Checkpoint], bins: int, seconds: float
+) -> None:
+    """Within a quarter of a second and a minute; 0, as older checkpoints have it: by the mean rate of its units."""
+    made = tiny_ones["phase-free"]
+    said = replace(made, header=msgspec.structs.replace(made.header, longest_silence_bins=bins))
+    assert engines.decoder(said, "ridge").silence_ns == seconds * 1e9
 
 
 def test_an_unknown_decoder_names_the_known(tiny_ones: dict[str, Checkpoint]) -> None:

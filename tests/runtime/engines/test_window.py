@@ -22,7 +22,7 @@ from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.model import offline
 from neds_core.model.model import NEDS
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
 from runtime.engines.layout import layout

@@ -117,18 +117,30 @@ def test_two_streams_of_one_name_are_refused(make_outlet: MakeOutlet, stream_nam
     """The first to answer would win, so both are looked for; a source_id tells them apart."""
     twins = [make_outlet(stream_name, session.units, source_id=source_id) for source_id in ("left", "right")]
 
-    with pytest.raises(StreamError) as caught:
-        refuse_twins({stream_name: ""})
-
     host = socket.gethostname()
-    assert f"2 streams are called {stream_name!r}: {host} (left), {host} (right); stop all but one" in str(caught.value)
-    refuse_twins({stream_name: "right"})
+    said = f"2 streams are called {stream_name!r}: {host} (left), {host} (right); stop all but one, or"
+    for spikes, remedy in [
+        (stream_name, "set input.spikes_source_id to 'left' or 'right'"),
+        ("others", "give each its own name in its sender and in rig.toml"),  # no key tells them apart
+    ]:
+        with pytest.raises(StreamError) as caught:
+            refuse_twins({stream_name: ""}, spikes)
+        assert str(caught.value) == f"{said} {remedy}"
+    refuse_twins({stream_name: "right"}, stream_name)
     assert resolve(stream_name, WAIT_S, "right").uid() == twins[1].get_info().uid()
+
+
+def test_spikes_of_one_source_id_cannot_be_told_apart_by_it(
+    make_outlet: MakeOutlet, stream_name: str, session: Session
+) -> None:
+    twins = [make_outlet(stream_name, session.units, source_id="same") for _ in range(2)]
+    with pytest.raises(StreamError, match="give each its own source_id in its sender"):
+        refuse_twins({twins[0].get_info().name(): "same"}, stream_name)
 
 
 def test_several_single_streams_are_no_twins(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
     outlets = [make_outlet(f"{stream_name}-{k}", session.units) for k in range(2)]
-    refuse_twins({outlet.get_info().name(): "" for outlet in outlets})
+    refuse_twins({outlet.get_info().name(): "" for outlet in outlets}, "")
 
 
 def test_many_streams_on_one_machine_are_all_found(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
@@ -188,7 +200,7 @@ def test_a_stream_may_have_any_name(make_outlet: MakeOutlet, stream_name: str, s
     outlet = make_outlet(name, session.units)
     found = resolve(name, WAIT_S, name)
     assert (found.uid(), found.name()) == (outlet.get_info().uid(), name)
-    refuse_twins({name: name})
+    refuse_twins({name: name}, name)
     assert stranger(name, name, found.uid()) == ""
     assert ("does not connect again" in stranger(name, name, "another")) == ("'" in name)
 
@@ -263,6 +275,11 @@ def test_a_clock_of_another_pace_is_followed_and_never_takes_a_step(ppm: float) 
     assert found.jumps == 0
     assert found.slew_ppm == pytest.approx(ppm, abs=20)
     assert found.offset_ns == pytest.approx((1.0 + ppm * 1e-6 * 60.0) * 1e9, abs=300_000)
+    stamps = np.array([found.clock() - found.offset_ns, 5 * 10**11])  # of now, and of half the time ago
+    mapped = found.here(stamps)
+    assert mapped[0] == pytest.approx(found.clock(), abs=1_000)
+    found.clock.t_ns += 40_000_000  # pyright: ignore[reportFunctionMemberAccess]
+    assert found.here(stamps).tolist() == mapped.tolist()
 
 
 def test_a_probe_without_answer_keeps_the_last_offset() -> None:

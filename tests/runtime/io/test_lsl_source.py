@@ -75,6 +75,8 @@ def test_a_sender_of_markers_that_is_gone_is_lost_and_is_taken_up_under_another_
         second.push_sample(['{"event": "segment_start", "segment": 9}'], now_ns() * 1e-9)
         marks = []
         until(lambda: bool(marks.extend(watch.inlet.pull()) or marks))
-        watch.inlet.clock.stop()
+        probes = watch.inlet.clock._thread
+        watch.close()
+        until(lambda: not probes.is_alive())
     assert [mark.segment for mark in marks] == [9]
     assert [what for what in said if what] == ["lost", "back"]

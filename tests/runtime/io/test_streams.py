@@ -149,7 +149,7 @@ def test_a_missing_marker_stream_and_a_twin_are_refused(
     make_outlet: MakeOutlet, stream_name: str, session: Session
 ) -> None:
     twins = [make_outlet(stream_name, session.units, source_id=source_id) for source_id in ("one", "two")]
-    with pytest.raises(StreamError, match=f"2 streams are called '{stream_name}'"):
+    with pytest.raises(StreamError, match=f"2 streams are called '{stream_name}'.*_source_id to 'one' or 'two'$"):
         find_streams(rig(stream_name), session.units, allow_replay=False)
 
     found = find_streams(rig(stream_name, spikes_source_id="two"), session.units, allow_replay=False)

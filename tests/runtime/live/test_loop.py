@@ -152,7 +152,7 @@ class Rig:
         counts = self.log.outcome.counters
         tokens = {name: counts[f"tokens_{name}"] for name in ("published", "superseded", "invalid", "idle")}
         assert counts["tokens_closed"] == sum(tokens.values())
-        spikes = ("binned", "late", "out_of_range", "quarantined", "dropped_backlog")
+        spikes = ("binned", "late", "out_of_range", "quarantined", "dropped_backlog", "resent")
         assert counts["spikes_received"] == sum(counts[f"spikes_{name}"] for name in spikes)
 
     def send(self, sends: bool) -> None:
@@ -256,6 +256,27 @@ def test_a_clock_that_stepped_is_flagged_for_a_second() -> None:
     assert [name for name, _ in rig.sink.events].count("clock_jump") == 1
 
 
+def test_a_sender_that_sends_again_counts_once_and_is_said_once() -> None:
+    rig = Rig()
+    wait = rig.source.wait
+    burst: list[list[tuple[int, int]]] = []
+
+    def waits(timeout_s: float) -> np.ndarray:
+        """Four spikes inside each 5 ms, every tenth of them twice."""
+        wait(timeout_s)
+        now = rig.clock.t_ns
+        burst.append([(now - 4 * MS + k * MS // 2, k % 2) for k in range(4)])
+        return np.array(burst[-1] * (2 if len(burst) % 10 == 0 else 1), SPIKES)
+
+    rig.source.wait = waits
+    rig.run(1.0)
+    counts = rig.log.outcome.counters
+    assert (counts["spikes_binned"], counts["spikes_resent"], counts["duplicates"]) == (800, 80, 0)
+    assert {values[0] for _, _, values, _ in rig.sink.estimates if values is not None} == {16.0}
+    assert sum(bool(flags & Flag.RESENT) for *_, flags in rig.sink.estimates) == 20
+    assert [name for name, _ in rig.sink.events].count("spikes_resent") == 1
+
+
 def test_measured_behaviour_is_kept_for_the_scores() -> None:
     rig = Rig()
     rig.source.samples = [("wheel_speed", START + 19 * MS, 2.5)]
@@ -273,6 +294,16 @@ def test_a_source_that_is_over_ends_the_run(why: str) -> None:
     rig.run(5.0, {300: lambda: setattr(rig.source, "why", why)})
     assert (rig.log.outcome.stopped_by, rig.log.outcome.refusal) == (why, rig.source.refused)
     assert rig.log.n < 20
+
+
+def test_what_happened_in_the_last_pass_is_said() -> None:
+    rig = Rig()
+
+    def lost() -> None:
+        rig.source.why, rig.source.news = "recording_end", [("markers_lost", "restart it")]
+
+    rig.run(5.0, {300: lost})
+    assert rig.sink.events[-2:] == [("markers_lost", "restart it"), ("state", "RUNNING to ENDED")]
 
 
 def test_a_stop_ends_at_the_next_pass() -> None:

@@ -18,7 +18,7 @@ from neds_core import checkpoint as checkpoints
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.files import sha256
-from runtime.cli import evaluate as cmd_evaluate, main as cli
+from runtime.cli import commands, evaluate as cmd_evaluate, main as cli
 from runtime.scoring import curves
 
 Evaluate = Callable[..., tuple[int, str, str]]
@@ -46,7 +46,9 @@ def drawn(rig_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for task in ("decode", "encode", "within", "cross"):
         folder = tmp_path_factory.mktemp("figures") / "new" / task
         files = [str(rig_home / name) for name in ("session.npz", "tiny.safetensors")]
-        done = CliRunner().invoke(cli.app, ["evaluate", *files, "--task", task, "--json", "--figures", str(folder)])
+        done = CliRunner().invoke(
+            commands.app, ["evaluate", *files, "--task", task, "--json", "--figures", str(folder)]
+        )
         assert done.exit_code == 0, done.output
         found[task] = msgspec.json.decode(done.stdout.splitlines()[-1]), folder
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,16 @@ def at(stamp_s: float) -> judge.Stamps:
 def test_a_stream_as_it_should_be_is_go() -> None:
     assert judge.spikes(heard(), CONFIG, CLOCKS).go
     assert judge.spikes(heard(), CONFIG, CLOCKS).notes == ()
+
+
+def test_bins_that_no_keep_alive_closes_are_said() -> None:
+    """A sender that says too seldom what is complete costs latency, not correctness."""
+    often = judge.spikes(replace(heard(), unsaid=0.04), CONFIG, CLOCKS)
+    seldom = judge.spikes(replace(heard(), unsaid=0.6), CONFIG, CLOCKS)
+
+    assert seldom.go
+    assert not any("keep-alive" in note for note in often.notes)
+    assert any("60.00 % of the bins closed by the clock, 5 ms after their edge" in note for note in seldom.notes)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +95,43 @@ def test_units_outside_the_map_are_named(
     assert says in found.reasons[0]
 
 
+def test_spikes_that_come_twice_are_said() -> None:
+    few, many = (judge.spikes(heard(duplicates=n, resent=40), CONFIG, CLOCKS) for n in (3, 300))
+    resent = "40 spikes were sent again and dropped; look at its sender"
+    assert few.go
+    assert few.notes == ("3 spikes have the unit and the stamp of one before and count twice", resent)
+    assert many.reasons == ("30.00 % of the spikes have the unit and the stamp of one before; send each spike once",)
+
+
 def test_no_spikes_and_silent_units_are_said() -> None:
     none = judge.spikes(heard(fired=(0, 0, 0), received=0), CONFIG, CLOCKS)
     assert none.reasons == ("no spikes arrived: start the sender, or listen longer with --seconds",)
     some = judge.spikes(heard(fired=(0, 5, 0)), CONFIG, CLOCKS)
     assert (some.go, some.notes) == (True, ("2 of 3 units never fired: 0, 2",))
+
+
+@pytest.mark.parametrize(
+    ("fired", "reasons", "notes"),
+    [
+        ((0, 5, 0, 5), (), ()),
+        ((0, 0, 9, 5), (), ("1 of 2 units that the decoder uses never fired: 1",)),
+        (
+            (9, 0, 9, 0), ("no unit that the decoder uses fired; send the row of the unit table, counted from 0",),
+            ("2 of 2 units that the decoder uses never fired: 1, 3",),
+        ),
+        (
+            (0, 0, 0, 0), ("no unit of the map fired; send the row of the unit table, counted from 0",),
+            ("2 of 2 units that the decoder uses never fired: 1, 3",),
+        ),
+    ],
+)  # fmt: skip
+def test_units_that_the_filter_leaves_out_may_be_silent(
+    fired: tuple[int, ...], reasons: tuple[str, ...], notes: tuple[str, ...]
+) -> None:
+    """How many they are is said on its own."""
+    found = judge.spikes(replace(heard(fired=fired), used=np.array([False, True, False, True])), CONFIG, CLOCKS)
+    assert found.reasons == reasons
+    assert found.notes == (*notes, "2 of 4 units are left out by the checkpoint's filter")
 
 
 @pytest.mark.parametrize(

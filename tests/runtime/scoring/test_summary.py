@@ -12,9 +12,14 @@ import pytest
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
-from runtime.core.run_log import LOG_FULL, RunLog
+from runtime.core.binning import Binner
+from runtime.core.pipeline import Pipeline, Rules
+from runtime.core.run_log import LOG_FULL, RunLog, describe
+from runtime.core.timeline import timeline
+from runtime.engines import create as engines
 from runtime.io import log_file
 from runtime.live import offline
+from runtime.live.loop import Plan, run
 from runtime.scoring import report, summary, truth
 
 BIN = 20_000_000
@@ -144,6 +149,37 @@ def test_the_summary_says_what_its_scores_cover_and_what_was_counted(
     assert (found["log_full"], found["bad_markers"]) == (True, 3)
     assert "other   bad markers 3" in report.lines(found)
     assert any(line.startswith(f"log holds the first {log.n * 0.02:g} s of ") for line in report.lines(found))
+
+
+def test_a_log_of_two_decoders_is_scored_for_the_one_that_its_header_names(
+    short: Session, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """NEDS until the middle of a trial, then ridge, then NEDS again: each bin is of one, and the file says of which."""
+    neds, ridge = (engines.decoder(tiny_checkpoint, name) for name in ("neds", "ridge"))
+    plan, clock, turns = timeline(short), offline.SteppedClock(), {40: ridge, 90: neds}
+    pipeline = Pipeline(Binner(12, BIN, max_age_ns=10**10, future_ns=2_000_000), neds, Rules(markers=True))
+
+    def exchange() -> bool:
+        if pipeline.binner.open_bin in turns:
+            pipeline.exchange(turns.pop(pipeline.binner.open_bin))
+        return False
+
+    header = describe(neds, rig="r", source="synthetic", budget_ms=20.0)
+    log = RunLog(header, 10_000, 12, neds.engine.layout.n_values)
+    source = offline.SessionSource(plan, BIN, clock)
+    run(source, pipeline, offline.NoSink(), clock, log, Plan(20_000_000, stop=exchange))
+    log_file.save(log, tmp_path / "run.npz")
+
+    read = log_file.load(tmp_path / "run.npz")
+    found = summary.build(read, tiny_checkpoint)
+
+    assert [(e.token, e.decoder) for e in read.outcome.exchanges] == [(40, "ridge"), (90, "neds")]
+    assert found["streamed_vs_offline_max_abs"] <= 1e-4
+    assert found["tokens"]["scored"] < found["tokens"]["published"]
+    said = [line for line in report.lines(found) if line.startswith("from bin ")]
+    assert said[0] == "from bin 40 on ridge of tiny decoded; scores are of neds of tiny alone"
+    read.outcome = msgspec.structs.replace(read.outcome, exchanges=())
+    assert summary.build(read, tiny_checkpoint)["streamed_vs_offline_max_abs"] > 1e-2
 
 
 def test_a_run_that_a_signal_ended_is_not_scored(measured: RunLog, tiny_checkpoint: Checkpoint) -> None:

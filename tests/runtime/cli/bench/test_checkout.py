@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from neds_core.errors import ConfigError
-from runtime.cli import main as cli
+from runtime.cli import commands as cli
 from runtime.cli.bench.checkout import from_checkout
 
 
