@@ -99,6 +99,7 @@ ROOMS = {
             "tensors",
             "checkpoint",
             "ensemble",
+            "ensemble",
             "scores",
         ),
         "io": ("errors", "config", "data", "files", "model", "checkpoint", "official"),

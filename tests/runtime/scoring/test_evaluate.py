@@ -111,7 +111,7 @@ def test_a_part_that_was_trained_on_is_no_evidence(rig_home: Path, tmp_path: Pat
     own = tmp_path / "own.safetensors"
     checkpoints.save(replace(made, header=msgspec.structs.replace(made.header, record=record)), own)
 
-    done = CliRunner().invoke(cli.app, ["evaluate", str(rig_home / "session.npz"), str(own), "--split", "all"])
+    done = CliRunner().invoke(commands.app, ["evaluate", str(rig_home / "session.npz"), str(own), "--split", "all"])
 
     assert "trained on or chosen by bins of this part (all): these scores are no evidence of skill" in done.stdout
 
