@@ -29,6 +29,7 @@ class MarkerWatch:
         if self._opened is not None:
             self.inlet.clock.stop()
             self._opened.bad += self.inlet.bad
+            self._opened.bad_labels += self.inlet.bad_labels
             self.inlet, self._info, self._opened = self._opened, self._opened.info, None
         found = self._resolver.results()
         if not found:

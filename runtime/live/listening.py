@@ -68,6 +68,8 @@ def _marks(heard: Heard, marks: list[Mark]) -> None:
         heard.starts += mark.event == "segment_start"
         for name, label in mark.labels.items():
             heard.labels.setdefault(name, set()).add(str(label))
+    for name, shown in streams.markers.odd_labels.items() if streams.markers is not None else ():
+        heard.labels.setdefault(name, set()).add(shown)
 
 
 def _units(heard: Heard, unit: np.ndarray) -> None:

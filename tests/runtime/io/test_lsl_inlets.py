@@ -165,8 +165,7 @@ MALFORMED = [
     '{"event": "segment_start", "segment": "x"}', '{"event": "segment_start", "segment": 1e30}',
     '{"event": "segment_start", "segment": -7}', '{"event": "segment_start", "segment": 3.5}',
     '{"event": "stim", "bin": 0.5}', '{"event": "' + "x" * 70_000 + '"}',
-    '{"event": "segment_end", "segment": 3, "labels": "left"}',
-    '{"event": "segment_end", "segment": 3, "labels": {"choice": ["left"]}}',
+    '{"event": "segment_start", "segment": NaN}', '{"event": "segment_start", "segment": Infinity}', '{"event": NaN',
     '{"event": "segment_start", "segment": 3, "bin": "one"}', '{"event": "segment_start", "segment": 3', "[" * 5000,
 ]  # fmt: skip
 
@@ -207,6 +206,25 @@ def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, st
     assert [mark.first_bin for mark in marks] == [40, None, None, 50]
     assert marks[1].labels == {"choice": "left", "block": 2, "reward": True}
     assert inlet.last == "recording_end"
+
+
+def test_a_label_that_cannot_be_used_costs_itself_and_not_the_mark(lsl_session: str, stream_name: str) -> None:
+    """NaN is what Python's json.dumps writes of a reaction time that there was not."""
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Markers", 1, 0.0, pylsl.cf_string, stream_name))
+    ends = ['"left"', "null", '{"choice": ["left"], "rt": 0.4}', '{"choice": "left", "rt": NaN, "target": {"x": 1}}']
+    ends += ['{"n": 1' + "0" * 30 + "}"]
+    with MarkerInlet(resolve_text(stream_name, WAIT_S)) as inlet:
+        for n, labels in enumerate(ends):
+            outlet.push_sample([f'{{"event": "segment_end", "segment": {n}, "labels": {labels}}}'], 1000.0 + n)
+        marks: list[Mark] = []
+        deadline = time.monotonic() + WAIT_S
+        while len(marks) < len(ends) and time.monotonic() < deadline:
+            marks += inlet.pull()
+            time.sleep(0.01)
+    assert [mark.segment for mark in marks] == [0, 1, 2, 3, 4]
+    assert [mark.labels for mark in marks] == [{}, {}, {"rt": 0.4}, {"choice": "left", "rt": None}, {}]
+    assert (inlet.bad, inlet.bad_labels) == (0, 4)
+    assert inlet.odd_labels == {"choice": "['left']", "target": "{'x': 1}", "n": "1" + "0" * 30}
 
 
 def test_a_marker_that_cannot_be_read_is_shown_without_escape_sequences(lsl_session: str, stream_name: str) -> None:
