@@ -174,6 +174,26 @@ class Marker(Struct, frozen=True):
             raise ValueError("segment and bin have to be whole numbers")
 
 
+MARKERS = msgspec.json.Decoder(Marker)
+
+
+def read_marker(text: bytes) -> Marker | None:
+    """What a marker says, None where it cannot be read."""
+    if len(text) > LONGEST_MARKER:
+        return None
+    try:
+        if b"NaN" in text or b"Infinity" in text:  # no JSON, but what Python's json.dumps writes
+            text = json.dumps(json.loads(text.decode(), parse_constant=lambda _: None)).encode()
+        return MARKERS.decode(text)
+    except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
+        return None
+
+
+def usable(value: object) -> bool:
+    """Whether a value can be a label: one that a log can hold, too."""
+    return isinstance(value, Label) and not (isinstance(value, int) and abs(value) >= 2**63)
+
+
 class MarkerInlet(Inlet):
     """Task markers as JSON strings: {"event": ..., "segment": 17, "labels": {...}}."""
 
@@ -185,7 +205,6 @@ class MarkerInlet(Inlet):
         self.bad_labels = 0
         self.odd_labels: dict[str, str] = {}  # the newest that cannot be used, by name
         self.ended = False
-        self._decoder = msgspec.json.Decoder(Marker)
 
     def pull(self) -> list[Mark]:
         """New segment marks; anything malformed is counted and dropped."""
@@ -193,7 +212,7 @@ class MarkerInlet(Inlet):
         marks = []
         self._note_arrival(stamps)
         for text, stamp in zip(np.ravel(np.asarray(samples)), np.asarray(stamps).tolist(), strict=True):
-            marker = self._read(text)
+            marker = read_marker(text)
             if marker is None or not abs(stamp) < SANE_S:
                 self.bad += 1
                 self.last_bad = _shown(text)
@@ -208,32 +227,17 @@ class MarkerInlet(Inlet):
                 marks.append(Mark(t_ns, event, segment, labels, None if marker.bin is None else int(marker.bin)))
         return marks
 
-    def _read(self, text: bytes) -> Marker | None:
-        if len(text) > LONGEST_MARKER:
-            return None
-        try:
-            if b"NaN" in text or b"Infinity" in text:  # no JSON, but what Python's json.dumps writes
-                return msgspec.convert(json.loads(text.decode(), parse_constant=lambda _: None), Marker)
-            return self._decoder.decode(text)
-        except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
-            return None
-
     def _labels(self, given: Any) -> dict[str, Label]:
         """The labels that are a text, a number or a truth; another costs itself, not the mark."""
         if not isinstance(given, dict):
             self.bad_labels += given is not None
             return {}
-        odd = {name: value for name, value in given.items() if not _usable(value)}
+        odd = {name: value for name, value in given.items() if not usable(value)}
         self.bad_labels += len(odd)
         for name, value in odd.items():
             if name in self.odd_labels or len(self.odd_labels) < MOST_ODD:
                 self.odd_labels[name] = _shown(str(value))
         return {name: value for name, value in given.items() if name not in odd}
-
-
-def _usable(value: object) -> bool:
-    """Whether a value can be a label: one that a log can hold, too."""
-    return isinstance(value, Label) and not (isinstance(value, int) and abs(value) >= 2**63)
 
 
 def _shown(text: bytes | str) -> str:
