@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from neds_core.errors import ConfigError
 
+LONGEST = 60  # characters of a wrong value that are shown
 Tree = TypeVar("Tree", bound=Struct)
 
 
@@ -26,10 +27,23 @@ def _known_keys(kind: Any, path: list[str]) -> list[str]:
     return [f.encode_name for f in msgspec.structs.fields(kind)] if is_struct else []
 
 
+def _value(tree: Any, where: str, said: str) -> str:
+    """What stands at a path such as `.linear.lags[0]`, as a sentence ends with it; '' where it was said already."""
+    for step in re.findall(r"[^.\[\]`]+", where):
+        try:
+            tree = tree[int(step) if isinstance(tree, list) else step]
+        except (LookupError, TypeError, ValueError):
+            return ""
+    shown = repr(tree[:LONGEST] if isinstance(tree, str) else tree)
+    return f" {shown}" if isinstance(tree, str | int | float) and shown not in said else ""
+
+
 def parse(text: str, kind: type[Tree], origin: str) -> Tree:
     """Build `kind` from TOML text; every fault is one `ConfigError` sentence with its key path."""
+    tree: dict[str, Any] = {}
     try:
-        return msgspec.convert(tomllib.loads(text), kind)
+        tree = tomllib.loads(text)
+        return msgspec.convert(tree, kind)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML ({error}); correct that line") from None
     except RecursionError:
@@ -48,7 +62,7 @@ def parse(text: str, kind: type[Tree], origin: str) -> Tree:
     missing = re.search(r"missing required field `(.+?)`", body)
     if missing:
         raise ConfigError(f"{origin}: {'.'.join([*keys, missing[1]])}: required key is missing; add it")
-    fault = f"{body[:1].lower()}{body[1:]}; correct the value"
+    fault = f"{body[:1].lower()}{body[1:]}; correct the value{_value(tree, where, body)}"
     raise ConfigError(f"{origin}: {dotted}: {fault}" if dotted else f"{origin}: {fault}")
 
 

@@ -24,6 +24,7 @@ KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # 
 NAME_MOST = 100  # characters of a behaviour's name, which is an entry of a zip file and a key of messages
 VALUE_MOST = 1e12  # of a trace: its square and the sum over a recording are numbers of float32
 SAME = 1e-6  # a standard deviation below this share of the largest value is rounding
+INSIDE = 0.1  # of the moments lie inside their segments, if they are counted from its start
 ENOUGH = 100  # spikes and bins from which on their spread says something about the unit of their times
 CORE, NARROW = 0.99, 0.05  # this share of all spikes in less than this share of the bins: times of another unit
 
@@ -35,6 +36,7 @@ def check(session: Session, origin: str) -> None:
         _check_shapes(session)
         _check_units(session)
         _check_segments(session)
+        _check_moments(session)
         _check_spikes(session)
         for spec in session.specs:
             _check_behaviour(spec, session.values[spec.name], session.valid)
@@ -150,9 +152,6 @@ def _check_shapes(session: Session) -> None:
     for name, (array, kind, shape) in wanted.items():
         if array.shape != shape or array.dtype.kind != KINDS[kind]:
             raise DataError(f"{name} is {array.dtype} {array.shape}, not {kind} {shape}; convert the recording again")
-    for name, ms in session.moments.items():
-        if np.isinf(ms).any():
-            raise DataError(f"moment {name} is infinite in a segment; NaN says that it did not happen")
     if not n_bins or not n_units or not n_segments or not session.valid.any():
         raise DataError("the recording is empty (no bins, segments or spikes); give another")
 
@@ -185,6 +184,19 @@ def _check_segments(session: Session) -> None:
         )
     if len(np.unique(session.segment_ids)) < len(session.segment_ids):
         raise DataError("segment_ids repeat; number the trials through")
+
+
+def _check_moments(session: Session) -> None:
+    """Moments are counted from their segment's start; some may lie beyond its end."""
+    length_ms = (session.segments[:, 1] - session.segments[:, 0]) * session.bin_ns * 1e-6
+    for name, ms in session.moments.items():
+        if np.isinf(ms).any():
+            raise DataError(f"moment {name} is infinite in a segment; NaN says that it did not happen")
+        n, n_inside = int(np.isfinite(ms).sum()), int(((ms >= 0) & (ms <= length_ms)).sum())
+        if n_inside < INSIDE * n:
+            raise DataError(
+                f"moment {name} lies inside its segment in {n_inside} of {n}; give ms from each segment's own start"
+            )
 
 
 def _check_spikes(session: Session) -> None:

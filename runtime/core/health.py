@@ -119,7 +119,7 @@ class Health:
         if 0 < self.limits.silence_ns < self._silent_ns:
             seconds = self._silent_ns * 1e-9
             return State.FAULT, f"no unit has fired for {seconds:.2f} s, longer than in training; look at the sorter"
-        if self._fit is not None and self._fit < self.limits.profile_min:
+        if received > 0 and self._fit is not None and self._fit < self.limits.profile_min:
             return State.FAULT, (
                 f"units fire unlike in training (correlation {self._fit:.2f}); number them in the order of the map"
             )

@@ -18,6 +18,7 @@ STATES = tuple(State)
 FORMAT = 1
 LOG_FULL = "log_full"  # the event after which tokens were no longer logged
 SENDER_ELSEWHERE = "sender_elsewhere"  # the event that the spikes' name has come back under another source_id
+TOLD = (State.DEGRADED, State.FAULT, State.LOST)  # states that people are told of, with their reason
 
 
 class Header(Struct, frozen=True, kw_only=True):
@@ -76,6 +77,14 @@ class LoggedEvent(Struct, frozen=True):
     t_ns: int
     name: str
     detail: str
+
+
+def told_as(name: str, detail: str) -> str:
+    """What people are told an event is called: a change of state by the state, if that is one of `TOLD`, or ''."""
+    if name != "state":
+        return name
+    state = detail.partition(":")[0].rpartition(" ")[2]
+    return state if state in TOLD else ""
 
 
 def describe(decoder: Decoder, **more: Any) -> Header:

@@ -43,7 +43,7 @@ def of_token(*, idle: bool, valid: bool, silent_ns: int, input_state: State = St
     """
     if idle:
         return State.IDLE
-    if valid:
+    if valid or input_state is State.FAULT:  # spikes that come and cannot be binned are no silence
         return input_state
     return State.LOST if silent_ns >= LOST_NS else State.STALLED
 

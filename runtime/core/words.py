@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LONGEST = 200  # characters of a name, a marker or a label that are shown
 
 
@@ -21,7 +23,7 @@ def quoted(text: str) -> str:
     return repr(plain(text, LONGEST))
 
 
-def listed(names: list[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
     """Names as a sentence shows them, at most so many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(quoted(name) for name in names[:most]) + more

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
@@ -21,6 +22,7 @@ BUFFER_S = 10
 UNKNOWN_RATE_HZ = 20_000.0  # sizes the buffer of a stream that declares no rate
 MOST_BUFFERED = 4_000_000  # samples, about 30 MB: 10 s at twice 200,000 spikes/s
 LONGEST_MARKER = 65_536  # bytes
+MOST_ODD = 100  # names of labels that are kept to be shown
 DELAYS_KEPT = 1 << 20
 SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
 
@@ -163,13 +165,33 @@ class Marker(Struct, frozen=True):
 
     event: str
     segment: Annotated[int, Meta(ge=-1, le=2**62)] | Annotated[float, Meta(ge=-1, le=2**53)] = -1
-    labels: dict[str, Label] = {}
+    labels: Any = None
     bin: Annotated[int, Meta(ge=0, le=2**62)] | Annotated[float, Meta(ge=0, le=2**53)] | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that are not whole: {"segment": 3.0} is segment 3."""
         if self.segment != int(self.segment) or (self.bin is not None and self.bin != int(self.bin)):
             raise ValueError("segment and bin have to be whole numbers")
+
+
+MARKERS = msgspec.json.Decoder(Marker)
+
+
+def read_marker(text: bytes) -> Marker | None:
+    """What a marker says, None where it cannot be read."""
+    if len(text) > LONGEST_MARKER:
+        return None
+    try:
+        if b"NaN" in text or b"Infinity" in text:  # no JSON, but what Python's json.dumps writes
+            text = json.dumps(json.loads(text.decode(), parse_constant=lambda _: None)).encode()
+        return MARKERS.decode(text)
+    except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
+        return None
+
+
+def usable(value: object) -> bool:
+    """Whether a value can be a label: one that a log can hold, too."""
+    return isinstance(value, Label) and not (isinstance(value, int) and abs(value) >= 2**63)
 
 
 class MarkerInlet(Inlet):
@@ -180,8 +202,9 @@ class MarkerInlet(Inlet):
         self.bad = 0
         self.last = ""
         self.last_bad = ""  # the newest one that could not be read, as it came
+        self.bad_labels = 0
+        self.odd_labels: dict[str, str] = {}  # the newest that cannot be used, by name
         self.ended = False
-        self._decoder = msgspec.json.Decoder(Marker)
 
     def pull(self) -> list[Mark]:
         """New segment marks; anything malformed is counted and dropped."""
@@ -189,10 +212,7 @@ class MarkerInlet(Inlet):
         marks = []
         self._note_arrival(stamps)
         for text, stamp in zip(np.ravel(np.asarray(samples)), np.asarray(stamps).tolist(), strict=True):
-            try:
-                marker = self._decoder.decode(text) if len(text) <= LONGEST_MARKER else None
-            except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
-                marker = None
+            marker = read_marker(text)
             if marker is None or not abs(stamp) < SANE_S:
                 self.bad += 1
                 self.last_bad = _shown(text)
@@ -203,8 +223,21 @@ class MarkerInlet(Inlet):
                 self.ended = True
             if event == "segment_start" or event == "segment_end":
                 t_ns = round(stamp * 1e9) + self.clock.offset_ns
-                marks.append(Mark(t_ns, event, segment, marker.labels, None if marker.bin is None else int(marker.bin)))
+                labels = self._labels(marker.labels)
+                marks.append(Mark(t_ns, event, segment, labels, None if marker.bin is None else int(marker.bin)))
         return marks
+
+    def _labels(self, given: Any) -> dict[str, Label]:
+        """The labels that are a text, a number or a truth; another costs itself, not the mark."""
+        if not isinstance(given, dict):
+            self.bad_labels += given is not None
+            return {}
+        odd = {name: value for name, value in given.items() if not usable(value)}
+        self.bad_labels += len(odd)
+        for name, value in odd.items():
+            if name in self.odd_labels or len(self.odd_labels) < MOST_ODD:
+                self.odd_labels[name] = _shown(str(value))
+        return {name: value for name, value in given.items() if name not in odd}
 
 
 def _shown(text: bytes | str) -> str:

@@ -119,6 +119,7 @@ class LslSource:
             "spikes_lost_upstream": self.streams.spikes.lost_upstream,
             "clock_jumps": self.clock_jumps,
             "bad_markers": markers.bad if markers is not None else 0,
+            "bad_labels": markers.bad_labels if markers is not None else 0,
         }
 
     def over(self, now_ns: int) -> str:

@@ -29,21 +29,18 @@ class MarkerWatch:
         if self._opened is not None:
             self.inlet.clock.stop()
             self._opened.bad += self.inlet.bad
+            self._opened.bad_labels += self.inlet.bad_labels
             self.inlet, self._info, self._opened = self._opened, self._opened.info, None
-        found = self._resolver.results()
-        if not found:
-            if self._seen and not self.lost:
-                self.lost = True
-                return "lost"
-            return ""
-        self._seen = True
-        if self._info.source_id() not in {info.source_id() for info in found}:
+        found = [info for info in self._resolver.results() if info.source_id()]
+        if self._info.source_id() in {info.source_id() for info in found}:
+            self._seen, lost, self.lost = True, self.lost, False
+            return "back" if lost else ""
+        if found:
             self._open(found[0])  # liblsl itself takes up only a sender with the same source_id
+        if self.lost or not (self._seen or found):
             return ""
-        if self.lost:
-            self.lost = False
-            return "back"
-        return ""
+        self.lost = True  # also where another is there already: it knows nothing of the open segment
+        return "lost"
 
     def close(self) -> None:
         """The run is over: an inlet that was opened again ends with it."""

@@ -59,6 +59,8 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
             heard.fault = pipeline.health.reason
         for name, inlet in streams.behaviours.items():
             heard.values[name] += [value for _, value in inlet.pull()]
+    for name, shown in streams.markers.odd_labels.items() if streams.markers is not None else ():
+        heard.labels.setdefault(name, set()).add(shown)
     heard.counters = {name: n - before.get(name, 0) for name, n in pipeline.binner.totals().items()}
     return heard
 

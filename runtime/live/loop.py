@@ -52,7 +52,7 @@ class Source(Protocol):
         ...
 
     def counters(self) -> dict[str, int]:
-        """What the source counts: `spikes_lost_upstream`, `clock_jumps`, `bad_markers`."""
+        """What the source counts: `spikes_lost_upstream`, `clock_jumps`, `bad_markers`, `bad_labels`."""
         ...
 
     def events(self) -> list[tuple[str, str]]:

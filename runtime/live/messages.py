@@ -12,11 +12,13 @@ from runtime.client import boot_id
 from runtime.config import RigConfig
 from runtime.core.accounting import Accounting, counters
 from runtime.core.pipeline import Pipeline
-from runtime.core.run_log import LOG_FULL, SENDER_ELSEWHERE
+from runtime.core.run_log import told_as
 from runtime.core.state import State
 from runtime.core.values import NO_TIME, Decoded
 from runtime.live.loop import Source
 from runtime.wire import SCHEMA, Decode, Event, Flag, Output, OutputInfo, Status
+
+TELL_NS = 60_000_000_000
 
 
 class Publisher(Protocol):
@@ -43,6 +45,7 @@ class Messages:
         self.boot = boot_id()
         self.seq = 0
         self.seen = np.zeros(pipeline.decoder.n_units, bool)
+        self._told_ns: dict[str, int] = {}
         self.recent_spikes: deque[int] = deque(maxlen=round(1e9 / pipeline.decoder.bin_ns))  # of the last second
 
     def note(self, decoded: Decoded) -> None:
@@ -59,8 +62,10 @@ class Messages:
         self.publisher.tell("measured", {"t_ns": now_ns, "values": values})
 
     def event(self, now_ns: int, name: str, detail: str) -> None:
-        """Publish something that happened; what the operator has to know now also goes to stderr."""
-        if name in (LOG_FULL, SENDER_ELSEWHERE):
+        """Publish something that happened; people are told on stderr, of each kind once in `TELL_NS`."""
+        told = told_as(name, detail)
+        if told and now_ns - self._told_ns.get(told, -TELL_NS) >= TELL_NS:
+            self._told_ns[told] = now_ns
             print(detail, file=sys.stderr, flush=True)
         self.publisher.tell("event", Event(SCHEMA, name, now_ns, detail))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.core.binning import COUNTERS
+from runtime.core.run_log import LOG_FULL
 
 LATENCIES = {
     "edge_to_pub_ms": "bin edge to published",
@@ -93,8 +94,18 @@ def _counts(summary: dict[str, Any]) -> list[str]:
             f"{summary['model']} alone"
             for e in summary["exchanges"]
         ),
+        *_events(summary),
         f"ended by {summary['stopped_by']}; {summary['scheduling']}; CPU steal {summary['stolen_ms']:.0f} ms",
     ]
+
+
+def _events(summary: dict[str, Any]) -> list[str]:
+    """What happened that nobody may overlook, one line a kind; and why nothing at all was decoded."""
+    found = [f"event   {k} {v['n']} x: {v['detail']}" for k, v in summary["events"].items() if k != LOG_FULL]
+    tokens = summary["tokens"]
+    if tokens["closed"] == tokens["idle"] > 0:
+        found.append("nothing was decoded: no segment_start came that can be read; send it, or give --no-markers")
+    return found
 
 
 def _other(name: str, row: dict[str, Any]) -> list[str]:

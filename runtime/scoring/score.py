@@ -14,6 +14,7 @@ from neds_core.scores import bootstrap, r2 as scores
 from runtime.core.engine import DECODERS
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
+from runtime.core.words import listed
 from runtime.engines import create as engines
 from runtime.engines.layout import layout
 from runtime.scoring.truth import Truth, occurrences
@@ -99,8 +100,11 @@ def gain(y: np.ndarray, ours: list[np.ndarray], theirs: np.ndarray, group: np.nd
     return {"value": value, "low": None if few else low, "high": None if few else high}
 
 
-def score_class(spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.ndarray], prior: np.ndarray) -> Row:
+def score_class(
+    spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.ndarray], prior: np.ndarray, strange: str = ""
+) -> Row:
     """Scores of one class output at the trials' last bins. decoded: decoder -> (n, C); label (n,) -1 unknown.
+    strange: a label that came and is no class.
 
     Every decoder's probabilities contain the training part's class shares (`prior`), and all
     are divided by them alike, so that the frequent class does not win by being frequent.
@@ -113,7 +117,11 @@ def score_class(spec: BehaviourSpec, label: np.ndarray, decoded: dict[str, np.nd
     if spec.labels == "inferred":
         return row | {"null_reason": spec.labels_note or "labels were inferred"}
     if not known.any():
-        return row | {"null_reason": "no labels were received"}
+        return row | {
+            "null_reason": f"label {strange} is no class; send {listed(spec.classes)}"
+            if strange
+            else "no labels were received"
+        }
     y, given = label[known], {name: v[known] for name, v in decoded.items()}
     if not spec.contrasts:
         guesses = {name: (v / prior).argmax(1) for name, v in given.items()}
@@ -220,7 +228,10 @@ def score(
         else:
             label = truth.labels.get(spec.name, np.full(len(rows), -1))
             at_end = {name: v[last] for name, v in columns.items()}
-            outputs[spec.name] = _alone(score_class, spec, label[last], at_end, checkpoint.scalers.prior[spec.name])
+            outputs[spec.name] = _alone(
+                score_class, spec, label[last], at_end, checkpoint.scalers.prior[spec.name],
+                truth.strange.get(spec.name, ""),
+            )  # fmt: skip
             if spec.labels == "measured":
                 scored |= label >= 0
     return outputs | score_points(layout, said, truth, bin_ns), int(scored.sum())

@@ -8,7 +8,7 @@ from neds_core.checkpoint import Checkpoint
 from runtime.core.binning import COUNTERS
 from runtime.core.latency import percentiles
 from runtime.core.pipeline import TOKENS
-from runtime.core.run_log import LOG_FULL, RunLog
+from runtime.core.run_log import LOG_FULL, RunLog, told_as
 from runtime.scoring import truth
 from runtime.scoring.score import score_log
 
@@ -43,6 +43,15 @@ def coverage(log: RunLog) -> dict[str, Any]:
     return {"log_full": full, "log_s": log.n * bin_s, "run_s": closed * bin_s if full else log.n * bin_s}
 
 
+def happened(log: RunLog) -> dict[str, Any]:
+    """What people have to know of a run: name of an event -> how often it came, and the newest one in words."""
+    found: dict[str, Any] = {}
+    for event in log.events:
+        if told := told_as(event.name, event.detail):
+            found[told] = {"n": found.get(told, {"n": 0})["n"] + 1, "detail": event.detail}
+    return found
+
+
 def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
     """The one JSON object of `neds-rt run --json` and `neds-rt report`.
 
@@ -64,6 +73,7 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "late_markers": counts["late_markers"],
         "bad_markers": counts.get("bad_markers", 0),
         "counters": counts,
+        "events": happened(log),
         **coverage(log),
         "exchanges": outcome.exchanges,
         "stopped_by": outcome.stopped_by,

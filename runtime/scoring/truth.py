@@ -15,17 +15,19 @@ from neds_core.data.session import Session
 from runtime.core.run_log import RunLog
 from runtime.core.timeline import INSIDE_NS
 from runtime.core.values import Label, Mark
+from runtime.core.words import LONGEST, plain
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
     """What was measured on the n decoded tokens: traces name -> (n,) float64, NaN = unknown;
     labels name -> (n,) int64 class of the token's segment, -1 = unknown; moments name -> (n,) float ms from the start
-    of the token's segment, NaN = it did not happen there."""
+    of the token's segment, NaN = it did not happen there; strange name -> a label received that is no class."""
 
     traces: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
     moments: dict[str, np.ndarray] = field(default_factory=dict)
+    strange: dict[str, str] = field(default_factory=dict)
 
 
 class CountsDifference(NamedTuple):
@@ -70,13 +72,16 @@ def received(log: RunLog, rows: np.ndarray) -> Truth:
     given: dict[int, dict[str, Label]] = {}
     for mark, k, _ in _placed(log, rows, occurrence):
         given.setdefault(k, {}).update(mark.labels)
-    labels = {}
+    labels, strange = {}, {}
     for spec in log.header.specs:
         if spec.kind == "class":
             index: dict[object, int] = {name: i for i, name in enumerate(spec.classes)}
-            found = [index.get(given.get(k, {}).get(spec.name, ""), -1) for k in occurrence.tolist()]
+            found = [index.get(given.get(k, {}).get(spec.name), -1) for k in occurrence.tolist()]
             labels[spec.name] = np.array(found, np.int64)
-    return Truth(traces, labels)
+            came = {repr(each[spec.name]) for each in given.values() if each.get(spec.name) is not None}
+            if more := sorted(came - {repr(name) for name in spec.classes}):
+                strange[spec.name] = plain(more[0], LONGEST)
+    return Truth(traces, labels, strange=strange)
 
 
 def bins(session: Session, log: RunLog, rows: np.ndarray) -> np.ndarray:

@@ -60,12 +60,15 @@ def test_a_key_like_no_other_names_them_all() -> None:
     [
         (GOOD + "[model]\nwidth = 'wide'", "model.width: expected `int`, got `str`"),
         (GOOD + "[model]\nlayers = 0", "model.layers: expected `int` >= 1"),
-        (GOOD + "[masks]\nratio = 1.5", "masks.ratio: expected `float` <= 1.0"),
+        (GOOD + "[masks]\nratio = 1.5", "masks.ratio: expected `float` <= 1.0; correct the value 1.5"),
         (GOOD + "[masks]\nratio = nan", "masks.ratio: expected `float`"),
         (GOOD + "[fit]\nrefit = 1", "fit.refit: expected `bool`, got `int`"),
         (GOOD + "[fit]\nsteps = 1.5", "fit.steps: expected `int`, got `float`"),
         (GOOD + "[fit.loss_weights]\nspikes = -1", "fit.loss_weights: expected `float` >= 0.0"),
-        (GOOD + "[linear]\nfilter_taus_ms = [[40.0, 'x']]", "linear.filter_taus_ms: expected `float`, got `str`"),
+        (
+            GOOD + "[linear]\nfilter_taus_ms = [[40.0, 'x']]",
+            "linear.filter_taus_ms: expected `float`, got `str`; correct the value 'x'",
+        ),
         (GOOD + "model = 3", "model: expected `object`, got `int`"),
         ("recording = 'r'\noutputs = 'a'", "outputs: expected `array`, got `str`"),
         ("outputs = ['a']", "recording: required key is missing; add it"),

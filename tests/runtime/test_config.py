@@ -62,7 +62,10 @@ def test_paths_are_relative_to_the_file(
         (MINIMAL + "[engine]\nxyzzy = 1\n", "engine.xyzzy: unknown key, known keys: decoder, weights"),
         ('rig = "a"\n[input]\nspikes = "s"\n', "checkpoint: required key is missing; add it"),
         ('rig = "a"\ncheckpoint = "c"\n[input]\n', "input.spikes: required key is missing; add it"),
-        (MINIMAL + '[bins]\nlateness_ms = "5"\n', "bins.lateness_ms: expected `float`, got `str`; correct the value"),
+        (
+            MINIMAL + '[bins]\nlateness_ms = "5"\n',
+            "bins.lateness_ms: expected `float`, got `str`; correct the value '5'",
+        ),
         (MINIMAL + "[output]\ndecode_port = 70000\n", "output.decode_port: expected `int` <= 65535"),
         (MINIMAL + '[output]\nformat = "xml"\n', "output.format: invalid enum value 'xml'"),
         (MINIMAL + '[engine]\ndecoder = "lstm"\n', "engine.decoder: invalid enum value 'lstm'"),

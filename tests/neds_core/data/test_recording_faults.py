@@ -120,6 +120,10 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
     ),
     "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
     "moments at infinity": (lambda s: replace(s, moments={"lick": np.full(60, np.inf)}), "moment lick is infinite"),
+    "moments of the recording's clock": (
+        lambda s: replace(s, moments={"lick": s.segments[:, 0] * 20.0 + 100.0}),
+        "moment lick lies inside its segment in 1 of 60; give ms from each segment's own start",
+    ),
     "a moment in a folder": (lambda s: replace(s, moments={"../lick": np.zeros(60)}), "moment name '../lick'"),
     "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
     **{

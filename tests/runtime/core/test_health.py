@@ -69,6 +69,14 @@ def test_one_bad_spike_is_no_alarm() -> None:
     assert set(stream.bins(1, out_of_range=1) + stream.bins(60)) == {State.RUNNING}
 
 
+def test_a_sender_that_has_gone_is_no_fault_of_its_units() -> None:
+    """The run is stalled and then lost, whatever its last spikes were; they count again when it is back."""
+    stream = Stream()
+    assert stream.bins(100, RATES[::-1])[-1] is State.FAULT
+    assert set(stream.bins(200, np.zeros(U), valid=False)[51:]) == {State.RUNNING}
+    assert stream.bins(2, RATES[::-1])[-1] is State.FAULT
+
+
 def test_units_in_another_order_are_a_fault_within_a_second() -> None:
     stream = Stream()
     stream.bins(200)

@@ -36,13 +36,16 @@ def test_nothing_follows_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("idle", "valid", "silent_ns", "state"),
+    ("idle", "valid", "silent_ns", "input_state", "state"),
     [
-        (True, False, LOST_NS, State.IDLE),
-        (False, True, 0, State.RUNNING),
-        (False, False, LOST_NS - 1, State.STALLED),
-        (False, False, LOST_NS, State.LOST),
+        (True, False, LOST_NS, State.FAULT, State.IDLE),
+        (False, True, 0, State.RUNNING, State.RUNNING),
+        (False, True, 0, State.DEGRADED, State.DEGRADED),
+        (False, False, LOST_NS - 1, State.DEGRADED, State.STALLED),
+        (False, False, LOST_NS, State.RUNNING, State.LOST),
+        (False, False, LOST_NS, State.FAULT, State.FAULT),
     ],
 )
-def test_a_bin_leaves_a_state(idle: bool, valid: bool, silent_ns: int, state: State) -> None:
-    assert of_token(idle=idle, valid=valid, silent_ns=silent_ns) is state
+def test_a_bin_leaves_a_state(idle: bool, valid: bool, silent_ns: int, input_state: State, state: State) -> None:
+    """Spikes that come and cannot be binned are a fault of theirs, not a silence."""
+    assert of_token(idle=idle, valid=valid, silent_ns=silent_ns, input_state=input_state) is state

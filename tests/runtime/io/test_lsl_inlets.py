@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 import pylsl
 import pytest
+from hypothesis import example, given, strategies as st
 
 from neds_core.data.session import Session
 from runtime.core.binning import Binner
 from runtime.core.values import NO_TIME, Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, read_description
-from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
+from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet, read_marker, usable
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
@@ -165,8 +168,7 @@ MALFORMED = [
     '{"event": "segment_start", "segment": "x"}', '{"event": "segment_start", "segment": 1e30}',
     '{"event": "segment_start", "segment": -7}', '{"event": "segment_start", "segment": 3.5}',
     '{"event": "stim", "bin": 0.5}', '{"event": "' + "x" * 70_000 + '"}',
-    '{"event": "segment_end", "segment": 3, "labels": "left"}',
-    '{"event": "segment_end", "segment": 3, "labels": {"choice": ["left"]}}',
+    '{"event": "segment_start", "segment": NaN}', '{"event": "segment_start", "segment": Infinity}', '{"event": NaN',
     '{"event": "segment_start", "segment": 3, "bin": "one"}', '{"event": "segment_start", "segment": 3', "[" * 5000,
 ]  # fmt: skip
 
@@ -207,6 +209,49 @@ def test_malformed_markers_are_counted_and_the_rest_applies(lsl_session: str, st
     assert [mark.first_bin for mark in marks] == [40, None, None, 50]
     assert marks[1].labels == {"choice": "left", "block": 2, "reward": True}
     assert inlet.last == "recording_end"
+
+
+HALF = "\ud800"  # half of a character
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text(max_size=5) | st.just(HALF),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just(HALF), inner, max_size=3),
+)
+LABELS = st.dictionaries(st.text(max_size=5) | st.just(HALF), JSON, max_size=3)
+FIELDS = {"segment": st.integers(0, 9) | JSON, "labels": LABELS | JSON, "bin": JSON, "more": st.just(np.nan) | JSON}
+
+
+@given(
+    value=st.fixed_dictionaries({"event": st.just("segment_end")}, optional=FIELDS) | JSON,
+    cut=st.integers(0, 400),
+    raw=st.binary(max_size=9),
+)
+@example(value={"event": "segment_end", "labels": {"rt": np.nan, "choice": HALF}}, cut=0, raw=b"")
+def test_whatever_a_task_sends_is_a_marker_or_none(value: object, cut: int, raw: bytes) -> None:
+    """As Python's json writes it, NaN and all; and with bytes of anything in it. A log can hold its labels."""
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    for each in (text, json.dumps(value).encode(), text[:cut] + raw + text[cut:]):
+        marker = read_marker(each)
+        labels = marker.labels if marker is not None and isinstance(marker.labels, dict) else {}
+        msgspec.json.encode({name: label for name, label in labels.items() if usable(label)})
+
+
+def test_a_label_that_cannot_be_used_costs_itself_and_not_the_mark(lsl_session: str, stream_name: str) -> None:
+    """NaN is what Python's json.dumps writes of a reaction time that there was not."""
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Markers", 1, 0.0, pylsl.cf_string, stream_name))
+    ends = ['"left"', "null", '{"choice": ["left"], "rt": 0.4}', '{"choice": "left", "rt": NaN, "target": {"x": 1}}']
+    ends += ['{"n": 1' + "0" * 30 + "}"]
+    with MarkerInlet(resolve_text(stream_name, WAIT_S)) as inlet:
+        for n, labels in enumerate(ends):
+            outlet.push_sample([f'{{"event": "segment_end", "segment": {n}, "labels": {labels}}}'], 1000.0 + n)
+        marks: list[Mark] = []
+        deadline = time.monotonic() + WAIT_S
+        while len(marks) < len(ends) and time.monotonic() < deadline:
+            marks += inlet.pull()
+            time.sleep(0.01)
+    assert [mark.segment for mark in marks] == [0, 1, 2, 3, 4]
+    assert [mark.labels for mark in marks] == [{}, {}, {"rt": 0.4}, {"choice": "left", "rt": None}, {}]
+    assert (inlet.bad, inlet.bad_labels) == (0, 4)
+    assert inlet.odd_labels == {"choice": "['left']", "target": "{'x': 1}", "n": "1" + "0" * 30}
 
 
 def test_a_marker_that_cannot_be_read_is_shown_without_escape_sequences(lsl_session: str, stream_name: str) -> None:

@@ -72,6 +72,10 @@ def test_a_sender_of_markers_that_is_gone_is_lost_and_is_taken_up_under_another_
         second = sender("second")
         until(lambda: look() == "back", 0.2)
         assert not watch.lost
+        del second
+        second = sender("third")  # at once: the segment that the one before left open is over all the same
+        until(lambda: look() == "lost", 0.2)
+        until(lambda: look() == "back", 0.2)
         second.push_sample(['{"event": "segment_start", "segment": 9}'], now_ns() * 1e-9)
         marks = []
         until(lambda: bool(marks.extend(watch.inlet.pull()) or marks))
@@ -79,4 +83,4 @@ def test_a_sender_of_markers_that_is_gone_is_lost_and_is_taken_up_under_another_
         watch.close()
         until(lambda: not probes.is_alive())
     assert [mark.segment for mark in marks] == [9]
-    assert [what for what in said if what] == ["lost", "back"]
+    assert [what for what in said if what] == ["lost", "back"] * 2

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from neds_core.errors import ConfigError
 from runtime.io import system
 
 PROGRAM = """
@@ -110,3 +111,14 @@ def test_too_few_open_files_are_raised_or_refused() -> None:
     assert done.stdout.splitlines() == [
         "96", "this process may open 200 files and needs 384; raise the limit (ulimit -n 1024)"
     ]  # fmt: skip
+
+
+def test_a_limit_of_open_files_that_cannot_be_raised_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no(*_: object) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(system.resource, "getrlimit", lambda _: (80, 1024))
+    monkeypatch.setattr(system.resource, "setrlimit", no)
+    system.open_files(1)
+    with pytest.raises(ConfigError, match=r"may open 80 files and needs 96; raise the limit \(ulimit -n 1024\)"):
+        system.open_files(2)

@@ -107,6 +107,21 @@ def test_another_decoder_is_named_from_its_first_message_on(messages: Messages) 
     assert messages.status_message(124 * MS, State.RUNNING, Accounting(BIN, 20 * MS)).model_sha == "another"
 
 
+def test_people_are_told_on_stderr_what_is_wrong_once_a_minute(
+    messages: Messages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every event goes out on the wire; changes of state between trials are not worth a line."""
+    second = 1000 * MS
+    for now in (0, 59 * second, 60 * second):
+        messages.event(now, "markers_lost", f"no markers {now // second}")
+        messages.event(now, "state", "RUNNING to IDLE")
+        messages.event(now, "state", f"RUNNING to FAULT: no spikes {now // second}")
+    assert capsys.readouterr().err.splitlines() == [
+        "no markers 0", "RUNNING to FAULT: no spikes 0", "no markers 60", "RUNNING to FAULT: no spikes 60",
+    ]  # fmt: skip
+    assert len(messages.publisher.sent) == 9  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_a_status_counts_everything_and_explains_its_words(messages: Messages) -> None:
     spikes = np.array([(k * BIN + 5, k % 3) for k in range(50)], SPIKES)
     for k in range(50):

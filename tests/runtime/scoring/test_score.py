@@ -147,6 +147,8 @@ def test_a_class_is_judged_against_its_prior_and_unknown_labels_are_left_out() -
 def test_no_labels_no_score() -> None:
     row = score_class(STAGE, np.array([-1, -1]), probs((1, 0, 0), (1, 0, 0)), EVEN)
     assert (row["balanced_accuracy"], row["null_reason"]) == (None, "no labels were received")
+    row = score_class(STAGE, np.array([-1, -1]), probs((1, 0, 0), (1, 0, 0)), EVEN, "'Left'")
+    assert row["null_reason"] == f"label 'Left' is no class; send {', '.join(map(repr, STAGE.classes))}"
 
 
 def test_a_declared_contrast_gives_two_class_rows_only() -> None:

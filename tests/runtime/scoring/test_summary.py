@@ -16,6 +16,7 @@ from runtime.core.binning import Binner
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import LOG_FULL, RunLog, describe
 from runtime.core.timeline import timeline
+from runtime.core.values import Label
 from runtime.engines import create as engines
 from runtime.io import log_file
 from runtime.live import offline
@@ -92,6 +93,15 @@ def test_the_summary_of_a_saved_log_is_the_same_to_the_digit(
     assert msgspec.json.encode(again) == msgspec.json.encode(summary.build(measured, tiny_checkpoint))
     assert again["outputs"]["wheel_speed"]["r2"] is not None
     assert again["counts_vs_recording_diff"] == 0
+
+
+@pytest.mark.parametrize(("label", "shown"), [("Left", "'Left'"), (1, "1"), (True, "True")])
+def test_labels_that_are_no_class_are_the_reason_why_a_class_is_not_scored(
+    measured: RunLog, tiny_checkpoint: Checkpoint, label: Label, shown: str
+) -> None:
+    measured.marks = [replace(mark, labels={"choice": label}) for mark in measured.marks]
+    row = summary.build(measured, tiny_checkpoint)["outputs"]["choice"]
+    assert row["null_reason"] == f"label {shown} is no class; send 'left', 'right'"
 
 
 def renumbered(log: RunLog, numbers: np.ndarray) -> None:
@@ -180,6 +190,26 @@ def test_a_log_of_two_decoders_is_scored_for_the_one_that_its_header_names(
     assert said[0] == "from bin 40 on ridge of tiny decoded; scores are of neds of tiny alone"
     read.outcome = msgspec.structs.replace(read.outcome, exchanges=())
     assert summary.build(read, tiny_checkpoint)["streamed_vs_offline_max_abs"] > 1e-2
+
+
+def test_the_summary_says_what_happened_and_why_nothing_was_decoded(
+    short: Session, tiny_checkpoint: Checkpoint
+) -> None:
+    log = offline.stream(tiny_checkpoint, short, "ridge")
+    assert summary.build(log, tiny_checkpoint)["events"] == {}
+    log.happened(0, "state", "RUNNING to IDLE")
+    log.happened(1, "markers_lost", "the sender of 'm' has gone")
+    log.happened(2, "markers_lost", "the sender of 'm' has gone again")
+    log.happened(3, "state", "IDLE to FAULT: stamps are not of the LSL clock")
+    log.outcome = msgspec.structs.replace(
+        log.outcome, counters=log.outcome.counters | {"tokens_closed": 9, "tokens_idle": 9}
+    )
+    found = summary.build(log, tiny_checkpoint)
+    assert {name: event["n"] for name, event in found["events"].items()} == {"markers_lost": 2, "FAULT": 1}
+    lines = report.lines(found)
+    assert "event   markers_lost 2 x: the sender of 'm' has gone again" in lines
+    assert "event   FAULT 1 x: IDLE to FAULT: stamps are not of the LSL clock" in lines
+    assert any(line.startswith("nothing was decoded: no segment_start came") for line in lines)
 
 
 def test_a_run_that_a_signal_ended_is_not_scored(measured: RunLog, tiny_checkpoint: Checkpoint) -> None:
