@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def stretch(session: Session) -> Session:
 def cuts(start: int, stop: int) -> list[tuple[int, int]]:
     """A segment in pieces of `PIECE_BINS` at most."""
     edges = [*range(start, stop, PIECE_BINS), stop]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def right(rows: dict[str, verifying.Row]) -> bool:
