@@ -8,8 +8,7 @@ STAMP := .venv/.neds-rt-installed
 # NVIDIA GPU it is therefore also offered PyTorch's CPU index, if that answers; otherwise pip's own sources decide.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-# Tests of pure code share two processes; tests with sockets, LSL or real time then run alone. The second part runs
-# even where the first one failed. A worker that runs out of tests takes some of the other's.
+# Most tests share two processes; tests in real time then run alone. The second part runs even where the first one failed. A worker that runs out of tests takes some of the other's.
 PARALLEL := -n 2 --dist worksteal
 define pytest
 @failed=0; \

@@ -89,6 +89,7 @@ def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials(neds_rt: Callable[.
     assert result["streamed_vs_offline_max_abs"] <= 1e-4
 
 
+@pytest.mark.serial
 @pytest.mark.slow
 def test_full_live_run_is_exact_and_accounts_for_everything(runs: dict[str, Started]) -> None:
     """All 60 held-out trials over LSL and ZeroMQ, to the end of the recording."""
@@ -105,6 +106,7 @@ def test_full_live_run_is_exact_and_accounts_for_everything(runs: dict[str, Star
     assert summary["outputs"]["choice"]["balanced_accuracy"] is None  # inferred labels are never scored
 
 
+@pytest.mark.serial
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_recordings_run_to_their_end(runs: dict[str, Started], name: str) -> None:
