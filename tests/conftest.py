@@ -26,13 +26,12 @@ settings.load_profile("neds-rt")
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup; what the tests start would ignore it as well
 
-# Paths below this folder that must not share the machine: spikes sent and decoded in real time, terminals, and signals
-# to the test's own process. A look for a stream may: every process has an LSL session and free ports of its own.
+# Paths below this folder that must not share the machine: what they assert depends on when something comes, or they
+# send signals to their own process. Other LSL tests may: every process has an LSL session and free ports of its own.
 SERIAL = (
     "runtime/cli/test_check.py", "runtime/cli/test_processes.py", "runtime/io/test_lsl_inlets.py",
-    "runtime/io/test_lsl_player.py", "runtime/io/test_lsl_source.py", "runtime/io/test_publish.py",
-    "runtime/io/test_system.py", "runtime/live/test_input_health.py", "runtime/live/test_run.py", "runtime/views",
-    "runtime/test_client.py", "runtime/test_wire_doc.py",
+    "runtime/io/test_lsl_source.py", "runtime/io/test_publish.py", "runtime/io/test_system.py",
+    "runtime/live/test_input_health.py", "runtime/views", "runtime/test_client.py", "runtime/test_wire_doc.py",
 )  # fmt: skip
 SLOW_TIMEOUT_S = 600.0  # of a test marked slow; pyproject.toml has that of the others
 

@@ -26,7 +26,7 @@ from runtime.scoring import report
 from runtime.wire import Flag
 
 NEDS_RT = Path(sys.executable).with_name("neds-rt")
-START_S = 60.0  # a busy machine is not a failure
+START_S = 120.0  # a busy machine is not a failure
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PAIR = (signal.SIGTERM, signal.SIGHUP)  # of a service, of a terminal that closes; cli/test_processes.py has all three
 MODES = ("recorded", "absent")
