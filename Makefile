@@ -8,9 +8,9 @@ STAMP := .venv/.neds-rt-installed
 # NVIDIA GPU it is therefore also offered PyTorch's CPU index, if that answers; otherwise pip's own sources decide.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-# Tests of pure code share two processes; tests with sockets, LSL or real time then run alone. The second part runs
-# even where the first one failed. A worker that runs out of tests takes some of the other's.
-PARALLEL := -n 2 --dist worksteal
+# Most tests share three processes: as a rule one of them waits. Tests in real time then run alone. The second part runs
+# even where the first one failed. A worker that runs out of tests takes some of another's.
+PARALLEL := -n 3 --dist worksteal
 define pytest
 @failed=0; \
 $(BIN)/pytest $(PARALLEL) -m "$(1) and not serial" $(PYTEST_ARGS) || test $$? = 5 || failed=1; \

@@ -26,10 +26,13 @@ settings.load_profile("neds-rt")
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup; what the tests start would ignore it as well
 
-# Sockets, LSL, real time, and signals to the test's own process: paths below this folder.
+# Paths below this folder that must not share the machine: what they assert depends on when something comes, or they
+# send signals to their own process. Other LSL tests may: every process has an LSL session and free ports of its own.
 SERIAL = (
-    "runtime/cli", "runtime/io", "runtime/live", "runtime/views",
-    "runtime/test_client.py", "runtime/test_wire_doc.py", "test_gates.py", "test_packaging.py",
+    "runtime/cli/test_check.py", "runtime/cli/test_processes.py", "runtime/io/test_lsl.py",
+    "runtime/io/test_lsl_inlets.py", "runtime/io/test_lsl_source.py", "runtime/io/test_publish.py",
+    "runtime/io/test_system.py",
+    "runtime/live/test_input_health.py", "runtime/views", "runtime/test_client.py", "runtime/test_wire_doc.py",
 )  # fmt: skip
 SLOW_TIMEOUT_S = 600.0  # of a test marked slow; pyproject.toml has that of the others
 
@@ -39,8 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as serial what must not share the machine with other tests, and give slow tests more time."""
     here = Path(__file__).parent
     for item in items:
-        uses_lsl = "lsl_session" in getattr(item, "fixturenames", ())
-        if uses_lsl or any(item.path.is_relative_to(here / path) for path in SERIAL):
+        if any(item.path.is_relative_to(here / path) for path in SERIAL):
             item.add_marker(pytest.mark.serial)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))

@@ -16,7 +16,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 IBL = EXAMPLES / "ibl-dy016"
 
-
+DEMO = "the demo"
 OTHERS = ("rat-linear-track", "steinmetz2019", "bci-monkey-20131218")
 START_S = 100.0
 END_S = 400.0  # far beyond the longest recording's 200 s
@@ -62,14 +62,15 @@ def neds_rt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
 
 @pytest.fixture(scope="module")
-def others(neds_rt: Callable[..., Started]) -> dict[str, Started]:
-    """The other recordings, played at the same time: together they take as long as the longest.
+def runs(neds_rt: Callable[..., Started]) -> dict[str, Started]:
+    """The shipped recordings, played at the same time: together they take as long as the longest.
 
-    Each starts when the one before has loaded its packages: six processes that load torch at once take a minute.
+    Each starts when the one before has loaded its packages: eight processes that load torch at once take a minute.
     """
     found = {}
-    for name in OTHERS:
-        found[name] = neds_rt("run", str(EXAMPLES / name / "rig.toml"), "--play", "--headless")
+    for name in (*OTHERS, DEMO):
+        rig = [] if name == DEMO else [str(EXAMPLES / name / "rig.toml"), "--play"]
+        found[name] = neds_rt("run", *rig, "--headless")
         found[name].begins()
     return found
 
@@ -88,10 +89,11 @@ def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials(neds_rt: Callable[.
     assert result["streamed_vs_offline_max_abs"] <= 1e-4
 
 
+@pytest.mark.serial
 @pytest.mark.slow
-def test_full_live_run_is_exact_and_accounts_for_everything(neds_rt: Callable[..., Started]) -> None:
+def test_full_live_run_is_exact_and_accounts_for_everything(runs: dict[str, Started]) -> None:
     """All 60 held-out trials over LSL and ZeroMQ, to the end of the recording."""
-    summary = neds_rt("run", "--headless").result()
+    summary = runs[DEMO].result()
     spikes, tokens = summary["spikes"], summary["tokens"]
 
     assert summary["stopped_by"] == "recording_end"
@@ -104,11 +106,12 @@ def test_full_live_run_is_exact_and_accounts_for_everything(neds_rt: Callable[..
     assert summary["outputs"]["choice"]["balanced_accuracy"] is None  # inferred labels are never scored
 
 
+@pytest.mark.serial
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_recordings_run_to_their_end(others: dict[str, Started], name: str) -> None:
+def test_other_recordings_run_to_their_end(runs: dict[str, Started], name: str) -> None:
     """The rat track, the Steinmetz session and the monkey's 45 ms bins, held-out parts, live."""
-    summary = others[name].result()
+    summary = runs[name].result()
 
     assert summary["stopped_by"] == "recording_end"
     assert summary["streamed_vs_offline_max_abs"] <= 1e-4

@@ -124,6 +124,7 @@ def test_installed_benchmarks_say_where_they_run(command: str, programs: Path, t
     assert "run it from a checkout of the repository" in sentence
 
 
+@pytest.mark.serial
 @pytest.mark.slow
 def test_installed_demo_runs(programs: Path, tmp_path: Path) -> None:
     """An installed `neds-rt run` finds its own recording and checkpoint, and reports one JSON object."""

@@ -82,10 +82,10 @@ def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", d
 
 
 def _silence_ns(checkpoint: Checkpoint) -> int:
-    """How long the units that are used may be silent: what training saw, or where a checkpoint does not say, what
-    chance allows at their mean rate once in e^25 times."""
+    """How long the units that are used may be silent: half as long again as training saw, and at least what chance
+    allows at their mean rate once in e^40 times."""
     bin_ns = checkpoint.header.bin_ns
     seen_ns = checkpoint.header.longest_silence_bins * bin_ns
     a_bin = float(checkpoint.scalers.spike_mean[checkpoint.scalers.kept].sum())  # spikes; too few where counts are high
-    by_rate_ns = 25.0 / a_bin * bin_ns if a_bin > 0 else 0.0
-    return int(min(max(seen_ns, 0 if seen_ns else by_rate_ns, SHORTEST_SILENCE_NS), LONGEST_SILENCE_NS))
+    by_rate_ns = 40.0 / a_bin * bin_ns if a_bin > 0 else 0.0
+    return int(min(max(1.5 * seen_ns, by_rate_ns, SHORTEST_SILENCE_NS), LONGEST_SILENCE_NS))

@@ -45,6 +45,7 @@ def launched(parts: Tensor, weights: BlockWeights, cache: StreamCache, position:
     return out.sum(0)
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(
     seed=st.integers(0, 2**31),
@@ -74,7 +75,7 @@ def test_any_shape(seed: int, heads: int, head_width: int, mlp: int, n_tokens: i
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("width", "heads", "mlp"), [(64, 4, 128), (256, 8, 512)])
+@pytest.mark.parametrize(("width", "heads", "mlp"), [(64, 4, 128), pytest.param(256, 8, 512, marks=pytest.mark.slow)])
 def test_shipped_sizes(width: int, heads: int, mlp: int, dtype: torch.dtype) -> None:
     """Three tokens a bin over a filled band of 2 s."""
     weights, cache = weights_of(width, mlp, dtype), cache_of(heads, width // heads, 100, 3, dtype)

@@ -23,7 +23,8 @@ BAND = 100  # 2 s, as the shipped models have
 
 
 @pytest.mark.timeout(600)  # of its subprocess
-def test_kernels_are_their_specification() -> None:
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_are_their_specification(marked: str) -> None:
     """The checks of this folder, interpreted where there is no GPU."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[2])}
     if not torch.cuda.is_available():
@@ -31,7 +32,7 @@ def test_kernels_are_their_specification() -> None:
     checks = [str(HERE / name) for name in ("check_window.py", "check_stream.py", "check_block.py", "check_ends.py")]
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *checks],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *checks],
         capture_output=True, text=True, env=env, cwd=HERE.parents[2], timeout=600,
     )  # fmt: skip
 

@@ -121,7 +121,6 @@ def test_a_rig_that_is_right_is_go(checked: Callable[..., tuple[int, dict[str, A
                 "wheel: is no trace that this checkpoint decodes; name one of 'wheel_speed' under input",
             ),
         ),
-        (Sends(shift_s=-0.2), "wheel_speed", ("of the spikes are late; set bins.lateness_ms = 2",)),
     ],
 )
 def test_what_could_not_be_decoded_is_no_go(
@@ -138,14 +137,20 @@ def test_the_verdict_in_words(
     call: Callable[..., int], make_rig: MakeRig, make_outlet: MakeOutlet, stream_name: str, session: Session,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """One line for each stream, and the verdict alone on the last."""
+    """One line for each stream, and the verdict alone on the last; the spikes come 0.2 s late."""
     outlet = make_outlet(stream_name, session.units)
-    rig = make_rig(input=f'spikes = "{stream_name}"\nmarkers = "{stream_name}-markers"\nwait_s = 5')
-    with sending(outlet, stream_name, Sends(markers=("go",))):
-        assert call("check", rig, "--seconds", "1") == 3
+    streams = (
+        f'spikes = "{stream_name}"\nmarkers = "{stream_name}-markers"\nwait_s = 5\n'
+        f'[input.behaviours]\nwheel_speed = "{stream_name}-wheel"'
+    )
+    with sending(outlet, stream_name, Sends(shift_s=-0.2, markers=("go",))):
+        assert call("check", make_rig(input=streams), "--seconds", "1") == 3
     words = capsys.readouterr().out.splitlines()
     assert words[-1] == "NO-GO"
-    assert any(line.startswith(f"spikes  GO  {stream_name}: ") for line in words)
+    late = [line for line in words if line.startswith(f"spikes  NO-GO  {stream_name}: ")]
+    assert len(late) == 1
+    assert "of the spikes are late; set bins.lateness_ms = 2" in late[0]
+    assert any(line.startswith(f"wheel_speed  GO  {stream_name}-wheel: ") for line in words)
     assert any(line.startswith("markers  NO-GO  ") and "such as 'go'" in line for line in words)
     assert any("12 in the map, 11 used by the model, 12 fired" in line for line in words)
     assert any("receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in line for line in words)

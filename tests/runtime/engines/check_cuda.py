@@ -88,6 +88,7 @@ def test_stream_is_offline(make_checkpoint: Callable[..., Checkpoint], fused: bo
     np.testing.assert_allclose(in_z(engine, streamed[~skipped]), in_z(engine, expected[~skipped]), **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CudaStreamEngine, CudaRateEngine])
 def test_fused_is_plain(make_checkpoint: Callable[..., Checkpoint], kind: type[CudaStreamEngine]) -> None:
     """Both directions: the fused layers say what torch's own operations say, from a far start."""

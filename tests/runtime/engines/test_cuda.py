@@ -34,7 +34,8 @@ def clocked(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
 
 
 @pytest.mark.timeout(600)  # of its subprocess
-def test_kernels_and_engines_together() -> None:
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_and_engines_together(marked: str) -> None:
     """The checks beside this file, interpreted where there is no GPU."""
     pytest.importorskip("triton", reason="triton is not installed; there is none for this platform")
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[2])}
@@ -42,7 +43,7 @@ def test_kernels_and_engines_together() -> None:
         env["TRITON_INTERPRET"] = "1"
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "check_cuda.py")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, str(HERE / "check_cuda.py")],
         capture_output=True, text=True, env=env, cwd=HERE.parents[2], timeout=600,
     )  # fmt: skip
 

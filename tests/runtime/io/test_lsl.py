@@ -7,6 +7,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +24,13 @@ from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolv
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 WAIT_S = 5.0
+
+
+def at_once(*looks: Callable[[], None]) -> None:
+    """Each look for a stream waits for answers: they wait together."""
+    with ThreadPoolExecutor(len(looks)) as pool:
+        for each in [pool.submit(look) for look in looks]:
+            each.result()
 
 
 def test_a_description_survives_the_network(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
@@ -95,14 +104,21 @@ def test_a_missing_stream_names_those_that_are_there(
     make_outlet: MakeOutlet, stream_name: str, session: Session
 ) -> None:
     outlet = make_outlet(stream_name, session.units)
-    with pytest.raises(StreamError, match=rf"streams seen here: .*'{stream_name}'"):
-        resolve(f"{stream_name}s", 0.2)
-    with pytest.raises(
-        StreamError, match=rf"'{stream_name}' comes from source_id '{stream_name}', not 'other'; correct"
-    ):
-        resolve(stream_name, 0.2, "other")
-    assert stranger(stream_name, stream_name, "") == ""
-    assert f"came back from source_id '{stream_name}'; this run follows 'before'" in stranger(stream_name, "before", "")
+
+    def refused(name: str, source_id: str, says: str) -> None:
+        with pytest.raises(StreamError, match=says):
+            resolve(name, 0.2, source_id)
+
+    def returned(source_id: str, says: str) -> None:
+        found = stranger(stream_name, source_id, "")
+        assert says in found if says else found == ""
+
+    at_once(
+        partial(refused, f"{stream_name}s", "", rf"streams seen here: .*'{stream_name}'"),
+        partial(refused, stream_name, "other", rf"'{stream_name}' comes from source_id '{stream_name}', not 'other'"),
+        partial(returned, stream_name, ""),
+        partial(returned, "before", f"came back from source_id '{stream_name}'; this run follows 'before'"),
+    )
     assert outlet.get_info().name() == stream_name
 
 
@@ -194,15 +210,18 @@ def test_a_channel_is_named_by_its_label(lsl_session: str, stream_name: str) -> 
             resolve_number(name, WAIT_S, output)
 
 
-@pytest.mark.parametrize("odd", ["O'Neil", 'the "left" one', """both ' and " ''""", "caf\u00e9 & <co>"])
-def test_a_stream_may_have_any_name(make_outlet: MakeOutlet, stream_name: str, session: Session, odd: str) -> None:
-    name = f"{odd} {stream_name}"
-    outlet = make_outlet(name, session.units)
-    found = resolve(name, WAIT_S, name)
-    assert (found.uid(), found.name()) == (outlet.get_info().uid(), name)
-    refuse_twins({name: name}, name)
-    assert stranger(name, name, found.uid()) == ""
-    assert ("does not connect again" in stranger(name, name, "another")) == ("'" in name)
+def test_a_stream_may_have_any_name(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
+    odd = ("O'Neil", 'the "left" one', """both ' and " ''""", "caf\u00e9 & <co>")
+    outlets = {f"{text} {stream_name}": make_outlet(f"{text} {stream_name}", session.units) for text in odd}
+
+    def is_found(name: str) -> None:
+        found = resolve(name, WAIT_S, name)
+        assert (found.uid(), found.name()) == (outlets[name].get_info().uid(), name)
+        refuse_twins({name: name}, name)
+        assert stranger(name, name, found.uid()) == ""
+        assert ("does not connect again" in stranger(name, name, "another")) == ("'" in name)
+
+    at_once(*(partial(is_found, name) for name in outlets))
 
 
 # --- clocks ---

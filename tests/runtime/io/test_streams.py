@@ -8,16 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pylsl
 import pytest
 
 from neds_core.data.session import Session, UnitTable
 from neds_core.errors import StreamError
 from runtime.config import InputConfig, LslConfig, RigConfig
+from runtime.io import lsl_source, streams
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import unit_rows
 from runtime.io.lsl_player import Player
+from runtime.io.lsl_resolve import RESOLVE_S, Watch, resolve_text
 from runtime.io.lsl_source import LslSource
 from runtime.io.streams import find_streams
 from runtime.io.unit_maps import difference
@@ -27,7 +28,7 @@ MakeOutlet = Callable[..., pylsl.StreamOutlet]
 
 def rig(spikes: str, **fields: Any) -> RigConfig:
     """A rig on the link scope, so that a missing stream is not looked for elsewhere."""
-    inputs = InputConfig(spikes=spikes, wait_s=3.0, **fields)
+    inputs = InputConfig(spikes=spikes, **{"wait_s": 3.0, **fields})
     return RigConfig("test", "unused", inputs, lsl=LslConfig(resolve_scope="link"))
 
 
@@ -127,20 +128,28 @@ def test_behaviours_come_by_channel(make_outlet: MakeOutlet, stream_name: str, s
     assert values == {"wheel_speed": [(100_000_000_000, 2.0)], "x": [(100_000_000_000, 1.0)]}
 
 
-def test_every_stream_is_waited_for(make_outlet: MakeOutlet, stream_name: str, session: Session) -> None:
-    """input.wait_s holds for markers too, which come 6 s after the spikes here."""
-    outlet, late = make_outlet(stream_name, session.units), []
+def test_every_stream_is_waited_for(
+    make_outlet: MakeOutlet, stream_name: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """input.wait_s holds for markers too, which come here after one look for them has ended."""
+    outlet, late, waits = make_outlet(stream_name, session.units), [], []
+
+    def noted(name: str, wait_s: float, watch: Watch) -> pylsl.StreamInfo:
+        waits.append(wait_s)
+        return resolve_text(name, wait_s, watch)
+
+    monkeypatch.setattr(streams, "resolve_text", noted)
 
     def begin() -> None:
         name = f"{stream_name}-markers"
         late.append(pylsl.StreamOutlet(pylsl.StreamInfo(name, "Markers", 1, 0.0, pylsl.cf_string, name)))
 
-    timer = threading.Timer(6.0, begin)
+    timer = threading.Timer(RESOLVE_S + 0.3, begin)
     timer.start()
-    config = rig(outlet.get_info().name(), markers=f"{stream_name}-markers")
-    config = msgspec.structs.replace(config, input=msgspec.structs.replace(config.input, wait_s=30.0))
+    config = rig(outlet.get_info().name(), markers=f"{stream_name}-markers", wait_s=30.0)
     found = find_streams(config, session.units, allow_replay=False)
     timer.join()
+    assert waits == [30.0]
     assert found.markers is not None
     assert found.markers.info.uid() == late[0].get_info().uid()
 
@@ -155,14 +164,16 @@ def test_a_missing_marker_stream_and_a_twin_are_refused(
     found = find_streams(rig(stream_name, spikes_source_id="two"), session.units, allow_replay=False)
     assert found.spikes.info.uid() == twins[1].get_info().uid()
 
-    with pytest.raises(StreamError, match=r"'no-markers' was not found in 3 s"):
-        find_streams(rig(stream_name, spikes_source_id="two", markers="no-markers"), session.units, allow_replay=False)
+    lacks = rig(stream_name, spikes_source_id="two", markers="no-markers", wait_s=1.0)
+    with pytest.raises(StreamError, match=r"'no-markers' was not found in 1 s"):
+        find_streams(lacks, session.units, allow_replay=False)
 
 
 def test_a_sender_that_returns_under_another_source_id_is_named(
-    make_outlet: MakeOutlet, stream_name: str, session: Session
+    make_outlet: MakeOutlet, stream_name: str, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """liblsl waits for the old one for ever."""
+    monkeypatch.setattr(lsl_source, "ELSEWHERE_NS", 1_000_000_000)
     outlet = make_outlet(stream_name, session.units, source_id="first")
     found = find_streams(rig(outlet.get_info().name()), session.units, allow_replay=False)
     events: list[tuple[str, str]] = []

@@ -24,7 +24,7 @@ from runtime.live.wiring import Wired, wire
 from runtime.wire import Decode
 
 TICK_S = 0.005
-GOOD_S, BAD_S = 2.0, 2.0
+BAD_S = 1.7
 START_S = 60.0
 HELD_S = 1.0  # from the first bad spike to the last value
 

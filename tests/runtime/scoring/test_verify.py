@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from neds_core.data.session import Session
 from runtime.engines.stream import StreamEngine
 from runtime.scoring import verify as verifying
 
-SHIPPED = sorted((Path(__file__).parents[3] / "examples").glob("*/*.safetensors"))
+EXAMPLES = Path(__file__).parents[3] / "examples"
+SHIPPED, RAT = sorted(EXAMPLES.glob("*/*.safetensors")), EXAMPLES / "rat-linear-track"
+STRETCH_BINS, PIECE_BINS = 1500, 300
 
 
 def test_behaviour_is_the_recordings_bin_by_bin(tiny_checkpoint: Checkpoint, session: Session) -> None:
@@ -38,28 +41,64 @@ def test_behaviour_is_the_recordings_bin_by_bin(tiny_checkpoint: Checkpoint, ses
     assert [t.reset for t in whole.tokens(None)] == [t % 25 == 0 for t in range(75)]
 
 
+def stretch(session: Session) -> Session:
+    """The first and the last 1500 bins of its segments, with ten bins that are not valid.
+
+    A long segment is cut into several: cold starts and ends, and between them more bins than the engines keep keys of.
+    """
+    pieces = [(a, b) for start, stop in session.segments for a, b in cuts(int(start), int(stop))]
+    sizes = np.array([stop - start for start, stop in pieces])
+    kept = (np.cumsum(sizes) <= STRETCH_BINS) | (np.cumsum(sizes[::-1])[::-1] <= STRETCH_BINS)
+    segments = np.array(pieces, np.int64)[kept]
+    valid = session.valid.copy()
+    valid[segments[1, 0] + 3 : segments[1, 0] + 13] = False
+    return replace(session, segments=segments, segment_ids=np.arange(len(segments)), valid=valid)
+
+
+def cuts(start: int, stop: int) -> list[tuple[int, int]]:
+    """A segment in pieces of `PIECE_BINS` at most."""
+    edges = [*range(start, stop, PIECE_BINS), stop]
+    return list(pairwise(edges))
+
+
+def right(rows: dict[str, verifying.Row]) -> bool:
+    """Float32 within 1e-5 of the offline reference, compact weights within their bounds."""
+    exact = [row for name, row in rows.items() if not name.endswith(("bfloat16", "int8"))]
+    return len(exact) >= 3 and all(row["max_abs"] <= 1e-5 for row in exact) and all(map(near, rows.values()))
+
+
+def near(row: verifying.Row) -> bool:
+    """Values alone, whatever they cost in R2: the last seconds of one long segment do not vary enough to score."""
+    return row["max_abs"] <= row["bound"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:
-    """Over its whole recording: float32 within 1e-5 of the offline reference, compact weights within their bounds."""
-    rows, failed = verifying.verify(checkpoints.load(path), session_file.load(path.parent / "session.npz"))
+    """Over a stretch; benchmarks/results/verify.jsonl holds what `neds-rt verify` gave over each whole recording."""
+    rows, failed = verifying.verify(checkpoints.load(path), stretch(session_file.load(path.parent / "session.npz")))
 
+    assert right(rows), rows
+    assert failed == [] or path.parent == RAT
+
+
+@pytest.mark.slow
+def test_a_whole_recording_is_right_in_every_engine() -> None:
+    """One segment of 16 minutes: positions go on to 48 000, and the held-out fifth is scored."""
+    rows, failed = verifying.verify(checkpoints.load(RAT / "neds.safetensors"), session_file.load(RAT / "session.npz"))
+
+    assert right(rows), rows
     assert failed == []
-    assert len(rows) >= 2
-    exact = {name: row for name, row in rows.items() if not name.endswith(("bfloat16", "int8"))}
-    assert exact
-    assert all(row["max_abs"] <= 1e-5 for row in exact.values())
 
 
 @pytest.mark.slow
 def test_weights_as_large_models_keep_them_are_as_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """Float32 in three bytes each, which no shipped checkpoint is large enough for, in every engine that has them."""
-    folder = SHIPPED[0].parents[1] / "rat-linear-track"
-    checkpoint, session = checkpoints.load(folder / "neds.safetensors"), session_file.load(folder / "session.npz")
+    checkpoint, session = checkpoints.load(RAT / "neds.safetensors"), session_file.load(RAT / "session.npz")
     monkeypatch.setattr(pack, "LARGE", 0)
     assert StreamEngine(checkpoint).weights.stack.up.weight.dtype == np.uint8
 
-    rows, failed = verifying.verify(checkpoint, session)
+    rows, _ = verifying.verify(checkpoint, stretch(session))
 
-    assert failed == []
+    assert right(rows), rows
     assert sum(row["bound"] == 1e-5 for row in rows.values()) >= 4  # among them decoding, rates, beside behaviour
