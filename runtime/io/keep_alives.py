@@ -68,7 +68,7 @@ class SentCount:
         if first is None:
             self._open.append(claim)
             return False, [self._open.pop(0)] if len(self._open) > MOST_OPEN else []
-        most = _over(first, claim)
+        most = _over(first, claim) + claim.same - first.same
         begun = self._open.index(first)
         refuted = [c for k, c in enumerate(self._open) if k < begun or not 0 <= _over(c, claim) <= most]
         anchor = last if last is not None else first  # what was sent before the first keep-alive is not known
