@@ -54,7 +54,6 @@ def counters(pipeline: Pipeline, accounting: Accounting, upstream: dict[str, int
     """Every count of a run by name, for status and summary. upstream: what the source counts."""
     return {
         **{f"spikes_{k}": v for k, v in pipeline.binner.counters().items()},
-        "duplicates": pipeline.binner.duplicates,
         **{f"tokens_{k}": v for k, v in pipeline.tokens.items()},
         **upstream,
         "late_markers": pipeline.late_markers,

@@ -12,6 +12,7 @@ from runtime.core.state import State
 
 SPIKES = np.dtype([("t_ns", np.int64), ("unit", np.int32)])
 NO_TIME = np.iinfo(np.int64).min  # a stamp that was NaN or infinite
+SENT_AGAIN = int(np.iinfo(np.int32).min)  # the unit of a spike that was sent again
 
 Label = str | int | float | bool | None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.core.pipeline import Pipeline
 from runtime.core.state import State
-from runtime.core.values import Mark
+from runtime.core.values import SENT_AGAIN, Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.streams import Streams
 from runtime.wire import Flag
@@ -50,7 +50,7 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
         now = now_ns()
         marks = streams.markers.pull() if streams.markers is not None else []
         _marks(heard, marks)
-        _units(heard, spikes["unit"])
+        _units(heard, spikes["unit"][spikes["unit"] != SENT_AGAIN])
         for decoded in pipeline.take(spikes, streams.spikes.keep_alive_ns, marks, now):
             heard.coarse |= bool(decoded.flags & Flag.COARSE_STAMPS)
             heard.closed += bool(before)

@@ -122,7 +122,6 @@ def _limits(config: RigConfig, decoder: Decoder) -> Limits:
     health = config.health
     return Limits(
         quarantined=health.quarantined_share, late=health.late_share, out_of_range=health.out_of_range_share,
-        duplicates=health.duplicates_share,
         profile_min=health.profile_min, profile=decoder.profile, used=decoder.used,
         silence_ns=int(health.silence_s * 1e9) or decoder.silence_ns,
     )  # fmt: skip

@@ -113,7 +113,8 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
         notes.append(f"to keep {ALLOWANCE_SHARE:g} %, {_remedy(heard.stamps.delays_ms, config)}")
     if heard.foreign:
         reasons.append(_foreign(heard))
-    _repeated(heard, config, reasons, notes)
+    if resent := heard.counters.get("resent", 0):
+        notes.append(f"{resent} spikes were sent again and dropped; look at its sender")
     if not heard.foreign:
         silent, noted = _silent(heard)
         reasons += silent
@@ -130,18 +131,6 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
             "edge, because no keep-alive had come; send one with every chunk, and decoded values come sooner"
         )
     return Verdict("spikes", what, tuple(reasons), tuple(notes))
-
-
-def _repeated(heard: Spikes, config: RigConfig, reasons: list[str], notes: list[str]) -> None:
-    """Spikes that came twice, by themselves or with those beside them."""
-    resent, doubled = (heard.counters.get(name, 0) for name in ("resent", "duplicates"))
-    if doubled > config.health.duplicates_share * heard.counters["received"]:
-        share = percent(doubled / heard.counters["received"])
-        reasons.append(f"{share} of the spikes have the unit and the stamp of one before; send each spike once")
-    elif doubled:
-        notes.append(f"{doubled} spikes have the unit and the stamp of one before and count twice")
-    if resent:
-        notes.append(f"{resent} spikes were sent again and dropped; look at its sender")
 
 
 def _remedy(delays_ms: np.ndarray, config: RigConfig) -> str:
@@ -189,7 +178,7 @@ def _foreign(heard: Spikes) -> str:
     elif numbers[0] >= 0 and set(np.flatnonzero(heard.fired).tolist()) | set(numbers) <= set(heard.ids):
         said += ": the sorter's own numbers?"
     elif numbers[-1] < 0:
-        said += ": noise? Leave it out"
+        said += ": noise? Leave it out. Keep-alives? Each has to be -1 - (spikes sent)"
     return f"{said}; send the row of the unit table, counted from 0"
 
 
