@@ -20,6 +20,7 @@ from runtime.core.health import Health, Limits
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import RunLog, describe
 from runtime.core.state import State, StateTrack
+from runtime.core.values import FAR_S
 from runtime.engines import create as engines, prepare
 from runtime.io import system
 from runtime.io.clock import LiveClock
@@ -139,6 +140,7 @@ def _rules(config: RigConfig, streams: Streams) -> Rules:
         markers=bins.use_markers and streams.markers is not None,
         keep_alive=streams.spikes.description.keep_alive,
         longest_ns=int(bins.max_segment_s * 1e9),
+        far_ns=int(FAR_S * 1e9),
     )
 
 
