@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.core.binning import OPEN_BINS, Binner
 from runtime.core.engine import Decoder
-from runtime.core.health import Health
+from runtime.core.health import Health, Limits
 from runtime.core.state import State, of_token
 from runtime.core.values import NO_TIME, Decoded, Mark, Token
 from runtime.wire import Flag
@@ -53,11 +53,12 @@ class Pipeline:
         decoder: Decoder,
         rules: Rules,
         cpu_clock: Callable[[], int] = lambda: 0,
-        health: Health | None = None,
+        limits: Callable[[Decoder], Limits] | None = None,
     ) -> None:
-        """cpu_clock: ns, measures the engine's step. health: None = the input is not judged."""
+        """cpu_clock: ns, measures the engine's step. limits: of the input of a decoder, None = it is not judged."""
         self.binner, self.decoder, self.rules, self.cpu_clock = binner, decoder, rules, cpu_clock
-        self.health = health
+        self.limits = limits
+        self.health = self._health_of(decoder)
         self.withheld = ""  # why nothing may be published for now: set from outside, one sentence
         self.tokens = dict.fromkeys(TOKENS, 0)
         self.late_markers = 0
@@ -85,11 +86,19 @@ class Pipeline:
     def exchange(self, decoder: Decoder) -> None:
         """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs.
 
-        A log's header names the decoder that the run began with, its outcome those that followed.
+        The input is judged by what that one was trained on, anew as at the start of a run. A log's header names the
+        decoder that the run began with, its outcome those that followed.
         """
         self.exchanges.append((self.binner.open_bin, decoder))
         self.decoder = decoder
+        self.health = self._health_of(decoder)
+        if self.health is not None:  # what has come so far; the next bin's spikes are judged at its close
+            none = np.zeros_like(self._counts[0])
+            self.health.binned(none, self.binner.totals(), valid=False, idle=False)
         self._reset_next = True
+
+    def _health_of(self, decoder: Decoder) -> Health | None:
+        return None if self.limits is None else Health(self.limits(decoder), decoder.n_units, decoder.bin_ns)
 
     def take(self, spikes: np.ndarray, alive_ns: int, marks: Iterable[Mark], now_ns: int) -> list[Decoded]:
         """What came in one pass, and every token that closed by it. alive_ns: newest keep-alive, `NO_TIME` = none."""

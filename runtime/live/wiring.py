@@ -16,7 +16,7 @@ from neds_core.checkpoint import Checkpoint
 from runtime.config import RigConfig
 from runtime.core.binning import Binner
 from runtime.core.engine import Decoder
-from runtime.core.health import Health, Limits
+from runtime.core.health import Limits
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import RunLog, describe
 from runtime.core.state import State, StateTrack
@@ -104,8 +104,8 @@ def make_pipeline(
     config: RigConfig, decoder: Decoder, streams: Streams, step_ns: Callable[[], int] = lambda: 0
 ) -> Pipeline:
     """The pipeline of a rig. step_ns: a clock for how long a step takes."""
-    health = Health(_limits(config, decoder), decoder.n_units, decoder.bin_ns)
-    return Pipeline(_binner(config, decoder, streams), decoder, _rules(config, streams), step_ns, health)
+    binner, rules = _binner(config, decoder, streams), _rules(config, streams)
+    return Pipeline(binner, decoder, rules, step_ns, lambda other: _limits(config, other))
 
 
 @contextmanager
