@@ -56,6 +56,7 @@ def counters(pipeline: Pipeline, accounting: Accounting, upstream: dict[str, int
         **{f"spikes_{k}": v for k, v in pipeline.binner.counters().items()},
         **{f"tokens_{k}": v for k, v in pipeline.tokens.items()},
         **upstream,
+        "bad_markers": upstream["bad_markers"] + pipeline.astray_markers,
         "late_markers": pipeline.late_markers,
         "bad_values": pipeline.bad_values,
         "segments_unended": pipeline.unended,

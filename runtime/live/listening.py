@@ -33,6 +33,7 @@ class Heard:
     unsaid: int = 0  # of them those that closed by the clock, before a keep-alive said that they were complete
     fault: str = ""
     starts: int = 0
+    astray: int = 0  # marks that a run would leave out: stamped by another clock
     labels: dict[str, set[str]] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
 
@@ -61,6 +62,7 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
             heard.values[name] += [value for _, value in inlet.pull()]
     for name, shown in streams.markers.odd_labels.items() if streams.markers is not None else ():
         heard.labels.setdefault(name, set()).add(shown)
+    heard.astray = pipeline.astray_markers
     heard.counters = {name: n - before.get(name, 0) for name, n in pipeline.binner.totals().items()}
     return heard
 
