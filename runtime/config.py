@@ -76,7 +76,6 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     quarantined_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.05
     late_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.05
     out_of_range_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.001
-    duplicates_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
     profile_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.3
     silence_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 0.0
 

@@ -15,7 +15,8 @@ ESCAPE = "neds-rt-escape"
 def open_console(cannot_show: str = ESCAPE) -> None:
     """Drop what nobody reads any more. cannot_show: what is done with characters that the console does not have.
 
-    A reader that has gone (`| head`, a closed terminal) and a stream that was never open end nothing.
+    A reader that has gone (`| head`, a closed terminal) and a stream that was never open end nothing; nor does a disk
+    that is full, for stderr.
     """
     codecs.register_error(ESCAPE, _escaped)
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -46,6 +47,8 @@ def _lasting(stream: TextIO, number: int, cannot_show: str) -> TextIO:
     raw = _Lasting(number, "wb", closefd=False)
     if stream.isatty():
         raw.gone = (errno.EPIPE, errno.EIO)  # so answers a terminal that was closed; a file: a broken disk
+    elif number == 2:
+        raw.gone = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)  # what is lost are words, the work goes on
     live = stream.isatty() or stream is sys.stderr
     return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, cannot_show, line_buffering=live)
 

@@ -123,7 +123,7 @@ PURE_STANDARD = {"__future__", "array", "bisect", "collections", "dataclasses", 
 LIGHT = {"neds_core.data.session", "neds_core.data.session_file", "neds_core.errors", "neds_core.toml"}
 LIGHT_ROOMS = ("core", "io", "views", "client", "config", "wire")
 # More of these packages for one file: how its code is compiled.
-LIGHT_FOR = {"runtime/core/binning.py": {"kernels.cpu.jit"}}
+LIGHT_FOR = {f"runtime/core/{name}.py": {"kernels.cpu.jit"} for name in ("again", "binning")}
 # What a client copies: these and nothing else beside the standard library.
 FOR_CLIENT = {"runtime/client.py": ("zmq", "runtime.wire", "msgspec"), "runtime/wire.py": ("msgspec",)}
 

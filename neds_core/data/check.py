@@ -24,7 +24,8 @@ KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # 
 NAME_MOST = 100  # characters of a behaviour's name, which is an entry of a zip file and a key of messages
 VALUE_MOST = 1e12  # of a trace: its square and the sum over a recording are numbers of float32
 SAME = 1e-6  # a standard deviation below this share of the largest value is rounding
-INSIDE = 0.1  # of the moments lie inside their segments, if they are counted from its start
+ALONG, CLOCK, ALIKE = 0.99, 0.8, 0.05  # correlation with, and ms a ms of, segments' starts: moments by a clock
+BEYOND_MS = 60_000.0  # a moment may lie so much further from its segment than the recording is long
 ENOUGH = 100  # spikes and bins from which on their spread says something about the unit of their times
 CORE, NARROW = 0.99, 0.05  # this share of all spikes in less than this share of the bins: times of another unit
 
@@ -187,16 +188,32 @@ def _check_segments(session: Session) -> None:
 
 
 def _check_moments(session: Session) -> None:
-    """Moments are counted from their segment's start; some may lie beyond its end."""
-    length_ms = (session.segments[:, 1] - session.segments[:, 0]) * session.bin_ns * 1e-6
+    """Moments are counted from their segment's start. They may lie before it and after its end, any of them."""
+    bin_ms = session.bin_ns * 1e-6
+    start_ms, longest_ms = session.segments[:, 0] * bin_ms, session.n_bins * bin_ms + BEYOND_MS
+    remedy = "give ms from each segment's own start"
     for name, ms in session.moments.items():
         if np.isinf(ms).any():
             raise DataError(f"moment {name} is infinite in a segment; NaN says that it did not happen")
-        n, n_inside = int(np.isfinite(ms).sum()), int(((ms >= 0) & (ms <= length_ms)).sum())
-        if n_inside < INSIDE * n:
-            raise DataError(
-                f"moment {name} lies inside its segment in {n_inside} of {n}; give ms from each segment's own start"
-            )
+        known = np.flatnonzero(np.isfinite(ms))
+        first, last = (f"{ms[s]:.6g} ms in segment {s}" for s in (known[0], known[-1])) if len(known) else ("", "")
+        if len(known) and _is_clock(start_ms[known], ms[known].astype(np.float64), bin_ms):
+            raise DataError(f"moment {name} grows with the time of the recording ({first}, {last}); {remedy}")
+        if far := known[np.abs(ms[known]) > longest_ms].tolist():
+            s = far[0]
+            raise DataError(f"moment {name} is {ms[s]:.6g} ms in segment {s}, longer than the recording; {remedy}")
+
+
+def _is_clock(start_ms: np.ndarray, moment: np.ndarray, bin_ms: float) -> bool:
+    """Whether moments (n,) are times of the recording, in whatever unit: they grow with their segments' starts (n,)."""
+    most = float(np.abs(moment).max(initial=0.0))
+    if len(moment) < 3 or most == 0.0 or not varies(grown := moment / most):  # two always lie on a line
+        return False
+    off, grown = start_ms - start_ms.mean(), grown - grown.mean()
+    if float(off @ grown) <= ALONG * np.sqrt(float(off @ off) * float(grown @ grown)):
+        return False
+    slope = float(off @ grown) / float(off @ off) * most
+    return slope > CLOCK or any(abs(slope / unit - 1.0) < ALIKE for unit in (1e-3, 1.0 / bin_ms))  # in s, in bins
 
 
 def _check_spikes(session: Session) -> None:

@@ -163,8 +163,9 @@ def _judged(streams: Streams, heard: Heard, config: RigConfig, checkpoint: Check
         classes = {spec.name: spec.classes for spec in header.specs if spec.kind == "class"}
         received = markers.delays.n + (markers.bad if np.isfinite(markers.odd_stamp_s) else 0)
         told = judge.Markers(
-            markers.info.name(), received, markers.bad, markers.last_bad, stamps(markers), heard.starts, heard.labels
-        )
+            markers.info.name(), received, markers.bad, markers.last_bad, stamps(markers), heard.starts, heard.labels,
+            heard.astray,
+        )  # fmt: skip
         found.append(judge.markers(told, classes, clocks))
     for name, inlet in streams.behaviours.items():
         spec = next((spec for spec in header.specs if spec.name == name and spec.kind == "continuous"), None)

@@ -183,11 +183,13 @@ def _decode(
         watch()  # a player that has ended says why better than what is missed
         raise
     wired = wire(config, checkpoint, streams, publisher, player.runs if player is not None else lambda: True)
-    if not (given.headless or given.json) and sys.stdout.isatty():
+    viewed = not (given.headless or given.json) and sys.stdout.isatty()
+    if viewed:
         view = command("runtime.views.terminal", publisher.address, config.rig)
         stack.callback(end, subprocess.Popen(view, process_group=0))
     stop.ends(wired.stop)
-    return wired.run(given.seconds), checkpoint
+    told = not (viewed and sys.stderr.isatty())  # the view shows what is wrong, and lines would tear it
+    return wired.run(given.seconds, told=told), checkpoint
 
 
 def _show(log: RunLog, checkpoint: Checkpoint, as_json: bool) -> None:

@@ -54,9 +54,9 @@ def counters(pipeline: Pipeline, accounting: Accounting, upstream: dict[str, int
     """Every count of a run by name, for status and summary. upstream: what the source counts."""
     return {
         **{f"spikes_{k}": v for k, v in pipeline.binner.counters().items()},
-        "duplicates": pipeline.binner.duplicates,
         **{f"tokens_{k}": v for k, v in pipeline.tokens.items()},
         **upstream,
+        "bad_markers": upstream["bad_markers"] + pipeline.astray_markers,
         "late_markers": pipeline.late_markers,
         "bad_values": pipeline.bad_values,
         "segments_unended": pipeline.unended,

@@ -5,7 +5,7 @@ a sorter that has stopped. Four signs are looked at, over the last second unless
 
 | sign | DEGRADED | FAULT |
 | --- | --- | --- |
-| share of received spikes: quarantined, late, outside the map, duplicates | above its limit | above ten times |
+| share of received spikes: quarantined, late, outside the map | above its limit | above ten times |
 | rank correlation of the units' counts, over `profile_ns`, with their mean counts in training | | below `profile_min` |
 | no unit that the decoder uses has fired, inside a segment | | for longer than `silence_ns` |
 | values of the engine that are not finite | | `BAD_VALUES` in a row |
@@ -20,7 +20,7 @@ import numpy as np
 
 from runtime.core.state import State
 
-SHARES = ("quarantined", "late", "out_of_range", "duplicates")
+SHARES = ("quarantined", "late", "out_of_range")
 FAULT_TIMES = 10.0  # times its limit, a share makes the stream unusable
 LEAST_DEGRADED, LEAST_FAULT = 2, 5  # bad spikes in the window: one or two prove nothing
 BAD_VALUES = 5
@@ -36,7 +36,7 @@ REMEDY = {
     "quarantined": "stamps are not of the LSL clock (time of day, milliseconds, samples?); stamp with local_clock()",
     "late": "raise bins.lateness_ms to what `neds-rt check` recommends, or look at the network",
     "out_of_range": "unit numbers do not fit the map (numbered from 1?); number them 0 to U-1 in the map's order",
-    "duplicates": "they have the unit and the stamp of one before, and count twice; send each spike once",
+    "negative": "most are below 0: a keep-alive has to be -1 - (spikes sent); leave out what a sorter calls noise",
 }
 
 
@@ -50,7 +50,6 @@ class Limits:
     quarantined: float = 0.05
     late: float = 0.05
     out_of_range: float = 0.001
-    duplicates: float = 0.2
     profile_min: float = 0.3
     silence_ns: int = 0
     profile: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -117,9 +116,9 @@ class Health:
             bad, limit = last[name] - first[name], getattr(self.limits, name)
             if received <= 0 or bad < LEAST_DEGRADED or bad <= limit * received:
                 continue
-            said = (
-                f"{100 * bad / received:.1f} % of the last second's spikes are {name.replace('_', ' ')}: {REMEDY[name]}"
-            )
+            below = name == "out_of_range" and 2 * (last["negative"] - first["negative"]) > bad
+            remedy = REMEDY["negative" if below else name]
+            said = f"{100 * bad / received:.1f} % of the last second's spikes are {name.replace('_', ' ')}: {remedy}"
             if bad >= LEAST_FAULT and bad > FAULT_TIMES * limit * received:
                 return State.FAULT, said
             degraded = degraded or said

@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.core.binning import OPEN_BINS, Binner
 from runtime.core.engine import Decoder
-from runtime.core.health import Health
+from runtime.core.health import Health, Limits
 from runtime.core.state import State, of_token
 from runtime.core.values import NO_TIME, Decoded, Mark, Token
 from runtime.wire import Flag
@@ -28,7 +28,8 @@ class Rules:
     stream), or lateness_ns after its edge. silence_ns: a bin is without live data when the newest stamp is older than
     its start by more than this (0 for a stream with keep-alives). keep_alive: the stream has keep-alives, so that a bin
     that closed by the clock may lack spikes. markers: decode only between segment_start and segment_end, cold from each
-    start. longest_ns: a segment that is not ended by then is closed, 0 = never.
+    start. longest_ns: a segment that is not ended by then is closed, 0 = never. far_ns: a mark further from now is of
+    another clock, 0 = none is; the end of a segment whose start was taken may lie further ahead.
     """
 
     lateness_ns: int = 5_000_000
@@ -36,6 +37,7 @@ class Rules:
     markers: bool = False
     keep_alive: bool = False
     longest_ns: int = 0
+    far_ns: int = 0
 
 
 class Pipeline:
@@ -51,14 +53,17 @@ class Pipeline:
         decoder: Decoder,
         rules: Rules,
         cpu_clock: Callable[[], int] = lambda: 0,
-        health: Health | None = None,
+        limits: Callable[[Decoder], Limits] | None = None,
     ) -> None:
-        """cpu_clock: ns, measures the engine's step. health: None = the input is not judged."""
+        """cpu_clock: ns, measures the engine's step. limits: of the input of a decoder, None = it is not judged."""
         self.binner, self.decoder, self.rules, self.cpu_clock = binner, decoder, rules, cpu_clock
-        self.health = health
+        self.limits = limits
+        self.health = self._health_of(decoder)
         self.withheld = ""  # why nothing may be published for now: set from outside, one sentence
         self.tokens = dict.fromkeys(TOKENS, 0)
         self.late_markers = 0
+        self.astray_markers = 0  # stamped by another clock: not applied
+        self.astray_ns = 0  # stamp minus now of the newest of them
         self.bad_values = 0
         self.unended = 0  # segments closed because no marker ended them
         self.segment = -1
@@ -76,20 +81,30 @@ class Pipeline:
         self._live_ns = NO_TIME  # end of the newest bin with live data
         self._skipped: list[Decoded] = []
         self._last_mark: Mark | None = None
+        self._begun: int | None = None  # segment of the newest start that was taken
 
     def exchange(self, decoder: Decoder) -> None:
         """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs.
 
-        A log's header names the decoder that the run began with, its outcome those that followed.
+        The input is judged by what that one was trained on, anew as at the start of a run. A log's header names the
+        decoder that the run began with, its outcome those that followed.
         """
         self.exchanges.append((self.binner.open_bin, decoder))
         self.decoder = decoder
+        self.health = self._health_of(decoder)
+        if self.health is not None:  # what has come so far; the next bin's spikes are judged at its close
+            none = np.zeros_like(self._counts[0])
+            self.health.binned(none, self.binner.totals(), valid=False, idle=False)
         self._reset_next = True
+
+    def _health_of(self, decoder: Decoder) -> Health | None:
+        return None if self.limits is None else Health(self.limits(decoder), decoder.n_units, decoder.bin_ns)
 
     def take(self, spikes: np.ndarray, alive_ns: int, marks: Iterable[Mark], now_ns: int) -> list[Decoded]:
         """What came in one pass, and every token that closed by it. alive_ns: newest keep-alive, `NO_TIME` = none."""
         for mark in marks:  # before the spikes: those may close bins that markers rule
-            self.mark(mark)
+            if self._near(mark, now_ns):
+                self.mark(mark)
         self.feed(spikes, now_ns)
         if alive_ns > 0:
             self.alive(alive_ns, now_ns)
@@ -111,6 +126,17 @@ class Pipeline:
         if mark.t_ns < self.binner.grid_ns + self.binner.open_bin * self.binner.bin_ns:
             self.late_markers += 1
         insort(self._marks, mark)
+
+    def _near(self, mark: Mark, now_ns: int) -> bool:
+        """Whether a mark that arrived at now_ns can be stamped by the LSL clock; one that cannot is counted."""
+        far_ns, begins = self.rules.far_ns, mark.event == "segment_start"
+        open_ns = self.binner.edge_ns - self.binner.bin_ns  # after a stall of this process, marks have waited since
+        ahead = mark.t_ns - now_ns <= far_ns or (not begins and mark.segment == self._begun)
+        if not far_ns or (ahead and mark.t_ns >= min(open_ns, now_ns) - far_ns):
+            self._begun = mark.segment if begins else self._begun
+            return True
+        self.astray_markers, self.astray_ns = self.astray_markers + 1, mark.t_ns - now_ns
+        return False
 
     def due_ns(self) -> int:
         """When the next bin closes by the clock, whatever arrives."""

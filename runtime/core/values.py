@@ -12,6 +12,8 @@ from runtime.core.state import State
 
 SPIKES = np.dtype([("t_ns", np.int64), ("unit", np.int32)])
 NO_TIME = np.iinfo(np.int64).min  # a stamp that was NaN or infinite
+SENT_AGAIN = int(np.iinfo(np.int32).min)  # the unit of a spike that was sent again
+FAR_S = 60.0  # a marker or a behaviour stamped further away than this is not of the LSL clock
 
 Label = str | int | float | bool | None
 

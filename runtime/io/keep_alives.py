@@ -10,16 +10,21 @@ from runtime.io.lsl_description import KEEP_ALIVE_MODULUS
 CONFIRMED_NS = 25_000_000  # longer than a keep-alive's period: a true count would have come in between
 NEAR = 100  # spikes lost within the claims that are open: fewer than noise is off by, as a rule
 MOST_LOST = 2_000  # spikes lost between two keep-alives that confirm each other
-MOST_OPEN = 1024
+MOST_OPEN = 64  # each costs time; keep-alives 2 ms apart are confirmed within 13
+REMEMBERED = 8192  # keep-alives: 16 s of them, 2 ms apart
 
 
 class Claim(NamedTuple):
-    """A negative sample: its stamp and value, the spikes sent that it would mean, and the spikes received before it."""
+    """A negative sample: its stamp and value, the spikes sent that it would mean, and the spikes received before it.
+
+    same: of those received, spikes with unit and stamp of one before. The sender may have counted them or not.
+    """
 
     t_ns: int
     value: int
     sent: int
     received: int
+    same: int
 
 
 def _ahead(later: int, earlier: int) -> int:
@@ -29,8 +34,9 @@ def _ahead(later: int, earlier: int) -> int:
 
 
 def _over(earlier: Claim, later: Claim) -> int:
-    """Spikes that the sender would have sent between two claims, and that did not come."""
-    return _ahead(later.sent, earlier.sent) - (later.received - earlier.received)
+    """Spikes that the sender would have sent between two claims, and that did not come; at least."""
+    over = _ahead(later.sent, earlier.sent) - (later.received - earlier.received)
+    return over if over >= 0 else min(0, over + later.same - earlier.same)
 
 
 class SentCount:
@@ -38,20 +44,23 @@ class SentCount:
 
     A value that continues the count is a keep-alive at once. Another one (the first, after a loss, after a restart)
     has to be confirmed by those that follow; what they refute is a spike of a unit that does not exist.
-    From the first keep-alive on: sent = received + lost.
+    From the first keep-alive on: sent = received + lost, where no spike came again that the sender did not count.
     """
 
     def __init__(self) -> None:
         self.lost = 0
         self._trusted: Claim | None = None
         self._open: list[Claim] = []
+        self._known: dict[tuple[int, int], None] = {}  # stamps and values of the newest keep-alives
 
-    def take(self, t_ns: int, value: int, received: int) -> tuple[bool, list[Claim]]:
+    def take(self, t_ns: int, value: int, received: int, same: int) -> tuple[bool, list[Claim]]:
         """Whether a negative value is a keep-alive, and those before it that turn out to be none.
 
-        received: spikes so far, with what earlier calls turned out.
+        t_ns: by the sender's clock. received: spikes so far, with what earlier calls turned out. same: see `Claim`.
         """
-        claim = Claim(t_ns, value, -1 - value, received)
+        if (t_ns, value) in self._known:  # it comes again, and says nothing new
+            return True, []
+        claim = Claim(t_ns, value, -1 - value, received, same)
         last = self._trusted
         if last is not None and self._continues(last, claim):
             return True, self._settle(claim, self._open)
@@ -59,7 +68,7 @@ class SentCount:
         if first is None:
             self._open.append(claim)
             return False, [self._open.pop(0)] if len(self._open) > MOST_OPEN else []
-        most = _over(first, claim)
+        most = _over(first, claim) + claim.same - first.same
         begun = self._open.index(first)
         refuted = [c for k, c in enumerate(self._open) if k < begun or not 0 <= _over(c, claim) <= most]
         anchor = last if last is not None else first  # what was sent before the first keep-alive is not known
@@ -82,5 +91,9 @@ class SentCount:
 
     def _settle(self, claim: Claim, refuted: list[Claim]) -> list[Claim]:
         """A claim is a keep-alive. Returns the refuted ones, which the next call counts as received."""
+        for known in (*(c for c in self._open if c not in refuted), claim):
+            self._known[known.t_ns, known.value] = None
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
         self._trusted, self._open = claim._replace(received=claim.received + len(refuted)), []
         return refuted

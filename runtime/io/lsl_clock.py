@@ -55,7 +55,7 @@ class ClockMap:
         return offset_ns if slope == 0.0 else offset_ns + round(slope * (self.clock() - at_ns))
 
     def here(self, t_ns: np.ndarray) -> np.ndarray:
-        """Stamps (n,) int64 of the sender on our clock, by the line at each: one that comes again maps the same."""
+        """Stamps (n,) int64 of the sender on our clock, by the line at each."""
         at_ns, offset_ns, slope = self._line
         here = t_ns + offset_ns
         return here if slope == 0.0 else here + np.rint(slope * (here - at_ns)).astype(np.int64)

@@ -11,9 +11,10 @@ import numpy as np
 import pylsl
 from msgspec import Meta, Struct
 
-from runtime.core.values import NO_TIME, SPIKES, Label, Mark
+from runtime.core.again import AGAIN, NEW, Memory
+from runtime.core.values import NO_TIME, SENT_AGAIN, SPIKES, Label, Mark
 from runtime.core.words import LONGEST, plain
-from runtime.io.keep_alives import MOST_OPEN, SentCount
+from runtime.io.keep_alives import MOST_OPEN, Claim, SentCount
 from runtime.io.lsl_clock import ClockMap, now_ns
 from runtime.io.lsl_description import Description
 
@@ -85,6 +86,7 @@ class SpikeInlet(Inlet):
 
     Where the stream declares keep-alives, a negative value that fits its count is one (`SentCount`). It carries no
     spike; it moves the watermark and counts what was lost on the way. Other negative values are spikes of no unit.
+    A spike that is sent again keeps its stamp and gets the unit `SENT_AGAIN`; a keep-alive that is, says nothing.
     """
 
     def __init__(self, info: pylsl.StreamInfo, description: Description) -> None:
@@ -95,6 +97,8 @@ class SpikeInlet(Inlet):
         self.received = 0
         self.keep_alive_ns = NO_TIME
         self._sent = SentCount()
+        self._memory = Memory()
+        self._same = 0  # spikes with unit and stamp of one before
 
     @property
     def lost_upstream(self) -> int:
@@ -121,38 +125,44 @@ class SpikeInlet(Inlet):
         arrival_ns = now_ns()
         units = self.units[:n, 0]
         sane = np.abs(stamps) < SANE_S  # NaN and infinite stamps fail this too
-        t_ns = self.clock.here(np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64))
-        t_ns[~sane] = NO_TIME
+        sent_ns = np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64)  # by the sender's clock
+        t_ns = self.clock.here(sent_ns)
+        sent_ns[~sane] = t_ns[~sane] = NO_TIME
         if not sane.all():
             self.odd_stamp_s = float(stamps[~sane][-1])
-        spike, refuted = self._spikes(units, t_ns, sane)
+        found = self._memory.look(units, sent_ns)
+        spike, refuted = self._spikes(units, sent_ns, found)
         count = int(spike.sum())
         out = self.spikes[: len(refuted) + count]
-        if refuted:
-            out[: len(refuted)] = refuted
+        for k, claim in enumerate(refuted):
+            out[k] = self.clock.here(np.array([claim.t_ns]))[0], claim.value
+        again = found[spike] == AGAIN
         out["t_ns"][len(refuted) :] = t_ns[spike]
-        out["unit"][len(refuted) :] = units[spike]
+        out["unit"][len(refuted) :] = np.where(again, SENT_AGAIN, np.maximum(units[spike], SENT_AGAIN + 1))
         self.received += count
-        self.delays.note(arrival_ns, t_ns[sane & spike])
+        self.delays.note(arrival_ns, t_ns[sane & spike & (found != AGAIN)])
         return out
 
-    def _spikes(
-        self, units: np.ndarray, t_ns: np.ndarray, sane: np.ndarray
-    ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """(n,) bool which samples are spikes, and (stamp, value) of earlier ones that turn out to be spikes."""
+    def _spikes(self, units: np.ndarray, sent_ns: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, list[Claim]]:
+        """(n,) bool which samples are spikes, and earlier ones that turn out to be spikes of no unit.
+
+        found (n,): what the memory says of each.
+        """
         spike = np.ones(len(units), bool)
-        refuted: list[tuple[int, int]] = []
+        refuted: list[Claim] = []
         if not self.description.keep_alive:
             return spike, refuted
         spike = units >= 0
-        before = np.cumsum(spike)
-        for k in np.flatnonzero(~spike & sane).tolist():
-            received = self.received + int(before[k])
-            kept, found = self._sent.take(int(t_ns[k]), int(units[k]), received)
+        before, same = np.cumsum(spike), np.cumsum(spike & (found != NEW))
+        for k in np.flatnonzero(~spike & (sent_ns != NO_TIME)).tolist():
+            t_ns, value = int(sent_ns[k]), int(units[k])
+            kept, wrong = self._sent.take(t_ns, value, self.received + int(before[k]), self._same + int(same[k]))
             if kept:
-                self.keep_alive_ns = int(t_ns[k])
-            refuted += [(claim.t_ns, claim.value) for claim in found]
-            self.received += len(found)
+                here_ns = int(self.clock.here(sent_ns[k : k + 1])[0])
+                self.keep_alive_ns = max(self.keep_alive_ns, here_ns)  # not the last: one that comes again is old
+            refuted += wrong
+            self.received += len(wrong)
+        self._same += int(same[-1])
         return spike, refuted
 
     def resumed(self) -> bool:

@@ -10,11 +10,10 @@ from typing import Self
 
 import numpy as np
 
-from neds_core.errors import StreamError
 from runtime.core.run_log import SENDER_ELSEWHERE
 from runtime.core.values import NO_TIME, Mark
 from runtime.io.lsl_clock import now_ns
-from runtime.io.lsl_watch import GONE_S, MarkerWatch
+from runtime.io.lsl_watch import GONE_S, MarkerWatch, Recheck
 from runtime.io.streams import Streams
 from runtime.wire import Flag
 
@@ -40,7 +39,8 @@ class LslSource:
         self._own_marks: list[Mark] = []
         self._events: list[tuple[str, str]] = []
         self._slewing = False
-        self._checking: threading.Thread | None = None
+        self._recheck = Recheck(streams.recheck)
+        self._gap = ""  # what happened before the data that are withheld until the sender is checked, '' = nothing
         self._looking: threading.Thread | None = None
         self._elsewhere = ""  # what to do where the spikes' name has come back under another source_id
         self._told_elsewhere = False
@@ -79,6 +79,8 @@ class LslSource:
             self._told_elsewhere = False
             if gap_ns > GAP_NS[inlet.description.keep_alive]:
                 self._hold(f"was silent for {gap_ns * 1e-9:.1f} s")
+            if self._gap:
+                self._release(now)
         return spikes
 
     def marks(self) -> list[Mark]:
@@ -166,32 +168,40 @@ class LslSource:
 
     def _watch_sender(self, now_ns: int) -> None:
         """liblsl never connects to a sender that comes back under another source_id: say who it is."""
-        if self._elsewhere and not self._told_elsewhere:
-            self._told_elsewhere, self.withheld = True, self._elsewhere
+        silent = self._newest_ns > 0 and now_ns - self._newest_ns > ELSEWHERE_NS
+        if self._elsewhere and silent and not self._told_elsewhere:
+            self._told_elsewhere, self._gap, self.withheld = True, "", self._elsewhere
             self._events.append((SENDER_ELSEWHERE, self._elsewhere))
         self._elsewhere = ""
         busy = self._looking is not None and self._looking.is_alive()
-        if self._newest_ns > 0 and now_ns - self._newest_ns > ELSEWHERE_NS and not (busy or self._told_elsewhere):
+        if silent and not (busy or self._told_elsewhere):
             self._looking = threading.Thread(target=self._look_elsewhere, name="elsewhere", daemon=True)
             self._looking.start()
 
     def _look_elsewhere(self) -> None:
         self._elsewhere = self.streams.stranger()
 
-    def _hold(self, why: str) -> None:
+    def _hold(self, gap: str) -> None:
         """Publish nothing until the sender has shown that it sends what it did: liblsl connects again by name."""
-        name = self.streams.spikes.info.name()
+        said = f"{self._named(gap)}; checking that its units are the same"
         if not self.withheld:
-            self._events.append(("spikes_gap", f"stream {name!r} {why}; checking that its units are the same"))
-        self.withheld = f"stream {name!r} {why}; checking that its units are the same"
-        if self._checking is None or not self._checking.is_alive():
-            self._checking = threading.Thread(target=self._recheck, name="recheck", daemon=True)
-            self._checking.start()
+            self._events.append(("spikes_gap", said))
+        self._gap, self.withheld = gap, said
+        self._recheck.doubt()
 
-    def _recheck(self) -> None:
-        """Ends the hold where the sender is the same; one that is gone again stays held until its next data."""
-        try:
-            if self.streams.recheck():
-                self.withheld = ""
-        except StreamError as error:
-            self._refusal = str(error)
+    def _release(self, now: int) -> None:
+        """End the hold where the sender is the same, and the run where it is another one; look again until then."""
+        answer = self._recheck.answer(now)
+        if answer is None:
+            if self._recheck.unanswered:
+                self.withheld = (
+                    f"{self._named(self._gap)}, and its units cannot be checked: its sender does not answer; "
+                    "restart it if this stays"
+                )
+        elif answer:
+            self._refusal = answer
+        else:
+            self._gap = self.withheld = ""
+
+    def _named(self, what: str) -> str:
+        return f"stream {self.streams.spikes.info.name()!r} {what}"

@@ -1,14 +1,17 @@
-"""Watching senders while a run goes on: markers whose sender is gone, and one that comes back."""
+"""Watching senders while a run goes on: markers whose sender is gone, one that comes back, spikes after a gap."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pylsl
 
 from neds_core.errors import StreamError
+from runtime.core.values import NO_TIME
 from runtime.io.lsl_inlets import MarkerInlet
 
+AGAIN_NS = 1_000_000_000  # between two looks at a sender that could not be asked
 GONE_S = 3.0  # a sender that has not answered liblsl's questions for so long is gone
 
 
@@ -63,3 +66,49 @@ class MarkerWatch:
 
         self._opening = threading.Thread(target=take_up, name="markers-back", daemon=True)
         self._opening.start()
+
+
+class Recheck:
+    """Looks in the background at a sender that may be another one now.
+
+    What a look finds counts only for the newest doubt: during the look the sender may have been restarted once more.
+    """
+
+    def __init__(self, same: Callable[[], bool]) -> None:
+        """same: False where the sender cannot be asked; raises `StreamError` where it is another one."""
+        self._same = same
+        self._doubt = self._asked = 0  # numbers of the newest doubt, and of the one that the newest look is for
+        self._asked_ns = NO_TIME
+        self._found: tuple[int, str | None] | None = None  # number of the doubt, and what `answer` returns
+        self._thread: threading.Thread | None = None
+
+    def doubt(self) -> None:
+        """Something happened that a look begun before does not cover."""
+        self._doubt += 1
+
+    def answer(self, now_ns: int) -> str | None:
+        """'' = the sender is the same, a sentence = it is another one and why, None = not known yet.
+
+        Called once a pass; begins a look where none is under way and one is due.
+        """
+        found = self._found
+        if found is not None and found[0] == self._doubt and found[1] is not None:
+            return found[1]
+        due = self._asked != self._doubt or now_ns - self._asked_ns >= AGAIN_NS
+        if due and (self._thread is None or not self._thread.is_alive()):
+            self._asked, self._asked_ns = self._doubt, now_ns
+            self._thread = threading.Thread(target=self._look, args=(self._doubt,), name="recheck", daemon=True)
+            self._thread.start()
+        return None
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the newest look was in vain."""
+        return self._found == (self._doubt, None)
+
+    def _look(self, doubt: int) -> None:
+        try:
+            found = "" if self._same() else None
+        except StreamError as error:
+            found = str(error)
+        self._found = (doubt, found)

@@ -36,7 +36,7 @@ RECHECK_S = 2.0  # how long a sender that came back is looked for before it coun
 class Streams:
     """The inlets of one run.
 
-    recheck: look at the spike stream again; False where it is not found, `StreamError` where it is another one now.
+    recheck: look at the spike stream again; False where it does not answer, `StreamError` where it is another one now.
     """
 
     spikes: SpikeInlet
@@ -78,21 +78,27 @@ def find_streams(config: RigConfig, units: UnitTable, allow_replay: bool, watch:
     refuse_twins({**dict.fromkeys(others, ""), want.spikes: want.spikes_source_id}, want.spikes)
 
     def recheck() -> bool:
-        again = find(want.spikes, RECHECK_S, info.source_id())
-        if again is not None:
-            _accepted(again, units, allow_replay)
-        return again is not None
+        try:
+            again = find(want.spikes, RECHECK_S, info.source_id())
+            return again is not None and bool(_fits(again, units, allow_replay))
+        except RuntimeError:  # liblsl's: found, and gone before it has described itself
+            return False
 
     return Streams(SpikeInlet(info, description), markers, behaviours, recheck)
 
 
 def _accepted(info: pylsl.StreamInfo, units: UnitTable, allow_replay: bool) -> Description:
     """What the spike stream says of itself, if the checkpoint may decode it. Raises `StreamError`."""
-    name = quoted(info.name())
     try:
-        description = read_description(pylsl.StreamInlet(info).info(DESCRIBE_S))
+        return _fits(info, units, allow_replay)
     except LslTimeout:
-        raise StreamError(f"stream {name} was found but does not answer; restart its sender") from None
+        raise StreamError(f"stream {quoted(info.name())} was found but does not answer; restart its sender") from None
+
+
+def _fits(info: pylsl.StreamInfo, units: UnitTable, allow_replay: bool) -> Description:
+    """As `_accepted`, for a sender that may be gone: liblsl's own errors come out."""
+    name = quoted(info.name())
+    description = read_description(pylsl.StreamInlet(info).info(DESCRIBE_S))
     if description.source != "live" and not allow_replay:
         raise StreamError(f"stream {name} is a {description.source}; add --allow-replay to decode it")
     if description.unit_map_sha != units.sha256:

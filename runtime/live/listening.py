@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.core.pipeline import Pipeline
 from runtime.core.state import State
-from runtime.core.values import Mark
+from runtime.core.values import SENT_AGAIN, Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.streams import Streams
 from runtime.wire import Flag
@@ -33,6 +33,7 @@ class Heard:
     unsaid: int = 0  # of them those that closed by the clock, before a keep-alive said that they were complete
     fault: str = ""
     starts: int = 0
+    astray: int = 0  # marks that a run would leave out: stamped by another clock
     labels: dict[str, set[str]] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
 
@@ -50,7 +51,7 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
         now = now_ns()
         marks = streams.markers.pull() if streams.markers is not None else []
         _marks(heard, marks)
-        _units(heard, spikes["unit"])
+        _units(heard, spikes["unit"][spikes["unit"] != SENT_AGAIN])
         for decoded in pipeline.take(spikes, streams.spikes.keep_alive_ns, marks, now):
             heard.coarse |= bool(decoded.flags & Flag.COARSE_STAMPS)
             heard.closed += bool(before)
@@ -61,6 +62,7 @@ def listen(streams: Streams, pipeline: Pipeline, seconds: float) -> Heard:
             heard.values[name] += [value for _, value in inlet.pull()]
     for name, shown in streams.markers.odd_labels.items() if streams.markers is not None else ():
         heard.labels.setdefault(name, set()).add(shown)
+    heard.astray = pipeline.astray_markers
     heard.counters = {name: n - before.get(name, 0) for name, n in pipeline.binner.totals().items()}
     return heard
 

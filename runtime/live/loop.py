@@ -194,12 +194,14 @@ class _Loop:
         faults = clock.faults()
         spikes = source.wait(wait_s)
         now, cpu_ns, gc_ns = clock.now_ns(), clock.cpu_ns(), clock.gc_ns()
-        marks, unended = source.marks(), pipeline.unended
+        marks, unended, astray = source.marks(), pipeline.unended, pipeline.astray_markers
         self.log.marks += marks
         pipeline.withheld = source.withheld
         closed = pipeline.take(spikes, source.alive_ns, marks, now)
         if pipeline.unended > unended:
             self._say(now, "segment_unended", f"segment {pipeline.segment} was closed: no marker ended it in time")
+        if pipeline.astray_markers and not astray:
+            self._say(now, "markers_astray", _astray(pipeline.astray_ns))
         if closed:
             before = clock.now_ns()
             self.sink.estimate(closed[-1], before, self._clock_flag(before) | source.flags)
@@ -261,3 +263,9 @@ class _Loop:
         self._enter(State.ENDED, now)
         self.sink.status(now, State.ENDED, self.accounting)
         self.sink.estimate(Decoded(last, None, 0, 0, State.ENDED), now, Flag.END)
+
+
+def _astray(off_ns: int) -> str:
+    """What is said of markers that are stamped by another clock. off_ns: stamp minus now."""
+    way = "ahead" if off_ns > 0 else "behind"
+    return f"markers are stamped {abs(off_ns) * 1e-9:.3g} s {way}: not of the LSL clock; stamp with local_clock()"

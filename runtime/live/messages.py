@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -37,9 +37,11 @@ class Messages:
     """Builds the messages of one run and hands them to its publisher."""
 
     def __init__(
-        self, config: RigConfig, pipeline: Pipeline, source: Source, publisher: Publisher, kind: str
+        self, config: RigConfig, pipeline: Pipeline, source: Source, publisher: Publisher, kind: str,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:  # fmt: skip
-        """kind: live | replay | synthetic."""
+        """kind: live | replay | synthetic. say: takes a line for people, and never blocks."""
+        self.say = say
         self.config, self.pipeline, self.source, self.publisher, self.kind = config, pipeline, source, publisher, kind
         self.budget_ns = int(config.output.budget_ms * 1e6)
         self.boot = boot_id()
@@ -62,11 +64,11 @@ class Messages:
         self.publisher.tell("measured", {"t_ns": now_ns, "values": values})
 
     def event(self, now_ns: int, name: str, detail: str) -> None:
-        """Publish something that happened; people are told on stderr, of each kind once in `TELL_NS`."""
+        """Publish something that happened; people are told of each kind once in `TELL_NS`."""
         told = told_as(name, detail)
         if told and now_ns - self._told_ns.get(told, -TELL_NS) >= TELL_NS:
             self._told_ns[told] = now_ns
-            print(detail, file=sys.stderr, flush=True)
+            self.say(detail)
         self.publisher.tell("event", Event(SCHEMA, name, now_ns, detail))
 
     def status(self, now_ns: int, state: State, accounting: Accounting) -> None:

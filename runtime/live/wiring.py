@@ -16,14 +16,16 @@ from neds_core.checkpoint import Checkpoint
 from runtime.config import RigConfig
 from runtime.core.binning import Binner
 from runtime.core.engine import Decoder
-from runtime.core.health import Health, Limits
+from runtime.core.health import Limits
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import RunLog, describe
 from runtime.core.state import State, StateTrack
+from runtime.core.values import FAR_S
 from runtime.engines import create as engines, prepare
 from runtime.io import system
 from runtime.io.clock import LiveClock
 from runtime.io.lsl_source import LslSource
+from runtime.io.notices import Notices
 from runtime.io.streams import Streams
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages, Publisher
@@ -42,38 +44,41 @@ class Wired:
     player_runs: Callable[[], bool]
     stop: Event
 
-    def run(self, seconds: float | None = None) -> RunLog:
-        """Decode until `stop` is set, the recording ends, or `seconds` have passed."""
+    def run(self, seconds: float | None = None, *, told: bool = True) -> RunLog:
+        """Decode until `stop` is set, the recording ends, or `seconds` have passed.
+
+        told: events are also printed on stderr; False where a view has the terminal.
+        """
+        with Notices(sys.stderr) as notices:
+            return self._run(seconds, notices.say if told else lambda line: None)
+
+    def _run(self, seconds: float | None, say: Callable[[str], None]) -> RunLog:
         config, decoder, streams = self.config, self.decoder, self.streams
         source = LslSource(streams, decoder.bin_ns, self.player_runs)
         clock = LiveClock()
         pipeline = make_pipeline(config, decoder, streams, clock.step_ns)
         kind = streams.spikes.description.source
-        sink = Messages(config, pipeline, source, self.publisher, kind)
+        sink = Messages(config, pipeline, source, self.publisher, kind, say)
         plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set)
         track, log = StateTrack(), _log(config, decoder, kind)
 
-        def enter(state: State) -> None:
-            now, said = clock.now_ns(), track.enter(state)
-            log.happened(now, "state", said)
-            sink.event(now, "state", said)
+        def happened(name: str, said: str) -> None:
+            now = clock.now_ns()
+            log.happened(now, name, said)
+            sink.event(now, name, said)
 
-        enter(State.WARMUP)
+        happened("state", track.enter(State.WARMUP))
         source.probe()
-        self._warm_up()
+        step_ms = prepare.warm_up(decoder.engine, decoder.n_units)
+        if slow := prepare.too_slow(decoder.engine, step_ms, decoder.bin_ns):
+            happened("too_slow", slow)
         with clock, _urgent() as scheduling:  # before the inlets open: their threads inherit it
             log.header = msgspec.structs.replace(log.header, scheduling=scheduling)
             with source:
-                enter(State.READY)
+                happened("state", track.enter(State.READY))
                 run(source, pipeline, sink, clock, log, plan, track)
         log.source_delay_ms = streams.spikes.delays.kept().copy()
         return log
-
-    def _warm_up(self) -> None:
-        engine = self.decoder.engine
-        step_ms = prepare.warm_up(engine, self.decoder.n_units)
-        if slow := prepare.too_slow(engine, step_ms, self.decoder.bin_ns):
-            print(slow, file=sys.stderr, flush=True)
 
 
 def wire(
@@ -99,8 +104,8 @@ def make_pipeline(
     config: RigConfig, decoder: Decoder, streams: Streams, step_ns: Callable[[], int] = lambda: 0
 ) -> Pipeline:
     """The pipeline of a rig. step_ns: a clock for how long a step takes."""
-    health = Health(_limits(config, decoder), decoder.n_units, decoder.bin_ns)
-    return Pipeline(_binner(config, decoder, streams), decoder, _rules(config, streams), step_ns, health)
+    binner, rules = _binner(config, decoder, streams), _rules(config, streams)
+    return Pipeline(binner, decoder, rules, step_ns, lambda other: _limits(config, other))
 
 
 @contextmanager
@@ -122,7 +127,6 @@ def _limits(config: RigConfig, decoder: Decoder) -> Limits:
     health = config.health
     return Limits(
         quarantined=health.quarantined_share, late=health.late_share, out_of_range=health.out_of_range_share,
-        duplicates=health.duplicates_share,
         profile_min=health.profile_min, profile=decoder.profile, used=decoder.used,
         silence_ns=int(health.silence_s * 1e9) or decoder.silence_ns,
     )  # fmt: skip
@@ -136,6 +140,7 @@ def _rules(config: RigConfig, streams: Streams) -> Rules:
         markers=bins.use_markers and streams.markers is not None,
         keep_alive=streams.spikes.description.keep_alive,
         longest_ns=int(bins.max_segment_s * 1e9),
+        far_ns=int(FAR_S * 1e9),
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from runtime.config import RigConfig
+from runtime.core.health import LEAST_DEGRADED
+from runtime.core.values import FAR_S
 from runtime.core.words import listed, quoted
 from runtime.scoring.stamps import Clocks, Stamps, astray, strange
 
@@ -56,7 +58,8 @@ class Spikes:
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """What came of the marker stream. starts: segment_start; labels: output -> labels given at segment ends."""
+    """What came of the marker stream. starts: segment_start; labels: output -> labels given at segment ends; astray:
+    starts and ends that a run leaves out, because another clock stamped them."""
 
     stream: str
     received: int
@@ -65,6 +68,7 @@ class Markers:
     stamps: Stamps
     starts: int = 0
     labels: dict[str, set[str]] = field(default_factory=dict)
+    astray: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,13 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
         reasons.append(f"{percent(share['late'])} of the spikes are late; {_remedy(heard.stamps.delays_ms, config)}")
     elif share["late"] > 1.0 - ALLOWANCE_SHARE / 100.0:
         notes.append(f"to keep {ALLOWANCE_SHARE:g} %, {_remedy(heard.stamps.delays_ms, config)}")
+    n_outside = heard.counters["out_of_range"]
+    outside = n_outside >= LEAST_DEGRADED and share["out_of_range"] > config.health.out_of_range_share
     if heard.foreign:
-        reasons.append(_foreign(heard))
-    _repeated(heard, config, reasons, notes)
-    if not heard.foreign:
+        (reasons if outside else notes).append(_foreign(heard))
+    if resent := heard.counters.get("resent", 0):
+        notes.append(f"{resent} spikes were sent again and dropped; look at its sender")
+    if not outside:
         silent, noted = _silent(heard)
         reasons += silent
         notes += noted
@@ -130,18 +137,6 @@ def spikes(heard: Spikes, config: RigConfig, clocks: Clocks) -> Verdict:
             "edge, because no keep-alive had come; send one with every chunk, and decoded values come sooner"
         )
     return Verdict("spikes", what, tuple(reasons), tuple(notes))
-
-
-def _repeated(heard: Spikes, config: RigConfig, reasons: list[str], notes: list[str]) -> None:
-    """Spikes that came twice, by themselves or with those beside them."""
-    resent, doubled = (heard.counters.get(name, 0) for name in ("resent", "duplicates"))
-    if doubled > config.health.duplicates_share * heard.counters["received"]:
-        share = percent(doubled / heard.counters["received"])
-        reasons.append(f"{share} of the spikes have the unit and the stamp of one before; send each spike once")
-    elif doubled:
-        notes.append(f"{doubled} spikes have the unit and the stamp of one before and count twice")
-    if resent:
-        notes.append(f"{resent} spikes were sent again and dropped; look at its sender")
 
 
 def _remedy(delays_ms: np.ndarray, config: RigConfig) -> str:
@@ -189,7 +184,7 @@ def _foreign(heard: Spikes) -> str:
     elif numbers[0] >= 0 and set(np.flatnonzero(heard.fired).tolist()) | set(numbers) <= set(heard.ids):
         said += ": the sorter's own numbers?"
     elif numbers[-1] < 0:
-        said += ": noise? Leave it out"
+        said += ": noise? Leave it out. Keep-alives? Each has to be -1 - (spikes sent)"
     return f"{said}; send the row of the unit table, counted from 0"
 
 
@@ -197,13 +192,15 @@ def markers(heard: Markers, classes: Mapping[str, Sequence[str]], clocks: Clocks
     """The verdict on the marker stream. classes: of each class output, by name."""
     reasons, notes = [], []
     what = f"{heard.stream}: {heard.received} received, {heard.bad} cannot be read, {heard.starts} segment_start"
-    if strange(heard.stamps):
+    if strange(heard.stamps) and (heard.astray or not heard.starts):  # else the ends are sent with the starts
         reasons.append(_restamp(heard.stamps, clocks))
     elif heard.bad:
-        reasons.append(
+        (reasons if heard.bad >= heard.received else notes).append(
             f"{heard.bad} of {heard.received} markers cannot be read, such as {quoted(heard.last_bad)}; send JSON like "
             '{"event": "segment_start", "segment": 17}'
         )
+    if heard.astray and not reasons:
+        notes.append(f"{heard.astray} starts or ends were stamped more than {FAR_S:g} s from their arrival: left out")
     for name, given in heard.labels.items():
         wrong = sorted(given - set(classes.get(name, given)))
         if wrong:
@@ -212,7 +209,7 @@ def markers(heard: Markers, classes: Mapping[str, Sequence[str]], clocks: Clocks
             )
     if heard.received == 0:
         notes.append("none arrived: a run decodes from the first segment_start on")
-    elif not heard.starts and not heard.bad:
+    elif not heard.starts and not reasons:
         notes.append("no segment_start among them: a run decodes from the first one on")
     return Verdict("markers", what, tuple(reasons), tuple(notes))
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FAR_S = 60.0  # a marker or a behaviour stamped further away than this is not of the LSL clock
+from runtime.core.values import FAR_S
+
 DAY_S = 86_400.0
 
 

@@ -56,7 +56,6 @@ LOSSES = (
     "misses",
     "jumps",
     "resent",
-    "duplicates",
 )
 
 

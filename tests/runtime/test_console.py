@@ -78,3 +78,10 @@ def test_a_disk_that_is_full_is_not_taken_for_a_reader_that_has_gone() -> None:
         assert process.stderr is not None
         assert b"No space left on device" in process.stderr.read()
         assert process.wait(60) != 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_words_that_a_full_disk_does_not_take_end_nothing() -> None:
+    with Path("/dev/full").open("wb") as full, start(stdout=subprocess.PIPE, stderr=full) as process:
+        assert len(process.communicate(timeout=60)[0].splitlines()) == 2000
+        assert process.returncode == 3

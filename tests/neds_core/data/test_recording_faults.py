@@ -71,6 +71,9 @@ def all_but_still(s: Session) -> np.ndarray:
     return np.nextafter(np.full(s.n_bins, 0.087, np.float32), np.arange(s.n_bins, dtype=np.float32) % 2)
 
 
+SCATTER = np.random.default_rng(0).uniform(0.0, 400.0, 60)  # ms of a moment in its trial
+
+
 def spread_ns(n: int = 3000) -> np.ndarray:
     """Times all over the planted session's 30 s."""
     return np.sort(np.random.default_rng(0).integers(0, 1500 * 20_000_000, n))
@@ -122,7 +125,19 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
     "moments at infinity": (lambda s: replace(s, moments={"lick": np.full(60, np.inf)}), "moment lick is infinite"),
     "moments of the recording's clock": (
         lambda s: replace(s, moments={"lick": s.segments[:, 0] * 20.0 + 100.0}),
-        "moment lick lies inside its segment in 1 of 60; give ms from each segment's own start",
+        "moment lick grows with the time of the recording (100 ms in segment 0, 29600 ms in segment 59); give ms from "
+        "each segment's own start",
+    ),
+    **{
+        f"moments of a clock in {unit}": (
+            lambda s, scale=scale: replace(s, moments={"lick": (s.segments[:, 0] * 20.0 + SCATTER + 1.8e6) * scale}),
+            "moment lick grows with the time of the recording",
+        )
+        for unit, scale in (("ms", 1.0), ("s", 1e-3), ("us", 1e3), ("samples", 30.0), ("bins", 0.05))
+    },
+    "a moment of another time": (
+        lambda s: replace(s, moments={"lick": np.r_[np.full(59, 100.0), 1e300]}),
+        "moment lick is 1e+300 ms in segment 59, longer than the recording; give ms from each segment's own start",
     ),
     "a moment in a folder": (lambda s: replace(s, moments={"../lick": np.zeros(60)}), "moment name '../lick'"),
     "ambiguous name": (lambda s: renamed(s, "wheel_speed", "wheel"), "does not name a quantity; say wheel_speed"),
@@ -182,6 +197,24 @@ def test_a_wrong_recording_is_refused(
     damaged = ("not a readable", "lacks", "its header is damaged")  # where no file can hold the fault
     assert message in sentence(error) or any(other in sentence(error) for other in damaged)
     assert "wrong.npz" in sentence(error)
+
+
+MOMENTS = {
+    "rewards after the window": np.full(60, 800.0) + SCATTER,
+    "cues before the segment": np.full(60, -200.0),
+    "long after": np.full(60, 4_000.0) + SCATTER,
+    "slower and slower": np.linspace(100.0, 450.0, 60),
+    "of a clock that drifts": 100.0 + np.arange(60.0) * 0.025,
+    "in two segments": np.r_[5.0, np.full(58, np.nan), 400.0],
+    "never": np.full(60, np.nan),
+    "float32": SCATTER.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_moments_may_lie_outside_their_segments(session: Session, tmp_path: Path, moment: str) -> None:
+    session_file.save(replace(session, moments={"m": MOMENTS[moment]}), tmp_path / "one.npz")
+    np.testing.assert_array_equal(session_file.load(tmp_path / "one.npz").moments["m"], MOMENTS[moment])
 
 
 def test_text_ids_in_a_file_are_refused(session: Session, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Stream:
         profile, used = RATES[:n_units].astype(np.float32), np.ones(n_units, bool)
         given = limits or Limits(profile=profile, used=used, silence_ns=200_000_000)
         self.health, self.rng = Health(given, n_units, BIN), np.random.default_rng(seed)
-        self.totals = {"received": 0, "quarantined": 0, "late": 0, "out_of_range": 0, "duplicates": 0}
+        self.totals = {"received": 0, "quarantined": 0, "late": 0, "out_of_range": 0, "negative": 0}
 
     def bins(
         self, n: int, rates: np.ndarray = RATES, valid: bool = True, idle: bool = False, **bad: int
@@ -51,7 +51,7 @@ def test_a_healthy_stream_is_running() -> None:
 
 @pytest.mark.parametrize("name", SHARES)
 def test_a_bad_share_degrades_and_then_faults_within_a_second(name: str) -> None:
-    stream = Stream(Limits(quarantined=0.05, late=0.05, out_of_range=0.05, duplicates=0.05))
+    stream = Stream(Limits(quarantined=0.05, late=0.05, out_of_range=0.05))
     stream.bins(100)
     states = stream.bins(50, **{name: 240})
     assert State.FAULT in states
@@ -59,6 +59,16 @@ def test_a_bad_share_degrades_and_then_faults_within_a_second(name: str) -> None
     assert set(states[first:]) == {State.FAULT}
     assert State.DEGRADED in states[:first]
     assert name.replace("_", " ") in stream.health.reason
+
+
+def test_keep_alives_that_do_not_count_have_their_own_remedy() -> None:
+    """Units below 0 are not numbered from 1."""
+    stream = Stream()
+    stream.bins(60, out_of_range=20, negative=20)
+    assert "most are below 0: a keep-alive has to be -1 - (spikes sent)" in stream.health.reason
+    stream = Stream()
+    stream.bins(60, out_of_range=20, negative=5)
+    assert "numbered from 1?" in stream.health.reason
 
 
 @pytest.mark.parametrize("name", SHARES)
@@ -181,5 +191,5 @@ def test_values_that_stay_not_finite_are_a_fault() -> None:
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(SHARES), st.integers(0, 50)), max_size=10))
 def test_a_limit_of_one_never_alarms(plan: list[tuple[int, str, int]]) -> None:
-    stream = Stream(Limits(quarantined=1.0, late=1.0, out_of_range=1.0, duplicates=1.0))
+    stream = Stream(Limits(quarantined=1.0, late=1.0, out_of_range=1.0))
     assert {state for n, name, bad in plan for state in stream.bins(n, **{name: bad})} <= {State.RUNNING}

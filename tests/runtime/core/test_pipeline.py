@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from runtime.core.binning import Binner
 from runtime.core.engine import Decoder
+from runtime.core.health import Limits
 from runtime.core.pipeline import COARSE_TOKENS, MAX_CATCH_UP, Pipeline, Rules
 from runtime.core.state import LOST_NS, State
 from runtime.core.values import SPIKES, Decoded, Layout, Mark, Token
@@ -506,6 +507,41 @@ def test_a_decoder_is_exchanged_between_two_tokens() -> None:
     assert [token.reset for token in rig.tokens] == [True, *[False] * 4, True, False, False]
     assert rig.seen[5][1] == [1.0, 1.0]
     rig.assert_laws()
+
+
+def test_an_exchanged_decoder_is_judged_by_its_own_training() -> None:
+    """The units that it uses, how long they may be silent, and the order of its units; shares of bad spikes at once."""
+
+    def limits(decoder: Decoder) -> Limits:
+        return Limits(profile=decoder.profile, used=decoder.used, silence_ns=decoder.silence_ns)
+
+    def trained(unit: int, silence_bins: int) -> Decoder:
+        used = np.arange(U) == unit
+        return replace(decoder_of(Leaky()), used=used, silence_ns=silence_bins * BIN, profile=used.astype(np.float32))
+
+    binner = Binner(U, BIN, max_age_ns=MAX_AGE, future_ns=2_000_000)
+    pipeline = Pipeline(binner, trained(0, 2), WATCHFUL, limits=limits)
+    binner.start(0)
+
+    def states(*unit: int, bad: int = 0) -> list[State]:
+        """Of bins with a spike of a unit each, and so many of no unit."""
+        found = []
+        for one in unit:
+            t_ns = binner.edge_ns
+            pipeline.feed(np.array([(t_ns - 5, one), *[(t_ns - 9 - k, U) for k in range(bad)]], SPIKES), t_ns)
+            pipeline.alive(t_ns, t_ns)
+            found += [decoded.state for decoded in pipeline.advance(t_ns)]
+        return found
+
+    running, fault = State.RUNNING, State.FAULT
+    assert states(0, 1, 1, 1, 1) == [running, running, running, fault, fault]
+    pipeline.exchange(trained(1, 3))
+    assert states(1, 1, 0, 0, 0, 0) == [*[running] * 5, fault]
+    health = pipeline.health
+    assert health is not None
+    assert health.limits.profile.tolist() == [0.0, 1.0, 0.0]
+    pipeline.exchange(trained(0, 2))
+    assert states(0, bad=30) == [fault]
 
 
 # --- bins that close by the clock, segments that nobody ends, values withheld ---

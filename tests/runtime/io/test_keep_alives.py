@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from runtime.io.keep_alives import SentCount
+from runtime.io.keep_alives import MOST_OPEN, REMEMBERED, SentCount
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS
 
 PERIOD_NS = 20_000_000
@@ -16,6 +16,7 @@ class Link:
 
     def __init__(self, sent: int) -> None:
         self.count, self.sent, self.received, self.out_of_range, self.alive = SentCount(), sent, 0, 0, 0
+        self.same = 0
         self.t_ns = 10**12
 
     def spikes(self, arriving: int, lost: int) -> None:
@@ -23,9 +24,15 @@ class Link:
         self.received += arriving
         self.sent += arriving + lost
 
+    def again(self, n: int, counted: bool) -> None:
+        """Spikes that have come before."""
+        self.received += n
+        self.same += n
+        self.sent += n * counted
+
     def negative(self, value: int) -> None:
         """A sample below 0."""
-        kept, refuted = self.count.take(self.t_ns, value, self.received)
+        kept, refuted = self.count.take(self.t_ns, value, self.received, self.same)
         self.received += len(refuted)
         self.out_of_range += len(refuted)
         self.alive += kept
@@ -92,3 +99,62 @@ def test_a_sender_that_counts_from_0_again_has_lost_nothing() -> None:
         link.spikes(3, 0)
         link.period([], counted=False)
     assert (link.count.lost, link.out_of_range, link.received) == (0, 0, 115)
+
+
+@given(
+    periods=st.lists(
+        st.tuples(
+            st.integers(0, 30), st.integers(0, 40), st.booleans(), st.booleans(),
+        ), min_size=1, max_size=30,
+    ),
+    known=st.booleans(),
+)  # fmt: skip
+def test_what_comes_again_does_not_disturb_the_count(periods: list[tuple[int, int, bool, bool]], known: bool) -> None:
+    """Spikes, keep-alives or both, whether the sender counts them again or not, also from the first moment on."""
+    link = Link(17)
+    for _ in range(4 * known):
+        link.spikes(10, 0)
+        link.period([], counted=False)
+    for arriving, repeated, counted, with_keep_alive in periods:
+        link.spikes(arriving, 0)
+        link.period([], counted=False)
+        value = -1 - link.sent
+        link.again(repeated, counted)
+        if with_keep_alive and not counted:
+            link.negative(value)
+    for _ in range(4):
+        link.spikes(10, 0)
+        link.period([], counted=False)
+    assert (link.out_of_range, link.count.lost) == (0, 0)
+    assert link.alive >= 3
+
+
+@given(st.integers(1, 40), st.integers(1, 300), st.booleans())
+def test_a_loss_between_repeats_is_counted(repeated: int, lost: int, counted: bool) -> None:
+    """Once nothing has come again for two keep-alives."""
+    link = Link(17)
+    for period in range(12):
+        link.spikes(10, lost * (period == 6))
+        link.period([], counted=False)
+        if period in (2, 3, 9):
+            link.again(repeated, counted)
+    assert (link.out_of_range, link.count.lost) == (0, lost)
+
+
+def test_keep_alives_that_count_nothing_cost_little_memory() -> None:
+    """Always -1: none is one while spikes come, and few are looked at again."""
+    link = Link(0)
+    for _ in range(500):
+        link.spikes(2, 0)
+        link.t_ns += 2_000_000
+        link.negative(-1)
+        assert len(link.count._open) <= MOST_OPEN == 64
+    assert (link.alive, link.out_of_range, link.count.lost) == (0, 500 - MOST_OPEN, 0)
+
+
+def test_keep_alives_that_are_remembered_are_bounded() -> None:
+    link = Link(0)
+    for _ in range(2 * REMEMBERED):
+        link.spikes(1, 0)
+        link.period([], counted=False)
+    assert len(link.count._known) == REMEMBERED

@@ -184,6 +184,10 @@ def test_a_sender_that_returns_under_another_source_id_is_named(
                 outlet.push_sample([-1])
                 source.wait(0.03)
         del outlet
+        with monkeypatch.context() as patch:
+            patch.setattr(streams, "find", lambda *wanted: found.spikes.info)  # as where it has just answered
+            patch.setattr(streams, "DESCRIBE_S", 0.2)
+            assert not found.recheck()  # gone before it has described itself: no other sender
         again = make_outlet(stream_name, session.units, source_id="second")
         while not any(name == "sender_elsewhere" for name, _ in events) and time.monotonic() < deadline:
             source.wait(0.1)

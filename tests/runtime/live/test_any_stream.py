@@ -16,11 +16,11 @@ from neds_core.checkpoint import Checkpoint
 from runtime.config import InputConfig, RigConfig
 from runtime.core.binning import COUNTERS, Binner
 from runtime.core.engine import DECODERS, Engine
-from runtime.core.health import Health, Limits
+from runtime.core.health import Limits
 from runtime.core.pipeline import TOKENS, Pipeline, Rules
 from runtime.core.run_log import RunLog, describe
 from runtime.core.state import State
-from runtime.core.values import NO_TIME, SPIKES, Mark, Token
+from runtime.core.values import NO_TIME, SENT_AGAIN, SPIKES, Mark, Token
 from runtime.engines import create as engines
 from runtime.io import log_file
 from runtime.live.loop import Plan, run
@@ -187,11 +187,12 @@ def test_any_stream_is_accounted_for_published_in_order_and_replayed(
     clock.t_ns = START
     source = Script(clock, plan)
     binner = Binner(U, BIN, max_age_ns=MAX_AGE, future_ns=FUTURE, ordered=ordered)
-    health = Health(Limits(profile=made.profile, used=made.used, silence_ns=3 * BIN), U, BIN) if judged else None
-    pipeline = Pipeline(binner, made, rules, health=health)
+    limits = Limits(profile=made.profile, used=made.used, silence_ns=3 * BIN)
+    pipeline = Pipeline(binner, made, rules, limits=(lambda _: limits) if judged else None)
     wire = Wire(source)
     log = RunLog(describe(made, rig="rig", source="synthetic", budget_ms=20.0), 30_000, U, 3)
     config = RigConfig("rig", "unused", InputConfig("s"))
+    certain = sure_of(binner, [p.burst for p in plan])
     run(source, pipeline, Messages(config, pipeline, source, wire, "synthetic"), clock, log, Plan(20 * MS))
 
     balanced(log.outcome.counters, len(source.fed))
@@ -201,12 +202,36 @@ def test_any_stream_is_accounted_for_published_in_order_and_replayed(
     believed = Counter(((t - binner.grid_ns) // BIN, u) for t, u in source.fed)
     for row, one in zip(*np.nonzero(log.counts[: log.n]), strict=True):
         assert log.counts[row, one] <= believed[int(row), int(one)]
+    for (row, one), least in certain.items():
+        assert row >= log.n or not log.valid[row] or log.counts[row, one] >= least
+    assert log.outcome.counters["spikes_resent"] == sum(u == SENT_AGAIN for _, u in source.fed)
+    assert log.outcome.counters["spikes_out_of_range"] <= sum(not 0 <= u < U for _, u in source.fed)
     replayed(log, made.engine)
     path = tmp_path_factory.getbasetemp() / "any.npz"
     log_file.save(log, path)
     built = [msgspec.json.encode(summary.build(each, checkpoints[clocked])) for each in (log, log_file.load(path))]
     assert built[0] == built[1]
     assert report.lines(msgspec.json.decode(built[0]))
+
+
+def sure_of(binner: Binner, bursts: list[int]) -> Counter[tuple[int, int]]:
+    """(bin, unit) -> spikes that nothing may take away: in time, and of the map.
+
+    Filled while the binner is fed. A burst may fill its unit's count, so that no more goes in.
+    """
+    found: Counter[tuple[int, int]] = Counter()
+    full = {3} if max(bursts) > 60_000 else set()
+    feed = binner.feed
+
+    def noted(spikes: np.ndarray, now_ns: int) -> None:
+        open_ns = binner.grid_ns + binner.open_bin * BIN
+        for t_ns, one in spikes.tolist():
+            if 0 <= one < U and one not in full and open_ns <= t_ns <= now_ns:
+                found[(t_ns - binner.grid_ns) // BIN, one] += 1
+        feed(spikes, now_ns)
+
+    binner.feed = noted
+    return found
 
 
 def balanced(counts: dict[str, int], fed: int) -> None:

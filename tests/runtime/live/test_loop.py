@@ -14,7 +14,7 @@ from runtime.core.engine import Decoder
 from runtime.core.pipeline import MAX_CATCH_UP, Pipeline, Rules
 from runtime.core.run_log import STATES, RunLog, describe
 from runtime.core.state import State
-from runtime.core.values import NO_TIME, SPIKES, Decoded, Layout, Mark, Token
+from runtime.core.values import NO_TIME, SENT_AGAIN, SPIKES, Decoded, Layout, Mark, Token
 from runtime.live.loop import Plan, run
 from runtime.live.offline import SteppedClock
 from runtime.wire import Flag
@@ -135,13 +135,13 @@ class Kept:
 class Rig:
     """A loop with everything around it made up."""
 
-    def __init__(self, markers: bool = False) -> None:
+    def __init__(self, markers: bool = False, far_ns: int = 0) -> None:
         self.clock, self.sink = SteppedClock(), Kept()
         self.clock.t_ns = START
         self.source = Script(self.clock)
         self.decoder = Decoder(Sum(), "sum", "model", "sha", "", "units", 2, BIN)
         binner = Binner(2, BIN, max_age_ns=10**10, future_ns=2 * MS)
-        self.pipeline = Pipeline(binner, self.decoder, Rules(lateness_ns=LATENESS, markers=markers))
+        self.pipeline = Pipeline(binner, self.decoder, Rules(lateness_ns=LATENESS, markers=markers, far_ns=far_ns))
         header = describe(self.decoder, rig="rig", source="synthetic", budget_ms=20.0)
         self.log = RunLog(header, 10_000, 2, 2)
 
@@ -266,12 +266,13 @@ def test_a_sender_that_sends_again_counts_once_and_is_said_once() -> None:
         wait(timeout_s)
         now = rig.clock.t_ns
         burst.append([(now - 4 * MS + k * MS // 2, k % 2) for k in range(4)])
-        return np.array(burst[-1] * (2 if len(burst) % 10 == 0 else 1), SPIKES)
+        again = [(t_ns, SENT_AGAIN) for t_ns, _ in burst[-1]] if len(burst) % 10 == 0 else []
+        return np.array(burst[-1] + again, SPIKES)
 
     rig.source.wait = waits
     rig.run(1.0)
     counts = rig.log.outcome.counters
-    assert (counts["spikes_binned"], counts["spikes_resent"], counts["duplicates"]) == (800, 80, 0)
+    assert (counts["spikes_binned"], counts["spikes_resent"]) == (800, 80)
     assert {values[0] for _, _, values, _ in rig.sink.estimates if values is not None} == {16.0}
     assert sum(bool(flags & Flag.RESENT) for *_, flags in rig.sink.estimates) == 20
     assert [name for name, _ in rig.sink.events].count("spikes_resent") == 1
@@ -329,3 +330,49 @@ def test_a_step_of_seconds_is_logged_as_long_as_it_was() -> None:
     rig.pipeline.cpu_clock = lambda: next(ticks)
     rig.run(0.2)
     assert rig.log.infer_ns[: rig.log.n].max() == 3000 * MS
+
+
+FAR = 60 * 1000 * MS
+HOUR = 3600 * 1000 * MS
+
+
+@pytest.mark.parametrize(
+    ("off_ns", "says"),
+    [
+        (24 * HOUR, "markers are stamped 8.64e+04 s ahead: not of the LSL clock; stamp with local_clock()"),
+        (-HOUR, "markers are stamped 3.6e+03 s behind: not of the LSL clock; stamp with local_clock()"),
+        (FAR + 2 * MS, "markers are stamped 60 s ahead: not of the LSL clock; stamp with local_clock()"),
+    ],
+)
+def test_markers_of_another_clock_are_bad_and_said_once(off_ns: int, says: str) -> None:
+    """Else a run waits for them for ever, or decodes one bin of each segment."""
+    rig = Rig(markers=True, far_ns=FAR)
+
+    def marks() -> None:
+        now = rig.clock.t_ns + off_ns
+        rig.source.pending += [Mark(now, "segment_start", 1), Mark(now + BIN, "segment_end", 1)]
+
+    rig.run(0.5, {100: marks, 200: marks})
+    assert [event for event in rig.sink.events if event[0] == "markers_astray"] == [("markers_astray", says)]
+    assert rig.log.outcome.counters["bad_markers"] == 4
+    assert rig.log.outcome.counters["tokens_published"] == 0
+    assert rig.pipeline._marks == []
+
+
+def test_a_trial_is_sent_ahead_whole() -> None:
+    """The start up to a minute, the end with it, however long the trial; a process that was stopped takes both."""
+    rig = Rig(markers=True, far_ns=FAR)
+    ends = START + 10 * HOUR
+
+    def marks() -> None:
+        rig.source.pending += [Mark(START + 300 * MS, "segment_start", 3), Mark(ends, "segment_end", 3)]
+
+    def suspended() -> None:
+        rig.stall(200_000)
+        rig.source.pending += [Mark(rig.clock.t_ns - FAR - 9 * MS, "segment_end", 3)]
+
+    rig.run(201.0, {100: marks, 500: suspended})
+    assert rig.log.outcome.counters["bad_markers"] == 0
+    assert next(k for k in range(rig.log.n) if not rig.log.idle[k]) == 15
+    assert rig.pipeline.segment == 3
+    assert rig.log.idle[rig.log.n - 1]

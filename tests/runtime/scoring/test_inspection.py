@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,12 +96,20 @@ def test_units_outside_the_map_are_named(
     assert says in found.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("received", "n", "go"), [(100_000, 1, True), (500, 1, True), (2000, 2, True), (1999, 2, False)]
+)
+def test_a_spike_outside_the_map_is_a_note_where_a_run_decodes(received: int, n: int, go: bool) -> None:
+    """The run's own limits: health.out_of_range_share, and never a single spike."""
+    found = judge.spikes(heard(fired=(0, 5, 5), foreign={-1: n}, received=received, out_of_range=n), CONFIG, CLOCKS)
+    assert found.go is go
+    assert any("unit -1 is outside the map (0 to 2)" in said for said in (found.notes if go else found.reasons))
+    assert ("1 of 3 units never fired: 0" in found.notes) is go
+
+
 def test_spikes_that_come_twice_are_said() -> None:
-    few, many = (judge.spikes(heard(duplicates=n, resent=40), CONFIG, CLOCKS) for n in (3, 300))
-    resent = "40 spikes were sent again and dropped; look at its sender"
-    assert few.go
-    assert few.notes == ("3 spikes have the unit and the stamp of one before and count twice", resent)
-    assert many.reasons == ("30.00 % of the spikes have the unit and the stamp of one before; send each spike once",)
+    found = judge.spikes(heard(resent=40), CONFIG, CLOCKS)
+    assert (found.go, found.notes) == (True, ("40 spikes were sent again and dropped; look at its sender",))
 
 
 def test_no_spikes_and_silent_units_are_said() -> None:
@@ -174,7 +183,7 @@ def test_what_is_recommended_is_what_a_rig_accepts(
 # --- markers, behaviours ---
 
 
-def marked(**fields: object) -> judge.Markers:
+def marked(**fields: Any) -> judge.Markers:
     return judge.Markers(**{"stream": "task", "received": 4, "bad": 0, "last_bad": "", "stamps": ON_TIME} | fields)
 
 
@@ -186,6 +195,22 @@ def test_markers_that_cannot_be_read_are_shown() -> None:
     )
     assert "time of day" in judge.markers(marked(bad=4, stamps=at(1.8e9)), {}, CLOCKS).reasons[0]
     assert "milliseconds" in judge.markers(marked(stamps=at(5e6)), {}, CLOCKS).reasons[0]
+
+
+def test_a_marker_that_cannot_be_read_is_a_note_beside_others_that_can() -> None:
+    """A run counts it and goes on."""
+    found = judge.markers(marked(bad=1, last_bad="go", starts=1), {}, CLOCKS)
+    assert found.go
+    assert found.notes[0].startswith("1 of 4 markers cannot be read, such as 'go'; send JSON like")
+
+
+def test_markers_of_another_clock_are_no_go_and_ends_that_are_sent_with_their_starts_are_not() -> None:
+    ahead = judge.Stamps(np.r_[np.zeros(4), np.full(5, -200e3)])
+    assert judge.markers(marked(starts=4, stamps=ahead), {}, CLOCKS).go
+    assert "LSL clock" in judge.markers(marked(starts=4, stamps=ahead, astray=9), {}, CLOCKS).reasons[0]
+    assert "LSL clock" in judge.markers(marked(stamps=ahead), {}, CLOCKS).reasons[0]
+    few = judge.markers(marked(starts=4, astray=1), {}, CLOCKS)
+    assert few.notes == ("1 starts or ends were stamped more than 60 s from their arrival: left out",)
 
 
 def test_labels_that_are_no_class_are_named() -> None:
