@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -153,8 +154,10 @@ def test_what_is_chosen_and_what_came_of_it_is_said(
     assert heard.lines[4].endswith(" rad/s in the training part")
     assert heard.lines[5].startswith("choice: left ")
     after = heard.lines[-2:]
-    assert all(text in after[0] for text in ("wheel_speed: NEDS R2 ", " [", "], ridge R2 "))
-    assert all(text in after[1] for text in ("choice: NEDS balanced accuracy ", "], logistic balanced accuracy "))
+    for line, measure, ridge in zip(after, ("R2", "balanced accuracy"), ("ridge", "logistic"), strict=True):
+        number, limits = r"-?\d\.\d{3}", r"\[-?\d\.\d{3}, -?\d\.\d{3}\]"
+        each = ", ".join(f"{name} {number} {limits}" for name in ("NEDS", ridge, "blend"))
+        assert re.fullmatch(rf"\w+: {measure} on validation {each}; recommended (NEDS|{ridge}|blend): .+", line)
     done, following = capsys.readouterr().out.splitlines()
     assert "train.safetensors: done; " in done
     assert following == f"next: neds-rt evaluate {tmp_path / 'session.npz'} {tmp_path / 'train.safetensors'}"
