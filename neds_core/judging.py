@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from neds_core.checkpoint import Checkpoint, Header
+from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
 from neds_core.judged import Judged, Name, Score, Verdict
 from neds_core.scores import bootstrap, r2 as scores
@@ -112,11 +112,11 @@ def _verdict(case: Case) -> Verdict:
     return Verdict(chosen, why, case.measure, found)
 
 
-def lines(header: Header) -> Iterator[str]:
+def lines(verdicts: dict[str, Verdict]) -> Iterator[str]:
     """A line for each output: what the decoders reach on validation, and what is recommended; none if not judged."""
-    kinds = {spec.name: spec.kind for spec in header.specs}
-    for name, verdict in header.verdicts.items():
-        names = {"neds": "NEDS", "ridge": "logistic" if kinds[name] == "class" else "ridge", "blend": "blend"}
+    for name, verdict in verdicts.items():
+        linear = "logistic" if verdict.measure == "balanced accuracy" else "ridge"
+        names = {"neds": "NEDS", "ridge": linear, "blend": "blend"}
         each = [f"{names[k]} {s.value:.3f}{_limits(s)}" for k, s in verdict.scores.items()]
         said = f"{verdict.measure} on validation {', '.join(each)}; " if each else ""
         yield f"{name}: {said}recommended {names[verdict.recommended]}: {verdict.reason}"

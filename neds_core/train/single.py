@@ -152,7 +152,7 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
     )
     evidence = validation.evidence(decoded, model.specs, parts.validation)
     made = judging.decide(Checkpoint(header, model, session.units, scale, linears.development, judged=evidence))
-    for line in judging.lines(made.header) if fit.best_step else ():
+    for line in judging.lines(made.header.verdicts) if fit.best_step else ():
         show.say(line)
     return made, fit, linears
 
@@ -238,7 +238,9 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
             config.ensemble.linear_share,
         )  # fmt: skip
         checkpoint.save(joined, out)
-        print("\n".join((f"{out}: done; {len(seeds)} networks in one checkpoint", *judging.lines(joined.header))))
+        print(
+            "\n".join((f"{out}: done; {len(seeds)} networks in one checkpoint", *judging.lines(joined.header.verdicts)))
+        )
 
 
 def _seeds(config: TrainConfig, given: list[int]) -> list[int]:

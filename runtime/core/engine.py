@@ -10,6 +10,8 @@ import numpy as np
 from runtime.core.values import Layout, Token
 
 DECODERS = ("neds", "ridge", "blend")  # "ridge" is the linear decoder: ridge for traces, logistic for classes
+RECOMMENDED = "recommended"  # each output by the one of these that its checkpoint recommends
+NAMES = (*DECODERS, RECOMMENDED)
 
 
 class Engine(Protocol):
@@ -41,9 +43,10 @@ class Engine(Protocol):
 class Decoder:
     """What decodes: an engine, and where its numbers come from. The loop holds one, and may exchange it for another.
 
-    name: one of `DECODERS`. model, model_sha, model_created: of the checkpoint. unit_map_sha: of the units that it was
-    trained on, n_units of them, with `bin_ns` a bin. profile (U,): mean of sqrt(counts) in training; used (U,) bool:
-    units that the decoder uses; silence_ns: for how long none of them was silent in training, 0 = not known.
+    name: one of `NAMES`, `RECOMMENDED` only where outputs differ in theirs. model, model_sha, model_created: of the
+    checkpoint. unit_map_sha: of the units that it was trained on, n_units of them, with `bin_ns` a bin. profile (U,):
+    mean of sqrt(counts) in training; used (U,) bool: units that the decoder uses; silence_ns: for how long none of them
+    was silent in training, 0 = not known.
     """
 
     engine: Engine

@@ -13,6 +13,20 @@ from runtime.engines.stream import StreamEngine
 from runtime.engines.stream_weights import Steppers
 
 
+def with_linear(shares: np.ndarray) -> np.ndarray:
+    """(K + 1, V) float32: the shares (K, V) of K networks, and what is missing to 1."""
+    own = shares.astype(np.float32)
+    return np.concatenate([own, 1.0 - own.sum(0, keepdims=True)])
+
+
+def weighted(weights: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum (T, V) of what each part said (T, V), times its weight (V,), in their order."""
+    total = np.zeros_like(parts[0])
+    for weight, part in zip(weights, parts, strict=True):
+        total += weight * part
+    return total
+
+
 class EnsembleEngine:
     """The sum of its parts' values in units (probabilities of classes), each times a fixed weight, in their order.
 
@@ -24,8 +38,7 @@ class EnsembleEngine:
         self.networks = tuple(networks)
         self.parts: tuple[Engine, ...] = self.networks if linear is None else (*self.networks, linear)
         self.layout, self.window_bins = self.parts[0].layout, self.parts[0].window_bins
-        own = shares.astype(np.float32)
-        self.weights = own if linear is None else np.concatenate([own, 1.0 - own.sum(0, keepdims=True)])
+        self.weights = shares.astype(np.float32) if linear is None else with_linear(shares)
         kind = self.networks[0].name if len(self.networks) == 1 else f"{len(self.networks)} x {self.networks[0].name}"
         self.name = kind if linear is None else f"{kind} + {linear.name}"
         self.values = np.zeros(self.layout.n_values, np.float32)
@@ -62,7 +75,4 @@ class EnsembleEngine:
 
     def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
         """The same sum of what its parts say offline."""
-        total = np.zeros((len(counts), self.layout.n_values), np.float32)
-        for weight, part in zip(self.weights, self.parts, strict=True):
-            total += weight * part.offline(counts, valid, clock, reset)
-        return total
+        return weighted(self.weights, [part.offline(counts, valid, clock, reset) for part in self.parts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from neds_core import judging
 from runtime.core.binning import COUNTERS
 from runtime.core.run_log import LOG_FULL
 
@@ -44,6 +45,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
         )
     out += [_gains(name, row) for name, row in traces.items()]
+    out += judging.lines(summary["recommended"])
     if summary["stopped_by"] == "signal":
         out.append("not scored: a signal ended the run; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
@@ -136,7 +138,7 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
     for name, row in result["traces"].items():
         ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
         out += [
-            name,
+            f"{name}{f'   recommended: {chosen}' if (chosen := ' '.join(row['recommended'])) else ''}",
             f"  neds   {ours}   R2 beyond the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
             f"  blend  {blend}",
             f"  ridge  {row['ridge']:.3f} {_range(row['ridge_ci95'])}   trial average {_number(row['trial_average'])}",

@@ -11,11 +11,12 @@ import numpy as np
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bootstrap, r2 as scores
-from runtime.core.engine import DECODERS
+from runtime.core.engine import DECODERS, RECOMMENDED
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
 from runtime.core.words import listed
 from runtime.engines import create as engines
+from runtime.engines.ensemble import weighted, with_linear
 from runtime.engines.layout import layout
 from runtime.scoring.truth import Truth, occurrences
 
@@ -156,11 +157,16 @@ def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], names: Sequen
 
 
 def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged."""
-    found = {}
-    for name in DECODERS:
-        engine = engines.create(checkpoint, name)
-        found[name] = engine.offline(log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows])
+    """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged; and of
+    `recommended` where it is none of these. Each network and the linear decoder compute theirs once."""
+    told = log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows]
+    linear = engines.create(checkpoint, "ridge").offline(*told)
+    each = [engines.network(checkpoint.alone(m)).offline(*told) for m in range(len(checkpoint.networks))]
+    neds = each[0] if len(each) == 1 else weighted(engines.shares(checkpoint, "neds").astype(np.float32), each)
+    found = {"neds": neds, "ridge": linear}
+    for name in dict.fromkeys(("blend", engines.named(checkpoint, RECOMMENDED))):
+        if name not in found:
+            found[name] = weighted(with_linear(engines.shares(checkpoint, name)), [*each, linear])
     return found
 
 

@@ -177,7 +177,7 @@ def test_evidence_is_read_back(judged: Callable[..., Checkpoint], tmp_path: Path
     assert read.judged is not None
     assert made.judged is not None
     assert read.header.verdicts == made.header.verdicts
-    assert list(judging.lines(read.header)) == list(judging.lines(made.header))
+    assert list(judging.lines(read.header.verdicts)) == list(judging.lines(made.header.verdicts))
     for name, tensor in made.judged.tensors().items():
         np.testing.assert_array_equal(read.judged.tensors()[name], tensor)
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "all.safetensors").read_bytes()
@@ -190,7 +190,7 @@ def test_a_checkpoint_without_evidence_is_not_judged(judged: Callable[..., Check
 
     assert judging.decide(without).header.verdicts == {}
     made = ensemble.join([with_, without], "both")
-    assert (made.judged, made.header.verdicts, list(judging.lines(made.header))) == (None, {}, [])
+    assert (made.judged, made.header.verdicts, list(judging.lines(made.header.verdicts))) == (None, {}, [])
 
 
 def test_evidence_that_does_not_fit_is_refused(judged: Callable[..., Checkpoint], tmp_path: Path) -> None:

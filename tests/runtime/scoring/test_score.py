@@ -15,7 +15,9 @@ from neds_core.scores import r2 as scores
 from runtime.core.engine import DECODERS
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
+from runtime.engines import create as engines
 from runtime.engines.layout import layout
+from runtime.engines.stream import StreamEngine
 from runtime.live import offline as replayed
 from runtime.scoring import score as scoring, truth as truths
 from runtime.scoring.score import exactness, held, score_class, score_points, score_trace
@@ -233,6 +235,28 @@ def test_a_run_without_a_miss_scores_like_its_offline_twin(
     exact = exactness(plan, log.values[rows], found["neds"], log.valid[rows])
     assert exact is not None
     assert exact < 1e-5  # float32 sums in another order
+
+
+def test_a_recommendation_is_scored_as_what_it_is(
+    judged_checkpoint: Checkpoint, short: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published is the recommended decoder of each output; every network computes its offline values once."""
+    log = replayed.stream(judged_checkpoint, short, "recommended")
+    rows, ran, offline = log.decoded_rows(), [], StreamEngine.offline
+    monkeypatch.setattr(StreamEngine, "offline", lambda self, *told: ran.append(self) or offline(self, *told))
+
+    found = scoring.score_log(judged_checkpoint, log, rows, truths.recorded(short, log, rows))
+
+    assert log.header.decoder == "recommended"
+    assert len(ran) == 3
+    np.testing.assert_array_equal(found.found["recommended"][:, :1], found.found["blend"][:, :1])
+    np.testing.assert_array_equal(found.found["recommended"][:, 1:], found.found["ridge"][:, 1:])
+    told = log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows]
+    for name in (*DECODERS, "recommended"):
+        twin = engines.create(judged_checkpoint, name).offline(*told)
+        np.testing.assert_array_equal(found.found[name], twin, err_msg=name)
+    assert found.exact is not None
+    assert found.exact < 1e-5  # float32 sums in another order
 
 
 def test_every_decoder_is_held_through_the_same_misses(

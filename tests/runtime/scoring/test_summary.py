@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
@@ -93,6 +94,16 @@ def test_the_summary_of_a_saved_log_is_the_same_to_the_digit(
     assert msgspec.json.encode(again) == msgspec.json.encode(summary.build(measured, tiny_checkpoint))
     assert again["outputs"]["wheel_speed"]["r2"] is not None
     assert again["counts_vs_recording_diff"] == 0
+
+
+def test_the_summary_says_what_is_recommended(short: Session, judged_checkpoint: Checkpoint) -> None:
+    """A line for each output, as `train` and `check` print it; none where a checkpoint says nothing."""
+    found = summary.build(offline.stream(judged_checkpoint, short, "recommended"), judged_checkpoint)
+
+    said = list(judging.lines(judged_checkpoint.header.verdicts))
+    assert len(said) == 2
+    assert [line for line in report.lines(found) if " on validation " in line] == said
+    assert found["decoder"] == "recommended"
 
 
 @pytest.mark.parametrize(("label", "shown"), [("Left", "'Left'"), (1, "1"), (True, "True")])
