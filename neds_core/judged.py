@@ -14,6 +14,7 @@ from torch import Tensor
 from neds_core.data.session import BehaviourSpec
 
 Name = Literal["neds", "ridge", "blend"]
+Measure = Literal["R2", "balanced accuracy", ""]
 
 
 class Score(Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,16 +25,34 @@ class Score(Struct, frozen=True, forbid_unknown_fields=True):
     high: float | None = None
 
 
+class Spread(Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a decoder may be from what is measured, in the output's unit, fitted on the validation part.
+
+    sd^2 = floor^2 + (slope s)^2, s the sample standard deviation of the networks' values (0 of one network); constant:
+    the sd that is the same in every bin. covers, constant_covers: share of the n bins inside the intervals of 50, 80
+    and 95 %.
+    """
+
+    floor: float
+    slope: float
+    constant: float
+    covers: dict[str, float]
+    constant_covers: dict[str, float]
+    n: int
+
+
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     """On one output: what is published unless another decoder is named, and why (`neds_core.judging`).
 
     measure: of the scores; scores: of each decoder on the validation part. Both empty: the output was not judged.
+    spread: of each decoder of a trace.
     """
 
     recommended: Name
     reason: str
-    measure: Literal["R2", "balanced accuracy", ""] = ""
+    measure: Measure = ""
     scores: dict[Name, Score] = {}
+    spread: dict[Name, Spread] = {}
 
 
 @dataclass(frozen=True, slots=True)

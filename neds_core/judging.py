@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
-from neds_core.judged import Judged, Name, Score, Verdict
-from neds_core.scores import bootstrap, r2 as scores
+from neds_core.judged import Judged, Measure, Name, Score, Spread, Verdict
+from neds_core.scores import bootstrap, r2 as scores, spread as spreads
 
 DECODERS: tuple[Name, ...] = ("neds", "ridge", "blend")
 MARGIN = 0.02  # of R2 or balanced accuracy: what the published decoder may be behind the ridge, by its interval
@@ -42,10 +42,11 @@ class Case:
     """One output, ready to be judged. sums: of each decoder (groups, K), and `statistic`, the score of summed rows
     (see `neds_core.scores.bootstrap`). without: why it cannot be judged, '' = it can."""
 
-    measure: str
+    measure: Measure
     sums: dict[Name, np.ndarray]
     statistic: Callable[[np.ndarray], np.ndarray]
     without: str = ""
+    spread: dict[Name, Spread] = field(default_factory=dict)
 
 
 def _case(made: Checkpoint, judged: Judged, spec: BehaviourSpec, shares: np.ndarray) -> Case:
@@ -58,14 +59,34 @@ def _case(made: Checkpoint, judged: Judged, spec: BehaviourSpec, shares: np.ndar
         return _class(spec, target[known].astype(np.int64), {k: v[known] for k, v in said.items()}, prior)
     known = np.isfinite(target)
     group = bootstrap.RULES.groups(judged.segment, made.header.bin_ns)[known]
-    sums = {name: scores.r2_sums(target[known], value[known], group) for name, value in said.items()}
-    return Case("R2", sums, scores.r2_of_sums)
+    sums: dict[Name, np.ndarray] = {}
+    found: dict[Name, Spread] = {}
+    between = _between(judged.neds[spec.name])[known]
+    for name, value in said.items():
+        sums[name] = scores.r2_sums(target[known], value[known], group)
+        error = target[known] - value[known]
+        found[name] = _spread(error, between if name != "ridge" else np.zeros_like(between))
+    return Case("R2", sums, scores.r2_of_sums, spread=found)
+
+
+def _between(each: np.ndarray) -> np.ndarray:
+    """Sample standard deviation (n,) between the networks (K, n), 0 of one."""
+    return np.std(each, axis=0, ddof=1) if len(each) > 1 else np.zeros(each.shape[1:])
+
+
+def _spread(error: np.ndarray, between: np.ndarray) -> Spread:
+    floor, slope = spreads.fit(error, between)
+    constant, sd = float(np.sqrt((error**2).mean())), np.sqrt(floor**2 + (slope * between) ** 2)
+    covers, constant_covers = spreads.coverage(error, sd), spreads.coverage(error, constant)
+    return Spread(floor, slope, constant, covers, constant_covers, len(error))
 
 
 def _class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray], prior: np.ndarray) -> Case:
     """Balanced accuracy over the trials, or its mean over the contrasts of which both sides occur."""
     if not spec.contrasts:
-        sums = {k: scores.recall_sums(label, (v / prior).argmax(1), len(prior)) for k, v in said.items()}
+        sums: dict[Name, np.ndarray] = {
+            k: scores.recall_sums(label, (v / prior).argmax(1), len(prior)) for k, v in said.items()
+        }
         return Case("balanced accuracy", sums, scores.balanced_accuracy_of_sums)
     found: dict[Name, list[np.ndarray]] = {name: [] for name in said}
     for pair in spec.contrasts.values():
@@ -83,7 +104,8 @@ def _class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray],
         with np.errstate(invalid="ignore"):  # a resample without a trial of a contrast has no score
             return np.mean([scores.balanced_accuracy_of_sums(each) for each in np.split(total, n, axis=-1)], axis=0)
 
-    return Case("balanced accuracy", {name: np.concatenate(each, axis=1) for name, each in found.items()}, mean)
+    both: dict[Name, np.ndarray] = {name: np.concatenate(each, axis=1) for name, each in found.items()}
+    return Case("balanced accuracy", both, mean)
 
 
 def _verdict(case: Case) -> Verdict:
@@ -109,7 +131,7 @@ def _verdict(case: Case) -> Verdict:
         chosen, why = "ridge", f"{said}, which may be a loss of over {MARGIN:g}"
     else:
         chosen, why = best, said
-    return Verdict(chosen, why, case.measure, found)
+    return Verdict(chosen, why, case.measure, found, case.spread)
 
 
 def lines(verdicts: dict[str, Verdict]) -> Iterator[str]:

@@ -10,7 +10,8 @@ import torch
 from kernels.cpu.pack import Precision
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
-from runtime.core.engine import NAMES, RECOMMENDED, Decoder
+from neds_core.judged import Spread as Calibrated
+from runtime.core.engine import NAMES, RECOMMENDED, Decoder, Spread
 from runtime.engines.cuda_stream import CudaStreamEngine
 from runtime.engines.cuda_window import CudaWindowEngine
 from runtime.engines.ensemble import EnsembleEngine
@@ -92,14 +93,39 @@ def shares(checkpoint: Checkpoint, decoder: str) -> np.ndarray:
     return share
 
 
+def spread(checkpoint: Checkpoint, decoder: str, variance: np.ndarray) -> Spread | None:
+    """How far a decoder's values may be from what is measured, None where no output's is known.
+
+    variance (V,): the buffer of its engine, see `Spread`.
+    """
+    place = layout(checkpoint)
+    floor, slope = np.full(place.n_values, np.nan, np.float32), np.zeros(place.n_values, np.float32)
+    for output, columns in place.columns.items():
+        if (own := calibrated(checkpoint, decoder, output)) is not None:
+            floor[columns], slope[columns] = own.floor, own.slope
+    return Spread(floor**2, slope**2, variance) if np.isfinite(floor).any() else None
+
+
+def calibrated(checkpoint: Checkpoint, decoder: str, output: str) -> Calibrated | None:
+    """What was fitted of that on the validation part for one output, None where nothing was."""
+    verdict = checkpoint.header.verdicts.get(output)
+    if verdict is None:
+        return None
+    name = named(checkpoint, decoder)
+    which = verdict.recommended if name == RECOMMENDED else name
+    return next((own for of, own in verdict.spread.items() if of == which), None)
+
+
 def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", device: Device = "cpu") -> Decoder:
     """What a run holds of a checkpoint: the engine of a decoder name, and where its numbers come from."""
-    header = checkpoint.header
+    header, engine = checkpoint.header, create(checkpoint, name, weights, device)
+    variance = engine.variance if isinstance(engine, EnsembleEngine) else np.zeros(engine.layout.n_values, np.float32)
     return Decoder(
-        engine=create(checkpoint, name, weights, device), name=named(checkpoint, name), model=header.name,
+        engine=engine, name=named(checkpoint, name), model=header.name,
         model_sha=checkpoint.sha, model_created=header.record.created, unit_map_sha=header.unit_map_sha,
         n_units=len(checkpoint.units), bin_ns=header.bin_ns, profile=checkpoint.scalers.spike_mean,
         used=checkpoint.scalers.kept, silence_ns=_silence_ns(checkpoint),
+        spread=spread(checkpoint, name, variance),
     )  # fmt: skip
 
 

@@ -27,10 +27,16 @@ def weighted(weights: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
+def variance(each: Sequence[np.ndarray]) -> np.ndarray:
+    """Sample variance (T, V) between what networks said (T, V), zeros of one."""
+    return np.var(np.stack(each), axis=0, ddof=1) if len(each) > 1 else np.zeros_like(each[0])
+
+
 class EnsembleEngine:
     """The sum of its parts' values in units (probabilities of classes), each times a fixed weight, in their order.
 
-    Networks of the stream engine step in one call of compiled code.
+    Networks of the stream engine step in one call of compiled code. variance (V,) float32: the sample variance between
+    the networks at the last step, zeros of one.
     """
 
     def __init__(self, networks: Sequence[Engine], shares: np.ndarray, linear: LinearEngine | None = None) -> None:
@@ -42,7 +48,8 @@ class EnsembleEngine:
         kind = self.networks[0].name if len(self.networks) == 1 else f"{len(self.networks)} x {self.networks[0].name}"
         self.name = kind if linear is None else f"{kind} + {linear.name}"
         self.values = np.zeros(self.layout.n_values, np.float32)
-        self._term = np.zeros(self.layout.n_values, np.float32)
+        self.variance = np.zeros(self.layout.n_values, np.float32)
+        self._term, self._mean = (np.zeros(self.layout.n_values, np.float32) for _ in range(2))
         streams = [network for network in self.networks if isinstance(network, StreamEngine)]
         self._together = Steppers([one.stepper for one in streams]) if len(streams) == len(self.networks) > 1 else None
 
@@ -62,7 +69,22 @@ class EnsembleEngine:
         for weight, part in zip(self.weights[1:], self.parts[1:], strict=True):
             np.multiply(weight, part.values, out=self._term)
             np.add(self.values, self._term, out=self.values)
+        if len(self.networks) > 1:
+            self._spread()
         return self.values
+
+    def _spread(self) -> None:
+        """The variance between the networks, into its buffer."""
+        n, mean, term = np.float32(len(self.networks)), self._mean, self._term
+        mean[:] = self.variance[:] = 0.0
+        for network in self.networks:
+            np.add(mean, network.values, out=mean)
+        np.divide(mean, n, out=mean)
+        for network in self.networks:
+            np.subtract(network.values, mean, out=term)
+            np.multiply(term, term, out=term)
+            np.add(self.variance, term, out=self.variance)
+        np.divide(self.variance, n - np.float32(1.0), out=self.variance)
 
     def _step_networks(self, token: Token) -> None:
         first = self.networks[0]

@@ -166,6 +166,22 @@ def test_an_ensemble_is_judged_by_its_members_mean(judged: Callable[..., Checkpo
     assert alone.header.verdicts == {}
 
 
+def test_each_decoder_of_a_trace_has_an_sd(judged: Callable[..., Checkpoint]) -> None:
+    """By the spread of the networks beside a floor; one network and the ridge have the floor alone."""
+    one, three = judged(told(0.75), share=0.5), joined(judged)
+    alone, spread = verdict(one).spread, verdict(three).spread
+    assert three.judged is not None
+    known = np.isfinite(three.judged.target["wheel_speed"])
+
+    assert set(spread) == set(alone) == {"neds", "ridge", "blend"}
+    assert [each.slope for each in alone.values()] == [0.0] * 3
+    assert all(each.floor == pytest.approx(each.constant) for each in alone.values())
+    assert alone["neds"].floor == pytest.approx(0.5, rel=0.1)  # as `told` makes its errors
+    assert (spread["ridge"].slope, spread["ridge"].n) == (0.0, known.sum())
+    assert list(spread["neds"].covers.values()) == pytest.approx([0.5, 0.8, 0.95], abs=0.06)
+    assert verdict(three, "choice").spread == {}
+
+
 def test_evidence_is_read_back(judged: Callable[..., Checkpoint], tmp_path: Path) -> None:
     """With the verdicts; a file of before has neither."""
     made = joined(judged, 2)

@@ -84,6 +84,25 @@ def test_streamed_is_offline(joined: Checkpoint, decoder: str) -> None:
     np.testing.assert_allclose(np.stack(streamed)[valid], offline[valid], atol=1e-5, rtol=1e-5)
 
 
+def test_its_variance_is_that_between_its_networks(joined: Checkpoint) -> None:
+    """After each step, also where one of them is all there is."""
+    alone = np.stack([play(engines.create(joined.alone(m), "neds")) for m in range(3)])
+    for decoder in ("neds", "blend"):
+        engine, found = engines.create(joined, decoder), []
+        assert isinstance(engine, EnsembleEngine)
+        step = engine.step
+        engine.step = lambda token, step=step, engine=engine, found=found: (  # pyright: ignore[reportAttributeAccessIssue]
+            step(token), found.append(engine.variance.copy()), engine.values
+        )[2]  # fmt: skip
+        play(engine)
+        # 1e-6: float32 sums in another order
+        np.testing.assert_allclose(np.stack(found), alone.var(0, ddof=1), atol=1e-6, rtol=1e-4)
+    one = engines.create(joined.alone(0), "blend")
+    assert isinstance(one, EnsembleEngine)
+    play(one)
+    assert not one.variance.any()
+
+
 def of_verdicts(made: Checkpoint, **recommended: str) -> Checkpoint:
     """The same with other recommendations, none given = not judged."""
     verdicts = {name: Verdict(decoder, "") for name, decoder in recommended.items()}  # pyright: ignore[reportArgumentType]

@@ -106,6 +106,23 @@ def test_the_summary_says_what_is_recommended(short: Session, judged_checkpoint:
     assert found["decoder"] == "recommended"
 
 
+def test_the_summary_says_what_the_intervals_covered(
+    short: Session, judged_checkpoint: Checkpoint, rig_home: Path
+) -> None:
+    """In the same order as they are called."""
+    log = of(offline.stream(judged_checkpoint, short, "neds"), rig_home / "session.npz")
+    rows = log.decoded_rows()
+    for t_ns, value, sd in zip(log.t_end_ns[rows], log.values[rows, 0], log.sd[rows, 0], strict=True):
+        log.measured("wheel_speed", int(t_ns), float(value) + float(sd))
+
+    found = summary.build(log, judged_checkpoint)
+
+    covers = found["outputs"]["wheel_speed"]["sd"]["covers"]
+    assert covers == {"50": 0.0, "80": 1.0, "95": 1.0}
+    said = "wheel_speed              50/80/95 % intervals of sd cover 0/100/100 %, of one width "
+    assert any(line.startswith(said) for line in report.lines(found))
+
+
 @pytest.mark.parametrize(("label", "shown"), [("Left", "'Left'"), (1, "1"), (True, "True")])
 def test_labels_that_are_no_class_are_the_reason_why_a_class_is_not_scored(
     measured: RunLog, tiny_checkpoint: Checkpoint, label: Label, shown: str
