@@ -72,7 +72,7 @@ def judged_checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
     """Three networks, judged, of which the blend is recommended for the wheel and the linear decoder for the choice."""
     rng, each = np.random.default_rng(3), []
     segment, label = np.repeat(np.arange(8), 25), np.arange(8) % 2
-    wheel, ridge = rng.normal(2.0, 3.0, 200), rng.normal(0.0, 2.0, 200)
+    wheel, ridge = rng.normal(2.0, 3.0, 200), rng.normal(0.0, 0.5, 200)
     hard = rng.gamma(1.0, 1.5, 200)  # where all networks are off, and differ
     evens = {"choice": np.full((8, 2), 0.5, np.float32)}
     for seed in range(3):
