@@ -144,5 +144,11 @@ def lines(verdicts: dict[str, Verdict]) -> Iterator[str]:
         yield f"{name}: {said}recommended {names[verdict.recommended]}: {verdict.reason}"
 
 
+def outcome(made: Checkpoint) -> list[str]:
+    """What a training or a join ends with."""
+    missing = "not judged: a network holds nothing of its validation part; train it again with this version"
+    return list(lines(made.header.verdicts)) or [missing]
+
+
 def _limits(score: Score) -> str:
     return "" if score.low is None or score.high is None else f" [{score.low:.3f}, {score.high:.3f}]"

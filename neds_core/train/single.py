@@ -238,9 +238,7 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
             config.ensemble.linear_share,
         )  # fmt: skip
         checkpoint.save(joined, out)
-        print(
-            "\n".join((f"{out}: done; {len(seeds)} networks in one checkpoint", *judging.lines(joined.header.verdicts)))
-        )
+        print("\n".join((f"{out}: done; {len(seeds)} networks in one checkpoint", *judging.outcome(joined))))
 
 
 def _seeds(config: TrainConfig, given: list[int]) -> list[int]:

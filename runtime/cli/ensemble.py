@@ -25,8 +25,5 @@ def ensemble(
     files.save(made, out)
     shares = ", ".join(f"{name} {share:.2f}" for name, share in made.header.blend.items())
     print(f"{out}: {len(made.networks)} networks, share of NEDS in the blend: {shares}")
-    for line in judging.lines(made.header.verdicts):
-        print(line)
-    if not made.header.verdicts:
-        print("not judged: a checkpoint holds nothing of its validation part; train it again with this version")
+    print("\n".join(judging.outcome(made)))
     print(f"next: neds-rt evaluate SESSION.npz {out}")

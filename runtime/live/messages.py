@@ -82,8 +82,8 @@ class Messages:
                 found[spec.name] = Output()
             elif spec.kind == "continuous":
                 at = layout.columns[spec.name].start
-                known = sd is not None and np.isfinite(sd[at])
-                found[spec.name] = Output(value=float(values[at]), sd=float(sd[at]) if known else None)
+                known = None if sd is None or not np.isfinite(sd[at]) else float(sd[at])
+                found[spec.name] = Output(value=float(values[at]), sd=known)
             else:
                 found[spec.name] = Output(probs=[float(p) for p in values[layout.columns[spec.name]]])
         return found

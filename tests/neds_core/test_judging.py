@@ -207,6 +207,8 @@ def test_a_checkpoint_without_evidence_is_not_judged(judged: Callable[..., Check
     assert judging.decide(without).header.verdicts == {}
     made = ensemble.join([with_, without], "both")
     assert (made.judged, made.header.verdicts, list(judging.lines(made.header.verdicts))) == (None, {}, [])
+    assert judging.outcome(made)[0].startswith("not judged: a network holds nothing of its validation part; train")
+    assert judging.outcome(with_) == list(judging.lines(with_.header.verdicts))
 
 
 def test_evidence_that_does_not_fit_is_refused(judged: Callable[..., Checkpoint], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from neds_core import checkpoint as checkpoints
+from neds_core import checkpoint as checkpoints, judging
 from neds_core.config import TrainConfig
 from neds_core.data import session_file
 from neds_core.data.session import Session
@@ -163,6 +163,27 @@ def test_what_is_chosen_and_what_came_of_it_is_said(
     assert following == f"next: neds-rt evaluate {tmp_path / 'session.npz'} {tmp_path / 'train.safetensors'}"
     total = heard.ticks[-1][1]
     assert heard.ticks == [(n, total) for n in range(1, total + 1)]
+
+
+def test_an_ensemble_is_judged_as_a_whole(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    """By what each of its networks said of the validation part, before they were trained on it too."""
+    path = prepared(more="[ensemble]\nseeds = [0, 1]")
+
+    command.run(path, None, [], Silent())
+
+    made = checkpoints.load(path.with_suffix(".safetensors"))
+    assert made.judged is not None
+    assert made.judged.segment.tolist() == np.repeat(np.arange(6), 25).tolist()
+    assert made.judged.neds["wheel_speed"].shape == (2, 150)
+    assert made.judged.neds["choice"].shape == (2, 6, 2)
+    assert set(made.header.verdicts) == {"wheel_speed", "choice"}
+    assert capsys.readouterr().out.splitlines()[-2:] == list(judging.lines(made.header.verdicts))
+    for m, seed in enumerate((0, 1)):
+        alone = checkpoints.load(path.with_name(f"train-seed{seed}.safetensors"))
+        assert alone.judged is not None
+        for name, said in alone.judged.neds.items():
+            np.testing.assert_array_equal(made.judged.neds[name][m : m + 1], said)
+            np.testing.assert_array_equal(made.judged.linear[name], alone.judged.linear[name])
 
 
 def test_counts_that_may_be_clipped_are_said(
