@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kernels.cpu import linear as kernel
 from runtime.core.engine import Engine
 from runtime.core.values import Token
 from runtime.engines.linear import LinearEngine
@@ -49,7 +50,9 @@ class EnsembleEngine:
         self.name = kind if linear is None else f"{kind} + {linear.name}"
         self.values = np.zeros(self.layout.n_values, np.float32)
         self.variance = np.zeros(self.layout.n_values, np.float32)
-        self._term, self._mean = (np.zeros(self.layout.n_values, np.float32) for _ in range(2))
+        self._term = np.zeros(self.layout.n_values, np.float32)
+        self._each = np.zeros((len(self.networks), self.layout.n_values), np.float32)
+        self._rows = list(self._each)
         streams = [network for network in self.networks if isinstance(network, StreamEngine)]
         self._together = Steppers([one.stepper for one in streams]) if len(streams) == len(self.networks) > 1 else None
 
@@ -70,21 +73,10 @@ class EnsembleEngine:
             np.multiply(weight, part.values, out=self._term)
             np.add(self.values, self._term, out=self.values)
         if len(self.networks) > 1:
-            self._spread()
+            for row, network in zip(self._rows, self.networks, strict=True):
+                row[:] = network.values
+            kernel.variance(self._each, self.variance)
         return self.values
-
-    def _spread(self) -> None:
-        """The variance between the networks, into its buffer."""
-        n, mean, term = np.float32(len(self.networks)), self._mean, self._term
-        mean[:] = self.variance[:] = 0.0
-        for network in self.networks:
-            np.add(mean, network.values, out=mean)
-        np.divide(mean, n, out=mean)
-        for network in self.networks:
-            np.subtract(network.values, mean, out=term)
-            np.multiply(term, term, out=term)
-            np.add(self.variance, term, out=self.variance)
-        np.divide(self.variance, n - np.float32(1.0), out=self.variance)
 
     def _step_networks(self, token: Token) -> None:
         first = self.networks[0]
