@@ -135,20 +135,26 @@ def test_what_could_not_be_decoded_is_no_go(
         assert said in reason
 
 
+@pytest.fixture
+def judged_file(judged_checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """A checkpoint that recommends the blend for one output and the linear decoder for the other."""
+    checkpoints.save(judged_checkpoint, tmp_path / "judged.safetensors")
+    return tmp_path / "judged.safetensors"
+
+
 def test_the_verdict_in_words(
     call: Callable[..., int], make_rig: MakeRig, make_outlet: MakeOutlet, stream_name: str, session: Session,
-    judged_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    judged_file: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """One line for each stream, what is recommended for each output, and the verdict alone on the last; the spikes come
     0.2 s late."""
-    outlet, made = make_outlet(stream_name, session.units), tmp_path / "judged.safetensors"
-    checkpoints.save(judged_checkpoint, made)
+    outlet = make_outlet(stream_name, session.units)
     streams = (
         f'spikes = "{stream_name}"\nmarkers = "{stream_name}-markers"\nwait_s = 5\n'
         f'[input.behaviours]\nwheel_speed = "{stream_name}-wheel"'
     )
     with sending(outlet, stream_name, Sends(shift_s=-0.2, markers=("go",))):
-        assert call("check", make_rig(input=streams, checkpoint=made), "--seconds", "1") == 3
+        assert call("check", make_rig(input=streams, checkpoint=judged_file), "--seconds", "1") == 3
     words = capsys.readouterr().out.splitlines()
     assert words[-1] == "NO-GO"
     late = [line for line in words if line.startswith(f"spikes  NO-GO  {stream_name}: ")]
