@@ -19,6 +19,7 @@ from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
 from neds_core.files import sha256
+from neds_core.judged import Judged, Verdict, read_judged
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
 from neds_core.tensors import check_content, read_tensors, write_tensors
@@ -99,6 +100,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     longest_silence_bins: int = 0  # in a training segment, no kept unit fired for so long; 0 = never, or not known
     imported: Imported | None = None  # then there is no linear decoder and no blend
     members: tuple[Member, ...] = ()  # of an ensemble; () = one network
+    verdicts: dict[str, Verdict] = {}  # of each output; {} = not judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Checkpoint:
     """Everything a decoder needs, and its identity `sha` (SHA-256 of the file).
 
     others: of an ensemble, its networks behind the first (`model`), of the same shape and the same scalers.
+    judged: what the verdicts rest on, None = not judged.
     """
 
     header: Header
@@ -115,6 +118,7 @@ class Checkpoint:
     linear: dict[str, Linear]
     sha: str = ""
     others: tuple[NEDS, ...] = ()
+    judged: Judged | None = None
 
     @property
     def networks(self) -> tuple[NEDS, ...]:
@@ -122,12 +126,18 @@ class Checkpoint:
         return (self.model, *self.others)
 
     def alone(self, member: int) -> Checkpoint:
-        """One network of an ensemble with what it was trained beside; a checkpoint of one network is its own."""
+        """One network of an ensemble with what it was trained beside; a checkpoint of one network is its own.
+
+        The verdicts are the ensemble's, so it has none.
+        """
         if not self.header.members:
             return self
         one = self.header.members[member]
-        header = msgspec.structs.replace(self.header, name=one.name, blend=one.blend, record=one.record, members=())
-        return replace(self, header=header, model=self.networks[member], others=())
+        header = msgspec.structs.replace(
+            self.header, name=one.name, blend=one.blend, record=one.record, members=(), verdicts={}
+        )
+        judged = self.judged.member(member) if self.judged else None
+        return replace(self, header=header, model=self.networks[member], others=(), judged=judged)
 
     @property
     def specs(self) -> tuple[BehaviourSpec, ...]:
@@ -175,6 +185,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
+    tensors |= checkpoint.judged.tensors() if checkpoint.judged else {}
     metadata = {"neds_rt": msgspec.json.encode(checkpoint.header).decode()}
     write_tensors(path, tensors, metadata, lambda partial: _read(partial, path))
 
@@ -254,7 +265,8 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     }
     for spec in header.specs:
         _check_decoders(header, spec, linear, len(units))
-    return Checkpoint(header, model, units, scalers, linear, others=tuple(others))
+    judged = read_judged(tensors, header.specs, 1 + len(others), header.verdicts)
+    return Checkpoint(header, model, units, scalers, linear, others=tuple(others), judged=judged)
 
 
 def _network(header: Header, tensors: dict[str, Tensor], n_units: tuple[int, ...], member: int) -> NEDS:

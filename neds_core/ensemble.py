@@ -9,9 +9,10 @@ from itertools import chain, pairwise
 import msgspec
 import numpy as np
 
-from neds_core import checkpoint as files
+from neds_core import checkpoint as files, judging
 from neds_core.checkpoint import Checkpoint, Member, Record
 from neds_core.errors import CheckpointError
+from neds_core.judged import Judged, joined
 
 SAME: dict[str, Callable[[Checkpoint], object]] = {
     "bin width": lambda made: made.header.bin_ns,
@@ -43,9 +44,22 @@ def join(checkpoints: Sequence[Checkpoint], name: str, linear_share: float | Non
         first.header, name=name, blend=blend, record=_record([member.record for member in members]), members=members
     )
     networks = [network for made in checkpoints for network in made.networks]
-    return Checkpoint(
-        header, networks[0], first.units, first.scalers, first.linear, others=tuple(networks[1:])
+    return judging.decide(
+        Checkpoint(
+            header, networks[0], first.units, first.scalers, first.linear, others=tuple(networks[1:]),
+            judged=_judged(checkpoints),
+        )
     )  # fmt: skip
+
+
+def _judged(checkpoints: Sequence[Checkpoint]) -> Judged | None:
+    """What all networks said of the validation part; None where one of them was written before that was kept."""
+    each = [made.judged for made in checkpoints if made.judged is not None]
+    if len(each) < len(checkpoints):
+        return None
+    if not all(np.array_equal(one.segment, each[0].segment) for one in each):
+        raise CheckpointError("the checkpoints were judged on different validation parts; train them with one version")
+    return joined(each)
 
 
 def _members(made: Checkpoint, linear_share: float | None) -> Iterator[Member]:

@@ -1,4 +1,5 @@
-"""One streaming step of a linear decoder: causal features of counts, and their weighted sums. Allocates nothing.
+"""One streaming step of a linear decoder: causal features of counts, and their weighted sums; and how far several
+decoders are apart. Allocates nothing.
 
 A feature bank is its state (copies, U): the last bins, newest first, or one exponential filter a row.
 """
@@ -67,3 +68,17 @@ def read(features, weight, bias, is_class, out):
             total += out[c]
         for c in range(len(out)):
             out[c] /= total
+
+
+@jit
+def variance(each, out):
+    """out (V,) = sample variance over the rows of each (K, V) float32, K > 1, about their mean."""
+    n, width = each.shape
+    for v in range(width):
+        total, square = np.float32(0.0), np.float32(0.0)
+        for k in range(n):
+            total += each[k, v]
+        mean = total / np.float32(n)
+        for k in range(n):
+            square += (each[k, v] - mean) ** 2
+        out[v] = square / np.float32(n - 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint, ensemble, toml
+from neds_core import checkpoint, ensemble, judging, toml
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
@@ -135,8 +135,6 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
         linears = job.world.from_first(lambda: fit_linears(config, parts, scale, tick))
     fit, model = learn(job, parts, scale, show)
     decoded = validation.decode(fit.model, linears.train, parts.validation, scale)
-    for line in validation.outcome(decoded, specs, parts.validation, scale) if fit.best_step else ():
-        show.say(line)
     header = checkpoint.Header(
         format=checkpoint.FORMAT,
         name=job.name,
@@ -152,7 +150,11 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
         record=record(job, parts, fit, time.monotonic() - began),
         longest_silence_bins=scalers.longest_silence(parts.train, scale.kept),
     )
-    return Checkpoint(header, model, session.units, scale, linears.development), fit, linears
+    evidence = validation.evidence(decoded, model.specs, parts.validation)
+    made = judging.decide(Checkpoint(header, model, session.units, scale, linears.development, judged=evidence))
+    for line in judging.lines(made.header.verdicts) if fit.best_step else ():
+        show.say(line)
+    return made, fit, linears
 
 
 def refuse_other_states(job: Job) -> None:
@@ -236,7 +238,7 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
             config.ensemble.linear_share,
         )  # fmt: skip
         checkpoint.save(joined, out)
-        print(f"{out}: done; {len(seeds)} networks in one checkpoint")
+        print("\n".join((f"{out}: done; {len(seeds)} networks in one checkpoint", *judging.outcome(joined))))
 
 
 def _seeds(config: TrainConfig, given: list[int]) -> list[int]:

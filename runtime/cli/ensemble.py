@@ -16,7 +16,7 @@ def ensemble(
 
     They were trained to one configuration on one recording, so that they share units, scales and linear decoders.
     """
-    from neds_core import checkpoint as files, ensemble as joining
+    from neds_core import checkpoint as files, ensemble as joining, judging
     from neds_core.files import without_ending
     from neds_core.tensors import refuse_foreign
 
@@ -25,4 +25,5 @@ def ensemble(
     files.save(made, out)
     shares = ", ".join(f"{name} {share:.2f}" for name, share in made.header.blend.items())
     print(f"{out}: {len(made.networks)} networks, share of NEDS in the blend: {shares}")
+    print("\n".join(judging.outcome(made)))
     print(f"next: neds-rt evaluate SESSION.npz {out}")

@@ -103,6 +103,7 @@ def _decoded(checkpoints: list[Any], session: Any, split: Split = Split.TEST) ->
     """Every checkpoint, streamed over a part."""
     from neds_core.data import session as sessions
     from neds_core.scores import tasks as evaluation
+    from runtime.core.engine import RECOMMENDED
     from runtime.live import offline
     from runtime.scoring import score as scoring, seeds, truth
 
@@ -110,7 +111,7 @@ def _decoded(checkpoints: list[Any], session: Any, split: Split = Split.TEST) ->
     rows = []
     for made in checkpoints:
         evaluation.refuse_other_units(made, session)
-        log = offline.stream(made, part, "neds")
+        log = offline.stream(made, part, RECOMMENDED)
         at = log.decoded_rows()
         measured = truth.recorded(part, log, at)
         found = scoring.score_log(made, log, at, measured)

@@ -16,7 +16,7 @@ from neds_core.data import session as sessions
 from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.scores import r2 as scores, tasks as evaluation
-from runtime.core.engine import Engine
+from runtime.core.engine import RECOMMENDED, Engine
 from runtime.core.run_log import RunLog
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
@@ -83,6 +83,9 @@ def verify(checkpoint: Checkpoint, session: Session) -> tuple[dict[str, Row], li
     for decoder in (*sums, "ridge", "blend") if checkpoint.linear else sums:
         engine = engines.create(checkpoint, decoder)
         found[engine.name] = _compare(engine, log)[0]
+    if engines.named(checkpoint, RECOMMENDED) == RECOMMENDED:
+        engine = engines.create(checkpoint, RECOMMENDED)
+        found[f"{engine.name}, recommended"] = _compare(engine, log)[0]
     return found, [name for name, row in found.items() if not _within(row)]
 
 

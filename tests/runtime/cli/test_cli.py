@@ -67,7 +67,8 @@ def test_evaluate_wants_one_recording_and_checkpoints(fails: Fails, rig_home: Pa
 
 
 def test_an_unknown_decoder(fails: Fails, make_rig: MakeRig) -> None:
-    assert fails("run", make_rig(), "--decoder", "lstm") == "--decoder 'lstm' is not known; choose neds, ridge or blend"
+    said = fails("run", make_rig(), "--decoder", "lstm")
+    assert said == "--decoder 'lstm' is not known; choose one of neds, ridge, blend, recommended"
 
 
 def test_play_needs_a_recording(fails: Fails, make_rig: MakeRig) -> None:

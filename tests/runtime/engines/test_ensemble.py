@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from numba.core import event
@@ -12,7 +13,9 @@ from numba.core import event
 from kernels.cpu.pack import Precision
 from neds_core import ensemble
 from neds_core.checkpoint import Checkpoint
-from runtime.core.engine import Engine
+from neds_core.errors import ConfigError
+from neds_core.judged import Verdict
+from runtime.core.engine import DECODERS, Engine
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
 from runtime.engines.ensemble import EnsembleEngine
@@ -79,6 +82,56 @@ def test_streamed_is_offline(joined: Checkpoint, decoder: str) -> None:
 
     valid = np.array([t.valid for t in each])
     np.testing.assert_allclose(np.stack(streamed)[valid], offline[valid], atol=1e-5, rtol=1e-5)
+
+
+def test_its_variance_is_that_between_its_networks(joined: Checkpoint) -> None:
+    """After each step, also where one of them is all there is."""
+    alone = np.stack([play(engines.create(joined.alone(m), "neds")) for m in range(3)])
+    for decoder in ("neds", "blend"):
+        engine, found = engines.create(joined, decoder), []
+        assert isinstance(engine, EnsembleEngine)
+        step = engine.step
+        engine.step = lambda token, step=step, engine=engine, found=found: (  # pyright: ignore[reportAttributeAccessIssue]
+            step(token), found.append(engine.variance.copy()), engine.values
+        )[2]  # fmt: skip
+        play(engine)
+        # 1e-6: float32 sums in another order
+        np.testing.assert_allclose(np.stack(found), alone.var(0, ddof=1), atol=1e-6, rtol=1e-4)
+    one = engines.create(joined.alone(0), "blend")
+    assert isinstance(one, EnsembleEngine)
+    play(one)
+    assert not one.variance.any()
+
+
+def of_verdicts(made: Checkpoint, **recommended: str) -> Checkpoint:
+    """The same with other recommendations, none given = not judged."""
+    verdicts = {name: Verdict(decoder, "") for name, decoder in recommended.items()}  # pyright: ignore[reportArgumentType]
+    return replace(made, header=msgspec.structs.replace(made.header, verdicts=verdicts))
+
+
+@pytest.mark.parametrize("wheel", DECODERS)
+@pytest.mark.parametrize("choice", DECODERS)
+def test_each_output_is_decoded_as_recommended(joined: Checkpoint, wheel: str, choice: str) -> None:
+    """By the values of its own decoder; where all outputs agree, by that decoder, under its own name."""
+    made = of_verdicts(joined, wheel_speed=wheel, choice=choice)
+    by = {name: play(engines.create(made, name)) for name in {wheel, choice}}
+
+    found = play(engines.create(made, "recommended"))
+
+    # 1e-6: the shares of three networks do not sum to 1 to the last bit
+    np.testing.assert_allclose(found[:, :1], by[wheel][:, :1], atol=1e-6, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 1:], by[choice][:, 1:], atol=1e-6, rtol=1e-6)
+    decoder = engines.decoder(made, "recommended")
+    assert decoder.name == (wheel if wheel == choice else "recommended")
+    assert engines.said(made) == f"decoder as recommended: wheel_speed {wheel}, choice {choice}"
+
+
+def test_a_checkpoint_that_was_not_judged_decodes_by_neds(joined: Checkpoint) -> None:
+    """As ever, and it is said."""
+    assert engines.decoder(of_verdicts(joined), "recommended").name == "neds"
+    assert engines.said(of_verdicts(joined)).startswith("decoder neds: the checkpoint does not recommend one")
+    with pytest.raises(ConfigError, match="choose one of neds, ridge, blend, recommended"):
+        engines.create(joined, "best")
 
 
 def test_the_mean_of_one_is_that_one(make_checkpoint: Callable[..., Checkpoint]) -> None:

@@ -97,6 +97,24 @@ def test_the_linear_decoders_keep_nothing(tiny_checkpoint: Checkpoint, name: Lit
     assert len(compiled.buffer) == 0
 
 
+def test_an_ensemble_and_its_sd_keep_nothing(judged_checkpoint: Checkpoint) -> None:
+    """The sum, the variance between the networks, and the sd of it."""
+    decoder = engines.decoder(judged_checkpoint, "recommended")
+    engine, spread, out = decoder.engine, decoder.spread, np.zeros(3, np.float32)
+    prepare.warm_up(engine, 12)
+    step = engine.step
+    assert spread is not None
+
+    def with_sd(token: Token) -> np.ndarray:
+        spread.sd(spread.variance, out)
+        return step(token)
+
+    engine.step = with_sd
+
+    assert kept(engine, a_cycle(12, 2), steps=2000) < FEW
+    assert out[0] > 0.0
+
+
 def test_the_window_keeps_nothing() -> None:
     """Hundreds of windows, each computed whole, past the end of the last place too."""
     engine = engines.create(random_window(1, 12), "neds")

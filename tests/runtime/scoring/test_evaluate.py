@@ -15,11 +15,12 @@ from matplotlib import image
 from typer.testing import CliRunner
 
 from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.files import sha256
 from runtime.cli import commands, evaluate as cmd_evaluate, main as cli
-from runtime.scoring import curves
+from runtime.scoring import curves, report, seeds
 
 Evaluate = Callable[..., tuple[int, str, str]]
 
@@ -72,6 +73,15 @@ def test_a_task_says_the_same_in_words(evaluate: Evaluate, task: str, line: str)
     assert code == 0
     assert out.startswith(f"planted, held-out part, {task}, 1 checkpoint(s)")
     assert line in out
+
+
+def test_what_is_recommended_is_said(judged_checkpoint: Checkpoint, short: Session) -> None:
+    """Beside the scores of each decoder on the part."""
+    pooled = seeds.pool(cmd_evaluate._decoded([judged_checkpoint], short, cmd_evaluate.Split.ALL))
+
+    assert pooled["traces"]["wheel_speed"]["recommended"] == ["blend"]
+    told = pooled | {"split": "all", "recording": "x", "checkpoints": ["y"], "note": ""}
+    assert "wheel_speed   recommended: blend" in report.pooled_lines(told)
 
 
 @pytest.mark.parametrize(
