@@ -36,7 +36,7 @@ class Score:
     decoder: str
     markers: float
     no_markers: float
-    difference: Mapping[str, float] | Mapping[Literal["value", "low", "high"], float]
+    difference: Mapping[str, float]
 
 
 def values(made: Checkpoint, part: Session, decoder: str, markers: bool) -> np.ndarray:
