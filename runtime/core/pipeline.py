@@ -61,10 +61,8 @@ class Pipeline:
         self.health = self._health_of(decoder)
         self.withheld = ""  # why nothing may be published for now: set from outside, one sentence
         self.tokens = dict.fromkeys(TOKENS, 0)
-        self.late_markers = 0
-        self.astray_markers = 0  # stamped by another clock: not applied
-        self.astray_ns = 0  # stamp minus now of the newest of them
-        self.bad_values = 0
+        self.late_markers = self.bad_values = 0
+        self.astray_markers = self.astray_ns = 0  # of another clock, not applied; stamp minus now of the newest
         self.unended = 0  # segments closed because no marker ended them
         self.segment = -1
         self.exchanges: list[tuple[int, Decoder]] = []  # the first bin of each decoder that followed
@@ -73,12 +71,10 @@ class Pipeline:
         self._values = np.zeros((rows, decoder.engine.layout.n_values), np.float32)
         self._sd = np.zeros_like(self._values)
         self._marks: list[Mark] = []
-        self._inside = not rules.markers
-        self._clock = -1
+        self._inside, self._clock = not rules.markers, -1
         self._reset_next = True
         self._late_seen = self._resent_seen = 0
-        self._coarse_left = 0
-        self._newest_ns = NO_TIME
+        self._coarse_left, self._newest_ns = 0, NO_TIME
         self._live_ns = NO_TIME  # end of the newest bin with live data
         self._skipped: list[Decoded] = []
         self._last_mark: Mark | None = None
@@ -93,9 +89,8 @@ class Pipeline:
         self.exchanges.append((self.binner.open_bin, decoder))
         self.decoder = decoder
         self.health = self._health_of(decoder)
-        if self.health is not None:  # what has come so far; the next bin's spikes are judged at its close
-            none = np.zeros_like(self._counts[0])
-            self.health.binned(none, self.binner.totals(), valid=False, idle=False)
+        if self.health is not None:  # so that the next bin's spikes are judged at its close
+            self.health.binned(np.zeros_like(self._counts[0]), self.binner.totals(), valid=False, idle=False)
         self._reset_next = True
 
     def _health_of(self, decoder: Decoder) -> Health | None:
@@ -132,12 +127,13 @@ class Pipeline:
         """Whether a mark that arrived at now_ns can be stamped by the LSL clock; one that cannot is counted."""
         far_ns, begins = self.rules.far_ns, mark.event == "segment_start"
         open_ns = self.binner.edge_ns - self.binner.bin_ns  # after a stall of this process, marks have waited since
-        ahead = mark.t_ns - now_ns <= far_ns or (not begins and mark.segment == self._begun)
-        if not far_ns or (ahead and mark.t_ns >= min(open_ns, now_ns) - far_ns):
-            self._begun = mark.segment if begins else self._begun
-            return True
-        self.astray_markers, self.astray_ns = self.astray_markers + 1, mark.t_ns - now_ns
-        return False
+        soon = mark.t_ns - now_ns <= far_ns or (not begins and mark.segment == self._begun)
+        near = not far_ns or (soon and mark.t_ns >= min(open_ns, now_ns) - far_ns)
+        if not near:
+            self.astray_markers, self.astray_ns = self.astray_markers + 1, mark.t_ns - now_ns
+        elif begins:
+            self._begun = mark.segment
+        return near
 
     def due_ns(self) -> int:
         """When the next bin closes by the clock, whatever arrives."""
@@ -154,8 +150,7 @@ class Pipeline:
         if not self._closable(now_ns):
             return []
         self._skip_backlog(now_ns)
-        closed, self._skipped = self._skipped, []
-        row = 0
+        closed, self._skipped, row = self._skipped, [], 0
         while self._closable(now_ns):
             closed.append(self._close_one(self._counts[row], row))
             row += 1
@@ -281,8 +276,7 @@ class Pipeline:
             return None, 0
         begin = self.cpu_clock()
         values = engine.step(token)
-        infer_ns = self.cpu_clock() - begin
-        out[:] = values
+        infer_ns, out[:] = self.cpu_clock() - begin, values
         return out, infer_ns
 
     def _flags(self, token: Token) -> Flag:
