@@ -69,6 +69,8 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `modality_dropout` hides whole modalities on top of any family, each with this probability; they are not asked.
     `prefix` is the share of windows that end at a random bin, as a stream sees them (full attention only); any above
     0 has validation judge each bin from the bins before it.
+    `pause` is the share of windows that go on from another segment over a gap of `pause_bins`, shortest and longest,
+    as a stream without markers does (causal and phase-free only).
     """
 
     encoding: Annotated[float, Meta(ge=0.0)] = 1.0
@@ -83,13 +85,16 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     span_bins: tuple[Positive, Positive] = (5, 25)
     modality_dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     prefix: Ratio = 0.0
+    pause: Ratio = 0.0
+    pause_bins: tuple[Positive, Positive] = (1, 40)
 
     def __post_init__(self) -> None:
         by_bin = self.within_spikes or self.within_behaviour or self.cross_modal or self.spans
         if not (by_bin or self.hides_without_ratio):
             raise ValueError("every family has weight 0")
-        if self.span_bins[0] > self.span_bins[1]:
-            raise ValueError(f"span_bins: the shortest, {self.span_bins[0]}, is above the longest, {self.span_bins[1]}")
+        for name, (shortest, longest) in (("span_bins", self.span_bins), ("pause_bins", self.pause_bins)):
+            if shortest > longest:
+                raise ValueError(f"{name}: the shortest, {shortest}, is above the longest, {longest}; exchange them")
 
     @property
     def hides_without_ratio(self) -> bool:
@@ -261,3 +266,8 @@ def _check_recipe(config: TrainConfig | PretrainConfig) -> None:
             raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
     if not (config.masks.ratio or config.masks.hides_without_ratio):
         raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides tokens without it")
+    if config.masks.pause and config.model.aligned:
+        raise ValueError(
+            f"masks.pause: {config.masks.pause:g} is for a decoder that does not know the time in a segment; set it to "
+            "0, or set model.attention = 'causal' and model.clock_bins = 0"
+        )

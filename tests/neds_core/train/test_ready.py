@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 from neds_core import checkpoint as checkpoints, judging
-from neds_core.config import TrainConfig
-from neds_core.data import session_file
+from neds_core.config import MaskConfig, TrainConfig
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError, NedsError
-from neds_core.train import command, single
+from neds_core.train import command, loop, ready, single
 from neds_core.train.distributed import StopError
 from neds_core.train.log import Silent
 from neds_core.train.single import Job
+from neds_core.train.sources import Source
 from neds_core.train.state import Resume
 
 Prepared = Callable[..., Path]
@@ -184,6 +185,16 @@ def test_an_ensemble_is_judged_as_a_whole(prepared: Prepared, capsys: pytest.Cap
         for name, said in alone.judged.neds.items():
             np.testing.assert_array_equal(made.judged.neds[name][m : m + 1], said)
             np.testing.assert_array_equal(made.judged.linear[name], alone.judged.linear[name])
+
+
+def test_pauses_need_two_segments(unbroken: Session, tiny: TrainConfig) -> None:
+    """Of one unbroken segment no other can come before; many recordings ask the same."""
+    config = msgspec.structs.replace(tiny, outputs=("wheel_speed",), masks=MaskConfig(pause=0.25))
+    with pytest.raises(ConfigError, match=r"masks\.pause = 0\.25 needs two segments or more, .* 'unbroken' is one"):
+        ready.check(config, sessions.split(unbroken))
+    part = sessions.split(unbroken).train
+    with pytest.raises(ConfigError, match=r"masks\.pause = 0\.25 needs two segments"):
+        loop.checked_specs(config, (Source(part, None, scalers.fit(part, part.specs, 0.5)),))
 
 
 def test_counts_that_may_be_clipped_are_said(
