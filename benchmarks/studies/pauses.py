@@ -7,6 +7,7 @@ segments). For checkpoints that have not seen that part: of a training with `fit
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Score:
     decoder: str
     markers: float
     no_markers: float
-    difference: dict[str, float]
+    difference: Mapping[str, float]
 
 
 def values(made: Checkpoint, part: Session, decoder: str, markers: bool) -> np.ndarray:
@@ -68,8 +69,9 @@ def score(made: Checkpoint, session: Session) -> list[Score]:
             known = np.isfinite(y) & part.valid[bins]
             with_, without = (each[markers][known, column] for markers in (True, False))
             paired = scores.paired_interval(y[known], [without], with_, trial[known])
-            both = (scores.r2(y[known], value) for value in (with_, without))
-            found.append(Score(spec.name, decoder, *both, dict(zip(("value", "low", "high"), paired, strict=True))))
+            difference = dict(zip(("value", "low", "high"), paired, strict=True))
+            kept = scores.r2(y[known], with_), scores.r2(y[known], without)
+            found.append(Score(spec.name, decoder, kept[0], kept[1], difference))
     return found
 
 
