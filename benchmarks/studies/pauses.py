@@ -68,8 +68,7 @@ def score(made: Checkpoint, session: Session) -> list[Score]:
             column, y = layout(made).columns[spec.name].start, part.values[spec.name][bins]
             known = np.isfinite(y) & part.valid[bins]
             with_, without = (each[markers][known, column] for markers in (True, False))
-            paired = scores.paired_interval(y[known], [without], with_, trial[known])
-            value, low, high = paired
+            value, low, high = scores.paired_interval(y[known], [without], with_, trial[known])
             difference = {"value": value, "low": low, "high": high}
             kept = scores.r2(y[known], with_), scores.r2(y[known], without)
             found.append(Score(spec.name, decoder, kept[0], kept[1], difference))
