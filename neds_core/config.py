@@ -52,7 +52,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def receptive_field(self) -> int:
-        """Bins that can reach one output: L(W-1)+1, or the whole window in both directions."""
+        """Bins whose tokens can reach one output: L(W-1)+1, or the whole window in both directions."""
         return self.window_bins if self.attention == "full" else self.layers * (self.band - 1) + 1
 
     @property
