@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from neds_core.config import TrainConfig
-from neds_core.data.filters import shares
+from neds_core.data.filters import checked
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
@@ -247,9 +247,6 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         raise ValueError("the members' scales of units differ")
     if bool((tokenizer.scale()[1] < 0).any()):
         raise ValueError("a scale of a unit is negative")
-    filters, taus_ms = tokenizer.filters(), header.config.model.filter_taus_ms
-    if filters is not None and not np.allclose(filters.keep, shares(taus_ms, header.bin_ns), rtol=1e-6, atol=0.0):
-        raise ValueError("its filters are not those of filter_taus_ms")
     scalers = Scalers(
         kept=tensors["units/kept"].numpy(),
         spike_mean=tokenizer.mean.numpy(),
@@ -260,7 +257,7 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         trial_mean={
             k.removeprefix("trial_mean/"): v.numpy() for k, v in tensors.items() if k.startswith("trial_mean/")
         },
-        filters=filters,
+        filters=checked(tokenizer.filters(), header.config.model.filter_taus_ms, header.bin_ns),
     )
     linear = {
         name: Linear(
@@ -285,8 +282,7 @@ def _network(header: Header, tensors: dict[str, Tensor], n_units: tuple[int, ...
 
 def same_scale(one: NEDS, other: NEDS) -> bool:
     """Whether two networks take counts of units in the same scale."""
-    each = zip(one.tokenizer().scale(), other.tokenizer().scale(), strict=True)
-    return all(torch.equal(ours, theirs) for ours, theirs in each)
+    return all(map(torch.equal, one.tokenizer().scale(), other.tokenizer().scale()))
 
 
 def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linear], n_units: int) -> None:

@@ -34,6 +34,13 @@ class Filters:
     gain: np.ndarray
 
 
+def checked(found: Filters | None, taus_ms: tuple[float, ...], bin_ns: int) -> Filters | None:
+    """The filters of a file. Raises `ValueError` where they have other time constants."""
+    if found is not None and not np.allclose(found.keep, shares(taus_ms, bin_ns), rtol=1e-6, atol=0.0):
+        raise ValueError("its filters are not those of filter_taus_ms")
+    return found
+
+
 def run(counts: Tensor, keep: Tensor, start: Tensor | None = None) -> Tensor:
     """States (B, T, K, U) after each bin of counts (B, T, U) float32, 0 in bins that are not seen; keep (K,).
 
