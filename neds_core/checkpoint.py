@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from neds_core.config import TrainConfig
+from neds_core.data.filters import checked
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
@@ -244,7 +245,7 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     tokenizer = model.tokenizer()
     if not all(same_scale(model, other) for other in others):
         raise ValueError("the members' scales of units differ")
-    if bool((tokenizer.gain < 0).any()):
+    if bool((tokenizer.scale()[1] < 0).any()):
         raise ValueError("a scale of a unit is negative")
     scalers = Scalers(
         kept=tensors["units/kept"].numpy(),
@@ -256,6 +257,7 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         trial_mean={
             k.removeprefix("trial_mean/"): v.numpy() for k, v in tensors.items() if k.startswith("trial_mean/")
         },
+        filters=checked(tokenizer.filters(), header.config.model.filter_taus_ms, header.bin_ns),
     )
     linear = {
         name: Linear(
@@ -280,8 +282,7 @@ def _network(header: Header, tensors: dict[str, Tensor], n_units: tuple[int, ...
 
 def same_scale(one: NEDS, other: NEDS) -> bool:
     """Whether two networks take counts of units in the same scale."""
-    ours, theirs = one.tokenizer(), other.tokenizer()
-    return torch.equal(ours.mean, theirs.mean) and torch.equal(ours.gain, theirs.gain)
+    return all(map(torch.equal, one.tokenizer().scale(), other.tokenizer().scale()))
 
 
 def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linear], n_units: int) -> None:

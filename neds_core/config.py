@@ -18,6 +18,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     attention "full" is the published pattern: whole segments of at most `window_bins`, both
     directions, learned absolute positions; `band`, `registers`, `clock_bins` and the training's
     own window_bins are for "causal" alone. tokenizer "stitcher" brings the published tokenizers and read-outs with it.
+    filter_taus_ms: time constants of causal filters of each unit that a spike token holds beside the counts of its bin.
     """
 
     attention: Literal["causal", "full"] = "causal"
@@ -33,6 +34,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     window_bins: Positive = 100
     registers: Count = 2
     clock_bins: Count = 0  # 0: phase-free; else an embedding of bins since the segment's marker
+    filter_taus_ms: tuple[Rate, ...] = ()  # causal attention only
     dropout: Ratio = 0.3
     attention_dropout: Ratio = 0.0  # full attention only; on a CPU it makes attention ten times slower
     embed_dropout: Ratio = 0.2
@@ -45,10 +47,12 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("tokenizer 'stitcher' reads classes from the whole window, so it needs attention 'full'")
         if self.clock_bins and self.attention == "full":
             raise ValueError("clock_bins is for attention 'causal'; 'full' has a position of each bin of the window")
+        if self.filter_taus_ms and self.attention == "full":
+            raise ValueError("filter_taus_ms is for attention 'causal'; 'full' sees every bin of the window; remove it")
 
     @property
     def receptive_field(self) -> int:
-        """Bins that can reach one output: L(W-1)+1, or the whole window in both directions."""
+        """Bins whose tokens can reach one output: L(W-1)+1, or the whole window in both directions."""
         return self.window_bins if self.attention == "full" else self.layers * (self.band - 1) + 1
 
     @property

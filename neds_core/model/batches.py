@@ -115,4 +115,5 @@ def onto(batch: Batch, device: torch.device) -> Batch:
         {name: v.to(device, non_blocking=True) for name, v in batch.classes.items()},
         batch.clock.to(device, non_blocking=True),
         batch.session,
+        None if batch.filters is None else batch.filters.to(device, non_blocking=True),
     )

@@ -36,7 +36,7 @@ FORMAT = 1
 KEY = "neds_rt_pretrained"
 SIZES = (
     "attention", "tokenizer", "width", "layers", "heads", "mlp_ratio", "mlp_width", "band", "window_bins", "registers",
-    "clock_bins",
+    "clock_bins", "filter_taus_ms",
 )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def read_sources(config: PretrainConfig, folder: Path, world: World) -> tuple[So
     for name in config.recordings:
         parts = sessions.split(store.load(store.prepare(folder / name, root)))
         specs = tuple(parts.train.spec(output) for output in config.outputs)
-        scale = scalers.fit(parts.train, specs, config.min_rate_hz)
+        scale = scalers.fit(parts.train, specs, config.min_rate_hz, config.model.filter_taus_ms)
         found.append(Source(parts.train, parts.validation, scale))
     return tuple(found)
 

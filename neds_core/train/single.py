@@ -125,7 +125,7 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
     parts = sessions.split(session)
     ready.check(config, parts)
     specs = tuple(session.spec(name) for name in config.outputs)
-    scale = scalers.fit(parts.train, specs, config.min_rate_hz)
+    scale = scalers.fit(parts.train, specs, config.min_rate_hz, config.model.filter_taus_ms)
     for line in validation.start(config, session, parts, scale):
         show.say(line)
     if linears is None:
@@ -164,7 +164,8 @@ def refuse_other_states(job: Job) -> None:
     session = session_file.load(job.recording)
     parts = sessions.split(session)
     ready.check(job.config, parts)
-    scale = scalers.fit(parts.train, tuple(session.spec(name) for name in job.config.outputs), job.config.min_rate_hz)
+    specs = tuple(session.spec(name) for name in job.config.outputs)
+    scale = scalers.fit(parts.train, specs, job.config.min_rate_hz, job.config.model.filter_taus_ms)
     plan = job.plan(Source(parts.train, parts.validation, scale))
     found = state.load(job.resume.path, loop.identity(plan))
     refit = job.resume.refit.path

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from neds_core.config import FitConfig, MaskConfig, ModelConfig, PretrainConfig, TrainConfig
+from neds_core.data.filters import States
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
@@ -42,6 +43,7 @@ class Windows(Cutter):
         super().__init__(session, specs, scalers)
         self.starts, self.stops = session.segments[:, 0], session.segments[:, 1]
         self.ends = np.cumsum(self.stops - self.starts)
+        self.states = States(session, scalers.filters.keep) if scalers.filters is not None else None
 
     @property
     def n_bins(self) -> int:
@@ -103,6 +105,9 @@ class Windows(Cutter):
         if mask.pause:
             pauses = [self.pause(rng, span, window_bins, mask) for rng, span in zip(rngs, spans, strict=True)]
         batch, defined = self.cut(spans, model.clock_bins > 0, pauses)
+        if self.states is not None:  # a window starts cold, but for its filters, which start with the segment
+            first = [pause.start if pause.n_tail else start for pause, (start, _) in zip(pauses, spans, strict=True)]
+            batch = replace(batch, filters=torch.stack([self.states.before(t) for t in first]))
         hidden, asked = np.ones_like(defined), np.zeros_like(defined)
         tail = np.arange(defined.shape[1]) < [[pause.n_bins] for pause in pauses]
         constant = np.stack([self.constant(batch, tail), self.constant(batch, ~tail)], axis=1)

@@ -6,6 +6,7 @@ import numpy as np
 
 from kernels.cpu import linear as kernel
 from neds_core.checkpoint import Checkpoint
+from neds_core.data import filters
 from neds_core.linear import linear
 from neds_core.linear.linear import CLOCK_SCALE, Bank
 from runtime.core.values import Token
@@ -17,7 +18,7 @@ class Features:
 
     def __init__(self, bank: Bank, n_units: int, bin_ns: int) -> None:
         self.bank, self.n = bank, bank.copies * n_units
-        self.keep = np.array([np.exp(-bin_ns * 1e-6 / tau) for tau in bank.taus_ms], np.float32)
+        self.keep = filters.shares(bank.taus_ms, bin_ns)
         self.state = np.zeros((bank.copies, n_units), np.float32)
         self.values = np.zeros(bank.n_features(n_units), np.float32)
 

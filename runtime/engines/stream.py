@@ -55,8 +55,8 @@ class StreamEngine(StreamDecoder):
     def taken(self, token: Token) -> tuple[np.ndarray, int]:
         """A token's counts and clock row as compiled code, which does not check them, may have them."""
         counts, w = token.counts, self.weights
-        if counts.dtype != np.uint16 or counts.shape != w.rows.shape[:1]:
-            raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {w.rows.shape[:1]}")
+        if counts.dtype != np.uint16 or counts.shape != (w.n_units,):
+            raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 ({w.n_units},)")
         if not counts.flags.carray:  # another type, for which Numba would compile the step again
             counts = counts.copy()
         row = w.clock_row(token.clock)

@@ -97,7 +97,7 @@ def _network(checkpoint: Checkpoint, log: Told) -> dict[str, Row]:
     else:
         window = engines.create(checkpoint, "neds")
         found[window.name] = _compare(window, log)[0]
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not checkpoint.header.config.model.filter_taus_ms:  # which it refuses
         on_gpu = engines.create(checkpoint, "neds", device="cuda")
         found[on_gpu.name] = _compare(on_gpu, log)[0]
     return found

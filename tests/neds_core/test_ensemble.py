@@ -133,6 +133,11 @@ def test_other_scales_of_units_are_refused(
     with pytest.raises(CheckpointError, match="their scales of units differ"):
         ensemble.join([seeds[0], other], "all")
 
+    filtered = [replace(make_checkpoint(seed=s, filter_taus_ms=(40.0,)), sha=f"filters {s}") for s in (0, 1)]
+    filtered[1].model.get_buffer("units.0.filter_gain").mul_(2.0)
+    with pytest.raises(CheckpointError, match="their scales of units differ"):
+        ensemble.join(filtered, "all")
+
     joined = replace(ensemble.join(seeds[:2], "all"), others=(other.model,))
     with pytest.raises(CheckpointError, match="the members' scales of units differ"):
         files.save(joined, tmp_path / "all.safetensors")

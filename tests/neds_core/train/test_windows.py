@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from neds_core.config import MaskConfig, ModelConfig, PretrainConfig, TrainConfig
-from neds_core.data import scalers, session as sessions
+from neds_core.data import filters, scalers, session as sessions
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
 from neds_core.model.batches import NO_PAUSE
@@ -180,6 +181,25 @@ def test_without_pauses_a_sample_is_what_it_was_before_there_were_any(
         np.testing.assert_array_equal(asked[b, rows], expected[1])
         np.testing.assert_array_equal(keep[b, 0], rng.random(12) >= np.float64(tiny.model.unit_dropout))
         assert not batch.valid[b, stop - start :].any()
+
+
+def test_filters_start_with_the_segment_of_a_window(train: Session, tiny: TrainConfig) -> None:
+    """Their states before its first bin are those of all bins of the segment until there; without filters, none."""
+    keep = filters.shares((40.0, 600.0), train.bin_ns)
+    scale = scalers.fit(train, train.specs, 0.5, (40.0, 600.0))
+    windows, rngs = Windows(train, train.specs, scale), np.random.default_rng(2).spawn(30)
+    spans = [windows.span(copy.deepcopy(rng), tiny.fit.window_bins, clocked=False) for rng in rngs]
+
+    found = windows.sample(rngs, tiny.fit, tiny.model, MaskConfig())[0].filters
+
+    assert found is not None
+    assert len({start % 25 for start, _ in spans}) > 5
+    for got, (start, _) in zip(found, spans, strict=True):
+        first = start - start % 25
+        states = filters.run(filters.seen(train, first, start + 1)[None], torch.from_numpy(keep))[0]
+        expected = states[start - first - 1] if start > first else torch.zeros(2, 12)
+        assert torch.equal(got, expected)
+    assert Windows(train, train.specs, scalers.fit(train, train.specs, 0.5)).states is None
 
 
 def test_no_unit_is_dropped_at_share_zero(train: Session, scale: Scalers, tiny: TrainConfig) -> None:

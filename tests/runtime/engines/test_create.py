@@ -85,8 +85,8 @@ def logs(draw: st.DrawFn) -> Log:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("kind", ["phase-free", "clocked", "one layer"])
-@settings(max_examples=40)  # of each of nine engines
+@pytest.mark.parametrize("kind", ["phase-free", "clocked", "one layer", "filtered"])
+@settings(max_examples=40)  # of each of twelve engines
 @given(log=logs())
 def test_stream_is_offline(tiny_ones: dict[str, Checkpoint], decoder: str, kind: str, log: Log) -> None:
     """Over any length, dropouts, cold starts and positions, far beyond where the ring wraps."""
@@ -114,7 +114,7 @@ def test_outputs_follow_the_spikes(tiny_ones: dict[str, Checkpoint], decoder: st
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("kind", ["phase-free", "clocked"])
+@pytest.mark.parametrize("kind", ["phase-free", "filtered"])
 @pytest.mark.parametrize("n_skipped", [0, 1, BAND - 1, BAND, 3 * BAND + 2])
 def test_a_skipped_bin_is_an_invalid_one(
     tiny_ones: dict[str, Checkpoint], decoder: str, kind: str, n_skipped: int

@@ -23,10 +23,10 @@ from runtime.engines.ensemble import EnsembleEngine
 U, T = 12, 40
 
 
-@pytest.fixture(scope="module", params=[0, 4], ids=["phase-free", "clocked"])
+@pytest.fixture(scope="module", params=[{}, {"clock_bins": 4}, {"filter_taus_ms": (30.0, 600.0)}], ids=str)
 def joined(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
     """Three networks."""
-    each = [replace(make_checkpoint(clock_bins=request.param, seed=s), sha=f"sha-{s}") for s in range(3)]
+    each = [replace(make_checkpoint(seed=s, **request.param), sha=f"sha-{s}") for s in range(3)]
     return ensemble.join(each, "all")
 
 

@@ -67,12 +67,12 @@ def kept(engine: Engine | RateEngine, cycle: list[Token], steps: int = STEPS) ->
     return left
 
 
-@pytest.mark.parametrize("name", ["decode", "observed", "rates"])
+@pytest.mark.parametrize("name", ["decode", "observed", "rates", "filtered"])
 def test_ten_thousand_steps_compile_nothing_and_keep_nothing(
     make_checkpoint: Callable[..., Checkpoint], name: str
 ) -> None:
     """`warm_up` has run every path that a run can take."""
-    checkpoint = make_checkpoint(clock_bins=4)
+    checkpoint = make_checkpoint(clock_bins=4, filter_taus_ms=(30.0, 600.0) if name == "filtered" else ())
     decoder = StreamEngine(checkpoint, observed=BOTH if name == "observed" else ())
     prepare.warm_up(decoder, 12)
     engine = RateEngine(decoder) if name == "rates" else decoder
