@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,20 +11,21 @@ import msgspec
 import numpy as np
 import torch
 from msgspec import Struct
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
+from safetensors import SafetensorError
 from torch import Tensor
 
 from neds_core.config import TrainConfig
+from neds_core.data.filters import checked
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
-from neds_core.errors import CheckpointError, ConfigError, DataError
-from neds_core.files import sha256, whole
+from neds_core.errors import CheckpointError, DataError
+from neds_core.files import sha256
+from neds_core.judged import Judged, Verdict, read_judged
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
+from neds_core.tensors import check_content, read_tensors, write_tensors
 
 FORMAT = 1
-CONTENT = "content_sha256"  # key of the metadata
 PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
 
 
@@ -74,9 +72,19 @@ class Imported(Struct, frozen=True, forbid_unknown_fields=True):
     assumed: tuple[str, ...]
 
 
+class Member(Struct, frozen=True, forbid_unknown_fields=True):
+    """One network of an ensemble: the checkpoint that it came in, by name and SHA-256, its own blend and record."""
+
+    name: str
+    sha: str
+    blend: dict[str, float]
+    record: Record
+
+
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
     """What a checkpoint says beside its tensors, as JSON. mean, sd: of continuous outputs, in their units; prior: class
-    shares in training."""
+    shares in training. Of an ensemble, `blend` is the mean of its members' and `record` the first member's, but for
+    `created`, `seconds` (all members') and looks at the test part (the ensemble's)."""
 
     format: int
     name: str
@@ -92,11 +100,17 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     record: Record
     longest_silence_bins: int = 0  # in a training segment, no kept unit fired for so long; 0 = never, or not known
     imported: Imported | None = None  # then there is no linear decoder and no blend
+    members: tuple[Member, ...] = ()  # of an ensemble; () = one network
+    verdicts: dict[str, Verdict] = {}  # of each output; {} = not judged
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything a decoder needs, and its identity `sha` (SHA-256 of the file)."""
+    """Everything a decoder needs, and its identity `sha` (SHA-256 of the file).
+
+    others: of an ensemble, its networks behind the first (`model`), of the same shape and the same scalers.
+    judged: what the verdicts rest on, None = not judged.
+    """
 
     header: Header
     model: NEDS
@@ -104,6 +118,27 @@ class Checkpoint:
     scalers: Scalers
     linear: dict[str, Linear]
     sha: str = ""
+    others: tuple[NEDS, ...] = ()
+    judged: Judged | None = None
+
+    @property
+    def networks(self) -> tuple[NEDS, ...]:
+        """All of them, in order: one but in an ensemble."""
+        return (self.model, *self.others)
+
+    def alone(self, member: int) -> Checkpoint:
+        """One network of an ensemble with what it was trained beside; a checkpoint of one network is its own.
+
+        The verdicts are the ensemble's, so it has none.
+        """
+        if not self.header.members:
+            return self
+        one = self.header.members[member]
+        header = msgspec.structs.replace(
+            self.header, name=one.name, blend=one.blend, record=one.record, members=(), verdicts={}
+        )
+        judged = self.judged.member(member) if self.judged else None
+        return replace(self, header=header, model=self.networks[member], others=(), judged=judged)
 
     @property
     def specs(self) -> tuple[BehaviourSpec, ...]:
@@ -130,74 +165,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "neds-rt": our_version(), **found}
 
 
-def content_sha(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """SHA-256 of all that a file holds: its metadata (but this), and each tensor's name, type, shape and bytes."""
-    found = hashlib.sha256(msgspec.json.encode(sorted((k, v) for k, v in metadata.items() if k != CONTENT)))
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu()
-        found.update(f"{name}\n{value.dtype} {tuple(value.shape)}\n".encode())
-        # not copied: of a bool, a copy is 0 or 1 whatever the byte was
-        found.update(value.contiguous().as_strided((value.numel(),), (1,)).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def check_content(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Raise `ValueError` where a file is not what was written; one of before this hash was kept has none."""
-    if metadata.get(CONTENT, "") not in ("", content_sha(tensors, metadata)):
-        raise ValueError("its content does not match its own SHA-256")
-
-
-def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], check: Callable[[Path], object]
-) -> None:
-    """Write a safetensors file with the hash of its content; `check` reads it before it takes its place."""
-    metadata = metadata | {CONTENT: content_sha(tensors, metadata)}
-    with whole(path) as partial:
-        partial.write_bytes(_ordered(to_bytes(tensors, metadata=metadata)))  # save_file would make it mode 0600
-        check(partial)
-
-
-def _ordered(data: bytes) -> bytes:
-    """The same file with sorted metadata: safetensors writes them in an order of chance."""
-    size = int.from_bytes(data[:8], "little")
-    header = msgspec.json.decode(data[8 : 8 + size])
-    text = msgspec.json.encode(header | {"__metadata__": dict(sorted(header["__metadata__"].items()))})
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]
-
-
-def refuse_foreign(path: Path) -> None:
-    """Raise `ConfigError` where `--out` cannot be written, or would overwrite what is no checkpoint of neds-rt."""
-    if not path.parent.is_dir():
-        raise ConfigError(f"--out {path}: its folder does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"--out {path}: its folder cannot be written; give another")
-    if path.exists() and not is_ours(path):
-        raise ConfigError(f"--out {path} exists and is no checkpoint of neds-rt; give another name or move that file")
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a file says that neds-rt wrote it; False for one that is not there or cannot be read."""
-    try:
-        with safe_open(path, "pt") as file:
-            return any(key.startswith("neds_rt") for key in file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        return False
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises `SafetensorError`, `OSError` or `ValueError` for another."""
-    with safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
-
-
 def _text(values: np.ndarray) -> torch.Tensor:
     return torch.frombuffer(bytearray("\n".join(map(str, values)).encode() or b"\n"), dtype=torch.uint8)
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write the checkpoint; nothing half-written is left behind."""
-    tensors = {f"model/{k}": v.contiguous() for k, v in checkpoint.model.state_dict().items()}
+    tensors = {
+        f"{_prefix(checkpoint.header, n)}{k}": v.contiguous()
+        for n, network in enumerate(checkpoint.networks)
+        for k, v in network.state_dict().items()
+    }
     tensors |= {
         "units/ids": torch.from_numpy(checkpoint.units.ids.astype(np.int64)),
         "units/region": _text(checkpoint.units.region),
@@ -208,8 +186,14 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
+    tensors |= checkpoint.judged.tensors() if checkpoint.judged else {}
     metadata = {"neds_rt": msgspec.json.encode(checkpoint.header).decode()}
     write_tensors(path, tensors, metadata, lambda partial: _read(partial, path))
+
+
+def _prefix(header: Header, member: int) -> str:
+    """Of the tensors' names of one network."""
+    return f"member.{member}/" if header.members else "model/"
 
 
 def load(path: Path) -> Checkpoint:
@@ -255,14 +239,13 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     n_units = (len(units),)
     if header.imported is not None:
         n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in range(len(header.imported.sessions)))
-    model = NEDS(header.config.model, n_units, header.specs)
-    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
-    model.eval().requires_grad_(False)
-    weights = [*model.state_dict().values(), *(v for k, v in tensors.items() if k.startswith("linear/"))]
-    if not all(bool(torch.isfinite(w).all()) for w in weights):
+    model, *others = (_network(header, tensors, n_units, m) for m in range(len(header.members) or 1))
+    if not all(bool(torch.isfinite(v).all()) for k, v in tensors.items() if k.startswith("linear/")):
         raise ValueError("a weight is not finite")
     tokenizer = model.tokenizer()
-    if bool((tokenizer.gain < 0).any()):
+    if not all(same_scale(model, other) for other in others):
+        raise ValueError("the members' scales of units differ")
+    if bool((tokenizer.scale()[1] < 0).any()):
         raise ValueError("a scale of a unit is negative")
     scalers = Scalers(
         kept=tensors["units/kept"].numpy(),
@@ -274,6 +257,7 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         trial_mean={
             k.removeprefix("trial_mean/"): v.numpy() for k, v in tensors.items() if k.startswith("trial_mean/")
         },
+        filters=checked(tokenizer.filters(), header.config.model.filter_taus_ms, header.bin_ns),
     )
     linear = {
         name: Linear(
@@ -283,7 +267,22 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     }
     for spec in header.specs:
         _check_decoders(header, spec, linear, len(units))
-    return Checkpoint(header, model, units, scalers, linear)
+    judged = read_judged(tensors, header.specs, 1 + len(others), header.verdicts)
+    return Checkpoint(header, model, units, scalers, linear, others=tuple(others), judged=judged)
+
+
+def _network(header: Header, tensors: dict[str, Tensor], n_units: tuple[int, ...], member: int) -> NEDS:
+    prefix = _prefix(header, member)
+    model = NEDS(header.config.model, n_units, header.specs)
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    if not all(bool(torch.isfinite(w).all()) for w in model.state_dict().values()):
+        raise ValueError("a weight is not finite")
+    return model.eval().requires_grad_(False)
+
+
+def same_scale(one: NEDS, other: NEDS) -> bool:
+    """Whether two networks take counts of units in the same scale."""
+    return all(map(torch.equal, one.tokenizer().scale(), other.tokenizer().scale()))
 
 
 def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linear], n_units: int) -> None:
@@ -296,5 +295,6 @@ def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linea
     if spec.kind == "class" and (len(prior) != len(spec.classes) or not all(0.0 < p <= 1.0 for p in prior)):
         raise ValueError(f"the class shares of {spec.name} are incomplete")
     wanted = linear[spec.name].bank.n_features(n_units)
-    if not 0.0 <= header.blend[spec.name] <= 1.0 or linear[spec.name].weight.shape[0] != wanted:
+    shares = [header.blend[spec.name], *(member.blend[spec.name] for member in header.members)]
+    if not all(0.0 <= share <= 1.0 for share in shares) or linear[spec.name].weight.shape[0] != wanted:
         raise ValueError(f"the decoders of {spec.name} are incomplete")

@@ -18,6 +18,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     attention "full" is the published pattern: whole segments of at most `window_bins`, both
     directions, learned absolute positions; `band`, `registers`, `clock_bins` and the training's
     own window_bins are for "causal" alone. tokenizer "stitcher" brings the published tokenizers and read-outs with it.
+    filter_taus_ms: time constants of causal filters of each unit that a spike token holds beside the counts of its bin.
     """
 
     attention: Literal["causal", "full"] = "causal"
@@ -33,6 +34,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     window_bins: Positive = 100
     registers: Count = 2
     clock_bins: Count = 0  # 0: phase-free; else an embedding of bins since the segment's marker
+    filter_taus_ms: tuple[Rate, ...] = ()  # causal attention only
     dropout: Ratio = 0.3
     attention_dropout: Ratio = 0.0  # full attention only; on a CPU it makes attention ten times slower
     embed_dropout: Ratio = 0.2
@@ -45,10 +47,12 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("tokenizer 'stitcher' reads classes from the whole window, so it needs attention 'full'")
         if self.clock_bins and self.attention == "full":
             raise ValueError("clock_bins is for attention 'causal'; 'full' has a position of each bin of the window")
+        if self.filter_taus_ms and self.attention == "full":
+            raise ValueError("filter_taus_ms is for attention 'causal'; 'full' sees every bin of the window; remove it")
 
     @property
     def receptive_field(self) -> int:
-        """Bins that can reach one output: L(W-1)+1, or the whole window in both directions."""
+        """Bins whose tokens can reach one output: L(W-1)+1, or the whole window in both directions."""
         return self.window_bins if self.attention == "full" else self.layers * (self.band - 1) + 1
 
     @property
@@ -69,6 +73,8 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `modality_dropout` hides whole modalities on top of any family, each with this probability; they are not asked.
     `prefix` is the share of windows that end at a random bin, as a stream sees them (full attention only); any above
     0 has validation judge each bin from the bins before it.
+    `pause` is the share of windows that go on from another segment over a gap of `pause_bins`, shortest and longest,
+    as a stream without markers does (causal and phase-free only).
     """
 
     encoding: Annotated[float, Meta(ge=0.0)] = 1.0
@@ -83,13 +89,16 @@ class MaskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     span_bins: tuple[Positive, Positive] = (5, 25)
     modality_dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     prefix: Ratio = 0.0
+    pause: Ratio = 0.0
+    pause_bins: tuple[Positive, Positive] = (1, 40)
 
     def __post_init__(self) -> None:
         by_bin = self.within_spikes or self.within_behaviour or self.cross_modal or self.spans
         if not (by_bin or self.hides_without_ratio):
             raise ValueError("every family has weight 0")
-        if self.span_bins[0] > self.span_bins[1]:
-            raise ValueError(f"span_bins: the shortest, {self.span_bins[0]}, is above the longest, {self.span_bins[1]}")
+        for name, (shortest, longest) in (("span_bins", self.span_bins), ("pause_bins", self.pause_bins)):
+            if shortest > longest:
+                raise ValueError(f"{name}: the shortest, {shortest}, is above the longest, {longest}; exchange them")
 
     @property
     def hides_without_ratio(self) -> bool:
@@ -175,6 +184,22 @@ class LinearConfig(Struct, frozen=True, forbid_unknown_fields=True):
     folds: Annotated[int, Meta(ge=2)] = 5
 
 
+class EnsembleConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Several networks, one for each of `seeds`, joined in one checkpoint; none = one network.
+
+    linear_share: of the linear decoder in the blend of every output; unset, that of each network chosen on validation.
+    """
+
+    seeds: tuple[Count, ...] = ()
+    linear_share: Ratio | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) == 1 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("ensemble.seeds: it has to name two seeds or more, and each once")
+        if self.linear_share is not None and not self.seeds:
+            raise ValueError("ensemble.linear_share is for an ensemble; name its seeds in ensemble.seeds")
+
+
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`neds-rt train CONFIG.toml`."""
 
@@ -187,6 +212,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fit: FitConfig = FitConfig()
     linear: LinearConfig = LinearConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
 
     def __post_init__(self) -> None:
         _check_recipe(self)
@@ -244,3 +270,8 @@ def _check_recipe(config: TrainConfig | PretrainConfig) -> None:
             raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")
     if not (config.masks.ratio or config.masks.hides_without_ratio):
         raise ValueError("masks: ratio 0 hides nothing, and no family is left that hides tokens without it")
+    if config.masks.pause and config.model.aligned:
+        raise ValueError(
+            f"masks.pause: {config.masks.pause:g} is for a decoder that does not know the time in a segment; set it to "
+            "0, or set model.attention = 'causal' and model.clock_bins = 0"
+        )

@@ -63,7 +63,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What decodes, how the weights of NEDS are stored (fewer bits help one larger than the processor's cache), and
     where NEDS runs."""
 
-    decoder: Literal["neds", "ridge", "blend"] = "neds"
+    decoder: Literal["neds", "ridge", "blend", "recommended"] = "recommended"
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
 

@@ -14,10 +14,11 @@ from hypothesis import settings
 from neds_core import checkpoint
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import FitConfig, LinearConfig, ModelConfig, TrainConfig
-from neds_core.data import scalers, session as sessions, session_file
+from neds_core.data import filters, scalers, session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.linear import baseline
 from neds_core.linear.linear import Bank
+from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 
 settings.register_profile("neds-rt", deadline=None)  # a busy machine is not a failure
@@ -179,6 +180,14 @@ def prepared(session: Session, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def take_filters(model: NEDS, session: int, mean: np.ndarray | np.float32, gain: np.ndarray | np.float32) -> None:
+    """Filters of 20 ms bins into a model that has some."""
+    if (taus_ms := model.config.filter_taus_ms) and isinstance(tokenizer := model.tokenizer(session), UnitTokenizer):
+        shape = tuple(tokenizer.filter_mean.shape)
+        each = (np.broadcast_to(one, shape).copy() for one in (mean, gain))
+        tokenizer.adopt(filters.Filters(filters.shares(taus_ms, BIN_NS), *each))
+
+
 def random_neds(
     config: ModelConfig, n_units: tuple[int, ...] = (6,), specs: tuple[BehaviourSpec, ...] = SPECS, seed: int = 0
 ) -> NEDS:
@@ -194,6 +203,8 @@ def random_neds(
                 parameter.copy_(1.5 * noise * parameter.shape[1] ** -0.5)
             else:
                 parameter.add_(0.3 * noise)
+        for session in range(len(n_units)):
+            take_filters(model, session, np.float32(0.2), np.float32(3.0))
     return model.eval().requires_grad_(False)
 
 
@@ -208,18 +219,25 @@ def make_checkpoint(session: Session, tiny: TrainConfig) -> Callable[..., Checkp
     """Builder of a checkpoint of the planted session: random NEDS, fitted linear decoders, a blend of both."""
 
     train = sessions.split(session).train
-    scale = scalers.fit(train, SPECS, tiny.min_rate_hz)
 
-    def make(layers: int = 2, band: int = 5, clock_bins: int = 0) -> Checkpoint:
-        size = ModelConfig(width=16, layers=layers, heads=2, band=band, registers=1, clock_bins=clock_bins)
-        model = random_neds(size, (len(session.units),))
+    def make(
+        layers: int = 2, band: int = 5, clock_bins: int = 0, seed: int = 0, filter_taus_ms: tuple[float, ...] = ()
+    ) -> Checkpoint:
+        scale = scalers.fit(train, SPECS, tiny.min_rate_hz, filter_taus_ms)
+        size = ModelConfig(
+            width=16, layers=layers, heads=2, band=band, registers=1, clock_bins=clock_bins,
+            filter_taus_ms=filter_taus_ms,
+        )  # fmt: skip
+        model = random_neds(size, (len(session.units),), seed=seed)
         model.units[0].mean.copy_(torch.from_numpy(scale.spike_mean))
         model.units[0].gain.copy_(torch.from_numpy(scale.spike_gain))
+        if scale.filters is not None:
+            take_filters(model, 0, scale.filters.mean, scale.filters.gain)
         banks = Bank(taus_ms=(40.0, 200.0), clock_bins=clock_bins), Bank(lags=3, root=True, clock_bins=clock_bins)
         linear = {s.name: baseline.refit(train, s, scale, bank, 100.0) for s, bank in zip(SPECS, banks, strict=True)}
         header = checkpoint.Header(
             format=checkpoint.FORMAT,
-            name="tiny",
+            name=f"tiny-{seed}" if seed else "tiny",
             bin_ns=session.bin_ns,
             config=TrainConfig(tiny.recording, tiny.outputs, model=size),
             specs=SPECS,

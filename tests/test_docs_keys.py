@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ def bounds(kind: Any) -> str:
             return f"each {bounds(value)}"
         case inspect.IntType() | inspect.FloatType():
             return _number(kind)
+        case inspect.UnionType(types=(item, inspect.NoneType())):
+            return bounds(item)
     raise AssertionError(f"a new kind of key: {kind}")
 
 
@@ -86,10 +88,10 @@ def _below(struct: inspect.StructType, prefix: str) -> dict[str, Key]:
         if isinstance(kind, inspect.StructType):
             found |= _below(kind, f"{name}.")
             continue
-        default = field.default if field.default is not msgspec.NODEFAULT else None
-        if field.default_factory is not msgspec.NODEFAULT:
-            default = field.default_factory()
-        found[name] = Key("required" if default is None else f"`{said(default)}`", bounds(kind))
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        words = {msgspec.NODEFAULT: "required", None: "unset"}
+        known = isinstance(default, Hashable) and default in words
+        found[name] = Key(words[default] if known else f"`{said(default)}`", bounds(kind))
         if isinstance(kind, inspect.VarTupleType) and isinstance(kind.item_type, inspect.StructType):
             found |= _below(kind.item_type, f"{name}.")
     return found

@@ -18,7 +18,7 @@ from runtime.cli.ownership import refuse_foreign_packages
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"runtime", "kernels", "neds_core", "calibration", "benchmarks"}
-DEMO = {"session.npz", "neds.safetensors", "rig.toml", "README.md"}
+DEMO = {"session.npz", "ensemble.safetensors", "rig.toml", "README.md"}
 
 
 def call(*command: str | Path, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
@@ -85,7 +85,7 @@ def test_wheel_holds_the_packages_and_the_demo(wheel: Path) -> None:
     assert Path("benchmarks/accuracy/compare.py") in sizes
     assert set(demo) == DEMO | licences
     assert licences == {p.name for p in (ROOT / "examples" / "ibl-dy016").glob("LICENSE*")}
-    assert demo["session.npz"] + demo["neds.safetensors"] <= 3_000_000  # small enough to ship
+    assert demo["session.npz"] + demo["ensemble.safetensors"] <= 3_000_000  # small enough to ship
 
 
 def test_installed_packages_are_the_wheels(programs: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ ORIGINS = ((0.6, 0.7), (0.7, 0.8))  # shares of the recording: train before, sco
 def score(settings: config.TrainConfig, before: Session, after: Session, seed: int) -> dict[str, float | int]:
     """Best validation skill of NEDS and the step it came at; R2 of the ridge on the same bins."""
     specs = tuple(before.spec(name) for name in settings.outputs)
-    scale = scalers.fit(before, specs, settings.min_rate_hz)
+    scale = scalers.fit(before, specs, settings.min_rate_hz, settings.model.filter_taus_ms)
     fit = loop.fit(loop.Plan(settings, (Source(before, after, scale),), seed))
     row: dict[str, float | int] = {"neds_skill": fit.best_skill, "best_step": fit.best_step}
     found = baseline.fit(before, specs, scale, settings.linear, settings.model.clock_bins)

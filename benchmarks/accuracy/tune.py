@@ -45,7 +45,7 @@ def skill(base: TrainConfig, session: Session, values: dict[str, float], seeds: 
         base = structs.replace(base, **{part: structs.replace(getattr(base, part), **{name: values[key]})})
     parts = sessions.split(session)
     specs = tuple(session.spec(name) for name in base.outputs)
-    scale = scalers.fit(parts.train, specs, base.min_rate_hz)
+    scale = scalers.fit(parts.train, specs, base.min_rate_hz, base.model.filter_taus_ms)
     source = Source(parts.train, parts.validation, scale)
     fits = (loop.fit(loop.Plan(base, (source,), seed)) for seed in range(seeds))
     return float(np.mean([fit.best_skill for fit in fits]))

@@ -141,7 +141,7 @@ def _row(config: TrainConfig, session: Session, seed: int) -> Row:
     """Train before the origin, score after it."""
     before, after = sessions.part(session, *BEFORE), sessions.part(session, *AFTER)
     specs = tuple(before.spec(name) for name in config.outputs)
-    scale = scalers.fit(before, specs, config.min_rate_hz)
+    scale = scalers.fit(before, specs, config.min_rate_hz, config.model.filter_taus_ms)
     wall, cpu = time.perf_counter(), time.process_time()
     fit = loop.fit(loop.Plan(config, (Source(before, None, scale),), seed))
     took = {"seconds_train": time.perf_counter() - wall, "cpu_seconds_train": time.process_time() - cpu}

@@ -130,11 +130,15 @@ class _EndsType(types.StructRef):
 class Ends(structref.StructRefProxy):
     """A bin's tokens before the step, and its outputs behind it; like `Parts`, read by compiled code alone.
 
-    For U units, C clock rows, Q queries and V outputs; float32 where no type is given. An output is scale[v] *
-    (weight[v] . x[query[v]] + bias[v]) + offset[v], and in a group the softmax of its sums in place of the sum.
+    For U units, K filters, C clock rows, Q queries and V outputs; float32 where no type is given. An output is
+    scale[v] * (weight[v] . x[query[v]] + bias[v]) + offset[v], and in a group the softmax of its sums in place of the
+    sum.
     """
 
-    rows: np.ndarray  # (U, D)
+    keep: np.ndarray  # (K,) of a filter's state, from bin to bin
+    state: np.ndarray  # (K, U) overwritten
+    features: np.ndarray  # ((1 + K) U,) overwritten; not used without filters
+    rows: np.ndarray  # ((1 + K) U, D): of the roots of counts, then of each filter
     constants: np.ndarray  # (C, D) of the spike token
     codes: np.ndarray  # (C, D) of every other token
     asked: np.ndarray  # (Q, D) queries
@@ -148,6 +152,20 @@ class Ends(structref.StructRefProxy):
 
 
 structref.define_proxy(Ends, _EndsType, list(Ends.__annotations__))
+
+
+@structref.register
+class _MembersType(types.StructRef):
+    """How Numba sees `Members`."""
+
+
+class Members(structref.StructRefProxy):
+    """Members(each): several models of one shape as one argument of compiled code, each its (`Parts`, `Ends`)."""
+
+    each: tuple[tuple[Parts, Ends], ...]
+
+
+structref.define_proxy(Members, _MembersType, list(Members.__annotations__))
 
 
 def padded(n: int) -> int:

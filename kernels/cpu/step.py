@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from kernels.cpu.jit import jit
-from kernels.cpu.pack import FAR, Cache, Ends, Parts
+from kernels.cpu.pack import FAR, Cache, Ends, Members, Parts
 from kernels.cpu.rows import added, gelu, normed, rotate, scaled, scatter, shortened, softmax
 from kernels.cpu.tiles import product
 from kernels.cpu.vectors import FOUR, LANES, at
@@ -186,6 +186,43 @@ def ingest(counts, rows, constant, token):
 
 
 @jit
+def ingest_filtered(features, rows, constant, token):
+    """Spike token (D,) of a bin with filters: constant + features @ rows; features (F,), rows (F, D)."""
+    n, width = rows.shape
+    for d in range(width):
+        token[d] = constant[d]
+    whole = n - n % FOUR
+    for f in range(0, whole, FOUR):
+        for d in range(width):
+            token[d] += (
+                features[f] * rows[f, d]
+                + features[f + 1] * rows[f + 1, d]
+                + features[f + 2] * rows[f + 2, d]
+                + features[f + 3] * rows[f + 3, d]
+            )
+    for f in range(whole, n):
+        for d in range(width):
+            token[d] += features[f] * rows[f, d]
+
+
+@jit
+def follow(ends: Ends, counts: np.ndarray, spikes: bool) -> None:
+    """One bin into the filters: their states, and with spikes the features; without, a bin in which nobody fired."""
+    n, units = ends.state.shape
+    for k in range(n):
+        keep, new = ends.keep[k], np.float32(1.0) - ends.keep[k]
+        for u in range(units):
+            ends.state[k, u] *= keep
+        if spikes:
+            for u in range(units):
+                ends.state[k, u] += new * np.float32(counts[u])
+                ends.features[(1 + k) * units + u] = math.sqrt(ends.state[k, u])
+    if n and spikes:
+        for u in range(units):
+            ends.features[u] = math.sqrt(np.float32(counts[u]))
+
+
+@jit
 def read(x, first, weight, bias, query, groups, out):
     """Heads: out[v] = weight[v] . x[first + query[v]] + bias[v]; each group (begin, end) of out becomes a softmax.
 
@@ -216,10 +253,25 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
     spikes: whether counts become a token, which is a key. The caller has written the tokens of n_seen behaviours, keys
     too, into work.x from row 1 on, or from row 0 without spikes. row: of the clock.
     """
-    x, n_keys = parts.work.x, n_seen
+    follow(ends, counts, spikes)
     if spikes:
-        ingest(counts, ends.rows, ends.constants[row], x[0])
-        n_keys += 1
+        _take_in(ends, ends, counts, row, parts.work.x[0])
+    _answer(parts, ends, n_seen + spikes, row, position)
+
+
+@jit
+def _take_in(ends: Ends, followed: Ends, counts: np.ndarray, row: int, token: np.ndarray) -> None:
+    """The spike token of a bin; followed: whose filters have taken it in."""
+    if len(ends.keep):
+        ingest_filtered(followed.features, ends.rows, ends.constants[row], token)
+    else:
+        ingest(counts, ends.rows, ends.constants[row], token)
+
+
+@jit
+def _answer(parts: Parts, ends: Ends, n_keys: int, row: int, position: int) -> None:
+    """From the n_keys tokens in work.x to `ends.values`."""
+    x = parts.work.x
     n_asked, width = ends.asked.shape
     for q in range(n_asked):
         for d in range(width):
@@ -228,3 +280,15 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
     read(x, n_keys, ends.weight, ends.bias, ends.query, ends.groups, ends.values)
     for v in range(len(ends.values)):
         ends.values[v] = ends.values[v] * ends.scale[v] + ends.offset[v]
+
+
+@jit
+def decode_each(members: Members, counts: np.ndarray, spikes: bool, row: int, position: int) -> None:
+    """`decode` of several models on the same bin, in which no behaviour is observed; the first's filters serve all."""
+    followed = members.each[0][1]
+    follow(followed, counts, spikes)
+    for m in range(len(members.each)):
+        parts, ends = members.each[m]
+        if spikes:
+            _take_in(ends, followed, counts, row, parts.work.x[0])
+        _answer(parts, ends, int(spikes), row, position)

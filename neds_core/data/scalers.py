@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neds_core.data import filters
 from neds_core.data.check import varies
+from neds_core.data.filters import Filters
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
 
@@ -16,7 +18,7 @@ class Scalers:
     """kept (U,) bool: units at or above the rate floor; spike_mean, spike_gain (U,) float32 of
     sqrt(counts), gain 0 where filtered; mean, sd: name -> float; prior: class name -> (C,)
     float64; trial_mean: name -> (bins,) float32, the training part's trial average by bins
-    since segment start (empty for a continuous recording)."""
+    since segment start (empty for a continuous recording); filters: of a model with `filter_taus_ms`."""
 
     kept: np.ndarray
     spike_mean: np.ndarray
@@ -25,6 +27,7 @@ class Scalers:
     sd: dict[str, float]
     prior: dict[str, np.ndarray]
     trial_mean: dict[str, np.ndarray]
+    filters: Filters | None = None
 
 
 def inside(session: Session) -> np.ndarray:
@@ -57,8 +60,10 @@ def longest_silence(train: Session, kept: np.ndarray) -> int:
     return longest
 
 
-def fit(train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float) -> Scalers:
-    """Estimate the scalers on a training part."""
+def fit(
+    train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float, filter_taus_ms: tuple[float, ...] = ()
+) -> Scalers:
+    """Estimate the scalers on a training part; filter_taus_ms: those of the model."""
     rows = inside(train)
     counts = train.counts[rows].astype(np.float32)
     kept = counts.mean(0) / (train.bin_ns * 1e-9) >= min_rate_hz
@@ -88,4 +93,5 @@ def fit(train: Session, specs: tuple[BehaviourSpec, ...], min_rate_hz: float) ->
             n = np.bincount(clock[defined], minlength=n_phase)
             average = np.where(n > 0, total / np.maximum(n, 1), mean[spec.name])
             trial_mean[spec.name] = average.astype(np.float32)
-    return Scalers(kept, root.mean(0), gain, mean, sd, prior, trial_mean)
+    of_filters = filters.fit(train, kept, filter_taus_ms) if filter_taus_ms else None
+    return Scalers(kept, root.mean(0), gain, mean, sd, prior, trial_mean, of_filters)

@@ -16,6 +16,8 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
+from neds_core.data import filters
+
 COLUMNS = 512  # of a product of matrices that are computed before somebody may ask to stop
 CLOCK_SCALE = 3.0  # weakly penalised: the time in the segment is few columns with much data
 
@@ -53,8 +55,7 @@ class BankState:
 
     def __init__(self, bank: Bank, n_units: int, bin_ns: int) -> None:
         self.bank, self.n_units = bank, n_units
-        keep = [np.exp(-bin_ns * 1e-6 / tau) for tau in bank.taus_ms]
-        self.keep = np.array(keep, np.float32)[:, None]  # (copies, 1)
+        self.keep = filters.shares(bank.taus_ms, bin_ns)[:, None]  # (copies, 1)
         self.state = np.zeros((bank.copies, n_units), np.float32)
         self.out = np.zeros(bank.n_features(n_units), np.float32)
 

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.model.model import Batch
+
+
+class Pause(NamedTuple):
+    """What a window holds before its span: the bins [start, stop) of another segment, then a gap of n_gap bins.
+
+    live: the bins of the gap are valid and hold no spike; otherwise they are invalid, as bins without live data are.
+    """
+
+    start: int
+    stop: int
+    n_gap: int
+    live: bool
+
+    @property
+    def n_tail(self) -> int:
+        """Bins of the other segment."""
+        return self.stop - self.start
+
+    @property
+    def n_bins(self) -> int:
+        """Bins before the span."""
+        return self.n_tail + self.n_gap
+
+
+NO_PAUSE = Pause(0, 0, 0, False)
 
 
 class Cutter:
@@ -21,22 +48,29 @@ class Cutter:
         segment = self.session.segment_of(np.array([start]))[0]
         return np.arange(start, stop) - self.session.segments[segment, 0]
 
-    def cut(self, spans: list[tuple[int, int]], clocked: bool) -> tuple[Batch, np.ndarray]:
+    def cut(
+        self, spans: list[tuple[int, int]], clocked: bool, pauses: list[Pause] | None = None
+    ) -> tuple[Batch, np.ndarray]:
         """Batch of spans (start, stop) in bins, and defined (B, T, M) bool: what could be shown or asked.
 
         Spans are padded at the end with bins that are not valid. clocked: whether the batch holds the time in the
-        segment.
+        segment. pauses: what lies before each span (not with clocked); of a gap, valid spike bins alone are defined.
         """
-        n_bins = max(stop - start for start, stop in spans)
+        pauses = pauses or [NO_PAUSE] * len(spans)
+        n_bins = max(pause.n_bins + stop - start for pause, (start, stop) in zip(pauses, spans, strict=True))
         defined = np.zeros((len(spans), n_bins, 1 + len(self.specs)), bool)
 
         def gather(values: np.ndarray, fill: float, dtype: type) -> np.ndarray:
             out = np.full((len(spans), n_bins, *values.shape[1:]), fill, dtype)
-            for b, (start, stop) in enumerate(spans):
-                out[b, : stop - start] = values[start:stop]
+            for b, (pause, (start, stop)) in enumerate(zip(pauses, spans, strict=True)):
+                out[b, : pause.n_tail] = values[pause.start : pause.stop]
+                out[b, pause.n_bins : pause.n_bins + stop - start] = values[start:stop]
             return out
 
-        valid = defined[..., 0] = gather(self.session.valid, 0, np.bool_)
+        valid = gather(self.session.valid, 0, np.bool_)
+        for b, pause in enumerate(pauses):
+            valid[b, pause.n_tail : pause.n_bins] = pause.live
+        defined[..., 0] = valid
         traces, classes = {}, {}
         for m, spec in enumerate(self.specs, start=1):
             values = self.session.values[spec.name]
@@ -56,13 +90,16 @@ class Cutter:
         counts = torch.from_numpy(gather(self.session.counts, 0, np.float32))
         return Batch(counts, torch.from_numpy(valid), traces, classes, torch.from_numpy(clock)), defined
 
-    def constant(self, batch: Batch) -> np.ndarray:
-        """(B, M) bool: classes with a single label in the window of a batch; column 0, the spikes, is False."""
+    def constant(self, batch: Batch, inside: np.ndarray | None = None) -> np.ndarray:
+        """(B, M) bool: classes with a single label in the window of a batch; column 0, the spikes, is False.
+
+        inside (B, T) bool: the bins that count; None = all.
+        """
         out = np.zeros((len(batch.valid), 1 + len(self.specs)), bool)
         for m, spec in enumerate(self.specs, start=1):
             if spec.kind == "class":
                 label = batch.classes[spec.name].numpy()
-                known = label >= 0
+                known = label >= 0 if inside is None else (label >= 0) & inside
                 top = np.where(known, label, -1).max(1)
                 bottom = np.where(known, label, len(spec.classes)).min(1)
                 out[:, m] = top <= bottom
@@ -78,4 +115,5 @@ def onto(batch: Batch, device: torch.device) -> Batch:
         {name: v.to(device, non_blocking=True) for name, v in batch.classes.items()},
         batch.clock.to(device, non_blocking=True),
         batch.session,
+        None if batch.filters is None else batch.filters.to(device, non_blocking=True),
     )

@@ -115,7 +115,7 @@ def co_smooth(model: NEDS, cutter: Cutter, spans: list[Span], folds: list[np.nda
 def _rates_beside(model: NEDS, batch: Batch, keep: Tensor) -> Tensor:
     """Rates (B, T, U) of a query that follows each bin's spike token; behaviours take no part."""
     n_batch, n_bins = batch.valid.shape
-    content = model.tokenizer(batch.session)(batch.counts, keep)
+    content = model.spike_content(batch, ~batch.valid, keep)
     pair = torch.stack([content, model.mask_token.expand_as(content)], 2) + model.modality[0] + model.when(batch)
     sinks = model.sinks(batch.session).expand(n_batch, -1, -1)
     x = torch.cat([sinks, pair.flatten(1, 2)], dim=1)

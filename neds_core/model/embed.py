@@ -6,30 +6,67 @@ import torch
 from torch import Tensor, nn
 
 from neds_core.config import ModelConfig
+from neds_core.data import filters
+from neds_core.data.filters import Filters
 from neds_core.data.session import BehaviourSpec
 
 
 class UnitTokenizer(nn.Module):
-    """Spike counts of a bin to one token: a sum of one learned row per unit.
+    """Spike counts of a bin to one token: a sum of one learned row per unit, and of one for each of its filters.
 
     Counts enter as (sqrt(count) - mean) / sd with the training part's mean and sd; a filtered
-    unit has gain 0, so its row adds nothing.
+    unit has gain 0, so its row adds nothing. So do the K causal filters of a unit's counts (`data.filters`).
+    rows ((1 + K) U, D): of the counts first, then of each filter.
     """
 
     mean: Tensor
     gain: Tensor
+    filter_keep: Tensor
+    filter_mean: Tensor
+    filter_gain: Tensor
 
-    def __init__(self, n_units: int, width: int) -> None:
+    def __init__(self, n_units: int, width: int, n_filters: int = 0) -> None:
         super().__init__()
-        self.rows = nn.Parameter(torch.randn(n_units, width) * (2.0 / max(n_units, 1)) ** 0.5)
+        n_rows = (1 + n_filters) * n_units
+        self.n_filters = n_filters
+        self.rows = nn.Parameter(torch.randn(n_rows, width) * (2.0 / max(n_rows, 1)) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", torch.zeros(n_units))
         self.register_buffer("gain", torch.ones(n_units))
+        if n_filters:
+            self.register_buffer("filter_keep", torch.zeros(n_filters))
+            self.register_buffer("filter_mean", torch.zeros(n_filters, n_units))
+            self.register_buffer("filter_gain", torch.ones(n_filters, n_units))
 
-    def forward(self, counts: Tensor, keep: Tensor | None = None) -> Tensor:
-        """counts (..., U) to tokens (..., D); keep broadcasts over units (unit dropout)."""
+    def forward(self, counts: Tensor, keep: Tensor | None = None, start: Tensor | None = None) -> Tensor:
+        """counts (..., U) to tokens (..., D); keep broadcasts over units (unit dropout), of all their copies.
+
+        With filters, counts are (B, T, U), 0 in bins that are not seen; start (B, K, U): see `filters.run`.
+        """
         z = (counts.sqrt() - self.mean) * self.gain
-        return (z if keep is None else z * keep) @ self.rows + self.bias
+        if not self.n_filters:
+            return (z if keep is None else z * keep) @ self.rows + self.bias
+        filtered = (filters.run(counts, self.filter_keep, start).sqrt() - self.filter_mean) * self.filter_gain
+        both = torch.cat([z[..., None, :], filtered], -2)
+        return (both if keep is None else both * keep[..., None, :]).flatten(-2) @ self.rows + self.bias
+
+    @torch.no_grad()
+    def adopt(self, found: Filters) -> None:
+        """Take over the filters of a training part."""
+        for name in ("keep", "mean", "gain"):
+            self.get_buffer(f"filter_{name}").copy_(torch.from_numpy(getattr(found, name)))
+
+    def filters(self) -> Filters | None:
+        """Its filters; None where there are none."""
+        if not self.n_filters:
+            return None
+        return Filters(self.filter_keep.numpy(), self.filter_mean.numpy(), self.filter_gain.numpy())
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and gain ((1 + K) U,) of all that has a row."""
+        if not self.n_filters:
+            return self.mean, self.gain
+        return torch.cat([self.mean, self.filter_mean.flatten()]), torch.cat([self.gain, self.filter_gain.flatten()])
 
 
 def projection(inner: int, width: int) -> nn.Linear:
@@ -61,6 +98,13 @@ class UnitStitcher(nn.Module):
         """counts (..., U) to tokens (..., D); keep broadcasts over units (unit dropout)."""
         shown = counts * (self.gain != 0)
         return self.project(nn.functional.softsign(self.spread(shown if keep is None else shown * keep)))
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and gain (U,)."""
+        return self.mean, self.gain
+
+    def filters(self) -> None:
+        """It has none."""
 
 
 class TraceStitcher(nn.Module):
@@ -117,7 +161,7 @@ def spike_tokenizer(config: ModelConfig, n_units: int) -> UnitTokenizer | UnitSt
     """The spike tokenizer of one session."""
     if config.tokenizer == "stitcher":
         return UnitStitcher(n_units, config.stitcher_width or 2 * n_units, config.width)
-    return UnitTokenizer(n_units, config.width)
+    return UnitTokenizer(n_units, config.width, len(config.filter_taus_ms))
 
 
 def behaviour_tokenizer(config: ModelConfig, spec: BehaviourSpec, n_sessions: int) -> nn.Module:

@@ -30,7 +30,7 @@ class Batch:
     counts (B, T, U) float32; valid (B, T) bool, False = padding or no live data; traces
     name -> (B, T) float32 z-scored, NaN = undefined; classes name -> (B, T) int64, -1 =
     undefined; clock (B, T) int64 bins since the segment's marker, -1 = not known; session:
-    row in the session table.
+    row in the session table; filters (B, K, U): their states before the first bin, None = cold.
     """
 
     counts: Tensor
@@ -39,6 +39,7 @@ class Batch:
     classes: dict[str, Tensor]
     clock: Tensor
     session: int = 0
+    filters: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -193,9 +194,20 @@ class NEDS(nn.Module):
             return 0.0
         return self.clock((batch.clock + 1).clamp(0, self.config.clock_bins))[:, :, None]
 
+    def spike_content(self, batch: Batch, hidden: Tensor, keep: Tensor | None) -> Tensor:
+        """Spike tokens (B, T, D) without what they say of time and modality; hidden (B, T): those that are not shown.
+
+        Filters run over shown bins alone: a later bin would tell what a hidden one holds.
+        """
+        tokenizer = self.tokenizer(batch.session)
+        if not self.config.filter_taus_ms:
+            return tokenizer(batch.counts, keep)
+        shown = batch.counts.masked_fill((hidden | ~batch.valid)[..., None], 0.0)
+        return tokenizer(shown, keep, batch.filters)
+
     def tokens(self, batch: Batch, hidden: Tensor, keep: Tensor | None) -> Tensor:
         """All tokens (B, T, M, D); hidden (B, T, M). A hidden token is the same whatever it hides."""
-        shown = [self.tokenizer(batch.session)(batch.counts, keep)]
+        shown = [self.spike_content(batch, hidden[..., 0], keep)]
         for spec in self.specs:
             tokenize = embed.of_session(self.behaviour, spec.name, batch.session)
             if spec.kind == "continuous":

@@ -68,10 +68,15 @@ def places(
 def embedding(model: NEDS, session: int = 0) -> dict[str, np.ndarray]:
     """A session's unit embeddings: tokenizer rows and rate read-out rows (U, D), and both side by side (U, 2D).
 
-    The published tokenizer has no row a unit; its slope at zero counts stands for one.
+    The published tokenizer has no row a unit; its slope at zero counts stands for one. Of filtered tokens it is the row
+    of the bin's own counts.
     """
     units = model.tokenizer(session)
-    rows = units.rows if isinstance(units, UnitTokenizer) else (units.project.weight @ units.spread.weight).T
+    rows = (
+        units.rows[: len(units.mean)]
+        if isinstance(units, UnitTokenizer)
+        else (units.project.weight @ units.spread.weight).T
+    )
     tokenizer = rows.detach().cpu().double().numpy()
     readout = model.rate_head(session).weight.detach().cpu().double().numpy()
     return {"tokenizer": tokenizer, "readout": readout, "both": np.concatenate([tokenizer, readout], 1)}

@@ -31,14 +31,14 @@ def run(
     """Train what a TOML file says (see `single.run` and `many.run`); `out`: default beside the file.
 
     attend: what attends where the file asks for a GPU; None = torch.
-    seeds: of a training of one recording, none = 0; many recordings have theirs in the file.
+    seeds: of a training of one recording, none = those of the file, or 0; many recordings have theirs in the file.
     """
     kind = toml.load(path, Kind)
     if (kind.recording is None) == (kind.recordings is None):
         raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
     out = out or beside(without_ending(path, ".toml"), ".safetensors")
     if kind.recording is not None:
-        single.run(path, out, seeds or [0], show, attend)
+        single.run(path, out, seeds, show, attend)
     elif seeds:
         raise ConfigError(f"--seed is for one recording; for many, set seed in {path}")
     else:

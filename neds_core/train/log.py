@@ -11,7 +11,7 @@ from typing import Protocol, TextIO
 
 import msgspec
 
-from neds_core import checkpoint
+from neds_core import tensors
 from neds_core.errors import ConfigError
 from neds_core.files import beside, unwritten, whole, without_ending
 
@@ -96,13 +96,13 @@ class Line(msgspec.Struct, frozen=True):
 
 def refuse_taken(out: Path) -> None:
     """Raise `ConfigError` where a training to `out`, its log or its states would overwrite or share another's file."""
-    checkpoint.refuse_foreign(out)
+    tensors.refuse_foreign(out)
     ending = without_ending(out).suffix
     if ending in OWN:
         raise ConfigError(f"--out {out}: {ending} is the ending of a file beside a checkpoint; give another name")
     log, own = beside(out, ".jsonl"), without_ending(out)
     other = own if out != own else beside(out, ".safetensors")
-    if checkpoint.is_ours(other):
+    if tensors.is_ours(other):
         raise ConfigError(f"--out {out}: {log} is the log of {other}; give another name, or move that checkpoint")
     if log.is_dir() or (log.exists() and log.read_bytes()[:10] not in (b"", b'{"stage":"')):
         raise ConfigError(f"{log} exists and is no log of a training; move it, or give another --out")

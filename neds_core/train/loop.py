@@ -115,6 +115,7 @@ def checked_specs(config: TrainConfig | PretrainConfig, sources: tuple[Source, .
     specs = shared_specs(sources, config.outputs)
     for source in sources:
         ready.check_part(source.train, specs, "training")
+        ready.check_pauses(config, source.train)
         if source.validation is not None:
             ready.check_part(source.validation, specs, "validation")
     return specs

@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from neds_core import toml
-from neds_core.checkpoint import check_content, read_tensors, write_tensors
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
@@ -24,6 +23,7 @@ from neds_core.errors import CheckpointError, ConfigError
 from neds_core.files import beside, sha256
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
+from neds_core.tensors import check_content, read_tensors, write_tensors
 from neds_core.train import distributed, loop, sources
 from neds_core.train.distributed import World
 from neds_core.train.log import Log, Show, refuse_taken
@@ -36,7 +36,7 @@ FORMAT = 1
 KEY = "neds_rt_pretrained"
 SIZES = (
     "attention", "tokenizer", "width", "layers", "heads", "mlp_ratio", "mlp_width", "band", "window_bins", "registers",
-    "clock_bins",
+    "clock_bins", "filter_taus_ms",
 )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def read_sources(config: PretrainConfig, folder: Path, world: World) -> tuple[So
     for name in config.recordings:
         parts = sessions.split(store.load(store.prepare(folder / name, root)))
         specs = tuple(parts.train.spec(output) for output in config.outputs)
-        scale = scalers.fit(parts.train, specs, config.min_rate_hz)
+        scale = scalers.fit(parts.train, specs, config.min_rate_hz, config.model.filter_taus_ms)
         found.append(Source(parts.train, parts.validation, scale))
     return tuple(found)
 

@@ -130,22 +130,33 @@ def drop_modalities(rng: np.random.Generator, hidden: np.ndarray, asked: np.ndar
     return hidden | dropped, asked & ~dropped
 
 
-def draw(rng: np.random.Generator, config: MaskConfig, defined: np.ndarray, constant: np.ndarray) -> Mask:
+WHOLE = (slice(None),)
+
+
+def draw(
+    rng: np.random.Generator,
+    config: MaskConfig,
+    defined: np.ndarray,
+    constant: np.ndarray,
+    parts: tuple[slice, ...] = WHOLE,
+) -> Mask:
     """One sample's mask.
 
     defined (T, M) bool: valid spike bins and known behaviour values. constant (M,) bool: a
     class with one label in the whole segment; it is hidden all or none, because a partly
-    visible label teaches copying. Returns hidden and asked (T, M); asked lies inside both
+    visible label teaches copying. A sample with bins of several segments gives the bins of each
+    as parts, and constant (P, M). Returns hidden and asked (T, M); asked lies inside both
     hidden and defined.
     """
     weight = np.array([getattr(config, name) for name in FAMILIES])
     name = list(FAMILIES)[rng.choice(len(weight), p=weight / weight.sum())]
     hidden, asked = FAMILIES[name](rng, defined, config)
-    for m in np.flatnonzero(constant):
-        partly = hidden[:, m].any() and not hidden[:, m].all()
-        if partly:
-            hidden[:, m] = rng.random() < config.ratio
-            asked[:, m] = hidden[:, m]
+    for rows, unchanging in zip(parts, np.atleast_2d(constant), strict=True):
+        for m in np.flatnonzero(unchanging):
+            partly = hidden[rows, m].any() and not hidden[rows, m].all()
+            if partly:
+                hidden[rows, m] = rng.random() < config.ratio
+                asked[rows, m] = hidden[rows, m]
     hidden, asked = hidden | ~defined, asked & defined
     if config.modality_dropout:
         return drop_modalities(rng, hidden, asked, config.modality_dropout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neds_core.config import TrainConfig
+from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers
 from neds_core.data.check import varies
 from neds_core.data.session import BehaviourSpec, Session, Splits
@@ -28,6 +28,7 @@ def check(config: TrainConfig, parts: Splits) -> None:
                 f"recording {part.name!r} has a segment of {longest} bins, longer than the window of full attention "
                 f"({config.model.window_bins}); raise model.window_bins, or set attention = 'causal'"
             )
+    check_pauses(config, parts.train)
     traces = [spec for spec in specs if spec.kind == "continuous"]
     if traces and not np.all([scalers.known(parts.train, spec) for spec in traces], axis=0).any():
         names = ", ".join(spec.name for spec in traces)
@@ -43,6 +44,15 @@ def check_part(part: Session, specs: tuple[BehaviourSpec, ...], name: str) -> No
                 f"recording {part.name!r}: {spec.name} does not vary in the {name} part ({values[0]:g} throughout); "
                 f"{REMEDY}"
             )
+
+
+def check_pauses(config: TrainConfig | PretrainConfig, train: Session) -> None:
+    """A window that goes on from another segment needs two of them. Raises `ConfigError`."""
+    if config.masks.pause and (np.diff(train.segments) > 0).sum() < 2:
+        raise ConfigError(
+            f"masks.pause = {config.masks.pause:g} needs two segments or more, and the training part of recording "
+            f"{train.name!r} is one; set it to 0"
+        )
 
 
 def _check_class(part: Session, spec: BehaviourSpec, name: str) -> None:

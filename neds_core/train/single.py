@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint, toml
+from neds_core import checkpoint, ensemble, judging, toml
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
@@ -125,7 +125,7 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
     parts = sessions.split(session)
     ready.check(config, parts)
     specs = tuple(session.spec(name) for name in config.outputs)
-    scale = scalers.fit(parts.train, specs, config.min_rate_hz)
+    scale = scalers.fit(parts.train, specs, config.min_rate_hz, config.model.filter_taus_ms)
     for line in validation.start(config, session, parts, scale):
         show.say(line)
     if linears is None:
@@ -135,8 +135,6 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
         linears = job.world.from_first(lambda: fit_linears(config, parts, scale, tick))
     fit, model = learn(job, parts, scale, show)
     decoded = validation.decode(fit.model, linears.train, parts.validation, scale)
-    for line in validation.outcome(decoded, specs, parts.validation, scale) if fit.best_step else ():
-        show.say(line)
     header = checkpoint.Header(
         format=checkpoint.FORMAT,
         name=job.name,
@@ -152,7 +150,11 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
         record=record(job, parts, fit, time.monotonic() - began),
         longest_silence_bins=scalers.longest_silence(parts.train, scale.kept),
     )
-    return Checkpoint(header, model, session.units, scale, linears.development), fit, linears
+    evidence = validation.evidence(decoded, model.specs, parts.validation)
+    made = judging.decide(Checkpoint(header, model, session.units, scale, linears.development, judged=evidence))
+    for line in judging.lines(made.header.verdicts) if fit.best_step else ():
+        show.say(line)
+    return made, fit, linears
 
 
 def refuse_other_states(job: Job) -> None:
@@ -162,7 +164,8 @@ def refuse_other_states(job: Job) -> None:
     session = session_file.load(job.recording)
     parts = sessions.split(session)
     ready.check(job.config, parts)
-    scale = scalers.fit(parts.train, tuple(session.spec(name) for name in job.config.outputs), job.config.min_rate_hz)
+    specs = tuple(session.spec(name) for name in job.config.outputs)
+    scale = scalers.fit(parts.train, specs, job.config.min_rate_hz, job.config.model.filter_taus_ms)
     plan = job.plan(Source(parts.train, parts.validation, scale))
     found = state.load(job.resume.path, loop.identity(plan))
     refit = job.resume.refit.path
@@ -221,13 +224,36 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
     """Train what a TOML file says, a checkpoint a seed, in this process or in all that `torchrun` started.
 
     Writes `out` (several seeds: `out-seedN`); beside it `.jsonl` (a line a step) and, until it is done, `.state`
-    and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far.
+    and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far. An ensemble is written
+    to `out` once all of its members, in files of their own as several seeds are, are done.
     """
     config = toml.load(path, TrainConfig)
-    recording = (path.parent / config.recording).resolve()
+    seeds = _seeds(config, seeds)
     targets = {seed: out if len(seeds) == 1 else _of_seed(out, seed) for seed in seeds}
-    for target in targets.values():
+    for target in (*targets.values(), *([out] if config.ensemble.seeds else [])):
         refuse_taken(target)
+    first = _train_each(path, config, targets, show, attend)
+    if first and config.ensemble.seeds:
+        joined = ensemble.join(
+            [checkpoint.load(target) for target in targets.values()], without_ending(out).name,
+            config.ensemble.linear_share,
+        )  # fmt: skip
+        checkpoint.save(joined, out)
+        print("\n".join((f"{out}: done; {len(seeds)} networks in one checkpoint", *judging.outcome(joined))))
+
+
+def _seeds(config: TrainConfig, given: list[int]) -> list[int]:
+    """The seeds to train: an ensemble has its own."""
+    if given and config.ensemble.seeds:
+        raise ConfigError("--seed and ensemble.seeds both name seeds; leave one of them out")
+    return given or list(config.ensemble.seeds) or [0]
+
+
+def _train_each(
+    path: Path, config: TrainConfig, targets: dict[int, Path], show: Show, attend: Callable[..., Tensor] | None
+) -> bool:
+    """A checkpoint for each seed; whether this is the first process, and all of them are done."""
+    recording = (path.parent / config.recording).resolve()
     trunk = many.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
     linears = None
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
@@ -252,11 +278,12 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
                 except StopError as stopped:
                     if not world.rank:
                         print(f"{target}: {stopped}")
-                    return
+                    return False
             if not world.rank:
                 write(made, fit, target, recording, resume)
             if fit.interrupted:
-                return
+                return False
+        return not world.rank
 
 
 def _of_seed(out: Path, seed: int) -> Path:

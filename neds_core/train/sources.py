@@ -13,6 +13,7 @@ from neds_core.data import scalers as scaling
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
+from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 
 
@@ -76,5 +77,10 @@ def adopt(model: NEDS, session: int, source: Source) -> None:
     tokenizer = model.tokenizer(session)
     tokenizer.mean.copy_(torch.from_numpy(source.scale.spike_mean))
     tokenizer.gain.copy_(torch.from_numpy(source.scale.spike_gain))
+    found = source.scale.filters
+    if (0 if found is None else len(found.keep)) != len(model.config.filter_taus_ms):
+        raise ValueError("the scalers were not fitted with the filter_taus_ms of this model; give them to scalers.fit")
+    if found is not None and isinstance(tokenizer, UnitTokenizer):
+        tokenizer.adopt(found)
     mean_count = source.train.counts[scaling.inside(source.train)].mean(0).astype(np.float32)
     model.rate_head(session).bias.copy_(torch.from_numpy(np.log(np.maximum(mean_count, 1e-4))))

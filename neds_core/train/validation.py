@@ -1,4 +1,5 @@
-"""NEDS and the linear decoder on the validation part: their blend, their scores, and what a training starts from."""
+"""NEDS and the linear decoder on the validation part: their blend, by what they are judged, and what a training starts
+from."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from neds_core.config import TrainConfig
 from neds_core.data import scalers
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session, Splits, left_out
+from neds_core.judged import Judged
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
 from neds_core.model.model import NEDS
-from neds_core.scores import bootstrap, r2 as scores
+from neds_core.scores import r2 as scores
 from neds_core.train import loop
 
 BLEND_STEPS = 21
@@ -57,6 +59,22 @@ def blend_shares(decoded: dict[str, Both], specs: tuple[BehaviourSpec, ...], val
     return shares
 
 
+def evidence(decoded: dict[str, Both], specs: tuple[BehaviourSpec, ...], validation: Session) -> Judged:
+    """What a checkpoint keeps of it."""
+    bins = validation.bins()
+    target, neds, linear = {}, {}, {}
+    for spec in specs:
+        y, both = validation.values[spec.name][bins], decoded[spec.name]
+        if spec.kind == "continuous":
+            y = np.where(validation.valid[bins], y, np.nan)
+        else:
+            last = baseline.decision_bins(validation, bins)
+            y, both = y[last], Both(both.neds[last], both.ridge[last])
+        target[spec.name] = y.astype(np.float32)
+        neds[spec.name], linear[spec.name] = both.neds[None].astype(np.float32), both.ridge.astype(np.float32)
+    return Judged(validation.segment_of(bins).astype(np.int64), target, neds, linear)
+
+
 def start(config: TrainConfig, whole: Session, parts: Splits, scale: Scalers) -> Iterator[str]:
     """What a training takes of a recording: lines of text."""
     yield (
@@ -91,56 +109,3 @@ def _range(train: Session, spec: BehaviourSpec) -> str:
         return f"{values.min():.4g} to {values.max():.4g} {spec.unit}".rstrip()
     label = train.values[spec.name][train.segments[:, 1] - 1]
     return ", ".join(f"{name} {int((label == c).sum())}" for c, name in enumerate(spec.classes)) + " trials"
-
-
-def outcome(
-    decoded: dict[str, Both], specs: tuple[BehaviourSpec, ...], validation: Session, scale: Scalers
-) -> Iterator[str]:
-    """Scores of both decoders with their intervals: lines of text."""
-    yield "on the validation part, which chose the step and the blend (95 % intervals over trials or blocks of 10 s):"
-    for spec in specs:
-        if spec.kind == "continuous":
-            yield f"{spec.name}: {_traces(decoded[spec.name], spec, validation)}"
-        elif spec.labels == "inferred":
-            yield f"{spec.name}: not scored, its labels are inferred"
-        else:
-            yield from _classes(decoded[spec.name], spec, validation, scale)
-
-
-def _traces(both: Both, spec: BehaviourSpec, validation: Session) -> str:
-    bins = validation.bins()
-    target = validation.values[spec.name][bins]
-    known = np.isfinite(target) & validation.valid[bins]
-    group = bootstrap.RULES.groups(validation.segment_of(bins), validation.bin_ns)[known]
-    enough = bootstrap.RULES.enough(group)
-    said = []
-    for name, value in zip(("NEDS", "ridge"), both, strict=True):
-        limits = scores.r2_interval(target[known], value[known], group) if enough else None
-        said.append(f"{name} R2 {scores.r2(target[known], value[known]):.3f}{_interval(limits)}")
-    return ", ".join(said)
-
-
-def _classes(both: Both, spec: BehaviourSpec, validation: Session, scale: Scalers) -> Iterator[str]:
-    """Balanced accuracy at the trials' last bins, of the whole question or of each contrast."""
-    bins = validation.bins()
-    label = validation.values[spec.name][bins]
-    rows = baseline.decision_bins(validation, bins) & (label >= 0)
-    prior = scale.prior[spec.name]
-    for question, pair in spec.contrasts.items() or [("", None)]:
-        asked, truth, n_classes = rows, label, len(spec.classes)
-        if pair is not None:
-            sides = [np.isin(label, [spec.classes.index(c) for c in side]) for side in pair]
-            asked, truth, n_classes = rows & (sides[0] | sides[1]), sides[1].astype(np.int64), 2
-        said = []
-        for name, probs in zip(("NEDS", "logistic"), both, strict=True):
-            given = probs[asked]
-            guess = scores.contrast(given, prior, spec.classes, pair) if pair else (given / prior).argmax(1)
-            y = truth[asked]
-            limits = scores.accuracy_interval(y, guess, n_classes) if len(y) >= bootstrap.RULES.least else None
-            value = scores.balanced_accuracy(y, guess, n_classes) if len(y) else float("nan")
-            said.append(f"{name} balanced accuracy {value:.3f}{_interval(limits)}")
-        yield f"{spec.name}{f' ({question})' if question else ''}: {', '.join(said)}"
-
-
-def _interval(limits: tuple[float, float] | None) -> str:
-    return f" [{limits[0]:.3f}, {limits[1]:.3f}]" if limits else " (too few trials for an interval)"

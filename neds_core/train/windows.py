@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from neds_core.config import FitConfig, MaskConfig, ModelConfig, PretrainConfig, TrainConfig
+from neds_core.data.filters import States
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
-from neds_core.model.batches import Cutter
+from neds_core.model.batches import NO_PAUSE, Cutter, Pause
 from neds_core.model.model import Batch
 from neds_core.train import masks
 
@@ -42,6 +43,7 @@ class Windows(Cutter):
         super().__init__(session, specs, scalers)
         self.starts, self.stops = session.segments[:, 0], session.segments[:, 1]
         self.ends = np.cumsum(self.stops - self.starts)
+        self.states = States(session, scalers.filters.keep) if scalers.filters is not None else None
 
     @property
     def n_bins(self) -> int:
@@ -56,9 +58,30 @@ class Windows(Cutter):
         """
         s = int(np.searchsorted(self.ends, rng.integers(self.n_bins), side="right"))
         start, stop = int(self.starts[s]), int(self.stops[s])
-        last_start = max(0, stop - start - min(MIN_BINS, window_bins))
-        begin = start + (0 if clocked else int(rng.integers(0, last_start + 1)))
+        begin = start if clocked else self._cold_start(rng, s, window_bins)
         return begin, min(begin + window_bins, stop)
+
+    def _cold_start(self, rng: np.random.Generator, s: int, window_bins: int) -> int:
+        """A bin of segment `s` that leaves enough bins after it."""
+        start, stop = int(self.starts[s]), int(self.stops[s])
+        return start + int(rng.integers(0, max(0, stop - start - min(MIN_BINS, window_bins)) + 1))
+
+    def pause(self, rng: np.random.Generator, span: tuple[int, int], window_bins: int, mask: MaskConfig) -> Pause:
+        """With probability `mask.pause`, what lies before a span: the end of another segment, and a gap.
+
+        The other segment is drawn in proportion to its length, and seen from a random cold start to its end. The
+        span keeps its random start: from the end of a gap, too, a phase-free model must not learn to count bins.
+        """
+        if rng.random() >= mask.pause:
+            return NO_PAUSE
+        own = int(np.searchsorted(self.starts, span[0], side="right")) - 1
+        length = int(self.stops[own] - self.starts[own])
+        at = int(rng.integers(self.n_bins - length))
+        s = int(np.searchsorted(self.ends, at + length * (at >= self.ends[own] - length), side="right"))
+        stop = int(self.stops[s])
+        start = max(self._cold_start(rng, s, window_bins), stop - window_bins)
+        shortest, longest = mask.pause_bins
+        return Pause(start, stop, int(rng.integers(shortest, longest + 1)), live=rng.random() < 0.5)
 
     def longest(self, model: ModelConfig) -> int:
         """Bins of the longest segment: full attention sees segments whole, so that every position is trained."""
@@ -78,12 +101,22 @@ class Windows(Cutter):
         spans = [self.span(rng, window_bins, model.aligned) for rng in rngs]
         if mask.prefix and model.attention == "full":
             spans = [prefix(rng, span, mask.prefix) for rng, span in zip(rngs, spans, strict=True)]
-        batch, defined = self.cut(spans, model.clock_bins > 0)
+        pauses = [NO_PAUSE] * len(spans)
+        if mask.pause:
+            pauses = [self.pause(rng, span, window_bins, mask) for rng, span in zip(rngs, spans, strict=True)]
+        batch, defined = self.cut(spans, model.clock_bins > 0, pauses)
+        if self.states is not None:  # a window starts cold, but for its filters, which start with the segment
+            first = [pause.start if pause.n_tail else start for pause, (start, _) in zip(pauses, spans, strict=True)]
+            batch = replace(batch, filters=torch.stack([self.states.before(t) for t in first]))
         hidden, asked = np.ones_like(defined), np.zeros_like(defined)
-        constant = self.constant(batch)
-        for b, (start, stop) in enumerate(spans):
-            rows = slice(stop - start)  # without the padding: what a sample draws may not depend on its neighbours
-            hidden[b, rows], asked[b, rows] = masks.draw(rngs[b], mask, defined[b, rows], constant[b])
+        tail = np.arange(defined.shape[1]) < [[pause.n_bins] for pause in pauses]
+        constant = np.stack([self.constant(batch, tail), self.constant(batch, ~tail)], axis=1)
+        for b, (pause, (start, stop)) in enumerate(zip(pauses, spans, strict=True)):
+            # without the padding: what a sample draws may not depend on its neighbours
+            rows, gap = slice(pause.n_bins + stop - start), slice(pause.n_tail, pause.n_bins)
+            parts = (slice(pause.n_tail), slice(pause.n_bins, None))
+            hidden[b, rows], asked[b, rows] = masks.draw(rngs[b], mask, defined[b, rows], constant[b], parts)
+            asked[b, gap] = False
         keep = np.stack([rng.random((1, self.session.counts.shape[1])) for rng in rngs]) >= model.unit_dropout
         keep = torch.from_numpy(keep.astype(np.float32))
         return batch, torch.from_numpy(hidden), torch.from_numpy(asked), keep

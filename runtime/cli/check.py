@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runtime.cli.output import emit
+from runtime.cli.output import emit, note
 
 if TYPE_CHECKING:
     from neds_core.checkpoint import Checkpoint
     from runtime.config import RigConfig
+    from runtime.core.engine import Decoder
     from runtime.io.lsl_inlets import Inlet
     from runtime.io.streams import Streams
     from runtime.live.listening import Heard
@@ -31,6 +32,7 @@ def check(
 
     from neds_core import checkpoint as checkpoints
     from runtime import config as rigs
+    from runtime.core.engine import RECOMMENDED
     from runtime.engines import create as engines, prepare
     from runtime.io import system as priority
     from runtime.io.lsl_resolve import REPLAY_SESSION, configure
@@ -55,12 +57,14 @@ def check(
         stack.callback(priority.lower_priority)
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
         streams = find_streams(config, checkpoint.units, allow_replay)
+        if config.engine.decoder == RECOMMENDED:
+            note(engines.said(checkpoint))
         for inlet in streams.all():
             inlet.clock.start()
         for inlet in streams.all():
             stack.enter_context(inlet)
         heard = listen(streams, make_pipeline(config, decoder, streams), seconds)
-        plan = _plan(config, checkpoint, decoder.engine.name)
+        plan = _plan(config, checkpoint, decoder)
         plan |= {"scheduling": scheduling, "step_ms": step_ms}
         plan["too_slow"] = prepare.too_slow(decoder.engine, step_ms, checkpoint.header.bin_ns)
         plan |= _streams(streams, heard, config)
@@ -76,7 +80,7 @@ def check(
         raise typer.Exit(3)
 
 
-def _plan(config: RigConfig, checkpoint: Checkpoint, engine: str) -> dict[str, Any]:
+def _plan(config: RigConfig, checkpoint: Checkpoint, decoder: Decoder) -> dict[str, Any]:
     """What does not depend on the streams."""
     model, header = checkpoint.header.config.model, checkpoint.header
     field = model.receptive_field
@@ -84,8 +88,9 @@ def _plan(config: RigConfig, checkpoint: Checkpoint, engine: str) -> dict[str, A
         "rig": config.rig,
         "model": header.name,
         "model_sha": checkpoint.sha,
-        "engine": engine,
-        "decoder": config.engine.decoder,
+        "engine": decoder.engine.name,
+        "decoder": decoder.name,
+        "recommended": header.verdicts,
         "clocked": checkpoint.clocked,
         "outputs": [
             {"name": s.name, "kind": s.kind, "unit": s.unit, "sign": s.sign, "filter": s.filter, "labels": s.labels}
@@ -182,6 +187,8 @@ def _judged(streams: Streams, heard: Heard, config: RigConfig, checkpoint: Check
 
 def _lines(plan: dict[str, Any]) -> list[str]:
     """The plan in words."""
+    from neds_core import judging
+
     s = plan["spikes"]
     out = [
         f"rig {plan['rig']}: {plan['decoder']} on {plan['engine']}, model {plan['model']} ({plan['model_sha'][:12]})",
@@ -205,7 +212,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
             f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; "
             f"filter: {o['filter'] or 'none stated'}; labels {o['labels']}"
         )
-    return [*out, ""]
+    return [*out, *judging.lines(plan["recommended"]), ""]
 
 
 def _delay(row: dict[str, Any]) -> str:

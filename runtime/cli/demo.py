@@ -10,7 +10,7 @@ RUNTIME = Path(__file__).resolve().parents[1]
 
 
 def demo() -> Path:
-    """Folder of the demo's session.npz, neds.safetensors and rig.toml."""
+    """Folder of the demo's session.npz, ensemble.safetensors and rig.toml."""
     for folder in (RUNTIME / "demo", RUNTIME.parent / "examples" / "ibl-dy016"):
         if (folder / "rig.toml").is_file():
             return folder

@@ -1,4 +1,4 @@
-"""`neds-rt evaluate`: a recording's held-out part, decoded by the real pipeline, or predicted another way."""
+"""`neds-rt evaluate`: a part of a recording, by default what was held out, decoded by the pipeline, or predicted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from runtime.cli.play import Split
 
 TASKS = ("decode", "encode", "within", "cross")
 
@@ -16,11 +18,14 @@ def evaluate(
         typer.Argument(metavar="FILES", help="a Session.npz and one checkpoint for each training seed, in any order"),
     ],
     task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode",
+    split: Annotated[Split, typer.Option(help="with decode: part of the recording; all: of one not trained on")] = (
+        Split.TEST
+    ),
     figures: Annotated[Path | None, typer.Option(help="folder for figures")] = None,
     record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
-    """Score checkpoints on the held-out part over training seeds, with intervals paired by trial.
+    """Score checkpoints on the last 20 % (or --split) over training seeds, with intervals paired by trial.
 
     decode: behaviour from spikes, streamed, beside ridge and blend. encode: spikes from all
     behaviours, each, and none. within: held-out units, and the next bin. cross: any from any.
@@ -31,12 +36,14 @@ def evaluate(
     from neds_core import checkpoint as files
     from neds_core.data import session_file
     from neds_core.errors import ConfigError
-    from runtime.scoring import report
+    from runtime.scoring import report, seeds
 
     if task not in TASKS:
         raise ConfigError(f"--task {task!r} is not known; choose {', '.join(TASKS[:-1])} or {TASKS[-1]}")
     if record and task != "decode":
         raise ConfigError(f"--record: only scores of decoding are written into a checkpoint, not of {task}")
+    if split is not Split.TEST and (record or figures or task != "decode"):
+        raise ConfigError(f"--split {split} is for --task decode without --record and --figures; leave it out")
     for path in given:
         if not path.exists():
             raise ConfigError(f"{path} does not exist; check the path")
@@ -51,8 +58,9 @@ def evaluate(
     made = [files.load(path) for path in checkpoints]
     result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
     if task == "decode":
-        rows = _decoded(made, session)
-        result |= _pooled(rows, session, figures)
+        result |= {"split": split.value, "note": _note(made, recordings[0], split)}
+        rows = _decoded(made, session, split)
+        result |= _pooled(rows, session, figures) if split is Split.TEST else seeds.pool(rows)
         if record:
             for path, row in zip(checkpoints, rows, strict=True):
                 _look(path, row.scalars())
@@ -66,6 +74,8 @@ def evaluate(
 
 def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
     """One more look at the test part, and what it showed, in a checkpoint's header."""
+    from dataclasses import replace
+
     import msgspec
 
     from neds_core import checkpoint as files
@@ -74,21 +84,34 @@ def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
     taken = made.header.record
     new = msgspec.structs.replace(taken, test_looks=taken.test_looks + 1, test_scores=scalars)
     header = msgspec.structs.replace(made.header, record=new)
-    files.save(files.Checkpoint(header, made.model, made.units, made.scalers, made.linear), path)
+    files.save(replace(made, header=header), path)
 
 
-def _decoded(checkpoints: list[Any], session: Any) -> list[Any]:
-    """Every checkpoint, streamed over the held-out part."""
+def _note(checkpoints: list[Any], recording: Path, split: Split) -> str:
+    """What a reader of the scores has to know of the part that they are of, '' = nothing."""
+    from neds_core.files import sha256
+
+    own = sha256(recording) in {made.header.record.recording_sha for made in checkpoints}
+    if own and split is not Split.TEST:
+        return f"trained on or chosen by bins of this part ({split}): these scores are no evidence of skill"
+    if not own and split is Split.TEST:
+        return "not the recording that was trained on: --split all scores the whole of it"
+    return ""
+
+
+def _decoded(checkpoints: list[Any], session: Any, split: Split = Split.TEST) -> list[Any]:
+    """Every checkpoint, streamed over a part."""
     from neds_core.data import session as sessions
     from neds_core.scores import tasks as evaluation
+    from runtime.core.engine import RECOMMENDED
     from runtime.live import offline
     from runtime.scoring import score as scoring, seeds, truth
 
-    part = sessions.split(session).test
+    part = session if split is Split.ALL else getattr(sessions.split(session), split.value)
     rows = []
     for made in checkpoints:
         evaluation.refuse_other_units(made, session)
-        log = offline.stream(made, part, "neds")
+        log = offline.stream(made, part, RECOMMENDED)
         at = log.decoded_rows()
         measured = truth.recorded(part, log, at)
         found = scoring.score_log(made, log, at, measured)

@@ -26,8 +26,9 @@ def import_official(
     from neds_core.data import session_file
     from neds_core.errors import ConfigError
     from neds_core.io import official_checkpoint as converter
+    from neds_core.tensors import refuse_foreign
 
-    checkpoints.refuse_foreign(out)
+    refuse_foreign(out)
     beside = checkpoint.with_suffix(".json")
     told = sizes or (beside if beside.is_file() else None)
     if heads and told:

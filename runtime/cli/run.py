@@ -32,7 +32,7 @@ class Options:
     seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False
     headless: Annotated[bool, typer.Option(help="no terminal view")] = False
-    decoder: Annotated[str | None, typer.Option(help="neds, ridge or blend")] = None
+    decoder: Annotated[str | None, typer.Option(help="neds, ridge, blend or recommended")] = None
     checkpoint: Annotated[Path | None, typer.Option(help="another checkpoint than the rig's")] = None
     allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False
     play: Annotated[bool, typer.Option(help="also play the rig's score.recording, in a child process")] = False
@@ -96,12 +96,12 @@ def _with_options(config: RigConfig, given: Options) -> RigConfig:
     import msgspec
 
     from neds_core.errors import ConfigError
-    from runtime.core.engine import DECODERS
+    from runtime.core.engine import NAMES
 
     replace = msgspec.structs.replace
     if given.decoder is not None:
-        if given.decoder not in DECODERS:
-            raise ConfigError(f"--decoder {given.decoder!r} is not known; choose neds, ridge or blend")
+        if given.decoder not in NAMES:
+            raise ConfigError(f"--decoder {given.decoder!r} is not known; choose one of {', '.join(NAMES)}")
         config = replace(config, engine=replace(config.engine, decoder=given.decoder))
     if given.checkpoint is not None:
         config = replace(config, checkpoint=str(given.checkpoint))
@@ -160,6 +160,8 @@ def _decode(
     configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
     from neds_core import checkpoint as checkpoints
     from neds_core.errors import StreamError
+    from runtime.core.engine import RECOMMENDED
+    from runtime.engines import create as engines
     from runtime.io import log_file, system
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
@@ -182,6 +184,8 @@ def _decode(
     except StreamError:
         watch()  # a player that has ended says why better than what is missed
         raise
+    if config.engine.decoder == RECOMMENDED:
+        note(engines.said(checkpoint))
     wired = wire(config, checkpoint, streams, publisher, player.runs if player is not None else lambda: True)
     viewed = not (given.headless or given.json) and sys.stdout.isatty()
     if viewed:

@@ -35,7 +35,7 @@ def verify(
         rows, failed = verifying.verify(made, session)
     for name, row in rows.items():
         print(
-            f"{name:31} largest difference {row['max_abs']:.2e} (bound {row['bound']:g}), "
+            f"{name:44} largest difference {row['max_abs']:.2e} (bound {row['bound']:g}), "
             f"step p50 {row['p50_ms']:.3f} ms, p99 {row['p99_ms']:.3f} ms"
         )
         for output, change in row.get("r2_minus_float32", {}).items():

@@ -69,6 +69,7 @@ class Pipeline:
         rows = MAX_CATCH_UP + 1
         self._counts = np.zeros((rows, binner.n_units), np.uint16)  # of the tokens that one `advance` hands out
         self._values = np.zeros((rows, decoder.engine.layout.n_values), np.float32)
+        self._sd = np.zeros_like(self._values)
         self._marks: list[Mark] = []
         self._inside, self._clock = not rules.markers, -1
         self._reset_next = True
@@ -151,7 +152,7 @@ class Pipeline:
         self._skip_backlog(now_ns)
         closed, self._skipped, row = self._skipped, [], 0
         while self._closable(now_ns):
-            closed.append(self._close_one(self._counts[row], self._values[row]))
+            closed.append(self._close_one(self._counts[row], row))
             row += 1
         for decoded in closed:
             if decoded.values is not None:
@@ -187,10 +188,10 @@ class Pipeline:
                 ends = True
         return ends and self.rules.markers
 
-    def _close_one(self, counts: np.ndarray, out: np.ndarray | None) -> Decoded:
-        """Close the oldest open bin into counts (U,), and decode it into out (V,); None = the engine skips it."""
-        token = self._token(counts, skip=out is None)
-        values, infer_ns = self._step(token, out)
+    def _close_one(self, counts: np.ndarray, row: int | None) -> Decoded:
+        """Close the oldest open bin into counts (U,), and decode it into a row; None = the engine skips it."""
+        token = self._token(counts, skip=row is None)
+        values, infer_ns = self._step(token, None if row is None else self._values[row])
         flags = self._flags(token)
         finite = values is None or bool(np.isfinite(values).all())
         if not finite:
@@ -211,7 +212,9 @@ class Pipeline:
             self.tokens["idle"] += 1
         elif values is None:
             self.tokens["invalid"] += 1
-        return Decoded(token, values, int(flags), infer_ns, state)
+        spread = self.decoder.spread
+        sd = None if spread is None or values is None else spread.sd(spread.variance, self._sd[row])
+        return Decoded(token, values, int(flags), infer_ns, state, sd)
 
     def _judge(self, token: Token, finite: bool) -> State:
         """What the input is worth. The engine starts cold when it may be trusted again."""
@@ -296,5 +299,5 @@ class Pipeline:
         """Close what is still open, so that the laws balance at the end. These bins are not whole: nobody sees them."""
         bins_begun = int((self.binner.watermark_ns - self.binner.grid_ns) // self.binner.bin_ns) + 1
         while self.binner.open_bin < bins_begun:
-            if self._close_one(self._counts[0], self._values[0]).values is not None:
+            if self._close_one(self._counts[0], 0).values is not None:
                 self.tokens["superseded"] += 1

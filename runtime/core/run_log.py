@@ -131,7 +131,7 @@ class Trace:
 
 COLUMNS = (
     "counts", "values", "t_end_ns", "sent_ns", "clock", "segment", "infer_ns", "wait_ns", "flags", "state", "valid",
-    "reset", "idle", "in_time",
+    "reset", "idle", "in_time", "sd",
 )  # fmt: skip
 
 
@@ -139,8 +139,9 @@ class RunLog:
     """One run: header, a row a token, markers, measured behaviour, events, latencies and, at its end, the outcome.
 
     Rows are tokens in order from token 0, the first n of at most `capacity`: counts (T, U) uint16; values (T, V)
-    float32, NaN where null; t_end_ns, clock, segment, infer_ns, wait_ns, sent_ns (0 = not published) (T,) int64; flags
-    (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle, in_time (T,) bool.
+    float32, NaN where null; sd (T, V) float32, NaN where not known; t_end_ns, clock, segment, infer_ns, wait_ns,
+    sent_ns (0 = not published) (T,) int64; flags (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle,
+    in_time (T,) bool.
     """
 
     def __init__(self, header: Header, capacity: int, n_units: int, n_values: int, keep_ns: int = 2**62) -> None:
@@ -148,7 +149,7 @@ class RunLog:
         self.header, self.capacity, self.keep_ns = header, capacity, keep_ns
         self.n = 0
         self.counts = np.zeros((capacity, n_units), np.uint16)
-        self.values = np.full((capacity, n_values), np.nan, np.float32)
+        self.values, self.sd = (np.full((capacity, n_values), np.nan, np.float32) for _ in range(2))
         self.t_end_ns, self.sent_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self.clock, self.segment = np.full(capacity, -1, np.int64), np.full(capacity, -1, np.int64)
         self.infer_ns, self.wait_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
@@ -181,6 +182,8 @@ class RunLog:
         self.counts[n] = token.counts
         if decoded.values is not None:
             self.values[n] = decoded.values
+        if decoded.sd is not None:
+            self.sd[n] = decoded.sd
         self.t_end_ns[n], self.clock[n], self.segment[n] = token.t_end_ns, token.clock, token.segment
         self.valid[n], self.reset[n], self.idle[n] = token.valid, token.reset, token.idle
         self.infer_ns[n], self.flags[n] = decoded.infer_ns, decoded.flags

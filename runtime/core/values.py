@@ -80,6 +80,7 @@ class Decoded:
     """What was made of one closed token.
 
     values (V,) float32 laid out by `Layout`, valid until the next call of `Pipeline.advance`; None = nothing to say.
+    sd (V,) float32: how far they may be from what is measured, NaN = not known; None = of no output, or no values.
     flags: bits of `wire.Flag`. infer_ns: time of the engine's step, 0 where there was none.
     """
 
@@ -88,3 +89,4 @@ class Decoded:
     flags: int
     infer_ns: int
     state: State
+    sd: np.ndarray | None = None

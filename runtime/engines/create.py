@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 
 from kernels.cpu.pack import Precision
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
-from runtime.core.engine import DECODERS, Decoder
-from runtime.engines.blend import BlendEngine
+from neds_core.judged import Spread as Calibrated
+from runtime.core.engine import NAMES, RECOMMENDED, Decoder, Spread
 from runtime.engines.cuda_stream import CudaStreamEngine
 from runtime.engines.cuda_window import CudaWindowEngine
+from runtime.engines.ensemble import EnsembleEngine
+from runtime.engines.layout import layout
 from runtime.engines.linear import LinearEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.window import WindowEngine
@@ -39,27 +42,90 @@ def network(checkpoint: Checkpoint, weights: Precision = "float32", device: Devi
 
 def create(
     checkpoint: Checkpoint, decoder: str, weights: Precision = "float32", device: Device = "cpu"
-) -> Network | LinearEngine | BlendEngine:
-    """The engine of a decoder name. weights, device: how those of NEDS are stored (see `StreamEngine`), and where."""
-    if decoder not in DECODERS:
-        raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(DECODERS)}")
-    name = checkpoint.header.name
+) -> Network | LinearEngine | EnsembleEngine:
+    """The engine of a decoder name: neds is the mean of the checkpoint's networks, blend has the linear decoder too.
+
+    weights, device: how those of NEDS are stored (see `StreamEngine`), and where.
+    """
+    decoder = named(checkpoint, decoder)
     if decoder != "neds" and not checkpoint.linear:
-        raise ConfigError(f"checkpoint {name!r} holds no linear decoder; train one with neds-rt train")
+        raise ConfigError(
+            f"checkpoint {checkpoint.header.name!r} holds no linear decoder; train one with neds-rt train"
+        )
     if decoder == "ridge":
         return LinearEngine(checkpoint)
-    ours = network(checkpoint, weights, device)
-    return ours if decoder == "neds" else BlendEngine(checkpoint, ours, LinearEngine(checkpoint))
+    networks = [network(checkpoint.alone(m), weights, device) for m in range(len(checkpoint.networks))]
+    if decoder == "neds" and len(networks) == 1:
+        return networks[0]
+    linear = None if decoder == "neds" else LinearEngine(checkpoint)
+    return EnsembleEngine(networks, shares(checkpoint, decoder), linear)
+
+
+def named(checkpoint: Checkpoint, decoder: str) -> str:
+    """The decoder that a name stands for. `recommended` is one of the others where all outputs agree on it, and neds
+    where the checkpoint was not judged."""
+    if decoder not in NAMES:
+        raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(NAMES)}")
+    if decoder != RECOMMENDED:
+        return decoder
+    found = {verdict.recommended for verdict in checkpoint.header.verdicts.values()} or {"neds"}
+    return found.pop() if len(found) == 1 else RECOMMENDED
+
+
+def said(checkpoint: Checkpoint) -> str:
+    """What `recommended` is, in words."""
+    verdicts = checkpoint.header.verdicts
+    if not verdicts:
+        return "decoder neds: the checkpoint does not recommend one; --decoder ridge or blend publishes another"
+    each = ", ".join(f"{name} {verdict.recommended}" for name, verdict in verdicts.items())
+    return f"decoder as recommended: {each}"
+
+
+def shares(checkpoint: Checkpoint, decoder: str) -> np.ndarray:
+    """The share of each network in each value (K, V) of a decoder; what is missing to 1 is the linear decoder's."""
+    place, header, n = layout(checkpoint), checkpoint.header, len(checkpoint.networks)
+    blends = [member.blend for member in header.members] or [header.blend]
+    share = np.zeros((n, place.n_values))
+    for name, columns in place.columns.items():
+        which = header.verdicts[name].recommended if decoder == RECOMMENDED else decoder
+        own = {"neds": [1.0] * n, "ridge": [0.0] * n, "blend": [blend.get(name, 1.0) for blend in blends]}[which]
+        share[:, columns] = np.array(own)[:, None] / n
+    return share
+
+
+def spread(checkpoint: Checkpoint, decoder: str, variance: np.ndarray) -> Spread | None:
+    """How far a decoder's values may be from what is measured, None where no output's is known.
+
+    variance (V,): the buffer of its engine, see `Spread`.
+    """
+    place = layout(checkpoint)
+    floor, slope = np.full(place.n_values, np.nan, np.float32), np.zeros(place.n_values, np.float32)
+    for output, columns in place.columns.items():
+        if (own := calibrated(checkpoint, decoder, output)) is not None:
+            floor[columns], slope[columns] = own.floor, own.slope
+    return Spread(floor**2, slope**2, variance) if np.isfinite(floor).any() else None
+
+
+def calibrated(checkpoint: Checkpoint, decoder: str, output: str) -> Calibrated | None:
+    """What was fitted of that on the validation part for one output, None where nothing was."""
+    verdict = checkpoint.header.verdicts.get(output)
+    if verdict is None:
+        return None
+    name = named(checkpoint, decoder)
+    which = verdict.recommended if name == RECOMMENDED else name
+    return next((own for of, own in verdict.spread.items() if of == which), None)
 
 
 def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", device: Device = "cpu") -> Decoder:
     """What a run holds of a checkpoint: the engine of a decoder name, and where its numbers come from."""
-    header = checkpoint.header
+    header, engine = checkpoint.header, create(checkpoint, name, weights, device)
+    variance = engine.variance if isinstance(engine, EnsembleEngine) else np.zeros(engine.layout.n_values, np.float32)
     return Decoder(
-        engine=create(checkpoint, name, weights, device), name=name, model=header.name, model_sha=checkpoint.sha,
-        model_created=header.record.created, unit_map_sha=header.unit_map_sha, n_units=len(checkpoint.units),
-        bin_ns=header.bin_ns, profile=checkpoint.scalers.spike_mean, used=checkpoint.scalers.kept,
-        silence_ns=_silence_ns(checkpoint),
+        engine=engine, name=named(checkpoint, name), model=header.name,
+        model_sha=checkpoint.sha, model_created=header.record.created, unit_map_sha=header.unit_map_sha,
+        n_units=len(checkpoint.units), bin_ns=header.bin_ns, profile=checkpoint.scalers.spike_mean,
+        used=checkpoint.scalers.kept, silence_ns=_silence_ns(checkpoint),
+        spread=spread(checkpoint, name, variance),
     )  # fmt: skip
 
 

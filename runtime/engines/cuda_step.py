@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kernels.reference import make_cache
 from neds_core.checkpoint import Checkpoint
+from neds_core.errors import ConfigError
 from neds_core.model.model import NEDS, Batch
 from runtime.core.values import Token
 from runtime.engines.cuda_fused import KERNELS, FusedStep, Kernels, fits
@@ -50,6 +51,11 @@ class CudaStep(ABC):
         fused: whole layers in kernels; False = torch's operations around the kernel of attention; None = fused on a
         GPU, where it fits.
         """
+        if checkpoint.header.config.model.filter_taus_ms:
+            raise ConfigError(
+                f"engine.device 'cuda' computes no filters, and checkpoint {checkpoint.header.name!r} has "
+                "model.filter_taus_ms; set engine.device to 'cpu'"
+            )
         self.checkpoint, self.layout, self.attend = checkpoint, layout(checkpoint), kernels.attention
         self.observed = Observed(checkpoint, observed)
         self.model: NEDS = copy.deepcopy(checkpoint.model).to(device)

@@ -8,9 +8,7 @@ from neds_core.model.model import NEDS
 from runtime.core.values import Token
 from runtime.engines.observed import Observed
 from runtime.engines.stream import StreamEngine
-from runtime.engines.stream_weights import Heads, Stepper, arrays
-
-NO_COUNTS = np.zeros(0, np.uint16)  # spikes are always hidden
+from runtime.engines.stream_weights import NO_COUNTS, Heads, Stepper, arrays
 
 
 def _heads(model: NEDS) -> Heads:
@@ -52,5 +50,5 @@ class RateEngine:
         row = w.clock_row(token.clock)
         code = w.codes[row]  # raises where there is no such row
         n_seen = self.observed.write_tokens(token.observed, code, self.stepper.work.x) if token.valid else 0
-        self.stepper.step(NO_COUNTS, False, n_seen, row)
+        self.stepper.step(NO_COUNTS, False, n_seen, row)  # spikes are always hidden
         return np.exp(self.rates, out=self.rates)

@@ -52,14 +52,20 @@ class StreamEngine(StreamDecoder):
     def skip(self, n_bins: int) -> None:
         self.stepper.skip(n_bins)
 
-    def step(self, token: Token) -> np.ndarray:
-        w, counts, n_seen = self.weights, token.counts, 0
-        if counts.dtype != np.uint16 or counts.shape != w.rows.shape[:1]:  # compiled code does not check
-            raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 {w.rows.shape[:1]}")
+    def taken(self, token: Token) -> tuple[np.ndarray, int]:
+        """A token's counts and clock row as compiled code, which does not check them, may have them."""
+        counts, w = token.counts, self.weights
+        if counts.dtype != np.uint16 or counts.shape != (w.n_units,):
+            raise ValueError(f"counts are {counts.dtype} {counts.shape}; this decoder takes uint16 ({w.n_units},)")
         if not counts.flags.carray:  # another type, for which Numba would compile the step again
             counts = counts.copy()
         row = w.clock_row(token.clock)
-        code = w.codes[row]  # raises where there is no such row
+        _ = w.codes[row]  # raises where there is no such row
+        return counts, row
+
+    def step(self, token: Token) -> np.ndarray:
+        counts, row = self.taken(token)
+        code, n_seen = self.weights.codes[row], 0
         if token.valid:
             n_seen = self.observed.write_tokens(token.observed, code, self.stepper.work.x[1:])
         self.stepper.step(counts, token.valid, n_seen, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,10 +11,12 @@ import torch
 from torch import nn
 
 from kernels.cpu import pack as packing, step as kernel
-from kernels.cpu.pack import Ends, Layer, Parts, Precision, Stack
+from kernels.cpu.pack import Ends, Layer, Members, Parts, Precision, Stack
 from neds_core.model.attention import attention
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS, Block
+
+NO_COUNTS = np.zeros(0, np.uint16)
 
 
 def arrays(module: nn.Linear | nn.LayerNorm) -> tuple[np.ndarray, np.ndarray]:
@@ -36,19 +39,29 @@ def sinks(model: NEDS) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def spike_rows(model: NEDS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (U, D) and constant (D,): a bin's spike token is constant + sum of sqrt(count) row."""
+    """Rows ((1 + K) U, D) and constant (D,): a bin's spike token is constant + sum of sqrt(count) row.
+
+    Behind the rows of the counts are those of the square roots of each of K filters.
+    """
     with torch.inference_mode():
         tokenizer = cast(UnitTokenizer, model.tokenizer())  # the stitcher is for full attention alone
-        rows = tokenizer.rows * tokenizer.gain[:, None]
-        return rows, tokenizer.bias - (tokenizer.mean * tokenizer.gain) @ tokenizer.rows + model.modality[0]
+        mean, gain = tokenizer.scale()
+        return tokenizer.rows * gain[:, None], tokenizer.bias - (mean * gain) @ tokenizer.rows + model.modality[0]
+
+
+def filter_shares(model: NEDS) -> np.ndarray:
+    """(K,) float32: what each filter of the spike token keeps from bin to bin; K = 0 without filters."""
+    found = model.tokenizer().filters()
+    return np.zeros(0, np.float32) if found is None else found.keep
 
 
 @dataclass(frozen=True, slots=True)
 class StreamWeights:
     """Packed layers, and the tokens that enter them.
 
-    rows (U, D) and constants (C, D): a spike token is constants[c] + sum of sqrt(count) row at clock
-    row c, whose code is codes[c] (C, D). asked (1 + M, D): the query of each modality, without its code.
+    rows ((1 + K) U, D), see `spike_rows`, and constants (C, D): a spike token is constants[c] + sum of sqrt(count) row
+    at clock row c, whose code is codes[c] (C, D). asked (1 + M, D): the query of each modality, without its code.
+    keep (K,): see `filter_shares`.
     """
 
     layers: list[Layer]
@@ -57,6 +70,12 @@ class StreamWeights:
     constants: np.ndarray
     asked: np.ndarray
     codes: np.ndarray
+    keep: np.ndarray
+
+    @property
+    def n_units(self) -> int:
+        """U."""
+        return len(self.rows) // (1 + len(self.keep))
 
     def clock_row(self, clock: int) -> int:
         """The row of `codes` and `constants` for a clock of the token."""
@@ -80,6 +99,7 @@ def pack(model: NEDS, precision: Precision) -> StreamWeights:
         return StreamWeights(
             layers, packing.pack(layers, arrays(model.norm), model.config.heads, precision),
             rows.numpy().copy(), (constant + codes).numpy().copy(), asked.numpy().copy(), codes.numpy().copy(),
+            filter_shares(model).copy(),
         )  # fmt: skip
 
 
@@ -103,20 +123,25 @@ class Stepper:
         self.cache = packing.make_cache(weights.layers, weights.stack.heads, band, slots)
         self.work = packing.make_work(weights.stack, self.cache, slots + len(asked))
         self.values = np.zeros(len(heads.bias), np.float32)
+        self.filters = np.zeros((len(weights.keep), weights.n_units), np.float32)
         self._parts = Parts(weights.stack, self.cache, self.work)
         self._ends = Ends(
+            weights.keep, self.filters, np.zeros(len(weights.rows), np.float32),
             weights.rows, weights.constants, weights.codes, asked, heads.weight, heads.bias, heads.query, heads.groups,
             heads.scale, heads.offset, self.values,
         )  # fmt: skip
         self.position = 0
 
     def reset(self, position: int) -> None:
-        """Forget every key."""
+        """Forget every key, and all that filters hold."""
         kernel.forget(self.cache)
+        self.filters.fill(0.0)
         self.position = position
 
     def skip(self, n_bins: int) -> None:
-        """Bins without a key."""
+        """Bins without a key, and without spikes to the filters."""
+        for _ in range(n_bins if len(self.filters) else 0):
+            kernel.follow(self._ends, NO_COUNTS, False)
         for position in range(self.position, self.position + min(n_bins, self.cache.band)):
             kernel.hide(self.cache, position, 0)
         self.position += n_bins
@@ -125,3 +150,17 @@ class Stepper:
         """One bin: see `kernels.cpu.step.decode`."""
         kernel.decode(self._parts, self._ends, counts, spikes, n_seen, row, self.position)
         self.position += 1
+
+
+class Steppers:
+    """The steps of several models of one shape, at one position, in one call of compiled code."""
+
+    def __init__(self, steppers: Sequence[Stepper]) -> None:
+        self.steppers = tuple(steppers)
+        self._members = Members(tuple((one._parts, one._ends) for one in self.steppers))
+
+    def step(self, counts: np.ndarray, spikes: bool, row: int) -> None:
+        """One bin, without observed behaviour: see `kernels.cpu.step.decode`."""
+        kernel.decode_each(self._members, counts, spikes, row, self.steppers[0].position)
+        for one in self.steppers:
+            one.position += 1

@@ -14,7 +14,7 @@ from runtime.core.values import Token
 from runtime.engines.layout import layout
 from runtime.engines.observed import Observed
 from runtime.engines.stream_offline import StreamDecoder
-from runtime.engines.stream_weights import sinks, spike_rows
+from runtime.engines.stream_weights import filter_shares, sinks, spike_rows
 
 
 def attend(q: Tensor, turned: Tensor, cache: StreamCache) -> Tensor:
@@ -41,6 +41,8 @@ class TorchStreamEngine(StreamDecoder):
         self.hidden = caches[0].hidden  # (W,) of every layer: all hide the same bins
         self.caches = [cache._replace(hidden=self.hidden) for cache in caches]
         self.values = np.zeros(self.layout.n_values, np.float32)
+        self.keep = torch.from_numpy(filter_shares(self.model))[:, None]  # (K, 1)
+        self.filters = torch.zeros(len(self.keep), len(checkpoint.units))
         self.position = 0
         with torch.inference_mode():
             self.rows, self.constant = spike_rows(self.model)
@@ -53,23 +55,24 @@ class TorchStreamEngine(StreamDecoder):
         for cache in self.caches:  # a weight of 0 does not silence a NaN
             cache.k.zero_()
             cache.v.zero_()
+        self.filters.zero_()
         self.position = position
 
     def skip(self, n_bins: int) -> None:
         band = self.model.config.band
         for position in range(self.position, self.position + min(n_bins, band)):
             self.hidden[position % band] = True
+        for _ in range(n_bins):
+            self.filters *= self.keep
         self.position += n_bins
 
     @torch.inference_mode()
     def step(self, token: Token) -> np.ndarray:
         code = self.codes[min(token.clock + 1, len(self.codes) - 1)]
         x = self.queries + code
+        self.filters *= self.keep
         if token.valid:
-            active = np.flatnonzero(token.counts)
-            root = torch.from_numpy(np.sqrt(token.counts[active].astype(np.float32)))
-            spike = root @ self.rows[torch.from_numpy(active)] + self.constant + code
-            x = torch.cat([spike[None], x])
+            x = torch.cat([(self._spike(token.counts) + code)[None], x])
         table = rotary(torch.tensor([self.position]), self.head_width)
         slot = self.position % self.model.config.band
         self.hidden[slot] = not token.valid
@@ -84,6 +87,14 @@ class TorchStreamEngine(StreamDecoder):
         self._read(self.model.norm(x))
         self.position += 1
         return self.values
+
+    def _spike(self, counts: np.ndarray) -> Tensor:
+        """The spike token (D,) of counts (U,), without its code; they enter the filters."""
+        shown = torch.from_numpy(counts.astype(np.float32))
+        self.filters += (1.0 - self.keep) * shown
+        features = torch.cat([shown[None], self.filters]).sqrt().flatten()
+        active = features.nonzero()[:, 0]
+        return features[active] @ self.rows[active] + self.constant
 
     def _read(self, x: Tensor) -> None:
         """Heads of the queries x (Q, D) into `values`, in units and probabilities."""

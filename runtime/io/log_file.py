@@ -16,6 +16,7 @@ from runtime.core.run_log import COLUMNS, FORMAT, Header, LoggedEvent, Outcome, 
 from runtime.core.values import Mark
 
 JSON = "run.json"
+LATER = ("sd",)  # columns that older logs lack
 ROW_BYTES = 256  # of a token beside its counts: values, times, flags, measured behaviour
 
 
@@ -129,7 +130,8 @@ def _log(rest: _Rest, arrays: dict[str, np.ndarray]) -> RunLog:
     log = RunLog(rest.header, n, n_units, arrays["values"].shape[1])
     log.n = n
     for name in COLUMNS:
-        getattr(log, name)[:] = arrays[name]
+        if name in arrays or name not in LATER:
+            getattr(log, name)[:] = arrays[name]
     log.outcome, log.marks, log.events = rest.outcome, rest.marks, rest.events
     log.latency = {name: Latency.decoded(text) for name, text in rest.latency.items()}
     for k, name in enumerate(rest.behaviours):

@@ -75,15 +75,17 @@ class Messages:
         """Publish counters and words."""
         self.publisher.tell("status", self.status_message(now_ns, state, accounting))
 
-    def outputs(self, values: np.ndarray | None) -> dict[str, Output]:
-        """Outputs by name from the flat values (V,); all null where there are none."""
+    def outputs(self, values: np.ndarray | None, sd: np.ndarray | None = None) -> dict[str, Output]:
+        """Outputs by name from the flat values (V,) and their sd (V,); all null where there are none."""
         layout = self.pipeline.decoder.engine.layout
         found = {}
         for spec in layout.specs:
             if values is None:
                 found[spec.name] = Output()
             elif spec.kind == "continuous":
-                found[spec.name] = Output(value=float(values[layout.columns[spec.name]][0]))
+                at = layout.columns[spec.name].start
+                known = None if sd is None or not np.isfinite(sd[at]) else float(sd[at])
+                found[spec.name] = Output(value=float(values[at]), sd=known)
             else:
                 found[spec.name] = Output(probs=[float(p) for p in values[layout.columns[spec.name]]])
         return found
@@ -99,7 +101,7 @@ class Messages:
         return Decode(
             schema=SCHEMA, seq=self.seq, token=token.index, t_end_ns=token.t_end_ns, t_pub_ns=now_ns,
             boot_id=self.boot, source=self.kind, inputs=["spikes"],
-            decoder=decoder.name, engine=decoder.engine.name, outputs=self.outputs(decoded.values),
+            decoder=decoder.name, engine=decoder.engine.name, outputs=self.outputs(decoded.values, decoded.sd),
             age_ms=None if token.newest_ns == NO_TIME else (now_ns - token.newest_ns) * 1e-6,
             infer_ms=decoded.infer_ns * 1e-6, edge_to_pub_ms=(now_ns - token.t_end_ns) * 1e-6,
             state=decoded.state, flags=int(flags),

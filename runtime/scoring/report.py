@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from neds_core import judging
 from runtime.core.binning import COUNTERS
 from runtime.core.run_log import LOG_FULL
 
@@ -43,12 +44,30 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
             f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
         )
+    out += [_gains(name, row) for name, row in traces.items()]
+    out += [f"{name:24} {_covers(row['sd'])}" for name, row in traces.items() if "sd" in row]
+    out += judging.lines(summary["recommended"])
     if summary["stopped_by"] == "signal":
         out.append("not scored: a signal ended the run; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
         if name not in traces:
             out += _other(name, row)
     return [*out, "", *_latencies(summary), *_counts(summary)]
+
+
+def _covers(row: dict[str, Any]) -> str:
+    """What intervals covered of the measured values."""
+    ours, flat = ("/".join(f"{100 * share:.0f}" for share in row[k].values()) for k in ("covers", "constant_covers"))
+    return f"{'/'.join(row['covers'])} % intervals of sd cover {ours} %, of one width {flat} %, n {row['n']}"
+
+
+def _gains(name: str, row: dict[str, Any]) -> str:
+    """What NEDS and the blend gain over the ridge."""
+    said = []
+    for decoder in ("neds", "blend"):
+        gain = row[f"{decoder}_minus_ridge"]
+        said.append(f"{decoder} minus ridge {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
+    return f"{name:24} {', '.join(said)}"
 
 
 def _latencies(summary: dict[str, Any]) -> list[str]:
@@ -120,15 +139,18 @@ def _other(name: str, row: dict[str, Any]) -> list[str]:
 
 def pooled_lines(result: dict[str, Any]) -> list[str]:
     """Lines of `neds-rt evaluate` (`runtime.scoring.score.pool`): R2 of each seed, gains paired by trial."""
-    out = [f"{result['recording']}, held-out part, {len(result['checkpoints'])} checkpoint(s)", ""]
+    part = {"test": "held-out part", "all": "whole recording"}.get(result["split"], f"{result['split']} part")
+    out = [f"{result['recording']}, {part}, {len(result['checkpoints'])} checkpoint(s)"]
+    out += [result["note"], ""] if result["note"] else [""]
     for name, row in result["traces"].items():
         ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
         out += [
-            name,
+            f"{name}{f'   recommended: {chosen}' if (chosen := ' '.join(row['recommended'])) else ''}",
             f"  neds   {ours}   R2 beyond the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
             f"  blend  {blend}",
             f"  ridge  {row['ridge']:.3f} {_range(row['ridge_ci95'])}   trial average {_number(row['trial_average'])}",
         ]
+        out += [f"  {_covers(each)}" for each in row["sd"]]
         for decoder in ("neds", "blend"):
             gain = row[f"{decoder}_minus_ridge"]
             out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")

@@ -10,12 +10,13 @@ import numpy as np
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
-from neds_core.scores import bootstrap, r2 as scores
-from runtime.core.engine import DECODERS
+from neds_core.scores import bootstrap, r2 as scores, spread as spreads
+from runtime.core.engine import DECODERS, RECOMMENDED
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
 from runtime.core.words import listed
 from runtime.engines import create as engines
+from runtime.engines.ensemble import variance, weighted, with_linear
 from runtime.engines.layout import layout
 from runtime.scoring.truth import Truth, occurrences
 
@@ -69,6 +70,7 @@ def score_trace(
     return row | {
         "mean_r2": scores.r2(y, mean_trial),
         "neds_minus_ridge": gain(y, [given["neds"]], given["ridge"], group),
+        "blend_minus_ridge": gain(y, [given["blend"]], given["ridge"], group),
         "median_abs_error": float(np.median(np.abs(y - ours))),
         "ridge_median_abs_error": float(np.median(np.abs(y - given["ridge"]))),
         "peak_lag_ms": scores.peak_lag(y, ours, group) * bin_ns * 1e-6,
@@ -155,11 +157,24 @@ def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], names: Sequen
 
 
 def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged."""
-    found = {}
-    for name in DECODERS:
-        engine = engines.create(checkpoint, name)
-        found[name] = engine.offline(log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows])
+    """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged; and of
+    `recommended` where it is none of these."""
+    return _decoders(checkpoint, *_parts(checkpoint, log, rows))
+
+
+def _parts(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Offline values (n, V) of each network, and of the linear decoder: what all decoders are made of."""
+    told = log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows]
+    linear = engines.create(checkpoint, "ridge").offline(*told)
+    return [engines.network(checkpoint.alone(m)).offline(*told) for m in range(len(checkpoint.networks))], linear
+
+
+def _decoders(checkpoint: Checkpoint, each: list[np.ndarray], linear: np.ndarray) -> dict[str, np.ndarray]:
+    neds = each[0] if len(each) == 1 else weighted(engines.shares(checkpoint, "neds").astype(np.float32), each)
+    found = {"neds": neds, "ridge": linear}
+    for name in dict.fromkeys(("blend", engines.named(checkpoint, RECOMMENDED))):
+        if name not in found:
+            found[name] = weighted(with_linear(engines.shares(checkpoint, name)), [*each, linear])
     return found
 
 
@@ -184,10 +199,26 @@ class Scored:
 
 def score_log(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray, truth: Truth) -> Scored:
     """All that the tokens `rows` of a log are scored by, of a live run and of one without sockets alike."""
-    found, where = all_decoders(checkpoint, log, rows), layout(checkpoint)
+    each, linear = _parts(checkpoint, log, rows)
+    found, where, decoder = _decoders(checkpoint, each, linear), layout(checkpoint), log.header.decoder
     outputs, n_scored = score(checkpoint, where, log, rows, found, truth)
-    exact = exactness(where, log.values[rows], found[log.header.decoder], log.valid[rows])
-    return Scored(found, outputs, n_scored, exact)
+    exact = [exactness(where, log.values[rows], found[decoder], log.valid[rows])]
+    if (spread := engines.spread(checkpoint, decoder, variance(each))) is not None:
+        exact.append(exactness(where, log.sd[rows], spread.sd(spread.variance), log.valid[rows]))
+    return Scored(found, outputs, n_scored, max((worst for worst in exact if worst is not None), default=None))
+
+
+def _covered(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray, name: str, target: np.ndarray) -> Row:
+    """What the intervals of an output's published sd covered of the targets (n,) of bins that were published in time,
+    and what intervals of one width do; empty where no sd was published."""
+    column = layout(checkpoint).columns[name].start
+    sd, value = (each[rows][:, column].astype(np.float64) for each in (log.sd, log.values))
+    known = np.isfinite(target) & np.isfinite(sd) & np.isfinite(value) & log.in_time[rows]
+    fitted = engines.calibrated(checkpoint, log.header.decoder, name)
+    if fitted is None or known.sum() < LEAST_BINS:
+        return {}
+    error, flat = (target - value)[known], spreads.coverage((target - value)[known], fitted.constant)
+    return {"sd": {"covers": spreads.coverage(error, sd[known]), "constant_covers": flat, "n": len(error)}}
 
 
 def trial_average(checkpoint: Checkpoint, name: str, phase: np.ndarray) -> np.ndarray:
@@ -223,6 +254,7 @@ def score(
             average = trial_average(checkpoint, spec.name, phase).astype(np.float64)
             mean = checkpoint.header.mean[spec.name]
             outputs[spec.name] = _alone(score_trace, spec, target, flat, trial, average, mean, bin_ns)
+            outputs[spec.name] |= _covered(checkpoint, log, rows, spec.name, target)
             scored |= np.isfinite(target)
         else:
             label = truth.labels.get(spec.name, np.full(len(rows), -1))

@@ -58,6 +58,9 @@ def pool(seeds: list[SeedScores]) -> Row:
         reference = first.outputs[spec.name]
         row: Row = {name: [scores.r2(y[known], v) for v in per_seed] for name, per_seed in values.items()}
         row["ridge"] = scores.r2(y[known], ridge)
+        verdicts = [s.checkpoint.header.verdicts.get(spec.name) for s in seeds]
+        row["recommended"] = [verdict.recommended for verdict in verdicts if verdict]
+        row["sd"] = [found for s in seeds if (found := s.outputs[spec.name].get("sd"))]
         row["trial_average"] = reference["mean_r2"]
         row["about_trial_average"] = [s.outputs[spec.name]["neds_r2_about_mean_trial"] for s in seeds]
         row["ridge_about_trial_average"] = reference["ridge_r2_about_mean_trial"]

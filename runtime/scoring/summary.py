@@ -83,6 +83,7 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "stolen_ms": outcome.stolen_ms,
         "engine": header.engine,
         "decoder": header.decoder,
+        "recommended": checkpoint.header.verdicts,
         "model": header.model,
         "model_sha": header.model_sha,
         "versions": header.versions,

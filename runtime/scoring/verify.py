@@ -16,7 +16,7 @@ from neds_core.data import session as sessions
 from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.scores import r2 as scores, tasks as evaluation
-from runtime.core.engine import Engine
+from runtime.core.engine import RECOMMENDED, Engine
 from runtime.core.run_log import RunLog
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
@@ -75,18 +75,32 @@ def told(checkpoint: Checkpoint, session: Session) -> Told:
 def verify(checkpoint: Checkpoint, session: Session) -> tuple[dict[str, Row], list[str]]:
     """A row for each engine and case, by its name; and the names that miss a bound."""
     log, found = told(checkpoint, session), {}
+    n_members = len(checkpoint.networks)
+    for m in range(n_members):
+        which = f", member {m}" if n_members > 1 else ""
+        found |= {f"{name}{which}": row for name, row in _network(checkpoint.alone(m), log).items()}
+    sums = ("neds",) if n_members > 1 else ()
+    for decoder in (*sums, "ridge", "blend") if checkpoint.linear else sums:
+        engine = engines.create(checkpoint, decoder)
+        found[engine.name] = _compare(engine, log)[0]
+    if engines.named(checkpoint, RECOMMENDED) == RECOMMENDED:
+        engine = engines.create(checkpoint, RECOMMENDED)
+        found[f"{engine.name}, recommended"] = _compare(engine, log)[0]
+    return found, [name for name, row in found.items() if not _within(row)]
+
+
+def _network(checkpoint: Checkpoint, log: Told) -> dict[str, Row]:
+    """The engines of one network."""
+    found: dict[str, Row] = {}
     if checkpoint.header.config.model.attention == "causal":
         found |= _streams(checkpoint, log)
     else:
         window = engines.create(checkpoint, "neds")
         found[window.name] = _compare(window, log)[0]
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not checkpoint.header.config.model.filter_taus_ms:  # which it refuses
         on_gpu = engines.create(checkpoint, "neds", device="cuda")
         found[on_gpu.name] = _compare(on_gpu, log)[0]
-    for decoder in ("ridge", "blend") if checkpoint.linear else ():
-        engine = engines.create(checkpoint, decoder)
-        found[engine.name] = _compare(engine, log)[0]
-    return found, [name for name, row in found.items() if not _within(row)]
+    return found
 
 
 def _within(row: Row) -> bool:

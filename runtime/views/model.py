@@ -40,16 +40,23 @@ class Shown:
     refused: int = 0  # messages too old for this view
     missed: int = 0
     decoded: dict[str, Points] = field(default_factory=dict)
+    lower: dict[str, Points] = field(default_factory=dict)  # one sd below and above what is decoded
+    upper: dict[str, Points] = field(default_factory=dict)
     measured: dict[str, Points] = field(default_factory=dict)
 
     def take_decode(self, message: Decode) -> None:
         if self.decode is not None and message.t_end_ns <= self.decode.t_end_ns:  # another clock
-            self.decoded.clear()
-            self.measured.clear()
+            for traces in (self.decoded, self.lower, self.upper, self.measured):
+                traces.clear()
         self.decode, self.decode_at_ns = message, self.now_ns
         for name, output in message.outputs.items():
-            if output.probs is None:
-                add(self.decoded, name, message.t_end_ns, None if message.flags & WITHHELD else output.value)
+            if output.probs is not None:
+                continue
+            value = None if message.flags & WITHHELD else output.value
+            add(self.decoded, name, message.t_end_ns, value)
+            if value is not None and output.sd is not None:
+                add(self.lower, name, message.t_end_ns, value - output.sd)
+                add(self.upper, name, message.t_end_ns, value + output.sd)
 
     def take_measured(self, measured: Measured) -> None:
         for name, value in measured.values.items():

@@ -12,28 +12,24 @@ import signal
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import zmq
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from runtime.client import WITHHELD, Subscriber, unpack
 from runtime.console import open_console
-from runtime.views.glyphs import big, braille
-from runtime.views.model import Measured, Points, Shown
+from runtime.views.glyphs import TRACE_NS, Trace, big
+from runtime.views.model import Measured, Shown
 from runtime.wire import Decode, Flag, Output, Status, topic
 
 STALE_MS, STATUS_STALE_MS = 200, 2500
 DRAW_NS = 100_000_000
-TRACE_NS = 6_000_000_000
-TRACE_COLUMNS = 120
 NONE = "—"
 MODES = {"DEMO": "magenta", "REPLAY": "yellow", "LIVE": "green", "SYNTHETIC": "cyan", "OTHER": "white", "WAIT": "white"}
 STALE = "red"
@@ -57,25 +53,6 @@ LOSSES = (
     "jumps",
     "resent",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One running trace, as wide as it may be."""
-
-    points: Points
-    right_ns: int
-    low: float
-    high: float
-    style: str
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = max(1, min(options.max_width, TRACE_COLUMNS))
-        lines = braille(self.points, self.right_ns, TRACE_NS, self.low, self.high, width)
-        yield Text("\n".join(lines), self.style)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(10, options.max_width), min(options.max_width, TRACE_COLUMNS))
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -134,20 +111,22 @@ def head(state: Shown, decode: Decode | None, status: Status | None, words: dict
 
 
 def continuous(grid: Table, state: Shown, name: str, unit: str, output: Output | None) -> None:
-    """Two rows: the decoded trace and the measured one, on one scale."""
+    """Two rows: the decoded trace in its band of one sd, and the measured one, on one scale."""
     decoded, measured = state.decoded.get(name, deque()), state.measured.get(name, deque())
+    edges = tuple(traces[name] for traces in (state.lower, state.upper) if name in traces)
     newest_ns = state.decode.t_end_ns if state.decode else 0
     right_ns = newest_ns + state.now_ns - state.decode_at_ns
-    shown = [v for t, v in (*decoded, *measured) if v is not None and t > right_ns - TRACE_NS]
+    shown = [v for trace in (decoded, measured, *edges) for t, v in trace if v is not None and t > right_ns - TRACE_NS]
     low, high = (min(shown), max(shown)) if shown else (0.0, 1.0)
     scale = f"{low:.3g} … {high:.3g} {unit}" if shown else unit
     high = high if high > low else low + 1.0
-    value = output.value if output and state.decode and not state.decode.flags & WITHHELD else None
+    known = output if output and state.decode and not state.decode.flags & WITHHELD else Output()
+    spread = "" if known.sd is None else f" ± {number(known.sd, 2)}"
     seen = measured[-1][1] if output and measured and measured[-1][0] > newest_ns - TRACE_NS / 6 else None
     grid.add_row(
         Text(f"{name}\n", "bold").append(scale, "not bold dim"),
-        Text(f"decoded\n{number(value, 3)}", "cyan"),
-        Trace(decoded, right_ns, low, high, "cyan"),
+        Text(f"decoded\n{number(known.value, 3)}{spread}", "cyan"),
+        Trace(decoded, right_ns, low, high, "cyan", edges),
     )
     grid.add_row("", Text(f"measured\n{number(seen, 3)}"), Trace(measured, right_ns, low, high, "default"))
 

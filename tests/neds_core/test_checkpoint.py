@@ -48,6 +48,23 @@ def test_a_checkpoint_survives_its_file(checkpoint: Checkpoint, path: Path, sess
     assert sorted(p.name for p in path.parent.iterdir()) == ["again.safetensors", "neds.safetensors"]
 
 
+def test_filters_survive_their_file(make_checkpoint: Callable[..., Checkpoint], tmp_path: Path) -> None:
+    """Those of other time constants than the configuration's, or of other bins, are refused."""
+    made = make_checkpoint(filter_taus_ms=(40.0, 600.0))
+    checkpoints.save(made, tmp_path / "filters.safetensors")
+
+    read = checkpoints.load(tmp_path / "filters.safetensors")
+
+    assert made.scalers.filters is not None
+    assert read.scalers.filters is not None
+    for name in ("keep", "mean", "gain"):
+        np.testing.assert_array_equal(getattr(made.scalers.filters, name), getattr(read.scalers.filters, name))
+    assert torch.equal(read.model.state_dict()["units.0.rows"], made.model.state_dict()["units.0.rows"])
+    made.model.get_buffer("units.0.filter_keep").mul_(0.99)
+    with pytest.raises(CheckpointError, match="its filters are not those of filter_taus_ms"):
+        checkpoints.save(made, tmp_path / "other.safetensors")
+
+
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     """So is a folder."""
     assert "does not exist; check the path" in refusal(tmp_path / "none.safetensors")

@@ -51,7 +51,7 @@ def test_a_key_like_no_other_names_them_all() -> None:
     """There is no nearest key to guess."""
     assert refusal(GOOD + "[masks]\nxyz = 1") == (
         "masks.xyz: unknown key, known keys: encoding, decoding, within_spikes, within_behaviour, cross_modal, ratio, "
-        "single_behaviour, causal_suffix, spans, span_bins, modality_dropout, prefix"
+        "single_behaviour, causal_suffix, spans, span_bins, modality_dropout, prefix, pause, pause_bins"
     )
 
 
@@ -75,6 +75,16 @@ def test_a_key_like_no_other_names_them_all() -> None:
         ("recording =", "not valid TOML ("),
         # values that fit their own type and not each other
         (GOOD + "[masks]\nspan_bins = [9, 3]", "masks: span_bins: the shortest, 9, is above the longest, 3"),
+        (GOOD + "[masks]\npause_bins = [9, 3]", "masks: pause_bins: the shortest, 9, is above the longest, 3"),
+        (GOOD + "[masks]\npause_bins = [0, 3]", "masks.pause_bins: expected `int` >= 1"),
+        (
+            GOOD + "[masks]\npause = 0.5\n[model]\nclock_bins = 47",
+            "masks.pause: 0.5 is for a decoder that does not know",
+        ),
+        (
+            GOOD + "[masks]\npause = 1\n[model]\nattention = 'full'",
+            "masks.pause: 1 is for a decoder that does not know",
+        ),
         (GOOD + "[model]\nwithout = ['clock']", "model.without: invalid enum value 'clock'"),
         (GOOD + "[model]\nheads = 3", "model: width 64 is not an even multiple of 3 heads"),
         ("recording = 'r'\noutputs = []", "outputs: "),

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pylsl
 import pytest
 
-from neds_core import checkpoint as checkpoints
+from neds_core import checkpoint as checkpoints, ensemble
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session, UnitTable
+from neds_core.judged import Judged
 from runtime.io.lsl_description import describe
 from runtime.io.lsl_resolve import configure
 
@@ -63,6 +65,29 @@ def short(session: Session) -> Session:
 def tiny_checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
     """A checkpoint of the planted session."""
     return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def judged_checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
+    """Three networks, judged, of which the blend is recommended for the wheel and the linear decoder for the choice."""
+    rng, each = np.random.default_rng(3), []
+    segment, label = np.repeat(np.arange(8), 25), np.arange(8) % 2
+    wheel, ridge = rng.normal(2.0, 3.0, 200), rng.normal(0.0, 0.5, 200)
+    hard = rng.gamma(1.0, 1.5, 200)  # where all networks are off, and differ
+    evens = {"choice": np.full((8, 2), 0.5, np.float32)}
+    for seed in range(3):
+        neds = {"wheel_speed": (wheel + hard * rng.normal(size=200))[None].astype(np.float32)}
+        evidence = Judged(
+            segment,
+            {"wheel_speed": wheel.astype(np.float32), "choice": label.astype(np.float32)},
+            neds | {"choice": evens["choice"][None]},
+            evens | {"wheel_speed": (wheel + ridge).astype(np.float32)},
+        )
+        each.append(replace(make_checkpoint(seed=seed), sha=f"sha-{seed}", judged=evidence))
+    made = ensemble.join(each, "judged")
+    verdicts = dict(made.header.verdicts)
+    verdicts["wheel_speed"] = msgspec.structs.replace(verdicts["wheel_speed"], recommended="blend", reason="it is best")
+    return replace(made, header=msgspec.structs.replace(made.header, verdicts=verdicts))
 
 
 @pytest.fixture(scope="session")

@@ -26,14 +26,14 @@ def load(tmp_path: Path) -> Callable[[str], config.RigConfig]:
 
 def test_the_demo_rig_names_its_files(load: Callable[[str], config.RigConfig]) -> None:
     found = config.load(demo() / "rig.toml")
-    assert Path(found.checkpoint) == demo() / "neds.safetensors"
+    assert Path(found.checkpoint) == demo() / "ensemble.safetensors"
     assert Path(found.score.recording) == demo() / "session.npz"
 
 
 def test_a_minimal_rig_has_the_documented_defaults(load: Callable[[str], config.RigConfig]) -> None:
     found = load(MINIMAL)
     assert (found.output.host, found.output.decode_port, found.output.latest_port) == ("127.0.0.1", 5571, 5572)
-    assert (found.bins.lateness_ms, found.output.budget_ms, found.engine.decoder) == (5.0, 20.0, "neds")
+    assert (found.bins.lateness_ms, found.output.budget_ms, found.engine.decoder) == (5.0, 20.0, "recommended")
     assert found.score.recording == ""
 
 

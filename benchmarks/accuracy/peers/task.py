@@ -102,7 +102,8 @@ def _task(
     quick: bool,
 ) -> Task:
     specs = tuple(session.spec(name) for name in config.outputs if session.spec(name).kind == "continuous")
-    scale = scalers.fit(parts.train, tuple(session.spec(n) for n in config.outputs), config.min_rate_hz)
+    every = tuple(session.spec(n) for n in config.outputs)
+    scale = scalers.fit(parts.train, every, config.min_rate_hz, config.model.filter_taus_ms)
     return Task(folder, session, parts, specs, scale, folds, config, quick)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.cost import kernel_figures, kernel_sweep, kernels, random_models
+from benchmarks.cost import ensembles, kernel_figures, kernel_sweep, kernels, random_models
 from benchmarks.cost.full_forward import FullForward, Row, WrongError, gate
+from runtime.engines.ensemble import EnsembleEngine
 
 
 def test_engines_are_held_to_the_offline_forward_before_they_are_timed() -> None:
@@ -26,6 +27,22 @@ def test_engines_are_held_to_the_offline_forward_before_they_are_timed() -> None
     for row in rows:
         times = row.json()["ms"]
         assert 0.0 < times["p50"] <= times["p99"] <= times["max"]
+
+
+def test_ensembles_are_held_to_the_sum_of_their_parts_before_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = kernels.Size(units=10, layers=1, width=16, band=5, spikes=3)
+    result = ensembles.run(seconds=0.1, n_paced=2, size=size)
+    names = [row["name"] for row in result["rows"]]
+    assert {"mean of 1", "mean of 8", "blend of 3", "3 networks, a call each", "blend of 8, paced at 50 Hz"} < set(
+        names
+    )
+    assert all(error < 1e-5 for error in result["max_abs_vs_offline"].values())
+    assert len(ensembles.lines(result)) == len(names) + 1
+
+    wrong = EnsembleEngine.offline
+    monkeypatch.setattr(EnsembleEngine, "offline", lambda *given: wrong(*given) + 0.1)
+    with pytest.raises(WrongError, match="mean of 1"):
+        ensembles.run(seconds=0.1, n_paced=2, size=size)
 
 
 def test_a_turn_begins_with_calls_that_are_not_timed() -> None:

@@ -127,6 +127,17 @@ def test_a_spike_token_is_the_sum_of_its_units() -> None:
     assert (token[12:] == 7.0).all()
 
 
+@pytest.mark.parametrize("n_features", [1, 3, 4, 9])
+def test_a_filtered_spike_token_is_the_sum_of_its_features(n_features: int) -> None:
+    """Four rows at a time, and what is left."""
+    rng = np.random.default_rng(n_features)
+    features, rows = rng.random(n_features, np.float32), rng.standard_normal((n_features, 12)).astype(np.float32)
+    constant, token = rng.standard_normal(12).astype(np.float32), np.full(16, 7.0, np.float32)
+    kernel.ingest_filtered(features, rows, constant, token)
+    np.testing.assert_allclose(token[:12], constant + features @ rows, atol=1e-5)
+    assert (token[12:] == 7.0).all()
+
+
 def test_heads_read_their_own_query() -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((3, 8)).astype(np.float32), rng.standard_normal((4, 8)).astype(np.float32)
@@ -159,7 +170,23 @@ def test_a_bin_in_one_call_is_its_parts(
         cache = pack.make_cache(layers, 2, 5, 2)
         work = pack.make_work(stack, cache, 2 + n_asked)
         parts, n_keys, out = pack.Parts(stack, cache, work), n_seen + spikes, np.zeros(3, np.float32)
-        ends = pack.Ends(rows, constants, codes, asked, weight, bias, query, groups, scale, offset, out)
+        none = np.zeros(0, np.float32)
+        ends = pack.Ends(
+            none,
+            np.zeros((0, n_units), np.float32),
+            none,
+            rows,
+            constants,
+            codes,
+            asked,
+            weight,
+            bias,
+            query,
+            groups,
+            scale,
+            offset,
+            out,
+        )
         for i in range(2):  # the second reads what the first has kept
             work.x[int(spikes) : n_keys] = seen
             if whole:

@@ -10,7 +10,7 @@ import pytest
 from neds_core.data import scalers, session as sessions
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Session
-from neds_core.model.batches import Cutter
+from neds_core.model.batches import NO_PAUSE, Cutter, Pause
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,33 @@ def test_a_cut_is_the_recording_and_its_padding_is_nothing(train: Session, scale
         assert not batch.valid[b, n:].any()
         assert not defined[b, n:].any()
     assert not defined[0, 7, 1]
+
+
+def test_a_pause_is_the_end_of_another_segment_and_a_gap(train: Session, scale: Scalers) -> None:
+    """Tail, gap and span follow each other; of a gap the spike bins alone are known, and of an invalid one nothing."""
+    cutter, spans = Cutter(train, train.specs, scale), [(25, 50), (60, 68), (75, 80)]
+    pauses = [Pause(40, 50, 4, live=True), Pause(53, 75, 2, live=False), NO_PAUSE]
+    batch, defined = cutter.cut(spans, clocked=False, pauses=pauses)
+
+    assert defined.shape == (3, 10 + 4 + 25, 3)
+    assert (batch.clock == -1).all()
+    for b, (pause, span) in enumerate(zip(pauses, spans, strict=True)):
+        at, n_tail = pause.n_bins, pause.n_tail
+        for rows, (start, stop) in ((slice(n_tail), pause[:2]), (slice(at, at + span[1] - span[0]), span)):
+            if stop > start:
+                alone, known = cutter.cut([(start, stop)], clocked=False)
+                np.testing.assert_array_equal(batch.counts[b, rows], alone.counts[0])
+                np.testing.assert_array_equal(batch.valid[b, rows], alone.valid[0])
+                np.testing.assert_array_equal(batch.traces["wheel_speed"][b, rows], alone.traces["wheel_speed"][0])
+                np.testing.assert_array_equal(batch.classes["choice"][b, rows], alone.classes["choice"][0])
+                np.testing.assert_array_equal(defined[b, rows], known[0])
+        gap = slice(n_tail, at)
+        assert not batch.counts[b, gap].any()
+        assert batch.traces["wheel_speed"][b, gap].isnan().all()
+        assert (batch.classes["choice"][b, gap] == -1).all()
+        assert (batch.valid[b, gap] == pause.live).all()
+        assert (defined[b, gap] == [pause.live, False, False]).all()
+        assert not defined[b, at + span[1] - span[0] :].any()
 
 
 def test_an_invalid_bin_is_neither_shown_nor_asked(train: Session, scale: Scalers) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -27,10 +28,10 @@ def few(session: Session) -> Session:
     return part(session, 0.0, 4 / 60)
 
 
-@pytest.fixture(scope="module")
-def model(make_neds: Callable[..., NEDS]) -> NEDS:
-    """Twelve units, wheel and choice."""
-    return make_neds(SIZE, (12,))
+@pytest.fixture(scope="module", params=[(), (40.0, 300.0)], ids=["counts", "filters"])
+def model(request: pytest.FixtureRequest, make_neds: Callable[..., NEDS]) -> NEDS:
+    """Twelve units, wheel and choice; tokens of the bin's counts, and filtered ones."""
+    return make_neds(msgspec.structs.replace(SIZE, filter_taus_ms=request.param), (12,))
 
 
 def read(session: Session) -> tuple[Cutter, list[directions.Span]]:

@@ -239,7 +239,7 @@ def test_an_output_that_a_part_lacks_is_refused(
 
 
 def test_nothing_of_a_checkpoint_comes_from_the_test_part(session: Session, tiny: TrainConfig, tmp_path: Path) -> None:
-    """A recording with another last fifth gives the same weights, scalers, linear decoders and blend."""
+    """A recording with another last fifth gives the same weights, scalers, filters, linear decoders and blend."""
     rng = np.random.default_rng(0)
     test = np.arange(session.n_bins) >= 48 * 25
     other = replace(
@@ -251,7 +251,8 @@ def test_nothing_of_a_checkpoint_comes_from_the_test_part(session: Session, tiny
         },
         valid=session.valid | test,
     )
-    short = msgspec.structs.replace(tiny, fit=msgspec.structs.replace(tiny.fit, steps=20))
+    model = msgspec.structs.replace(tiny.model, filter_taus_ms=(40.0, 200.0))
+    short = msgspec.structs.replace(tiny, model=model, fit=msgspec.structs.replace(tiny.fit, steps=20))
     found = []
     for one in (session, other):
         session_file.save(one, tmp_path / "session.npz")

@@ -46,6 +46,31 @@ def test_asked_lies_inside_hidden_and_defined(
         assert not asked[:, m].any() or asked[defined[:, m], m].all()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@given(
+    seed=st.integers(0, 2**31),
+    lengths=st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(1, 6)),
+    data=st.data(),
+)
+def test_a_label_is_hidden_all_or_none_in_each_segment_of_a_sample(
+    family: str, seed: int, lengths: tuple[int, int, int], data: st.DataObject
+) -> None:
+    """Two segments with a gap between them: what a label is in one of them, the other may show."""
+    first, gap, second = lengths
+    defined = np.ones((first + gap + second, 3), bool)
+    defined[first : first + gap, 1:] = False
+    parts = (slice(first), slice(first + gap, None))
+    constant = data.draw(arrays(bool, (2, 3)))
+    constant[:, 0] = False
+
+    hidden, asked = masks.draw(np.random.default_rng(seed), only(family, 0.5), defined, constant, parts)
+
+    assert not (asked & ~(hidden & defined)).any()
+    for rows, unchanging in zip(parts, constant, strict=True):
+        for m in np.flatnonzero(unchanging):
+            assert hidden[rows, m].all() or not hidden[rows, m].any()
+
+
 # family: (share of spikes hidden, share of behaviour hidden, spikes asked, behaviour asked)
 COVER = {
     "encoding": ("all", "none", True, True),

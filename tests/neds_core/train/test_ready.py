@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,15 +15,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from neds_core import checkpoint as checkpoints
-from neds_core.config import TrainConfig
-from neds_core.data import session_file
+from neds_core import checkpoint as checkpoints, judging
+from neds_core.config import MaskConfig, TrainConfig
+from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError, NedsError
-from neds_core.train import command, single
+from neds_core.train import command, loop, ready, single
 from neds_core.train.distributed import StopError
 from neds_core.train.log import Silent
 from neds_core.train.single import Job
+from neds_core.train.sources import Source
 from neds_core.train.state import Resume
 
 Prepared = Callable[..., Path]
@@ -153,13 +155,45 @@ def test_what_is_chosen_and_what_came_of_it_is_said(
     assert heard.lines[4].endswith(" rad/s in the training part")
     assert heard.lines[5].startswith("choice: left ")
     after = heard.lines[-2:]
-    assert all(text in after[0] for text in ("wheel_speed: NEDS R2 ", " [", "], ridge R2 "))
-    assert all(text in after[1] for text in ("choice: NEDS balanced accuracy ", "], logistic balanced accuracy "))
+    for line, measure, ridge in zip(after, ("R2", "balanced accuracy"), ("ridge", "logistic"), strict=True):
+        number, limits = r"-?\d\.\d{3}", r"\[-?\d\.\d{3}, -?\d\.\d{3}\]"
+        each = ", ".join(f"{name} {number} {limits}" for name in ("NEDS", ridge, "blend"))
+        assert re.fullmatch(rf"\w+: {measure} on validation {each}; recommended (NEDS|{ridge}|blend): .+", line)
     done, following = capsys.readouterr().out.splitlines()
     assert "train.safetensors: done; " in done
     assert following == f"next: neds-rt evaluate {tmp_path / 'session.npz'} {tmp_path / 'train.safetensors'}"
     total = heard.ticks[-1][1]
     assert heard.ticks == [(n, total) for n in range(1, total + 1)]
+
+
+def test_an_ensemble_is_judged_as_a_whole(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    """By what each of its networks said of the validation part, before they were trained on it too."""
+    path = prepared(more="[ensemble]\nseeds = [0, 1]")
+
+    command.run(path, None, [], Silent())
+    made = checkpoints.load(path.with_suffix(".safetensors"))
+    assert made.judged is not None
+    assert made.judged.segment.tolist() == np.repeat(np.arange(6), 25).tolist()
+    assert made.judged.neds["wheel_speed"].shape == (2, 150)
+    assert made.judged.neds["choice"].shape == (2, 6, 2)
+    assert set(made.header.verdicts) == {"wheel_speed", "choice"}
+    assert capsys.readouterr().out.splitlines()[-2:] == list(judging.lines(made.header.verdicts))
+    for m, seed in enumerate((0, 1)):
+        alone = checkpoints.load(path.with_name(f"train-seed{seed}.safetensors"))
+        assert alone.judged is not None
+        for name, said in alone.judged.neds.items():
+            np.testing.assert_array_equal(made.judged.neds[name][m : m + 1], said)
+            np.testing.assert_array_equal(made.judged.linear[name], alone.judged.linear[name])
+
+
+def test_pauses_need_two_segments(unbroken: Session, tiny: TrainConfig) -> None:
+    """Of one unbroken segment no other can come before; many recordings ask the same."""
+    config = msgspec.structs.replace(tiny, outputs=("wheel_speed",), masks=MaskConfig(pause=0.25))
+    with pytest.raises(ConfigError, match=r"masks\.pause = 0\.25 needs two segments or more, .* 'unbroken' is one"):
+        ready.check(config, sessions.split(unbroken))
+    part = sessions.split(unbroken).train
+    with pytest.raises(ConfigError, match=r"masks\.pause = 0\.25 needs two segments"):
+        loop.checked_specs(config, (Source(part, None, scalers.fit(part, part.specs, 0.5)),))
 
 
 def test_counts_that_may_be_clipped_are_said(

@@ -103,3 +103,40 @@ def test_a_name_of_what_lies_beside_a_checkpoint_is_refused(prepared: Prepared, 
     """A checkpoint called a.refit would keep its state where that of the refit of a lies."""
     with pytest.raises(ConfigError, match="is the ending of a file beside a checkpoint; give another name"):
         command.run(prepared(), tmp_path / name, [], Silent())
+
+
+def test_an_ensemble_is_written_beside_its_members_and_again_without_training(
+    prepared: Prepared, heard: Any, tmp_path: Path
+) -> None:
+    """One checkpoint of both; members that are done before are taken as they are."""
+    path = prepared(more="[ensemble]\nseeds = [3, 5]\nlinear_share = 0.25\n")
+    command.run(path, tmp_path / "all.safetensors", [], Silent())
+
+    made = checkpoints.load(tmp_path / "all.safetensors")
+    alone = [checkpoints.load(tmp_path / f"all-seed{seed}.safetensors") for seed in (3, 5)]
+    assert [m.record.seed for m in made.header.members] == [3, 5]
+    assert [m.sha for m in made.header.members] == [one.sha for one in alone]
+    assert made.header.blend == {"wheel_speed": 0.75, "choice": 0.75}
+
+    (tmp_path / "all.safetensors").unlink()
+    command.run(path, tmp_path / "all.safetensors", [], heard)
+    assert heard.stages == []
+    assert checkpoints.load(tmp_path / "all.safetensors").header.members == made.header.members
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds", "says"),
+    [
+        ("[ensemble]\nseeds = [0, 1]\n", [2], "--seed and ensemble.seeds both name seeds"),
+        ("[ensemble]\nseeds = [4]\n", [], "two seeds or more"),
+        ("[ensemble]\nseeds = [4, 4]\n", [], "each once"),
+        ("[ensemble]\nlinear_share = 0.5\n", [], "name its seeds in ensemble.seeds"),
+    ],
+)
+def test_an_ensemble_without_seeds_of_its_own_is_refused(
+    prepared: Prepared, heard: Any, text: str, seeds: list[int], says: str
+) -> None:
+    path = prepared(more=text)
+    with pytest.raises(ConfigError, match=says):
+        command.run(path, None, seeds, heard)
+    assert heard.stages == []

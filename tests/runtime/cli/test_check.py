@@ -14,6 +14,8 @@ import msgspec
 import pylsl
 import pytest
 
+from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
 
 MakeRig = Callable[..., Path]
@@ -133,18 +135,26 @@ def test_what_could_not_be_decoded_is_no_go(
         assert said in reason
 
 
+@pytest.fixture
+def judged_file(judged_checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """A checkpoint that recommends the blend for one output and the linear decoder for the other."""
+    checkpoints.save(judged_checkpoint, tmp_path / "judged.safetensors")
+    return tmp_path / "judged.safetensors"
+
+
 def test_the_verdict_in_words(
     call: Callable[..., int], make_rig: MakeRig, make_outlet: MakeOutlet, stream_name: str, session: Session,
-    capsys: pytest.CaptureFixture[str],
+    judged_file: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """One line for each stream, and the verdict alone on the last; the spikes come 0.2 s late."""
+    """One line for each stream, what is recommended for each output, and the verdict alone on the last; the spikes come
+    0.2 s late."""
     outlet = make_outlet(stream_name, session.units)
     streams = (
         f'spikes = "{stream_name}"\nmarkers = "{stream_name}-markers"\nwait_s = 5\n'
         f'[input.behaviours]\nwheel_speed = "{stream_name}-wheel"'
     )
     with sending(outlet, stream_name, Sends(shift_s=-0.2, markers=("go",))):
-        assert call("check", make_rig(input=streams), "--seconds", "1") == 3
+        assert call("check", make_rig(input=streams, checkpoint=judged_file), "--seconds", "1") == 3
     words = capsys.readouterr().out.splitlines()
     assert words[-1] == "NO-GO"
     late = [line for line in words if line.startswith(f"spikes  NO-GO  {stream_name}: ")]
@@ -152,6 +162,9 @@ def test_the_verdict_in_words(
     assert "of the spikes are late; set bins.lateness_ms = 2" in late[0]
     assert any(line.startswith(f"wheel_speed  GO  {stream_name}-wheel: ") for line in words)
     assert any(line.startswith("markers  NO-GO  ") and "such as 'go'" in line for line in words)
+    assert words[0].startswith("rig test: recommended on 3 x stream-numba-cpu + linear-numba-cpu, model judged (")
+    assert any(line.endswith("]; recommended blend: it is best") for line in words)
+    assert any("recommended logistic: neither NEDS nor the blend is better" in line for line in words)
     assert any("12 in the map, 11 used by the model, 12 fired" in line for line in words)
     assert any("receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in line for line in words)
     assert any(line.startswith("scheduling ") and "memory" in line for line in words)

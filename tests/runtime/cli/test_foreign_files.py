@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from neds_core import checkpoint as checkpoints
 from neds_core.data import session_file
 from neds_core.data.session import Session
+from neds_core.tensors import read_tensors
 
 MakeRig = Callable[..., Path]
 Fails = Callable[..., str]
@@ -52,7 +52,7 @@ def not_json(good: Path, bad: Path) -> None:
 
 
 def tampered_units(good: Path, bad: Path) -> None:
-    tensors, metadata = checkpoints.read_tensors(good)
+    tensors, metadata = read_tensors(good)
     save_file(tensors | {"units/ids": tensors["units/ids"] + 1}, bad, metadata=metadata)
 
 

@@ -15,11 +15,12 @@ BAND, CLOCK_BINS = 5, 4
 
 @pytest.fixture(scope="module")
 def tiny_ones(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
-    """Random weights, outputs of about 1 in z-scores: phase-free, clocked, and of one layer."""
+    """Random weights, outputs of about 1 in z-scores: phase-free, clocked, of one layer, and of filtered tokens."""
     return {
         "phase-free": make_checkpoint(band=BAND),
         "clocked": make_checkpoint(band=BAND, clock_bins=CLOCK_BINS),
         "one layer": make_checkpoint(band=BAND, layers=1),
+        "filtered": make_checkpoint(band=BAND, clock_bins=CLOCK_BINS, filter_taus_ms=(30.0, 600.0)),
     }
 
 

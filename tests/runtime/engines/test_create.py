@@ -21,7 +21,7 @@ from neds_core.model.model import Batch
 from runtime.core.engine import DECODERS
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
-from runtime.engines.blend import BlendEngine
+from runtime.engines.ensemble import EnsembleEngine
 from runtime.engines.linear import LinearEngine
 from runtime.engines.stream import StreamEngine
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 U, BAND, CLOCK_BINS = 12, 5, 4
 FAR = 10**7  # 55 hours of 20 ms bins
 
-Engine = StreamEngine | LinearEngine | BlendEngine
+Engine = StreamEngine | LinearEngine | EnsembleEngine
 
 
 def in_z(engine: Engine, values: np.ndarray) -> np.ndarray:
@@ -85,8 +85,8 @@ def logs(draw: st.DrawFn) -> Log:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("kind", ["phase-free", "clocked", "one layer"])
-@settings(max_examples=40)  # of each of nine engines
+@pytest.mark.parametrize("kind", ["phase-free", "clocked", "one layer", "filtered"])
+@settings(max_examples=40)  # of each of twelve engines
 @given(log=logs())
 def test_stream_is_offline(tiny_ones: dict[str, Checkpoint], decoder: str, kind: str, log: Log) -> None:
     """Over any length, dropouts, cold starts and positions, far beyond where the ring wraps."""
@@ -114,7 +114,7 @@ def test_outputs_follow_the_spikes(tiny_ones: dict[str, Checkpoint], decoder: st
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("kind", ["phase-free", "clocked"])
+@pytest.mark.parametrize("kind", ["phase-free", "filtered"])
 @pytest.mark.parametrize("n_skipped", [0, 1, BAND - 1, BAND, 3 * BAND + 2])
 def test_a_skipped_bin_is_an_invalid_one(
     tiny_ones: dict[str, Checkpoint], decoder: str, kind: str, n_skipped: int

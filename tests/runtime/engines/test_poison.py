@@ -18,7 +18,7 @@ from runtime.core.engine import Decoder, Engine
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.values import SPIKES, Token
 from runtime.engines import create as engines
-from runtime.engines.blend import BlendEngine
+from runtime.engines.ensemble import EnsembleEngine
 from runtime.engines.linear import LinearEngine
 from runtime.engines.rates import RateEngine
 from runtime.engines.stream import StreamEngine
@@ -61,7 +61,7 @@ def weights_of(engine: Engine) -> np.ndarray:
             return engine.model.mask_token.numpy()
         case LinearEngine():
             return engine.checkpoint.linear["choice"].weight
-        case BlendEngine():
+        case EnsembleEngine():
             return weights_of(engine.parts[0])
     raise AssertionError(engine)
 

@@ -55,8 +55,8 @@ def at_once(checkpoint: Checkpoint, session: Session, reset: np.ndarray, observe
 
 
 @pytest.mark.parametrize("observed", [BOTH, BOTH[:1], BOTH[1:]])
-@pytest.mark.parametrize("kind", ["phase-free", "clocked"])
-@settings(max_examples=8)  # of each of six engines
+@pytest.mark.parametrize("kind", ["phase-free", "clocked", "filtered"])
+@settings(max_examples=8)  # of each of nine engines
 @given(data=st.data())
 def test_stream_is_offline(
     tiny_ones: dict[str, Checkpoint], session: Session, draw_run: Callable[..., Any], kind: str,

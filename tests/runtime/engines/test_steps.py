@@ -67,12 +67,12 @@ def kept(engine: Engine | RateEngine, cycle: list[Token], steps: int = STEPS) ->
     return left
 
 
-@pytest.mark.parametrize("name", ["decode", "observed", "rates"])
+@pytest.mark.parametrize("name", ["decode", "observed", "rates", "filtered"])
 def test_ten_thousand_steps_compile_nothing_and_keep_nothing(
     make_checkpoint: Callable[..., Checkpoint], name: str
 ) -> None:
     """`warm_up` has run every path that a run can take."""
-    checkpoint = make_checkpoint(clock_bins=4)
+    checkpoint = make_checkpoint(clock_bins=4, filter_taus_ms=(30.0, 600.0) if name == "filtered" else ())
     decoder = StreamEngine(checkpoint, observed=BOTH if name == "observed" else ())
     prepare.warm_up(decoder, 12)
     engine = RateEngine(decoder) if name == "rates" else decoder
@@ -95,6 +95,24 @@ def test_the_linear_decoders_keep_nothing(tiny_checkpoint: Checkpoint, name: Lit
 
     assert left < FEW
     assert len(compiled.buffer) == 0
+
+
+def test_an_ensemble_and_its_sd_keep_nothing(judged_checkpoint: Checkpoint) -> None:
+    """The sum, the variance between the networks, and the sd of it."""
+    decoder = engines.decoder(judged_checkpoint, "recommended")
+    engine, spread, out = decoder.engine, decoder.spread, np.zeros(3, np.float32)
+    prepare.warm_up(engine, 12)
+    step = engine.step
+    assert spread is not None
+
+    def with_sd(token: Token) -> np.ndarray:
+        spread.sd(spread.variance, out)
+        return step(token)
+
+    engine.step = with_sd
+
+    assert kept(engine, a_cycle(12, 2), steps=2000) < FEW
+    assert out[0] > 0.0
 
 
 def test_the_window_keeps_nothing() -> None:

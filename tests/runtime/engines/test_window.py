@@ -215,7 +215,7 @@ def test_compact_weights_are_refused(full: Checkpoint) -> None:
     """They are of the kernels' step; the ridge has none."""
     with pytest.raises(ConfigError, match=r"engine\.weights 'int8' is for causal checkpoints"):
         engines.create(full, "neds", "int8")
-    assert engines.create(full, "ridge", "int8").name == "linear-numpy-cpu"
+    assert engines.create(full, "ridge", "int8").name == "linear-numba-cpu"
 
 
 def test_it_says_when_it_is_too_slow(full: Checkpoint) -> None:
@@ -244,5 +244,5 @@ def test_evaluate_and_verify_take_it(home: Path) -> None:
     found = msgspec.json.decode(scored.stdout.splitlines()[-1])
     assert found["streamed_vs_offline_max_abs"] < 1e-5
     rows = msgspec.json.decode(held.stdout.splitlines()[-1])["engines"]
-    assert set(rows) == {"window-torch-cpu", "linear-numpy-cpu", "blend"}
+    assert set(rows) == {"window-torch-cpu", "linear-numba-cpu", "window-torch-cpu + linear-numba-cpu"}
     assert all(row["max_abs"] <= row["bound"] == 1e-5 for row in rows.values())

@@ -16,9 +16,9 @@ from runtime.live import offline
 
 
 @pytest.fixture(scope="module")
-def log(short: Session, tiny_checkpoint: Checkpoint) -> RunLog:
+def log(short: Session, judged_checkpoint: Checkpoint) -> RunLog:
     """A whole run, with measured behaviour."""
-    made = offline.stream(tiny_checkpoint, short, "ridge")
+    made = offline.stream(judged_checkpoint, short, "ridge")
     for k in range(5):
         made.measured("wheel_speed", k * 1000, k / 3)
     made.source_delay_ms = np.array([1.5, 2.5], np.float32)
@@ -38,6 +38,18 @@ def test_a_log_is_read_as_it_was_written(log: RunLog, tmp_path: Path) -> None:
     trace = found.behaviours["wheel_speed"]
     assert (trace.t_ns, trace.values) == (log.behaviours["wheel_speed"].t_ns, log.behaviours["wheel_speed"].values)
     np.testing.assert_array_equal(found.source_delay_ms, log.source_delay_ms)
+
+
+def test_a_log_of_before_sd_was_kept_is_read(log: RunLog, tmp_path: Path) -> None:
+    """Nothing is known of it."""
+    log_file.save(log, tmp_path / "run.npz")
+    with np.load(tmp_path / "run.npz") as file:
+        np.savez(tmp_path / "old.npz", **{name: file[name] for name in file.files if name != "sd"})
+
+    found = log_file.load(tmp_path / "old.npz")
+
+    assert np.isnan(found.sd).all()
+    np.testing.assert_array_equal(found.values, log.values[: log.n])
 
 
 def test_a_log_that_cannot_be_written_leaves_nothing_behind(log: RunLog, tmp_path: Path) -> None:

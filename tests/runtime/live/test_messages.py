@@ -76,6 +76,13 @@ def test_an_estimate_carries_its_age_and_its_validity(messages: Messages) -> Non
     assert (message.source, message.engine) == ("live", messages.pipeline.decoder.engine.name)
 
 
+def test_an_estimate_carries_its_sd_where_it_is_known(messages: Messages) -> None:
+    """Of traces alone."""
+    decoded = replace(estimate(np.array([2.5, 0.25, 0.75], np.float32)), sd=np.array([0.5, np.nan, np.nan], np.float32))
+    outputs = messages.decode(decoded, 104 * MS, 0).outputs
+    assert msgspec.to_builtins(outputs) == {"wheel_speed": {"value": 2.5, "sd": 0.5}, "choice": {"probs": [0.25, 0.75]}}
+
+
 def test_an_estimate_after_its_budget_is_stale_and_one_after_its_validity_is_worth_nothing(messages: Messages) -> None:
     values = np.zeros(3, np.float32)
     assert not messages.decode(estimate(values), 120 * MS, 0).flags & Flag.STALE

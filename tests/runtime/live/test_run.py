@@ -139,7 +139,7 @@ def begun(start: Start, home: Path) -> dict[str, Run]:
     found = {m: start("run", *options, "--behaviours", m, "--save-log", home / f"{m}.npz") for m in MODES}
     rig, logs = home / "rig.toml", home / "lost"
     logs.mkdir()
-    text = (demo() / "rig.toml").read_text().replace('"neds.safetensors"', f'"{demo() / "neds.safetensors"}"')
+    text = (demo() / "rig.toml").read_text().replace('"ensemble.safetensors"', f'"{demo() / "ensemble.safetensors"}"')
     rig.write_text(text.replace('"session.npz"', f'"{demo() / "session.npz"}"\nlog_s = 1.0'))
     lost = start("run", rig, "--play", "--split", "test", "--seconds", 4, "--headless", "--save-log", logs / "run.npz")
     lost.until("that its log is full", r"the log is full: it holds the first 1 s; .* raise score\.log_s", lost.err)
@@ -172,7 +172,7 @@ def test_the_demo_prints_its_summary_as_the_last_line(runs: dict[str, Logged]) -
         "send_ms", "age_ms", "source_delay_ms", "tokens", "deadline_misses", "miss_causes", "spikes", "lost_upstream",
         "late_markers", "stopped_by", "source", "device", "engine", "decoder", "model", "model_sha", "versions",
     }  # fmt: skip
-    assert (found["stopped_by"], found["source"], found["decoder"]) == ("seconds", "replay", "neds")
+    assert (found["stopped_by"], found["source"], found["decoder"]) == ("seconds", "replay", "blend")
     assert {"wheel_speed", "whisker_motion_energy", "choice"} <= set(found["outputs"])
     assert set(found["edge_to_pub_ms"]) == {"p50", "p90", "p99", "p99.9", "max"}
     for percentile, whole in found["edge_to_pub_ms"].items():  # a part of every token's way is no longer than the way
@@ -200,7 +200,7 @@ def test_both_laws_balance_to_the_last_spike_and_token(runs: dict[str, Logged]) 
 
 def test_the_same_summary_can_be_read_by_people(runs: dict[str, Logged]) -> None:
     words = "\n".join(report.lines(runs["recorded"].summary))
-    assert words.startswith("REPLAY  neds on ")
+    assert words.startswith("REPLAY  blend on ")
     for name in (
         "wheel_speed",
         "whisker_motion_energy",

@@ -15,9 +15,12 @@ from matplotlib import image
 from typer.testing import CliRunner
 
 from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions, session_file
+from neds_core.data.session import Session
+from neds_core.files import sha256
 from runtime.cli import commands, evaluate as cmd_evaluate, main as cli
-from runtime.scoring import curves
+from runtime.scoring import curves, report, seeds
 
 Evaluate = Callable[..., tuple[int, str, str]]
 
@@ -72,11 +75,22 @@ def test_a_task_says_the_same_in_words(evaluate: Evaluate, task: str, line: str)
     assert line in out
 
 
+def test_what_is_recommended_is_said(judged_checkpoint: Checkpoint, short: Session) -> None:
+    """Beside the scores of each decoder on the part."""
+    pooled = seeds.pool(cmd_evaluate._decoded([judged_checkpoint], short, cmd_evaluate.Split.ALL))
+
+    assert pooled["traces"]["wheel_speed"]["recommended"] == ["blend"]
+    told = pooled | {"split": "all", "recording": "x", "checkpoints": ["y"], "note": ""}
+    assert "wheel_speed   recommended: blend" in report.pooled_lines(told)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--task", "encoding"), "--task 'encoding' is not known; choose decode, encode, within or cross"),
         (("--task", "encode", "--record"), "--record: only scores of decoding are written into a checkpoint"),
+        (("--task", "encode", "--split", "all"), "--split all is for --task decode"),
+        (("--split", "train", "--record"), "--split train is for --task decode without --record"),
     ],
 )
 def test_what_a_task_cannot_do_is_refused(evaluate: Evaluate, arguments: tuple[str, ...], says: str) -> None:
@@ -85,6 +99,31 @@ def test_what_a_task_cannot_do_is_refused(evaluate: Evaluate, arguments: tuple[s
 
     assert (code, out) == (2, "")
     assert says in err
+
+
+def test_each_part_can_be_scored(evaluate: Evaluate, session: Session) -> None:
+    """With as many bins as it has; of a recording that was not trained on, the whole is what says most."""
+    parts = sessions.split(session)
+    wanted = {"all": session, "train": parts.train, "validation": parts.validation, "test": parts.test}
+
+    for name, part in wanted.items():
+        code, out, _ = evaluate("--split", name, "--json")
+        found = msgspec.json.decode(out.splitlines()[-1])
+        assert (code, found["split"]) == (0, name)
+        assert found["other"]["choice"][0]["n"] == (part.values["choice"][part.segments[:, 1] - 1] >= 0).sum()
+        assert ("--split all scores the whole of it" in found["note"]) == (name == "test")
+
+
+def test_a_part_that_was_trained_on_is_no_evidence(rig_home: Path, tmp_path: Path) -> None:
+    """Known by the recording's SHA-256 in the checkpoint."""
+    made = checkpoints.load(rig_home / "tiny.safetensors")
+    record = msgspec.structs.replace(made.header.record, recording_sha=sha256(rig_home / "session.npz"))
+    own = tmp_path / "own.safetensors"
+    checkpoints.save(replace(made, header=msgspec.structs.replace(made.header, record=record)), own)
+
+    done = CliRunner().invoke(commands.app, ["evaluate", str(rig_home / "session.npz"), str(own), "--split", "all"])
+
+    assert "trained on or chosen by bins of this part (all): these scores are no evidence of skill" in done.stdout
 
 
 def test_decoding_has_its_curves(drawn: dict[str, tuple[dict[str, Any], Path]]) -> None:

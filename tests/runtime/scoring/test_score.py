@@ -11,11 +11,13 @@ from hypothesis import given, strategies as st
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
-from neds_core.scores import r2 as scores
+from neds_core.scores import r2 as scores, spread
 from runtime.core.engine import DECODERS
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
+from runtime.engines import create as engines
 from runtime.engines.layout import layout
+from runtime.engines.stream import StreamEngine
 from runtime.live import offline as replayed
 from runtime.scoring import score as scoring, truth as truths
 from runtime.scoring.score import exactness, held, score_class, score_points, score_trace
@@ -233,6 +235,67 @@ def test_a_run_without_a_miss_scores_like_its_offline_twin(
     exact = exactness(plan, log.values[rows], found["neds"], log.valid[rows])
     assert exact is not None
     assert exact < 1e-5  # float32 sums in another order
+
+
+def test_a_recommendation_is_scored_as_what_it_is(
+    judged_checkpoint: Checkpoint, short: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published is the recommended decoder of each output; every network computes its offline values once."""
+    log = replayed.stream(judged_checkpoint, short, "recommended")
+    rows, ran, offline = log.decoded_rows(), [], StreamEngine.offline
+    monkeypatch.setattr(StreamEngine, "offline", lambda self, *told: ran.append(self) or offline(self, *told))
+
+    found = scoring.score_log(judged_checkpoint, log, rows, truths.recorded(short, log, rows))
+
+    assert log.header.decoder == "recommended"
+    assert len(ran) == 3
+    np.testing.assert_array_equal(found.found["recommended"][:, :1], found.found["blend"][:, :1])
+    np.testing.assert_array_equal(found.found["recommended"][:, 1:], found.found["ridge"][:, 1:])
+    told = log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows]
+    for name in (*DECODERS, "recommended"):
+        twin = engines.create(judged_checkpoint, name).offline(*told)
+        np.testing.assert_array_equal(found.found[name], twin, err_msg=name)
+    assert found.exact is not None
+    assert found.exact < 1e-5  # float32 sums in another order
+
+
+@pytest.mark.parametrize("decoder", ["neds", "ridge", "recommended"])
+def test_the_sd_of_a_run_is_as_fitted(judged_checkpoint: Checkpoint, short: Session, decoder: str) -> None:
+    """By the spread of the networks' values at each bin; exactness is of it too, and its intervals are scored."""
+    log = replayed.stream(judged_checkpoint, short, decoder)
+    rows, which = log.decoded_rows(), "blend" if decoder == "recommended" else decoder
+    told = log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows]
+    each = np.stack([engines.network(judged_checkpoint.alone(m)).offline(*told)[:, 0] for m in range(3)])
+    fitted = engines.calibrated(judged_checkpoint, which, "wheel_speed")
+    assert fitted is not None
+    measured = truths.recorded(short, log, rows)
+
+    found = scoring.score_log(judged_checkpoint, log, rows, measured)
+
+    assert (fitted.slope > 0.0) == (decoder != "ridge")
+    expected = np.sqrt(fitted.floor**2 + fitted.slope**2 * each.var(0, ddof=1))
+    np.testing.assert_allclose(log.sd[rows, 0], expected, rtol=1e-5)
+    assert np.isnan(log.sd[rows, 1:]).all()
+    assert found.exact is not None
+    assert found.exact < 1e-5  # float32 sums in another order
+    known = np.isfinite(measured.traces["wheel_speed"])
+    error = np.abs(measured.traces["wheel_speed"] - log.values[rows, 0])[known]
+    assert found.outputs["wheel_speed"]["sd"] == {
+        "covers": {k: pytest.approx((error <= z * expected[known]).mean()) for k, z in spread.LEVELS.items()},
+        "constant_covers": {k: pytest.approx((error <= z * fitted.constant).mean()) for k, z in spread.LEVELS.items()},
+        "n": known.sum(),
+    }
+    log.sd[rows[3], 0] += judged_checkpoint.header.sd["wheel_speed"]
+    assert scoring.score_log(judged_checkpoint, log, rows, measured).exact == pytest.approx(1.0, abs=1e-4)
+
+
+def test_what_is_withheld_has_no_sd(judged_checkpoint: Checkpoint, short: Session, tiny_checkpoint: Checkpoint) -> None:
+    """Nor has a decoder of which none is known."""
+    bad = replace(short, valid=short.valid & (np.arange(short.n_bins) != 10))
+    log = replayed.stream(judged_checkpoint, bad, "neds")
+    np.testing.assert_array_equal(np.isnan(log.sd[:, 0]), np.isnan(log.values[:, 0]))
+    assert np.isfinite(log.sd[log.decoded_rows(), 0]).any()
+    assert np.isnan(replayed.stream(tiny_checkpoint, short, "neds").sd).all()
 
 
 def test_every_decoder_is_held_through_the_same_misses(

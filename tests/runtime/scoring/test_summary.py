@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
@@ -93,6 +94,33 @@ def test_the_summary_of_a_saved_log_is_the_same_to_the_digit(
     assert msgspec.json.encode(again) == msgspec.json.encode(summary.build(measured, tiny_checkpoint))
     assert again["outputs"]["wheel_speed"]["r2"] is not None
     assert again["counts_vs_recording_diff"] == 0
+
+
+def test_the_summary_says_what_is_recommended(short: Session, judged_checkpoint: Checkpoint) -> None:
+    """A line for each output, as `train` and `check` print it; none where a checkpoint says nothing."""
+    found = summary.build(offline.stream(judged_checkpoint, short, "recommended"), judged_checkpoint)
+
+    said = list(judging.lines(judged_checkpoint.header.verdicts))
+    assert len(said) == 2
+    assert [line for line in report.lines(found) if " on validation " in line] == said
+    assert found["decoder"] == "recommended"
+
+
+def test_the_summary_says_what_the_intervals_covered(
+    short: Session, judged_checkpoint: Checkpoint, rig_home: Path
+) -> None:
+    """In the same order as they are called."""
+    log = of(offline.stream(judged_checkpoint, short, "neds"), rig_home / "session.npz")
+    rows = log.decoded_rows()
+    for t_ns, value, sd in zip(log.t_end_ns[rows], log.values[rows, 0], log.sd[rows, 0], strict=True):
+        log.measured("wheel_speed", int(t_ns), float(value) + float(sd))
+
+    found = summary.build(log, judged_checkpoint)
+
+    covers = found["outputs"]["wheel_speed"]["sd"]["covers"]
+    assert covers == {"50": 0.0, "80": 1.0, "95": 1.0}
+    said = "wheel_speed              50/80/95 % intervals of sd cover 0/100/100 %, of one width "
+    assert any(line.startswith(said) for line in report.lines(found))
 
 
 @pytest.mark.parametrize(("label", "shown"), [("Left", "'Left'"), (1, "1"), (True, "True")])

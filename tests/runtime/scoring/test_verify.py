@@ -72,6 +72,16 @@ def near(row: verifying.Row) -> bool:
     return row["max_abs"] <= row["bound"]
 
 
+def test_each_sum_is_verified(judged_checkpoint: Checkpoint, short: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recommended too, where it is a sum of its own."""
+    monkeypatch.setattr(verifying, "_network", lambda checkpoint, log: {})
+    rows, failed = verifying.verify(judged_checkpoint, short)
+
+    blend = "3 x stream-numba-cpu + linear-numba-cpu"
+    assert rows.keys() == {"3 x stream-numba-cpu", "linear-numba-cpu", blend, f"{blend}, recommended"}
+    assert failed == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:

@@ -182,6 +182,40 @@ def test_a_trace_leaves_on_the_left() -> None:
     assert braille(points, 200, 200, 0.0, 1.0, 10)[0] == BLANK * 10
 
 
+def test_a_band_is_dotted_around_its_trace() -> None:
+    """A dot in every fourth column at either edge; the trace between them is drawn as without it."""
+    points, low, high = ([(i * 10, level) for i in range(20)] for level in (0.5, 0.0, 1.0))
+    plain = braille(points, 190, 200, 0.0, 1.0, 10)
+    banded = braille(points, 190, 200, 0.0, 1.0, 10, (low, high))
+
+    def dots(lines: list[str], other: list[str]) -> int:
+        return sum(
+            (ord(a) ^ ord(b)).bit_count() for x, y in zip(lines, other, strict=True) for a, b in zip(x, y, strict=True)
+        )
+
+    assert dots(banded, plain) == 2 * 5
+    assert all(ord(a) & ord(b) == ord(b) for x, y in zip(banded, plain, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_an_sd_is_shown_as_a_band_and_a_number() -> None:
+    """Where a message has one; it goes with the values."""
+    state = after(100)
+    without = drawn(state)
+    message = decode(101)
+    outputs = message.outputs | {"wheel_speed": Output(value=1.234, sd=0.5)}
+    state.take_decode(msgspec.structs.replace(message, outputs=outputs))
+
+    assert "1.234 ± 0.50" in drawn(state)
+    assert "±" not in without
+    assert list(state.upper["wheel_speed"]) == [(101 * BIN_NS, 1.734)]
+    assert list(state.lower["wheel_speed"]) == [(101 * BIN_NS, 0.734)]
+    assert "0.734 … 1.73 rad/s" in drawn(state)
+    state.take_decode(decode(102, flags=Flag.GAP))
+    assert "±" not in drawn(state)
+    state.take_decode(decode(3))
+    assert not state.upper
+
+
 @pytest.fixture
 def publisher() -> Iterator[zmq.Socket[bytes]]:
     before = [(signum, signal.getsignal(signum)) for signum in (signal.SIGINT, signal.SIGTERM)]

@@ -1,0 +1,154 @@
+"""Which decoder of an output is published: judged on the validation part, where none of them was fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import numpy as np
+
+from neds_core.checkpoint import Checkpoint
+from neds_core.data.session import BehaviourSpec
+from neds_core.judged import Judged, Measure, Name, Score, Spread, Verdict
+from neds_core.scores import bootstrap, r2 as scores, spread as spreads
+
+DECODERS: tuple[Name, ...] = ("neds", "ridge", "blend")
+MARGIN = 0.02  # of R2 or balanced accuracy: what the published decoder may be behind the ridge, by its interval
+
+
+def decide(made: Checkpoint) -> Checkpoint:
+    """The same checkpoint with a verdict on each output; without evidence it has none."""
+    if made.judged is None:
+        return replace(made, header=msgspec.structs.replace(made.header, verdicts={}))
+    blends = [member.blend for member in made.header.members] or [made.header.blend]
+    verdicts = {
+        spec.name: _verdict(_case(made, made.judged, spec, np.array([blend[spec.name] for blend in blends])))
+        for spec in made.specs
+    }
+    return replace(made, header=msgspec.structs.replace(made.header, verdicts=verdicts))
+
+
+def values(judged: Judged, name: str, shares: np.ndarray) -> dict[Name, np.ndarray]:
+    """What each decoder said of an output on the validation part: (n,) or (S, C). shares (K,): of each network in its
+    blend."""
+    each, linear = judged.neds[name].astype(np.float64), judged.linear[name].astype(np.float64)
+    share = shares.reshape(-1, *[1] * linear.ndim)
+    return {"neds": each.mean(0), "ridge": linear, "blend": (share * each + (1.0 - share) * linear).mean(0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One output, ready to be judged. sums: of each decoder (groups, K), and `statistic`, the score of summed rows
+    (see `neds_core.scores.bootstrap`). without: why it cannot be judged, '' = it can."""
+
+    measure: Measure
+    sums: dict[Name, np.ndarray]
+    statistic: Callable[[np.ndarray], np.ndarray]
+    without: str = ""
+    spread: dict[Name, Spread] = field(default_factory=dict)
+
+
+def _case(made: Checkpoint, judged: Judged, spec: BehaviourSpec, shares: np.ndarray) -> Case:
+    said, target = values(judged, spec.name, shares), judged.target[spec.name]
+    if spec.kind == "class":
+        if spec.labels == "inferred":
+            return Case("", {}, scores.r2_of_sums, "its labels are inferred")
+        known = target >= 0
+        prior = np.array(made.header.prior[spec.name])
+        return _class(spec, target[known].astype(np.int64), {k: v[known] for k, v in said.items()}, prior)
+    known = np.isfinite(target)
+    group = bootstrap.RULES.groups(judged.segment, made.header.bin_ns)[known]
+    sums: dict[Name, np.ndarray] = {}
+    found: dict[Name, Spread] = {}
+    between = _between(judged.neds[spec.name])[known]
+    for name, value in said.items():
+        sums[name] = scores.r2_sums(target[known], value[known], group)
+        error = target[known] - value[known]
+        found[name] = _spread(error, between if name != "ridge" else np.zeros_like(between))
+    return Case("R2", sums, scores.r2_of_sums, spread=found)
+
+
+def _between(each: np.ndarray) -> np.ndarray:
+    """Sample standard deviation (n,) between the networks (K, n), 0 of one."""
+    return np.std(each, axis=0, ddof=1) if len(each) > 1 else np.zeros(each.shape[1:])
+
+
+def _spread(error: np.ndarray, between: np.ndarray) -> Spread:
+    floor, slope = spreads.fit(error, between)
+    constant, sd = float(np.sqrt((error**2).mean())), np.sqrt(floor**2 + (slope * between) ** 2)
+    covers, constant_covers = spreads.coverage(error, sd), spreads.coverage(error, constant)
+    return Spread(floor, slope, constant, covers, constant_covers, len(error))
+
+
+def _class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray], prior: np.ndarray) -> Case:
+    """Balanced accuracy over the trials, or its mean over the contrasts of which both sides occur."""
+    if not spec.contrasts:
+        sums: dict[Name, np.ndarray] = {
+            k: scores.recall_sums(label, (v / prior).argmax(1), len(prior)) for k, v in said.items()
+        }
+        return Case("balanced accuracy", sums, scores.balanced_accuracy_of_sums)
+    found: dict[Name, list[np.ndarray]] = {name: [] for name in said}
+    for pair in spec.contrasts.values():
+        first, second = (np.isin(label, [spec.classes.index(c) for c in side]) for side in pair)
+        if first.any() and second.any():
+            for name, probs in said.items():
+                guess = scores.contrast(probs, prior, spec.classes, pair)
+                rows = scores.recall_sums(second.astype(np.int64), guess, 2)
+                found[name].append(np.where((first | second)[:, None], rows, 0.0))
+    n = len(found["ridge"])
+    if not n:
+        return Case("", {}, scores.r2_of_sums, "none of its contrasts has trials of both sides there")
+
+    def mean(total: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a resample without a trial of a contrast has no score
+            return np.mean([scores.balanced_accuracy_of_sums(each) for each in np.split(total, n, axis=-1)], axis=0)
+
+    both: dict[Name, np.ndarray] = {name: np.concatenate(each, axis=1) for name, each in found.items()}
+    return Case("balanced accuracy", both, mean)
+
+
+def _verdict(case: Case) -> Verdict:
+    """The ridge, unless a better decoder is surely not behind it: see docs/training.md for the rule and its reason."""
+    if case.without:
+        return Verdict("ridge", f"not judged: {case.without}")
+    sums, few = case.sums, len(case.sums["ridge"]) < bootstrap.RULES.least
+    found: dict[Name, Score] = {}
+    for name in DECODERS:
+        value, low, high = bootstrap.interval(sums[name], case.statistic)
+        if not np.isfinite(value):
+            return Verdict("ridge", f"not judged: {name} has no finite score there")
+        found[name] = Score(value) if few else Score(value, low, high)
+    best: Name = "blend" if found["blend"].value > found["neds"].value else "neds"
+    what = "NEDS" if best == "neds" else "the blend"
+    gain = bootstrap.paired([sums[best]], sums["ridge"], case.statistic)
+    said = f"{what} gains {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    if not gain.value > 0.0:
+        chosen, why = "ridge", "neither NEDS nor the blend is better"
+    elif few:
+        chosen, why = "ridge", f"too few trials to tell ({len(sums['ridge'])})"
+    elif not gain.low > -MARGIN:
+        chosen, why = "ridge", f"{said}, which may be a loss of over {MARGIN:g}"
+    else:
+        chosen, why = best, said
+    return Verdict(chosen, why, case.measure, found, case.spread)
+
+
+def lines(verdicts: dict[str, Verdict]) -> Iterator[str]:
+    """A line for each output: what the decoders reach on validation, and what is recommended; none if not judged."""
+    for name, verdict in verdicts.items():
+        linear = "logistic" if verdict.measure == "balanced accuracy" else "ridge"
+        names = {"neds": "NEDS", "ridge": linear, "blend": "blend"}
+        each = [f"{names[k]} {s.value:.3f}{_limits(s)}" for k, s in verdict.scores.items()]
+        said = f"{verdict.measure} on validation {', '.join(each)}; " if each else ""
+        yield f"{name}: {said}recommended {names[verdict.recommended]}: {verdict.reason}"
+
+
+def outcome(made: Checkpoint) -> list[str]:
+    """What a training or a join ends with."""
+    missing = "not judged: a network holds nothing of its validation part; train it again with this version"
+    return list(lines(made.header.verdicts)) or [missing]
+
+
+def _limits(score: Score) -> str:
+    return "" if score.low is None or score.high is None else f" [{score.low:.3f}, {score.high:.3f}]"
