@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -10,14 +11,15 @@ from runtime.io.lsl_description import KEEP_ALIVE_MODULUS
 CONFIRMED_NS = 25_000_000  # longer than a keep-alive's period: a true count would have come in between
 NEAR = 100  # spikes lost within the claims that are open: fewer than noise is off by, as a rule
 MOST_LOST = 2_000  # spikes lost between two keep-alives that confirm each other
-MOST_OPEN = 64  # each costs time; keep-alives 2 ms apart are confirmed within 13
+MOST_OPEN = 64  # each costs time
 REMEMBERED = 8192  # keep-alives: 16 s of them, 2 ms apart
 
 
 class Claim(NamedTuple):
     """A negative sample: its stamp and value, the spikes sent that it would mean, and the spikes received before it.
 
-    same: of those received, spikes with unit and stamp of one before. The sender may have counted them or not.
+    same: of those received, spikes with unit and stamp of one before. The sender may have counted them or not. n: how
+    many samples it stands for, later ones of which continue its count.
     """
 
     t_ns: int
@@ -25,6 +27,12 @@ class Claim(NamedTuple):
     sent: int
     received: int
     same: int
+    n: int = 1
+
+
+def _each(claims: Iterable[Claim]) -> list[Claim]:
+    """A claim for each sample."""
+    return [claim for claim in claims for _ in range(claim.n)]
 
 
 def _ahead(later: int, earlier: int) -> int:
@@ -63,26 +71,34 @@ class SentCount:
         claim = Claim(t_ns, value, -1 - value, received, same)
         last = self._trusted
         if last is not None and self._continues(last, claim):
-            return True, self._settle(claim, self._open)
+            return True, self._settle(claim, _each(self._open))
         first = self._first(claim)
         if first is None:
-            self._open.append(claim)
-            return False, [self._open.pop(0)] if len(self._open) > MOST_OPEN else []
+            return False, self._wait(claim)
         most = _over(first, claim) + claim.same - first.same
         begun = self._open.index(first)
-        refuted = [c for k, c in enumerate(self._open) if k < begun or not 0 <= _over(c, claim) <= most]
+        refuted = _each(c for k, c in enumerate(self._open) if k < begun or not 0 <= _over(c, claim) <= most)
         anchor = last if last is not None else first  # what was sent before the first keep-alive is not known
         if _over(anchor, first) < 0:  # the sender counts from 0 again
             anchor = first
         self.lost += max(0, _over(anchor, claim) - len(refuted))
         return True, self._settle(claim, refuted)
 
+    def _wait(self, claim: Claim) -> list[Claim]:
+        """Keep a claim until another confirms or refutes it; returns those for which there is no room."""
+        for k, earlier in enumerate(self._open):
+            if _over(earlier, claim) == 0:  # both say the same, so the earlier stands for both
+                self._open[k] = earlier._replace(n=earlier.n + 1)
+                return []
+        self._open.append(claim)
+        return _each([self._open.pop(0)]) if len(self._open) > MOST_OPEN else []
+
     def _continues(self, last: Claim, claim: Claim) -> bool:
         """Whether nothing was lost since the last keep-alive: a sender may count the spikes of no unit, or not."""
         over = _over(last, claim)
-        if not 0 < over <= len(self._open):
+        if not 0 < over <= sum(c.n for c in self._open):
             return over == 0
-        return over <= sum(not 0 <= _over(c, claim) <= NEAR for c in self._open)
+        return over <= sum(c.n for c in self._open if not 0 <= _over(c, claim) <= NEAR)
 
     def _first(self, claim: Claim) -> Claim | None:
         """The open claim that this one confirms best."""

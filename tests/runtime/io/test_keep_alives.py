@@ -152,6 +152,18 @@ def test_keep_alives_that_count_nothing_cost_little_memory() -> None:
     assert (link.alive, link.out_of_range, link.count.lost) == (0, 500 - MOST_OPEN, 0)
 
 
+@given(st.integers(0, 3), st.integers(100_000, 400_000))
+def test_keep_alives_however_close_are_confirmed(spikes: int, apart_ns: int) -> None:
+    """More of them than are kept come within the time that confirms the first."""
+    link = Link(0)
+    for _ in range(300):
+        link.spikes(spikes, 0)
+        link.t_ns += apart_ns
+        link.negative(-1 - link.sent)
+    assert link.alive > 0
+    assert (link.out_of_range, link.count.lost) == (0, 0)
+
+
 def test_keep_alives_that_are_remembered_are_bounded() -> None:
     link = Link(0)
     for _ in range(2 * REMEMBERED):
