@@ -71,11 +71,9 @@ class Pipeline:
         self._values = np.zeros((rows, decoder.engine.layout.n_values), np.float32)
         self._sd = np.zeros_like(self._values)
         self._marks: list[Mark] = []
-        self._inside, self._clock = not rules.markers, -1
-        self._reset_next = True
-        self._late_seen = self._resent_seen = 0
-        self._coarse_left, self._newest_ns = 0, NO_TIME
-        self._live_ns = NO_TIME  # end of the newest bin with live data
+        self._inside, self._clock, self._reset_next = not rules.markers, -1, True
+        self._late_seen = self._resent_seen = self._coarse_left = 0
+        self._newest_ns = self._live_ns = NO_TIME  # of spikes, and the end of the newest bin with live data
         self._skipped: list[Decoded] = []
         self._last_mark: Mark | None = None
         self._begun: int | None = None  # segment of the newest start that was taken
@@ -87,8 +85,7 @@ class Pipeline:
         decoder that the run began with, its outcome those that followed.
         """
         self.exchanges.append((self.binner.open_bin, decoder))
-        self.decoder = decoder
-        self.health = self._health_of(decoder)
+        self.decoder, self.health = decoder, self._health_of(decoder)
         if self.health is not None:  # so that the next bin's spikes are judged at its close
             self.health.binned(np.zeros_like(self._counts[0]), self.binner.totals(), valid=False, idle=False)
         self._reset_next = True
