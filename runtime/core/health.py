@@ -71,6 +71,7 @@ class Health:
         self._taken = 0  # bins
         self._unsure = 0  # looks in a row that could not tell
         self._silent_ns = self._bad_values = 0
+        self._valid = False  # the newest bin had live data
         self._fit: float | None = None
         self._profile = ranks(profile)
         self._judges_profile = (
@@ -83,7 +84,9 @@ class Health:
         if (valid or idle) and counts.any():  # without a spike it says nothing of their order
             self._take(counts)
         fired = bool(counts[self.limits.used].any()) if len(self.limits.used) else bool(counts.any())
-        self._silent_ns = 0 if idle or fired or not valid else self._silent_ns + self.bin_ns
+        if valid or idle:  # a stall neither adds to a silence nor ends it
+            self._silent_ns = 0 if idle or fired else self._silent_ns + self.bin_ns
+        self._valid = valid
         self.state, self.reason = self._judge()
 
     def decoded(self, finite: bool) -> None:
@@ -122,7 +125,7 @@ class Health:
             if bad >= LEAST_FAULT and bad > FAULT_TIMES * limit * received:
                 return State.FAULT, said
             degraded = degraded or said
-        if 0 < self.limits.silence_ns < self._silent_ns:
+        if self._valid and 0 < self.limits.silence_ns < self._silent_ns:
             seconds = self._silent_ns * 1e-9
             return State.FAULT, f"no unit has fired for {seconds:.2f} s, longer than in training; look at the sorter"
         if received > 0 and self._fit is not None and self._fit < self.limits.profile_min:

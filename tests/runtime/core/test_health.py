@@ -179,6 +179,15 @@ def test_between_segments_and_without_data_silence_is_not_judged() -> None:
     assert stream.bins(50, np.zeros(U), valid=False)[-1] is State.RUNNING
 
 
+def test_a_stall_does_not_end_a_silence() -> None:
+    """What comes after it is no fresher: still no unit has fired."""
+    stream = Stream()
+    stream.bins(100)
+    assert stream.bins(20, np.zeros(U))[-1] is State.FAULT
+    assert stream.bins(5, np.zeros(U), valid=False)[-1] is State.RUNNING
+    assert stream.bins(1, np.zeros(U)) == [State.FAULT]
+
+
 def test_values_that_stay_not_finite_are_a_fault() -> None:
     stream = Stream()
     for k in range(BAD_VALUES):
