@@ -1,7 +1,8 @@
 """What a decoder keeps when it is never reset: `python -m benchmarks.studies.pauses RECORDING CHECKPOINT...`.
 
 R2 on the validation part, streamed with markers (cold from each segment's start) and without (through the gaps between
-segments). For checkpoints that have not seen that part: of a training with `fit.refit = false`.
+segments, also where a run would start cold after them). For checkpoints that have not seen that part: of a training with
+`fit.refit = false`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Score:
 
 def values(made: Checkpoint, part: Session, decoder: str, markers: bool) -> np.ndarray:
     """(n, V) values on the bins of the part's segments, as a run decodes them."""
-    log = offline.stream(made, part, decoder, markers=markers)
+    log = offline.stream(made, part, decoder, markers=markers, silence=False)
     starts = [segment.start_ns // part.bin_ns for segment in timeline(part)]
     lengths = np.diff(part.segments)[:, 0]
     return log.values[np.concatenate([np.arange(at, at + n) for at, n in zip(starts, lengths, strict=True)])]

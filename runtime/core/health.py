@@ -78,14 +78,24 @@ class Health:
             len(profile) == n_units >= PROFILE_UNITS and limits.profile_min > 0 and bool((self._profile != 0).any())
         )
 
+    def wakes(self, counts: np.ndarray) -> bool:
+        """Whether counts (U,) of a bin not yet taken in end a silence that was a FAULT."""
+        return self._silence and self._fired(counts)
+
+    @property
+    def _silence(self) -> bool:
+        return 0 < self.limits.silence_ns < self._silent_ns
+
+    def _fired(self, counts: np.ndarray) -> bool:
+        return bool(counts[self.limits.used].any()) if len(self.limits.used) else bool(counts.any())
+
     def binned(self, counts: np.ndarray, totals: dict[str, int], *, valid: bool, idle: bool) -> None:
         """One closed bin: counts (U,) uint16, and the binner's counters so far. valid: it had live data."""
         self._totals.append(totals)
         if (valid or idle) and counts.any():  # without a spike it says nothing of their order
             self._take(counts)
-        fired = bool(counts[self.limits.used].any()) if len(self.limits.used) else bool(counts.any())
         if valid or idle:  # a stall neither adds to a silence nor ends it
-            self._silent_ns = 0 if idle or fired else self._silent_ns + self.bin_ns
+            self._silent_ns = 0 if idle or self._fired(counts) else self._silent_ns + self.bin_ns
         self._valid = valid
         self.state, self.reason = self._judge()
 
@@ -125,7 +135,7 @@ class Health:
             if bad >= LEAST_FAULT and bad > FAULT_TIMES * limit * received:
                 return State.FAULT, said
             degraded = degraded or said
-        if self._valid and 0 < self.limits.silence_ns < self._silent_ns:
+        if self._valid and self._silence:
             seconds = self._silent_ns * 1e-9
             return State.FAULT, f"no unit has fired for {seconds:.2f} s, longer than in training; look at the sorter"
         if received > 0 and self._fit is not None and self._fit < self.limits.profile_min:

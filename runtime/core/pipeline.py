@@ -200,10 +200,8 @@ class Pipeline:
             input_state=State.RUNNING if self.withheld else input_state,
         )  # fmt: skip
         if values is not None and (not finite or self.withheld or state is State.FAULT):
-            flags |= Flag.HOLD
-            values = None
-        if not token.valid:
-            values = None
+            flags, values = flags | Flag.HOLD, None
+        values = values if token.valid else None
         self.tokens["closed"] += 1
         if token.idle:
             self.tokens["idle"] += 1
@@ -221,7 +219,7 @@ class Pipeline:
         before = health.state
         health.decoded(finite)
         health.binned(token.counts, self.binner.totals(), valid=token.valid, idle=token.idle)
-        if before is State.FAULT and health.state is not State.FAULT:
+        if before is State.FAULT and health.state is not State.FAULT and not token.reset:
             self._reset_next = True
         return health.state
 
@@ -245,6 +243,8 @@ class Pipeline:
                 self.unended += 1
         if live or self._live_ns == NO_TIME:
             self._live_ns = t_end_ns
+        if live and not skip and not idle and self.health is not None and self.health.wakes(counts):
+            self._reset_next = True  # training has no such silence to look back over
         if binner.take_coarse():
             self._coarse_left = COARSE_TOKENS
         self._coarse_left = max(0, self._coarse_left - 1)

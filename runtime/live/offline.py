@@ -10,6 +10,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
 from runtime.core.accounting import Accounting
 from runtime.core.binning import Binner
+from runtime.core.health import Limits
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import RunLog, describe
 from runtime.core.state import State
@@ -105,9 +106,14 @@ class SessionSource:
 
 
 def stream(
-    checkpoint: Checkpoint, session: Session, decoder: str, *, markers: bool = True, shift_ns: int = 0
-) -> RunLog:
-    """Decode every segment of `session` as a run would; returns its log."""
+    checkpoint: Checkpoint, session: Session, decoder: str, *, markers: bool = True, silence: bool = True,
+    shift_ns: int = 0,
+) -> RunLog:  # fmt: skip
+    """Decode every segment of `session` as a run would; returns its log.
+
+    Without markers the gaps between segments are silences; `silence`: judge them, so that the decoder starts cold after
+    each. Nothing else of the input is judged.
+    """
     made = engines.decoder(checkpoint, decoder)
     if not markers:
         prepare.refuse_endless(made.engine)
@@ -117,6 +123,7 @@ def stream(
     n_tokens = sum(s.n_bins + gap_bins(bin_ns) for s in plan)
     header = describe(made, rig=session.name, source="synthetic", budget_ms=BUDGET_MS)
     log = RunLog(header, n_tokens, len(session.units), made.engine.layout.n_values)
-    pipeline = Pipeline(binner, made, Rules(markers=markers))
+    limits = (lambda of: Limits(used=of.used, silence_ns=of.silence_ns)) if silence and not markers else None
+    pipeline = Pipeline(binner, made, Rules(markers=markers), limits=limits)
     run(SessionSource(plan, bin_ns, clock), pipeline, NoSink(), clock, log, Plan(int(BUDGET_MS * 1e6)))
     return log

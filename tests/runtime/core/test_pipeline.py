@@ -544,6 +544,33 @@ def test_an_exchanged_decoder_is_judged_by_its_own_training() -> None:
     assert states(0, bad=30) == [fault]
 
 
+@pytest.mark.parametrize(("silent", "fired", "cold"), [(3, 0, False), (4, 0, True), (9, 0, True), (9, 2, False)])
+def test_after_a_silence_the_first_bin_with_spikes_is_decoded_from_a_cold_start(
+    silent: int, fired: int, cold: bool
+) -> None:
+    """Of units that are used, and not a bin later: what was remembered over the silence would be in its value."""
+    made = replace(decoder_of(Leaky()), used=np.array([True, True, False]), silence_ns=3 * BIN)
+    binner = Binner(U, BIN, max_age_ns=MAX_AGE, future_ns=2_000_000)
+    pipeline = Pipeline(
+        binner, made, WATCHFUL, limits=lambda of: Limits(used=of.used, silence_ns=of.silence_ns, profile_min=0.0)
+    )
+    binner.start(0)
+    found: list[Decoded] = []
+    for unit in [0, 0, *[-1] * silent, fired, 1]:
+        t_ns = binner.edge_ns
+        pipeline.feed(np.array([(t_ns - 5, unit)] if unit >= 0 else [], SPIKES), t_ns)
+        pipeline.alive(t_ns, t_ns)
+        found += [
+            replace(each, values=None if each.values is None else each.values.copy()) for each in pipeline.advance(t_ns)
+        ]
+    first, second = found[-2:]
+    assert first.token.reset is cold
+    assert not second.token.reset or fired == 2
+    if cold:
+        assert first.state is State.RUNNING
+        assert [None if each.values is None else each.values.tolist() for each in (first, second)] == [[1, 1], [2.5, 2]]
+
+
 # --- bins that close by the clock, segments that nobody ends, values withheld ---
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
-from runtime.core.timeline import GAP_BINS
+from runtime.core.timeline import GAP_BINS, timeline
 from runtime.engines.layout import layout
 from runtime.live import offline
 from runtime.scoring import score as scoring, truth
@@ -89,7 +89,12 @@ def test_off_the_grid_no_spike_is_lost(short: Session, tiny_checkpoint: Checkpoi
     assert log.valid[log.decoded_rows()].all()
 
 
-def test_without_markers_all_is_one_segment(short: Session, tiny_checkpoint: Checkpoint) -> None:
-    log = offline.stream(tiny_checkpoint, short, "ridge", markers=False)
+@pytest.mark.parametrize("silence", [True, False])
+def test_without_markers_all_is_one_segment_cold_after_silences(
+    short: Session, tiny_checkpoint: Checkpoint, silence: bool
+) -> None:
+    log = offline.stream(tiny_checkpoint, short, "ridge", markers=False, silence=silence)
     assert not log.idle[: log.n].any()
-    assert np.flatnonzero(log.reset[: log.n]).tolist() == [0]
+    spikes = log.counts[: log.n].any(1)
+    wakes = [s.start_ns // BIN + int(spikes[s.start_ns // BIN :].argmax()) for s in timeline(short)]
+    assert np.flatnonzero(log.reset[: log.n]).tolist() == (wakes if silence else [0])
