@@ -20,7 +20,7 @@ from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
 from neds_core.files import sha256
-from neds_core.judged import Judged, Verdict, read_judged
+from neds_core.judged import Gate, Judged, Verdict, read_judged
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
 from neds_core.tensors import check_content, read_tensors, write_tensors
@@ -102,6 +102,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     imported: Imported | None = None  # then there is no linear decoder and no blend
     members: tuple[Member, ...] = ()  # of an ensemble; () = one network
     verdicts: dict[str, Verdict] = {}  # of each output; {} = not judged
+    gate: Gate | None = None  # of a calibration; None = nothing has checked it on a session of its own
 
 
 @dataclass(frozen=True, slots=True)

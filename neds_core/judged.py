@@ -55,6 +55,45 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     spread: dict[Name, Spread] = {}
 
 
+class Offer(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the gate of a calibration says of one output, by the part that nothing was fitted or chosen on.
+
+    PASS: NEDS (or the blend) is offered; RIDGE: the linear decoder is; NEED: `n_more` further segments may decide;
+    REFUSE: nothing may be offered. decoder: the one that is offered, or would be. scores: of each decoder and of
+    "constant" there; gain: of NEDS over the ridge, its interval one of 90 %.
+    """
+
+    word: Literal["PASS", "RIDGE", "NEED", "REFUSE"]
+    decoder: Name
+    reason: str
+    measure: Measure = ""
+    n: int = 0  # segments, or blocks of a continuous recording, that judged
+    n_more: int = 0
+    scores: dict[str, Score] = {}
+    gain: Score | None = None
+
+
+class Gate(Struct, frozen=True, forbid_unknown_fields=True):
+    """The judgement of one calibration: on which session and units, from which parent, and what it offers.
+
+    parents: SHA-256 of the checkpoints before it, the newest first; () = a first day. forced: it was swapped in though
+    it had not passed.
+    """
+
+    session: str
+    session_sha: str
+    unit_map_sha: str
+    created: str
+    offers: dict[str, Offer]
+    parents: tuple[str, ...] = ()
+    forced: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output that was judged may be published."""
+        return bool(self.offers) and all(offer.word in ("PASS", "RIDGE") for offer in self.offers.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """The validation part by decoders that were fitted on the training part alone; arrays by output, float32.

@@ -1,7 +1,7 @@
 """What a decoder keeps when it is never reset: `python -m benchmarks.studies.pauses RECORDING CHECKPOINT...`.
 
 R2 on the validation part, streamed with markers (cold from each segment's start) and without (through the gaps between
-segments, also where a run would start cold after them). For checkpoints that have not seen that part: of a training with
+segments, also where a run would start cold after them). For checkpoints that have not seen it: of a training with
 `fit.refit = false`.
 """
 
