@@ -99,6 +99,8 @@ BLOCKS = (
         neds.FULL_LIVE,
         neds.BLEND,
         neds.BLEND_CLOCKED,
+        neds.ENSEMBLE,
+        neds.ENSEMBLE_BLEND,
         regression.ACAUSAL_RIDGE,
         regression.ACAUSAL_CLOCKED_RIDGE,
         poyo_plus.POYO_PLUS,
@@ -115,6 +117,8 @@ BLOCKS = (
         place.BAYES,
         neds.MULTI,
         neds.BLEND,
+        neds.ENSEMBLE,
+        neds.ENSEMBLE_BLEND,
     ),
     _encode("random", at_random),
     _mice(

@@ -17,6 +17,7 @@ from benchmarks.accuracy.peers import (
     neds,
     neds_classes,
     neds_full,
+    place,
     recurrent,
     reduced_rank,
     regression,
@@ -37,9 +38,11 @@ class Goal:
 
 
 DECODE = ("ibl-dy016", "decode", "chronological")
+RAT = ("rat-linear-track", "decode", "chronological")
 MICE = ("steinmetz2019", "classify", "five folds")
 TARGET = ("bci-monkey-20131218", "classify", "chronological")
 CAUSAL = (regression.CAUSAL_RIDGE, reduced_rank.REDUCED_RANK, kalman.KALMAN, recurrent.GRU, ndt2.NDT2)
+TRACK = (regression.CAUSAL_RIDGE, recurrent.GRU, place.BAYES)
 ACAUSAL = (regression.ACAUSAL_RIDGE, regression.ACAUSAL_CLOCKED_RIDGE)
 ENCODERS = (
     (drift.GLM, (drift.MULTI, drift.ENCODING_ONLY)),
@@ -47,6 +50,10 @@ ENCODERS = (
 )
 GOALS = (
     Goal("causal NEDS minus the strongest causal peer", DECODE, neds.MULTI, CAUSAL),
+    Goal("the ensemble minus the strongest causal peer", DECODE, neds.ENSEMBLE, CAUSAL),
+    Goal("blend of the ensemble minus the strongest causal peer", DECODE, neds.ENSEMBLE_BLEND, CAUSAL),
+    *(Goal(f"NEDS minus {one.name}, rat", RAT, neds.MULTI, (one,)) for one in TRACK),
+    *(Goal(f"the ensemble minus {one.name}, rat", RAT, neds.ENSEMBLE, (one,)) for one in TRACK),
     Goal("causal NEDS minus its unimodal twin", DECODE, neds.MULTI, (neds.UNIMODAL,)),
     Goal("full NEDS minus the stronger acausal ridge", DECODE, neds_full.MULTI, ACAUSAL),
     Goal("full NEDS's unimodal twin minus the stronger acausal ridge", DECODE, neds_full.UNIMODAL, ACAUSAL),

@@ -43,7 +43,7 @@ def decoder(task: Task, made: Checkpoint, kind: str, seconds: float | None) -> F
         values = engine.offline(session.counts[bins], session.valid[bins], session.clock()[bins], cold)
         return values[:, columns].astype(np.float64)
 
-    n_parameters = parameters_of(made.model)
+    n_parameters = sum(parameters_of(network) for network in made.networks)
     if kind == "blend":
         n_parameters += sum(int((m.weight != 0).sum()) + m.bias.size for m in made.linear.values())
 
@@ -89,6 +89,8 @@ MULTI = from_examples("NEDS multi-task", "neds", PHASE_FREE)
 MULTI_CLOCKED = from_examples("NEDS multi-task, clocked", "neds", CLOCKED, "time")
 FULL_LIVE = from_examples("NEDS full, up to the bin", "neds", ("full",), "time")
 BLEND = from_examples("blend of NEDS and ridge", "blend", PHASE_FREE)
+ENSEMBLE = from_examples("NEDS ensemble", "neds", ("ensemble",))
+ENSEMBLE_BLEND = from_examples("blend of the ensemble and ridge", "blend", ("ensemble",))
 BLEND_CLOCKED = from_examples("blend of NEDS and ridge, clocked", "blend", CLOCKED, "time")
 UNIMODAL = Peer(
     "NEDS decoding only",
