@@ -15,6 +15,7 @@ from neds_core.scores import bootstrap, r2 as scores, spread as spreads
 
 DECODERS: tuple[Name, ...] = ("neds", "ridge", "blend")
 MARGIN = 0.02  # of R2 or balanced accuracy: what the published decoder may be behind the ridge, by its interval
+LEVEL = 90.0  # percent of that interval: one of 20 decoders that are so far behind passes, as at a calibration's gate
 
 
 def decide(made: Checkpoint) -> Checkpoint:
@@ -121,8 +122,8 @@ def _verdict(case: Case) -> Verdict:
         found[name] = Score(value) if few else Score(value, low, high)
     best: Name = "blend" if found["blend"].value > found["neds"].value else "neds"
     what = "NEDS" if best == "neds" else "the blend"
-    gain = bootstrap.paired([sums[best]], sums["ridge"], case.statistic)
-    said = f"{what} gains {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    gain = bootstrap.paired([sums[best]], sums["ridge"], case.statistic, level=LEVEL)
+    said = f"{what} gains {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] ({LEVEL:g} %)"
     if not gain.value > 0.0:
         chosen, why = "ridge", "neither NEDS nor the blend is better"
     elif few:

@@ -47,16 +47,17 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 class Interval(NamedTuple):
-    """A score and its 95 % interval."""
+    """A score and its interval, of 95 % unless another level is named."""
 
     value: float
     low: float
     high: float
 
 
-def _percentiles(value: float | np.ndarray, resampled: np.ndarray) -> Interval:
+def _percentiles(value: float | np.ndarray, resampled: np.ndarray, level: float = 95.0) -> Interval:
     scored = resampled[~np.isnan(resampled)]
-    low, high = np.percentile(scored, [2.5, 97.5]) if len(scored) else (np.nan, np.nan)
+    tail = (100.0 - level) / 2.0
+    low, high = np.percentile(scored, [tail, 100.0 - tail]) if len(scored) else (np.nan, np.nan)
     return Interval(float(value), float(low), float(high))
 
 
@@ -95,17 +96,22 @@ def pooled(each_seed: list[np.ndarray], statistic: Statistic, seed: int = 0) -> 
 
 
 def paired(
-    first: list[np.ndarray], second: np.ndarray | list[np.ndarray], statistic: Statistic, seed: int = 0
+    first: list[np.ndarray],
+    second: np.ndarray | list[np.ndarray],
+    statistic: Statistic,
+    seed: int = 0,
+    level: float = 95.0,
 ) -> Interval:
     """Mean score of `first` (one array of sums a training seed) minus that of `second`, of one seed or several.
 
-    The same trials are drawn for both, and the training seeds of either are resampled with them.
+    The same trials are drawn for both, and the training seeds of either are resampled with them. level: percent that
+    the interval covers.
     """
     theirs = [second] if isinstance(second, np.ndarray) else second
     rng = np.random.default_rng(seed)
     times = _times_drawn(rng, len(theirs[0]), RULES.times)
     gain = _over_seeds(rng, times, first, statistic) - _over_seeds(rng, times, theirs, statistic)
-    return _percentiles(_mean(first, statistic) - _mean(theirs, statistic), gain)
+    return _percentiles(_mean(first, statistic) - _mean(theirs, statistic), gain, level)
 
 
 def hierarchical(
