@@ -172,7 +172,7 @@ def test_the_demo_prints_its_summary_as_the_last_line(runs: dict[str, Logged]) -
         "send_ms", "age_ms", "source_delay_ms", "tokens", "deadline_misses", "miss_causes", "spikes", "lost_upstream",
         "late_markers", "stopped_by", "source", "device", "engine", "decoder", "model", "model_sha", "versions",
     }  # fmt: skip
-    assert (found["stopped_by"], found["source"], found["decoder"]) == ("seconds", "replay", "blend")
+    assert (found["stopped_by"], found["source"], found["decoder"]) == ("seconds", "replay", "recommended")
     assert {"wheel_speed", "whisker_motion_energy", "choice"} <= set(found["outputs"])
     assert set(found["edge_to_pub_ms"]) == {"p50", "p90", "p99", "p99.9", "max"}
     for percentile, whole in found["edge_to_pub_ms"].items():  # a part of every token's way is no longer than the way
@@ -200,7 +200,7 @@ def test_both_laws_balance_to_the_last_spike_and_token(runs: dict[str, Logged]) 
 
 def test_the_same_summary_can_be_read_by_people(runs: dict[str, Logged]) -> None:
     words = "\n".join(report.lines(runs["recorded"].summary))
-    assert words.startswith("REPLAY  blend on ")
+    assert words.startswith("REPLAY  recommended on ")
     for name in (
         "wheel_speed",
         "whisker_motion_energy",
