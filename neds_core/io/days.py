@@ -74,9 +74,8 @@ def bci_monkey_20160325(npz: Path) -> Session:
         specs=(
             *(
                 BehaviourSpec(
-                    f"target_direction_{axis}", "continuous", "unit vector",
-                    "from the cursor at the bin's start to the target; axis of the source's cursor", "none",
-                    group="target_direction",
+                    f"target_direction_{axis}", "continuous", filter="none", group="target_direction",
+                    sign="unit vector from the cursor at the bin's start to the target, in the source's axes",
                 )
                 for axis in "xy"
             ),
@@ -84,7 +83,7 @@ def bci_monkey_20160325(npz: Path) -> Session:
                 "target", "class", sign="angle of the target from the centre in the axes of the source's cursor",
                 classes=tuple(f"deg_{45 * k}" for k in range(8)),
             ),
-            BehaviourSpec("phase", "class", sign="part of the day, known beforehand: not to be decoded", classes=PHASES),
+            BehaviourSpec("phase", "class", sign="part of the day, known beforehand: no output", classes=PHASES),
         ),
         values={
             **{f"target_direction_{axis}": direction[:, k] for k, axis in enumerate("xy")},
@@ -121,7 +120,7 @@ def rat_w_maze(npz: Path) -> Session:
     return Session(
         name="rat-w-maze",
         bin_ns=BIN_NS,
-        units=UnitTable(ids, np.full(len(ids), "ca1"), np.full(len(ids), np.nan, np.float32)),
+        units=UnitTable(ids, np.full(len(ids), "hippocampus"), np.full(len(ids), np.nan, np.float32)),
         counts=bin_events(*events, BIN_NS, n_bins, len(ids)),
         valid=np.ones(n_bins, bool),
         specs=tuple(

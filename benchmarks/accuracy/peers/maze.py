@@ -1,4 +1,4 @@
-"""Bayes filter over the place in a maze: `place` on the visited cells of a grid, one field a unit for all directions."""
+"""Bayes filter over the place in a maze: as `place`, on visited cells of a grid, a field for all directions."""
 
 from __future__ import annotations
 
