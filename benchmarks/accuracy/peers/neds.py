@@ -92,8 +92,6 @@ BLEND = from_examples("blend of NEDS and ridge", "blend", PHASE_FREE)
 ENSEMBLE = from_examples("NEDS ensemble", "neds", ("ensemble",))
 ENSEMBLE_BLEND = from_examples("blend of the ensemble and ridge", "blend", ("ensemble",))
 BLEND_CLOCKED = from_examples("blend of NEDS and ridge, clocked", "blend", CLOCKED, "time")
-ENSEMBLE = from_examples("NEDS, ensemble of three", "neds", ("neds",))
-ENSEMBLE_BLEND = from_examples("blend of that ensemble and ridge", "blend", ("neds",))
 UNIMODAL = Peer(
     "NEDS decoding only",
     lambda task: ({}, "nothing: the configuration and the lengths of the shipped multi-task training"),
