@@ -188,7 +188,9 @@ def _decoded(task: Task, fitted: Fitted) -> Scored:
     points = {}
     for group, row in scoring.score_points(plan, {"peer": predicted}, truth, test.bin_ns).items():
         for which in ("all", "moving"):
-            points[f"{group} median error {which}, {row['unit']}"] = row[f"peer_median_error_{which}"]
+            error = row[f"peer_median_error_{which}"]  # None: it never moves for long enough, as in short trials
+            unit = f", {row['unit']}" if row["unit"] else ""
+            points |= {} if error is None else {f"{group} median error {which}{unit}": error}
     return Scored(sums, points, {})
 
 

@@ -13,6 +13,7 @@ from neds_core.errors import DataError
 
 DISORDER = "segments overlap or decrease in time; sort them and convert again"
 BIN_NS_LEAST, BIN_NS_MOST = 1_000_000, 10_000_000_000  # 1 ms to 10 s
+STRETCHES, STRETCH_NS = 4, 60_000_000_000  # so few segments, one of a minute or more, are runs and no trials
 COUNT_MOST = int(np.iinfo(np.uint16).max)  # spikes of a unit in a bin, here and on the rig
 AMBIGUOUS = {
     "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
@@ -131,8 +132,9 @@ class Session:
 
     @property
     def continuous(self) -> bool:
-        """One unbroken recording rather than trial snippets."""
-        return len(self.segments) == 1
+        """One unbroken recording, or a few long runs (`STRETCHES`), rather than trials."""
+        n, most = len(self.segments), (self.segments[:, 1] - self.segments[:, 0]).max(initial=0)
+        return n == 1 or (n <= STRETCHES and most * self.bin_ns >= STRETCH_NS)
 
     def spec(self, name: str) -> BehaviourSpec:
         """The behaviour called `name`. Raises `DataError` where there is none."""
@@ -181,32 +183,37 @@ def select(session: Session, rows: slice | np.ndarray) -> Session:
 
 
 def join(first: Session, second: Session) -> Session:
-    """The segments of both parts, in time order; neighbours of a continuous recording merge."""
-    if first.continuous and second.continuous and first.segments[0, 1] == second.segments[0, 0]:
-        merged = np.array([[first.segments[0, 0], second.segments[0, 1]]])
-        return replace(first, segments=merged)
+    """The segments of both parts, in time order; pieces of one run that touch merge."""
     segments = np.concatenate([first.segments, second.segments])
+    ids = np.concatenate([first.segment_ids, second.segment_ids])
     order = np.argsort(segments[:, 0], kind="stable")
+    segments, ids = segments[order], ids[order]
+    more = np.r_[False, (ids[1:] == ids[:-1]) & (segments[1:, 0] == segments[:-1, 1])]
+    starts = np.flatnonzero(~more)
+    stops = segments[np.r_[starts[1:], len(segments)] - 1, 1]
     return replace(
         first,
-        segments=segments[order],
-        segment_ids=np.concatenate([first.segment_ids, second.segment_ids])[order],
-        moments={name: np.concatenate([ms, second.moments[name]])[order] for name, ms in first.moments.items()},
+        segments=np.stack([segments[starts, 0], stops], axis=1),
+        segment_ids=ids[starts],
+        moments={name: np.concatenate([ms, second.moments[name]])[order][starts] for name, ms in first.moments.items()},
     )
 
 
 def part(session: Session, begin: float, end: float) -> Session:
-    """Segments in the share [begin, end) of the recording; a continuous one is cut inside."""
-    if session.continuous:
-        start, stop = (int(v) for v in session.segments[0])
-        cut = [start + round((stop - start) * share) for share in (begin, end)]
-        return replace(session, segments=np.array([cut], np.int64))
-    lo, hi = (round(len(session.segments) * share) for share in (begin, end))
-    return select(session, slice(lo, hi))
+    """Segments in the share [begin, end) of the recording; a continuous one is cut inside, by the bins of its runs."""
+    if not session.continuous:
+        lo, hi = (round(len(session.segments) * share) for share in (begin, end))
+        return select(session, slice(lo, hi))
+    lengths = session.segments[:, 1] - session.segments[:, 0]
+    before = np.cumsum(lengths) - lengths  # bins of the runs before each
+    lo, hi = (round(int(lengths.sum()) * share) for share in (begin, end))
+    starts, stops = (session.segments[:, 0] + np.clip(at - before, 0, lengths) for at in (lo, hi))
+    rows = np.flatnonzero(stops > starts) if hi > lo else np.arange(1)  # an empty part keeps one segment
+    return replace(select(session, rows), segments=np.stack([starts[rows], stops[rows]], axis=1))
 
 
 def split(session: Session) -> Splits:
-    """Chronological 70/10/20 by segments; a continuous recording is cut at the same shares.
+    """Chronological 70/10/20 by segments; a continuous recording is cut at the same shares of its bins.
 
     Raises `DataError` where a part would be empty.
     """

@@ -14,6 +14,7 @@ from neds_core.data.session import BehaviourSpec, Session, UnitTable, bin_events
 from neds_core.errors import DataError
 
 BIN_NS = 20_000_000
+TICKS = (100_000, 3)  # ns in a tick of 30 kHz, as a fraction
 ZERO_PHASE = "zero-phase low-pass by the source: contains about 50 ms of the future"
 
 
@@ -118,22 +119,30 @@ def _tracked(position: np.ndarray) -> np.ndarray:
     return np.arange(len(position)) >= int((position != position[0]).any(1).argmax())
 
 
+def rat_spikes(raw: Mapping[str, np.ndarray], ids: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes of the source's units `ids` (U,): t_ns (n,) int64 from the first position sample on, and unit (n,) int32.
+
+    In time order; those outside the n_bins bins are left out.
+    """
+    index, origin = raw["spike_times_index"], raw["pos_clock_30khz"].astype(np.int64)[0]
+    rows = [np.arange(index[u], index[u + 1]) for u in ids]
+    t_ns = np.rint((raw["spike_times_s"][np.concatenate(rows)] - origin / 30000.0) * 1e9).astype(np.int64)
+    unit = np.repeat(np.arange(len(ids), dtype=np.int32), [len(each) for each in rows])
+    order = np.argsort(t_ns, kind="stable")
+    t_ns, unit = t_ns[order], unit[order]
+    inside = (t_ns >= 0) & (t_ns < n_bins * BIN_NS)
+    return t_ns[inside], unit[inside]
+
+
 def rat_linear_track(npz: Path, seconds: float = 960.0) -> Session:
     """The 16 minutes on the linear track: spike times, and position at each bin's right edge."""
     raw = np.load(npz)
     clock = raw["pos_clock_30khz"].astype(np.int64)
-    origin = clock[0]
-    index = raw["spike_times_index"]
-    n_units = len(index) - 1
+    n_units = len(raw["spike_times_index"]) - 1
     n_bins = int(seconds * 1e9) // BIN_NS
-    t_ns = np.rint((raw["spike_times_s"] - origin / 30000.0) * 1e9).astype(np.int64)
-    unit = np.repeat(np.arange(n_units, dtype=np.int32), np.diff(index))
-    order = np.argsort(t_ns, kind="stable")
-    t_ns, unit = t_ns[order], unit[order]
-    inside = (t_ns >= 0) & (t_ns < n_bins * BIN_NS)
-    events = (t_ns[inside], unit[inside])
+    events = rat_spikes(raw, np.arange(n_units), n_bins)
     edges = np.arange(1, n_bins + 1, dtype=np.int64) * BIN_NS
-    last = np.searchsorted((clock - origin) * 100_000 // 3, edges, side="right") - 1
+    last = np.searchsorted((clock - clock[0]) * TICKS[0] // TICKS[1], edges, side="right") - 1
     tracked = _tracked(np.stack([raw["pos_x_px"], raw["pos_y_px"]], 1)[last])
     specs = tuple(
         BehaviourSpec(f"position_{axis}", "continuous", "px", "camera axis", "none", 0.0, group="position")

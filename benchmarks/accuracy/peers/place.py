@@ -51,16 +51,21 @@ def line(position: np.ndarray, n_cells: int = CELLS) -> Track:
     return Track(centre, axis, edges, np.where(seen[:, None] > 0, total / np.maximum(seen, 1)[:, None], middle))
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """rate, log_rate (2K, U) spikes a bin in each state (one direction, then the other); step (2K, 2K), row = from;
-    prior (2K,)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """rate, log_rate (N, U) spikes a bin in each state; step (N, N), row = from; prior (N,)."""
 
-    track: Track
     rate: np.ndarray
     log_rate: np.ndarray
     step: np.ndarray
     prior: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(Fields):
+    """`Fields` over a track: N = 2K states, one running direction, then the other."""
+
+    track: Track
 
 
 def _smooth(x: np.ndarray, sigma: float) -> np.ndarray:
@@ -98,13 +103,13 @@ def fit(position: np.ndarray, velocity: np.ndarray, counts: np.ndarray, setting:
     rate = np.maximum(np.concatenate(fields), setting["floor"])
     prior = np.concatenate(time)
     step = walk(n_cells, setting["step_cells"], setting["turn"], setting["jump"])
-    return Model(track, rate, np.log(rate), step, prior / prior.sum())
+    return Model(track=track, rate=rate, log_rate=np.log(rate), step=step, prior=prior / prior.sum())
 
 
 class Filter:
     """The recursion p(state | spikes so far), one bin at a time."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Fields) -> None:
         self.model, self.total = model, model.rate.sum(1)
         self.reset()
 
@@ -113,7 +118,7 @@ class Filter:
         self.belief, self.first = self.model.prior.copy(), True
 
     def step(self, counts: np.ndarray | None) -> np.ndarray:
-        """counts (U,), None = not seen; returns p (2K,)."""
+        """counts (U,), None = not seen; returns p (N,)."""
         if not self.first:
             self.belief = self.belief @ self.model.step
         self.first = False

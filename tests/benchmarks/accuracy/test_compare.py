@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from benchmarks.accuracy import compare, table
@@ -93,6 +94,18 @@ def test_rows_of_another_version_are_computed_again(
         calls.clear()
         compare.run(out, True, lambda _: None, blocks)
         assert calls == all_calls
+
+
+@pytest.mark.parametrize(("unit", "name"), [("rad/s", "wheel median error all, rad/s"), ("", "wheel median error all")])
+def test_a_point_that_does_not_move_has_no_error_while_moving(task: Task, unit: str, name: str) -> None:
+    """Trials too short for a displacement over a second leave that score out, rather than an empty one."""
+    spec = structs.replace(task.specs[0], group="wheel", unit=unit)
+    one = replace(task, specs=(spec,))
+
+    found = compare._decoded(one, regression.CONSTANT.fit(one, {}, 0))
+
+    assert list(found.points) == [name]
+    assert found.points[name] > 0
 
 
 def test_every_block_knows_its_files() -> None:

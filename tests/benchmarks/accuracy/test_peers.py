@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from benchmarks.accuracy.peers import kalman, ndt2, place, recurrent, reduced_rank, regression
+from benchmarks.accuracy.peers import kalman, maze, ndt2, place, recurrent, reduced_rank, regression
 from benchmarks.accuracy.peers.task import Fitted, Task, at_random, choose, r2_of, targets
 from neds_core.data import session_file
 from neds_core.data.session import Session
@@ -281,3 +281,33 @@ def test_the_bayes_filter_is_bayes_rule() -> None:
     np.testing.assert_allclose(model.step.sum(1), 1.0)
     np.testing.assert_allclose(got[0], first, rtol=1e-9)
     np.testing.assert_allclose(got[1], second / second.sum(), rtol=1e-9)
+
+
+def wandering(seed: int, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """A rat in the corridors of a U: positions (n, 2) px, counts (n, 24)."""
+    rng = np.random.default_rng(seed)
+    phase = np.cumsum(np.full(n_bins, 3.0) + rng.normal(size=n_bins))
+    along = 300.0 - np.abs(phase % 600.0 - 300.0)
+    corners = np.array([[0.0, 100.0], [0.0, 0.0], [100.0, 0.0], [100.0, 100.0]])
+    position = np.stack([np.interp(along, [0, 100, 200, 300], corners[:, k]) for k in range(2)], axis=1)
+    rate = 0.4 * np.exp(-0.5 * ((along[:, None] - np.linspace(0, 300, 24)) / 20.0) ** 2) + 0.002
+    return position + 50.0, rng.poisson(rate).astype(np.float64)
+
+
+def test_the_bayes_filter_follows_a_rat_round_corners() -> None:
+    """Other laps than it was fitted on; every place is one that was visited, and memory pays."""
+    setting = {"field_px": 12.0, "walk_px": 6.0, "jump": 1e-5}
+    model = maze.fit(*wandering(0, 6000), 0.02, setting)
+    target, spikes = wandering(1, 2000)
+
+    def error(model: maze.Maze, how: str) -> float:
+        run = place.Filter(model)
+        return place.median_error(target, np.stack([maze.read(model, run.step(row), how) for row in spikes]))
+
+    np.testing.assert_allclose(model.step.sum(1), 1.0)
+    edge = np.abs(model.point - 50.0).min(1), np.abs(model.point - 150.0).min(1)
+    assert np.minimum(*edge).max() < maze.CELL_PX
+    forgets = replace(model, step=np.full_like(model.step, 1.0 / len(model.step)))
+    for how in ("mean", "most likely"):
+        assert error(model, how) < 15.0
+        assert error(model, how) < 0.8 * error(forgets, how)

@@ -198,6 +198,35 @@ def test_parts_are_disjoint_and_complete_or_refused(unbroken: Session, n: int, t
     assert [b for a, z in parts.development.segments for b in range(a, z)] == bins[0] + bins[1]
 
 
+@given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=4), rest=st.integers(0, 9), long=st.booleans())
+def test_a_few_long_runs_are_cut_inside(unbroken: Session, lengths: list[int], rest: int, long: bool) -> None:
+    """By their bins, as one unbroken recording is; the pieces of a run join again. Few short segments are refused."""
+    stops = np.cumsum(np.array(lengths) + rest)
+    segments = np.stack([stops - lengths, stops], 1)
+    minute = 60_000_000_000 // max(lengths) + 1
+    one = replace(
+        unbroken, bin_ns=minute if long else minute // 2, segments=segments, segment_ids=np.arange(len(lengths))
+    )
+    try:
+        parts = sessions.split(one)
+    except DataError:
+        assert sum(lengths) < 10 or (not long and len(lengths) > 1)
+        return
+
+    assert one.continuous
+    bins = [[b for a, z in p.segments for b in range(a, z)] for p in (parts.train, parts.validation, parts.test)]
+    assert [b for each in bins for b in each] == one.bins().tolist()
+    total = sum(lengths)
+    assert [len(each) for each in bins] == [
+        round(total * 0.7),
+        round(total * 0.8) - round(total * 0.7),
+        total - round(total * 0.8),
+    ]
+    whole = sessions.join(parts.development, parts.test)
+    np.testing.assert_array_equal(whole.segments, segments)
+    np.testing.assert_array_equal(whole.segment_ids, one.segment_ids)
+
+
 def test_spikes_in_no_segment_are_counted_by_place(unbroken: Session) -> None:
     """Before the recording, after it, and between its segments; whatever is inside a segment is not mentioned."""
     ns = unbroken.bin_ns

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from neds_core import checkpoint as checkpoints
-from neds_core.data import scalers, session_file
+from neds_core.data import scalers, session as sessions, session_file
 from runtime.core.health import BAD_VALUES, SHARES, Health, Limits
 from runtime.core.state import State
 from runtime.engines import create as engines
@@ -115,7 +115,8 @@ def test_a_noisy_unit_is_no_change_of_order(n_units: int) -> None:
     assert set(stream.bins(600, rates)) == {State.RUNNING}
 
 
-SHIPPED = sorted((Path(__file__).parents[3] / "examples").glob("*/neds.safetensors"))
+EXAMPLES = (Path(__file__).parents[3] / "examples").glob("*/*.safetensors")
+SHIPPED = sorted({p.parent: p for p in sorted(EXAMPLES) if p.stem in ("ensemble", "neds")}.values())  # one a folder
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.parent.name for path in SHIPPED])
@@ -124,7 +125,7 @@ def test_no_shipped_recording_is_a_fault_and_each_in_another_order_is(path: Path
     made, session = checkpoints.load(path), session_file.load(path.parent / "session.npz")
     decoder, inside = engines.decoder(made, "ridge"), scalers.inside(session)
     limits = Limits(profile=decoder.profile, used=decoder.used, silence_ns=decoder.silence_ns)
-    first = int(session.segments[int(0.7 * len(session.segments)), 0]) if len(session.segments) > 9 else 33_600
+    first = int(sessions.split(session).validation.segments[0, 0])
     counts = session.counts[first : first + 6_000].astype(np.uint16)
 
     def states(order: np.ndarray) -> list[State]:
