@@ -75,3 +75,20 @@ def test_every_block_is_drawn_and_rivals_trial_by_trial(tmp_path: Path) -> None:
         "planted-encode-chronological-bits-per-spike-poyo-plus.png",
     }
     assert all(f.stat().st_size > 5000 for f in written)
+
+
+def test_a_median_error_is_drawn_with_its_interval(tmp_path: Path) -> None:
+    """And has no scatter: it is none of trials."""
+    name, rows = "position median error all, px", []
+    for peer in ("causal ridge", "NDT2-style", "NEDS multi-task"):
+        row = made(peer, "decode", 0)
+        blocks = np.random.default_rng(len(peer)).exponential(10.0, (12, 30))
+        rows.append(row | {"errors": {name: blocks.tolist()}})
+        row["scores"][name] = float(np.median(blocks))
+
+    written = figures.draw(tmp_path, rows, table.pooled(rows))
+
+    assert "planted-decode-chronological-position-median-error-all-px.png" in {f.name for f in written}
+    assert len([f for f in written if "median" in f.name]) == 1
+    gain = table.pooled(rows)[1]["scores"][name]["minus_reference"]
+    assert gain["low"] < gain["value"] < gain["high"]
