@@ -194,10 +194,9 @@ def _decoded(task: Task, fitted: Fitted) -> Scored:
         for which, mask in bins_of.items():
             known = mask & np.isfinite(error["peer"])
             blocks = [error["peer"][known & (trial == t)] for t in np.unique(trial[mask])]
-            if known.any():
-                errors[f"{group} median error {which}{f', {unit}' if unit else ''}"] = [
-                    np.round(b, ROUNDED).tolist() for b in blocks
-                ]
+            if known.any():  # in short trials it never moves for long enough
+                name = f"{group} median error {which}" + (f", {unit}" if unit else "")
+                errors[name] = [np.round(b, ROUNDED).tolist() for b in blocks]
     return Scored(sums, errors=errors)
 
 

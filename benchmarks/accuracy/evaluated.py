@@ -48,9 +48,9 @@ def decoding(
             figures.curve(row["bin_in_trial_ms"], by_bin, "time in the trial (ms)", f"R2, {spec.name}", out)
     for group, (cos, sin) in angles(specs).items():
         if cos.name in measured and sin.name in measured:
-            each = (_degrees(t[cos.name][shown], t[sin.name][shown]) for t in (measured, values))
+            seen, ours = (_degrees(t[cos.name][shown], t[sin.name][shown]) for t in (measured, values))
             spec, out = BehaviourSpec(group, "continuous", "degrees"), folder / f"{group}-traces.png"
-            figures.traces(*each, segment[shown], bin_ns * 1e-9, spec, out)
+            figures.traces(seen, ours, segment[shown], bin_ns * 1e-9, spec, out)
 
 
 def _degrees(cos: np.ndarray, sin: np.ndarray) -> np.ndarray:

@@ -186,7 +186,7 @@ def mouse_head_direction(npz: Path) -> Session:
     sides: tuple[Literal["cos", "sin"], ...] = ("cos", "sin")
     specs = tuple(
         BehaviourSpec(
-            f"head_direction_{side}", "continuous", "", "yaw of the head, 0 and sense as in the source's tracker",
+            f"head_direction_{side}", "continuous", "", "angle of the source's tracker; its 0 and sense are not stated",
             "none stated", 0.0, group="head_direction", angle=side,
         )
         for side in sides

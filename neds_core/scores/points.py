@@ -43,7 +43,7 @@ def median(error: np.ndarray, group: np.ndarray, seed: int = 0) -> Median:
     Errors of the same groups are resampled alike with the same seed, so that their medians can be paired.
     """
     names, index = np.unique(group, return_inverse=True)
-    times = bootstrap.times_drawn(np.random.default_rng(seed), len(names), RULES.times)
+    times = bootstrap.times_drawn(np.random.default_rng(seed), len(names), RULES.times).astype(np.int32)
     known = np.flatnonzero(np.isfinite(error))
     order = known[np.argsort(error[known], kind="stable")]
     ranked, place = error[order], index[order]
@@ -55,9 +55,9 @@ def _medians(ranked: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Medians (R,) of ranked errors (n,), each `times` (R, n) there; NaN where none is."""
     if not len(ranked):
         return np.full(len(times), np.nan)
-    upto = np.cumsum(times, axis=1)
+    upto = np.cumsum(times, axis=1, dtype=np.int32)
     n = upto[:, -1:]
-    lower, upper = ((upto <= k).sum(1).clip(max=len(ranked) - 1) for k in ((n - 1) // 2, n // 2))
+    lower, upper = (np.count_nonzero(upto <= k, axis=1).clip(max=len(ranked) - 1) for k in ((n - 1) // 2, n // 2))
     return np.where(n[:, 0] > 0, 0.5 * (ranked[lower] + ranked[upper]), np.nan)
 
 

@@ -41,10 +41,9 @@ def fit(degrees: np.ndarray, counts: np.ndarray, setting: Setting) -> Fields:
     spent = np.bincount(cell, minlength=CELLS).astype(np.float64)
     spikes = np.stack([np.bincount(cell, c, CELLS) for c in counts.T], axis=1)
     rate = np.maximum(smooth @ spikes / np.maximum(smooth @ spent, 1e-3)[:, None], setting["floor"])
-    weight, prior = setting["weight"], spent + 1.0
-    return States(
-        weight * rate, weight * np.log(rate), walk(setting["step_cells"], setting["jump"]), prior / prior.sum()
-    )
+    weight, prior = setting["weight"], (spent + 1.0) / (spent + 1.0).sum()
+    step = walk(setting["step_cells"], setting["jump"])
+    return Fields(rate=weight * rate, log_rate=weight * np.log(rate), step=step, prior=prior)
 
 
 def read(belief: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -79,7 +79,7 @@ def spread_ns(n: int = 3000) -> np.ndarray:
     return np.sort(np.random.default_rng(0).integers(0, 1500 * 20_000_000, n))
 
 
-def with_angle(*specs: tuple[str, str, str], cos: float = 0.6) -> Callable[[Session], Session]:
+def with_angle(*specs: tuple[str, str, Literal["", "cos", "sin"]], cos: float = 0.6) -> Callable[[Session], Session]:
     """An edit that adds an angle: name, group and `angle` of each side; cosine and sine 0.6 and 0.8, in turn."""
     turn = np.arange(1500) % 2 == 0
     values = {"cos": np.where(turn, cos, 0.8).astype(np.float32), "sin": np.where(turn, 0.8, 0.6).astype(np.float32)}

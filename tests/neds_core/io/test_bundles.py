@@ -307,7 +307,7 @@ def test_the_rat_conversion_keeps_times_and_takes_the_last_position() -> None:
 
 @with_sources
 def test_the_mouse_conversion_keeps_times_and_takes_the_last_direction() -> None:
-    """Each unit's spikes at the source's 10 us; the angle is that of the last sample at or before the right edge."""
+    """Each unit's spikes at the source's microsecond; the angle is of the last sample up to the right edge."""
     one = shipped("mouse-head-direction")
     source = arrays_of(DATA / "mouse-head-direction" / "A2929-200711.npz")
     assert one.events is not None
@@ -316,8 +316,8 @@ def test_the_mouse_conversion_keeps_times_and_takes_the_last_direction() -> None
     seconds = source["pos_time_s"]
 
     for u in range(15):
-        steps = np.rint(source["spike_times_s"][ends[u] : ends[u + 1]] * 1e5).astype(np.int64)  # of 10 us
-        since = (steps - 67_064_070) * 10_000
+        steps = np.rint(source["spike_times_s"][ends[u] : ends[u + 1]] * 1e6).astype(np.int64)  # of 1 us
+        since = (steps - 670_640_700) * 1000
         assert t_ns[unit == u].tolist() == since[(since >= 0) & (since < 26_467 * 20_000_000)].tolist()
     cos, sin = (one.values[f"head_direction_{side}"] for side in ("cos", "sin"))
     for b in (0, 1, 777, 20_001, 26_466):
