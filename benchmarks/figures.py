@@ -58,7 +58,8 @@ def traces(
 
 def labelled(spec: BehaviourSpec) -> str:
     """Axis label of a behaviour, unit included."""
-    return f"{spec.name.replace('_', ' ')} ({spec.unit or 'class'})"
+    unit = "class" if spec.kind == "class" else spec.unit
+    return spec.name.replace("_", " ") + (f" ({unit})" if unit else "")
 
 
 def curve(

@@ -74,6 +74,8 @@ class OutputInfo(Struct, frozen=True):
     filter_delay_ms: float
     labels: str  # measured | inferred: inferred labels make an output an exercise, not evidence
     classes: list[str]
+    group: str = ""  # outputs of one group are coordinates of one point, or of one angle:
+    angle: str = ""  # cos | sin: the output is that of the angle that `group` names, atan2(sin, cos)
 
 
 class Status(Struct, frozen=True):

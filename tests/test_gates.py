@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 IBL = EXAMPLES / "ibl-dy016"
 
 DEMO = "the demo"
-OTHERS = ("rat-linear-track", "steinmetz2019", "bci-monkey-20131218")
+OTHERS = ("rat-linear-track", "steinmetz2019", "bci-monkey-20131218", "mouse-head-direction")
 START_S = 100.0
 END_S = 400.0  # far beyond the longest recording's 200 s
 
@@ -119,7 +119,7 @@ def test_full_live_run_is_exact_and_accounts_for_everything(runs: dict[str, Star
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_recordings_run_to_their_end(runs: dict[str, Started], name: str) -> None:
-    """The rat track, the Steinmetz session and the monkey's 45 ms bins, held-out parts, live."""
+    """Held-out parts, live."""
     summary = runs[name].result()
 
     assert summary["stopped_by"] == "recording_end"

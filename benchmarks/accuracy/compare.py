@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from benchmarks.accuracy.peers.classes import FoldTask
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, targets
 from neds_core.scores import bits, bootstrap, r2 as scores
 from runtime.core.values import Layout
-from runtime.scoring import score as scoring
+from runtime.scoring import points
 from runtime.scoring.truth import Truth
 
 Row = dict[str, Any]
 TIMED_STEPS = 200
+ROUNDED = 4  # decimals of a bin's error in a row
 VERSION = 4  # of a row's meaning: raise it where peers, splits or scores change, so that older rows are computed again
 STATISTICS: dict[str, bootstrap.Statistic] = {
     "decode": scores.r2_of_sums,
@@ -136,7 +137,8 @@ def _row(block: Block, task: Task | FoldTask, peer: Peer, seed: int, chosen: tup
         "budget": "quick" if task.quick and not peer.loaded else "full",
         "uses": peer.uses,
         "loaded": peer.loaded,
-        "scores": {output: _value(block.task, found, output) for output in found.sums} | found.points,
+        "scores": {output: _value(block.task, found, output) for output in found.sums}
+        | {name: float(np.median(np.concatenate(blocks))) for name, blocks in found.errors.items()},
         "reference": block.peers[0].name,
         "parameters": fitted.parameters,
         "step_ms": step_ms(task, fitted),
@@ -147,19 +149,21 @@ def _row(block: Block, task: Task | FoldTask, peer: Peer, seed: int, chosen: tup
         "machine": conditions(),
         "sums": found.sums,
         "sessions": found.sessions,
+        "errors": found.errors,
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Of what was held out, by output: `sums` of trials for the task's statistic, and scores that have no interval.
+    """Of what was held out, by output: `sums` of trials for the task's statistic.
 
-    `sessions`: a [mouse, session] of each of the trials, where sessions are more than one.
+    `sessions`: a [mouse, session] of each of the trials, where sessions are more than one. `errors`: by score, of
+    points and angles, the errors of each trial or block, whose median is the score.
     """
 
     sums: dict[str, list[list[float]]]
-    points: dict[str, float]
-    sessions: dict[str, list[list[int]]]
+    sessions: dict[str, list[list[int]]] = field(default_factory=dict)
+    errors: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 def _value(task: str, found: Scored, output: str) -> float:
@@ -185,26 +189,28 @@ def _decoded(task: Task, fitted: Fitted) -> Scored:
     flat = np.ones(len(task.specs), np.float32)
     plan = Layout(task.specs, {s.name: slice(v, v + 1) for v, s in enumerate(task.specs)}, flat, 0 * flat)
     truth = Truth({s.name: y[:, v] for v, s in enumerate(task.specs)}, {})
-    points = {}
-    for group, row in scoring.score_points(plan, {"peer": predicted}, truth, test.bin_ns).items():
-        for which in ("all", "moving"):
-            error = row[f"peer_median_error_{which}"]  # None: it never moves for long enough, as in short trials
-            unit = f", {row['unit']}" if row["unit"] else ""
-            points |= {} if error is None else {f"{group} median error {which}{unit}": error}
-    return Scored(sums, points, {})
+    errors = {}
+    for group, (unit, error, bins_of) in points.errors(plan, {"peer": predicted}, truth, test.bin_ns).items():
+        for which, mask in bins_of.items():
+            known = mask & np.isfinite(error["peer"])
+            blocks = [error["peer"][known & (trial == t)] for t in np.unique(trial[mask])]
+            if known.any():  # in short trials it never moves for long enough
+                name = f"{group} median error {which}" + (f", {unit}" if unit else "")
+                errors[name] = [np.round(b, ROUNDED).tolist() for b in blocks]
+    return Scored(sums, errors=errors)
 
 
 def _encoded(task: Task, fitted: Fitted) -> Scored:
     """Bits above the training mean, and spikes, of each test trial."""
     goal = encoders.goal_of(task.parts.development, task.parts.test)
-    return Scored({"bits/spike": goal.sums(goal.of(fitted.predict(task.parts.test))).tolist()}, {}, {})
+    return Scored({"bits/spike": goal.sums(goal.of(fitted.predict(task.parts.test))).tolist()})
 
 
 def _classified(task: Task | FoldTask, fitted: Fitted) -> Scored:
     """Recalls of each held-out trial that has a label."""
     held = classes.held_out(task)
     mice = list(dict.fromkeys(mouse for mouse, _ in held))
-    found = Scored({}, {}, {})
+    found = Scored({})
     for number, (mouse, part) in enumerate(held):
         guess = fitted.predict(part)
         for q, (name, n_classes) in enumerate(classes.questions(task).items()):

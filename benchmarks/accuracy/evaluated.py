@@ -13,6 +13,7 @@ from neds_core.data.session import BehaviourSpec
 from neds_core.files import make_folder
 from neds_core.scores import bits
 from neds_core.scores.tasks import HeldOut
+from runtime.scoring.points import angles
 
 UNITS = 12  # that have a panel of their own
 
@@ -23,6 +24,7 @@ def decoding(
 ) -> None:  # fmt: skip
     """What `neds-rt evaluate --task decode` draws. found: `runtime.scoring.curves.curves`; values and measured (n,)."""
     make_folder(folder)
+    shown = np.isin(segment, np.unique(segment)[:TRIALS]) & (np.arange(len(segment)) < 60e9 / bin_ns)
     for spec in specs:
         row = found.get(spec.name)
         if row is None:
@@ -30,7 +32,6 @@ def decoding(
         if spec.kind == "class":
             _decisions(row, spec.name, folder)
             continue
-        shown = np.isin(segment, np.unique(segment)[:TRIALS]) & (np.arange(len(segment)) < 60e9 / bin_ns)
         name = folder / spec.name
         figures.traces(
             measured[spec.name][shown], values[spec.name][shown], segment[shown], bin_ns * 1e-9, spec,
@@ -45,6 +46,18 @@ def decoding(
             by_bin = {n: row[f"{n}_r2_by_bin"] for n in figures.SERIES}
             out = name.with_name(f"{spec.name}-position.png")
             figures.curve(row["bin_in_trial_ms"], by_bin, "time in the trial (ms)", f"R2, {spec.name}", out)
+    for group, (cos, sin) in angles(specs).items():
+        if cos.name in measured and sin.name in measured:
+            seen, ours = (_degrees(t[cos.name][shown], t[sin.name][shown]) for t in (measured, values))
+            spec, out = BehaviourSpec(group, "continuous", "degrees"), folder / f"{group}-traces.png"
+            figures.traces(seen, ours, segment[shown], bin_ns * 1e-9, spec, out)
+
+
+def _degrees(cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """(n,) angle, 0 to 360 degrees; NaN where it goes round, so that no line is drawn across."""
+    degrees = np.degrees(np.arctan2(sin, cos)) % 360.0
+    degrees[1:][np.abs(np.diff(degrees)) > 180.0] = np.nan
+    return degrees
 
 
 def _decisions(row: dict[str, Any], name: str, folder: Path) -> None:

@@ -77,12 +77,14 @@ def draw(folder: Path, rows: list[Row], table: list[Row]) -> list[Path]:
         task, unit = block[1], UNITS[block[1]]
         for output, first in pooled[0]["scores"].items():
             if "ci95" not in first:
-                continue  # a point estimate without sums, such as a median distance
-            name = "-".join((*block, output)).replace("/", "-per-").replace(" ", "-")
+                continue  # of an older version
+            name = "-".join((*block, output)).replace("/", "-per-").replace(",", "").replace(" ", "-")
+            median = output not in single[0]["sums"]
             x_label = unit if task == "encode" else f"{unit}, {output.replace('_', ' ')}"
+            x_label = output.replace("_", " ") if median else x_label
             written.append(folder / f"{name}.png")
             forest(pooled, output, x_label, written[-1])
-            if task == "classify":
+            if median or task == "classify":
                 continue  # a trial is right or wrong: no scatter
             shares = trial_shares if task == "decode" else bit_shares
             ours = [r for r in single if r["peer"] == OURS]

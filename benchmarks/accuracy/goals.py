@@ -12,6 +12,7 @@ from benchmarks.accuracy.compare import Row
 from benchmarks.accuracy.peers import (
     classes,
     drift,
+    heading,
     kalman,
     ndt2,
     neds,
@@ -39,10 +40,12 @@ class Goal:
 
 DECODE = ("ibl-dy016", "decode", "chronological")
 RAT = ("rat-linear-track", "decode", "chronological")
+HEADING = ("mouse-head-direction", "decode", "chronological")
 MICE = ("steinmetz2019", "classify", "five folds")
 TARGET = ("bci-monkey-20131218", "classify", "chronological")
 CAUSAL = (regression.CAUSAL_RIDGE, reduced_rank.REDUCED_RANK, kalman.KALMAN, recurrent.GRU, ndt2.NDT2)
 TRACK = (regression.CAUSAL_RIDGE, recurrent.GRU, place.BAYES)
+CIRCLE = (regression.CAUSAL_RIDGE, recurrent.GRU, heading.BAYES)
 ACAUSAL = (regression.ACAUSAL_RIDGE, regression.ACAUSAL_CLOCKED_RIDGE)
 ENCODERS = (
     (drift.GLM, (drift.MULTI, drift.ENCODING_ONLY)),
@@ -64,6 +67,9 @@ GOALS = (
         for glm, peers in ENCODERS
         for peer in peers
     ),
+    *(Goal(f"the ensemble minus {one.name}, head", HEADING, neds.ENSEMBLE, (one,)) for one in CIRCLE),
+    *(Goal(f"NEDS minus {one.name}, head", HEADING, neds.MEMBERS_DECODING, (one,)) for one in CIRCLE),
+    *(Goal(f"blend of the ensemble minus {one.name}, head", HEADING, neds.ENSEMBLE_BLEND, (one,)) for one in CIRCLE),
     Goal("NEDS of many mice minus NEDS of one session", MICE, neds_classes.NEDS_TUNED, (neds_classes.NEDS_SINGLE,)),
     Goal("NEDS of one session minus its unimodal twin", MICE, neds_classes.NEDS_SINGLE, (neds_classes.NEDS_ONLY,)),
     Goal("NEDS of one session minus logistic", MICE, neds_classes.NEDS_SINGLE, (classes.LOGISTIC,)),
@@ -84,8 +90,10 @@ def judge(rows: list[Row]) -> list[Row]:
         others = [seeds for p in goal.against if (seeds := [r for r in here if r["peer"] == p.name])]
         if not ours or not others:
             continue
-        for output in ours[0]["sums"]:
-            best = max(others, key=lambda seeds: np.mean([r["scores"][output] for r in seeds]))
+        medians = ours[0].get("errors", {})
+        for output in [*ours[0]["sums"], *medians]:
+            strongest = min if output in medians else max
+            best = strongest(others, key=lambda seeds: np.mean([r["scores"][output] for r in seeds]))
             gain = table.minus(ours, best, output, goal.block[1])
             found.append({"goal": goal.words, "output": output, "against": best[0]["peer"], **gain._asdict()})
     return found
@@ -93,4 +101,7 @@ def judge(rows: list[Row]) -> list[Row]:
 
 def lines(found: list[dict[str, Any]]) -> list[str]:
     """The goals for people."""
-    return [f"{g['goal']}: {g['output']} {words(g, '+')} (against {g['against']})" for g in found]
+    return [
+        f"{g['goal']}: {g['output']} {words(g, '+', 1 if 'median' in g['output'] else 3)} (against {g['against']})"
+        for g in found
+    ]

@@ -9,9 +9,11 @@ import numpy as np
 
 from benchmarks.accuracy.compare import STATISTICS, Row
 from benchmarks.intervals import words
-from neds_core.scores import bootstrap
+from neds_core.scores import bootstrap, points
 from neds_core.scores.bootstrap import Interval
+from neds_core.scores.points import Median
 
+WIDTH = 40  # of a score's column
 UNITS = {"decode": "R2", "encode": "bits/spike", "classify": "balanced accuracy"}
 
 
@@ -55,7 +57,7 @@ def pooled(rows: list[Row]) -> list[Row]:
 def _score(seeds: list[Row], reference: list[Row], name: str, task: str) -> dict[str, Any]:
     """Mean over seeds, its interval, and its difference from the reference's with a paired interval."""
     values = [r["scores"][name] for r in seeds]
-    if name not in seeds[0]["sums"]:
+    if name not in seeds[0]["sums"] and name not in seeds[0].get("errors", {}):  # of an older version
         return {"value": float(np.mean(values)), "each_seed": values}
     value, low, high = interval(seeds, name, task)
     row: dict[str, Any] = {"value": value, "ci95": [low, high], "each_seed": values}
@@ -64,8 +66,17 @@ def _score(seeds: list[Row], reference: list[Row], name: str, task: str) -> dict
     return row
 
 
+def _medians(seeds: list[Row], name: str) -> list[Median]:
+    """Of the errors of each training seed, resampled alike."""
+    blocks = [r["errors"][name] for r in seeds]
+    group = [np.repeat(np.arange(len(each)), [len(block) for block in each]) for each in blocks]
+    return [points.median(np.concatenate(each), g) for each, g in zip(blocks, group, strict=True)]
+
+
 def interval(seeds: list[Row], name: str, task: str) -> Interval:
     """Mean score over training seeds; of many sessions, mice, sessions and trials are drawn, else trials and seeds."""
+    if name in seeds[0].get("errors", {}):
+        return points.pooled(_medians(seeds, name))
     ours, statistic = _sums(seeds, name), STATISTICS[task]
     if name not in seeds[0]["sessions"]:
         return bootstrap.pooled(ours, statistic)
@@ -75,6 +86,8 @@ def interval(seeds: list[Row], name: str, task: str) -> Interval:
 
 def minus(seeds: list[Row], others: list[Row], name: str, task: str) -> Interval:
     """Mean score over training seeds minus that of the others, paired by trial (see `interval`)."""
+    if name in seeds[0].get("errors", {}):
+        return points.paired(_medians(seeds, name), _medians(others, name))
     ours, theirs, statistic = _sums(seeds, name), _sums(others, name), STATISTICS[task]
     if name not in seeds[0]["sessions"]:
         return bootstrap.paired(ours, theirs, statistic)
@@ -100,11 +113,11 @@ def lines(table: list[Row]) -> list[str]:
         head = f"{recording}, {task}, {split} split: {UNITS[task]} of what was held out"
         out += ["", f"{head}, and minus {rows[0]['reference']}"]
         names = list(rows[0]["scores"])
-        head = f"{'peer':35}{'uses':14}" + "".join(f"{n:>40}" if "median" not in n else f"{n:>38}" for n in names)
+        head = f"{'peer':35}{'uses':14}" + "".join(f"{n:>{WIDTH}}" for n in names)
         out.append(head + f"{'parameters':>12}{'ms/step':>9}{'train s':>9}{'search s':>9}{'seeds':>6}")
         for row in rows:
             mark = "*" if row["budget"] == "quick" else ""
-            cells = "".join(_cell(row["scores"][n], 40 if "median" not in n else 38) for n in names)
+            cells = "".join(_cell(row["scores"][n], 1 if "median" in n else 3) for n in names)
             step = "-" if row["step_ms"] is None else f"{row['step_ms']:.3f}"
             out.append(
                 f"{row['peer'] + mark:35}{row['uses']:14}{cells}{row['parameters']:12,d}{step:>9}"
@@ -115,9 +128,9 @@ def lines(table: list[Row]) -> list[str]:
     return out
 
 
-def _cell(score: dict[str, Any], width: int) -> str:
-    text = f"{score['value']:.1f}" if "ci95" not in score else f"{score['value']:.3f}"
+def _cell(score: dict[str, Any], digits: int) -> str:
+    text = f"{score['value']:.{digits}f}"
     gain = score.get("minus_reference")
     if gain is not None:
-        text += f"  {words(gain, '+')}"
-    return f"{text:>{width}}"
+        text += f"  {words(gain, '+', digits)}"
+    return f"{text:>{WIDTH}}"

@@ -23,6 +23,7 @@ from neds_core.errors import DataError
 KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
 NAME_MOST = 100  # characters of a behaviour's name, which is an entry of a zip file and a key of messages
 VALUE_MOST = 1e12  # of a trace: its square and the sum over a recording are numbers of float32
+ROUND = 0.01  # cos^2 + sin^2 of an angle may be so far from 1
 SAME = 1e-6  # a standard deviation below this share of the largest value is rounding
 ALONG, CLOCK, ALIKE = 0.99, 0.8, 0.05  # correlation with, and ms a ms of, segments' starts: moments by a clock
 BEYOND_MS = 60_000.0  # a moment may lie so much further from its segment than the recording is long
@@ -41,6 +42,7 @@ def check(session: Session, origin: str) -> None:
         _check_spikes(session)
         for spec in session.specs:
             _check_behaviour(spec, session.values[spec.name], session.valid)
+        _check_angles(session)
     except DataError as error:
         raise DataError(f"{origin}: {error}") from None
 
@@ -272,3 +274,24 @@ def _check_behaviour(spec: BehaviourSpec, values: np.ndarray, valid: np.ndarray)
         raise DataError(f"{spec.name} reaches {largest:g}; give it in a larger unit")
     if not varies(known):
         raise DataError(f"{spec.name} does not vary ({known[0]:g} throughout); leave it out of the recording")
+
+
+def _check_angles(session: Session) -> None:
+    """A group is an angle or a point; of an angle it has the cosine and the sine, which lie on the unit circle."""
+    for group in dict.fromkeys(spec.group for spec in session.specs if spec.group or spec.angle):
+        members = {spec.angle: spec for spec in session.specs if spec.group == group and spec.kind == "continuous"}
+        said = [spec.angle for spec in session.specs if spec.group == group]
+        if not any(said):
+            continue
+        if not group or sorted(said) != ["cos", "sin"] or len(members) != 2:
+            raise DataError(
+                f"group {group!r} has {len(said)} outputs with the angles {said}; give an angle two continuous outputs "
+                "of one group, one with angle='cos' and one with angle='sin'"
+            )
+        cos, sin = (session.values[members[side].name].astype(np.float64) for side in ("cos", "sin"))
+        if len(off := np.flatnonzero(np.abs(cos**2 + sin**2 - 1.0) > ROUND)):
+            t = int(off[0])
+            raise DataError(
+                f"{members['cos'].name} and {members['sin'].name} are {cos[t]:g} and {sin[t]:g} at bin {t}, "
+                "which no angle has; give np.cos and np.sin of the angle in radians"
+            )

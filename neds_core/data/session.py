@@ -37,7 +37,8 @@ class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True):
     labels_note: str = ""
     classes: tuple[str, ...] = ()
     contrasts: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-    group: str = ""  # continuous outputs of one group are coordinates of one point
+    group: str = ""  # continuous outputs of one group are coordinates of one point, or of one angle:
+    angle: Literal["", "cos", "sin"] = ""  # this output is the cosine or the sine of the angle that `group` names
 
 
 def refuse_unsorted(segments: np.ndarray, origin: str) -> None:

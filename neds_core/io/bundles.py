@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -119,6 +120,14 @@ def _tracked(position: np.ndarray) -> np.ndarray:
     return np.arange(len(position)) >= int((position != position[0]).any(1).argmax())
 
 
+def _in_order(t_ns: np.ndarray, unit: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes t_ns (n,) and unit (n,) in time order, those outside the n_bins bins left out."""
+    order = np.argsort(t_ns, kind="stable")
+    t_ns, unit = t_ns[order], unit[order]
+    inside = (t_ns >= 0) & (t_ns < n_bins * BIN_NS)
+    return t_ns[inside], unit[inside]
+
+
 def rat_spikes(raw: Mapping[str, np.ndarray], ids: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Spikes of the source's units `ids` (U,): t_ns (n,) int64 from the first position sample on, and unit (n,) int32.
 
@@ -128,10 +137,7 @@ def rat_spikes(raw: Mapping[str, np.ndarray], ids: np.ndarray, n_bins: int) -> t
     rows = [np.arange(index[u], index[u + 1]) for u in ids]
     t_ns = np.rint((raw["spike_times_s"][np.concatenate(rows)] - origin / 30000.0) * 1e9).astype(np.int64)
     unit = np.repeat(np.arange(len(ids), dtype=np.int32), [len(each) for each in rows])
-    order = np.argsort(t_ns, kind="stable")
-    t_ns, unit = t_ns[order], unit[order]
-    inside = (t_ns >= 0) & (t_ns < n_bins * BIN_NS)
-    return t_ns[inside], unit[inside]
+    return _in_order(t_ns, unit, n_bins)
 
 
 def rat_linear_track(npz: Path, seconds: float = 960.0) -> Session:
@@ -161,6 +167,45 @@ def rat_linear_track(npz: Path, seconds: float = 960.0) -> Session:
         events=events,
         licence="MIT",
         citation="github.com/nelpy/example-data, linear-track (commit 099548c)",
+    )
+
+
+def mouse_head_direction(npz: Path) -> Session:
+    """The 529 s awake with the head tracked: spike times; cosine and sine of its direction at each bin's right edge."""
+    with np.load(npz) as bundle:
+        raw = dict(bundle)
+    tracked_ns = np.rint(raw["pos_time_s"] * 1e9).astype(np.int64)
+    tracked_ns -= tracked_ns[0]
+    n_bins = int(tracked_ns[-1]) // BIN_NS
+    index = np.r_[0, raw["spike_times_index"]]
+    n_units = len(index) - 1
+    t_ns = np.rint((raw["spike_times_s"] - raw["pos_time_s"][0]) * 1e9).astype(np.int64)
+    events = _in_order(t_ns, np.repeat(np.arange(n_units, dtype=np.int32), np.diff(index)), n_bins)
+    edges = np.arange(1, n_bins + 1, dtype=np.int64) * BIN_NS
+    radians = raw["head_direction_rad"][np.searchsorted(tracked_ns, edges, side="right") - 1].astype(np.float64)
+    sides: tuple[Literal["cos", "sin"], ...] = ("cos", "sin")
+    specs = tuple(
+        BehaviourSpec(
+            f"head_direction_{side}", "continuous", "", "angle of the source's tracker; its 0 and sense are not stated",
+            "none stated", 0.0, group="head_direction", angle=side,
+        )
+        for side in sides
+    )  # fmt: skip
+    return Session(
+        name="mouse-head-direction",
+        bin_ns=BIN_NS,
+        units=UnitTable(np.arange(n_units), raw["unit_location"], np.full(n_units, np.nan, np.float32)),
+        counts=bin_events(*events, BIN_NS, n_bins, n_units),
+        valid=np.ones(n_bins, bool),
+        specs=specs,
+        values={s.name: getattr(np, s.angle)(radians).astype(np.float32) for s in specs},
+        segments=np.array([[0, n_bins]], np.int64),
+        segment_ids=np.zeros(1, np.int64),
+        events=events,
+        licence="MIT",
+        citation="Viejo G et al. Pynapple, a toolbox for data analysis in neuroscience. eLife 12, RP85786 (2023); "
+        "Peyrache A, Lacroix MM, Petersen PC, Buzsaki G. Internally organized mechanisms of the head direction sense. "
+        "Nature Neuroscience 18, 569-575 (2015)",
     )
 
 

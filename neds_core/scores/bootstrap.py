@@ -54,14 +54,15 @@ class Interval(NamedTuple):
     high: float
 
 
-def _percentiles(value: float | np.ndarray, resampled: np.ndarray, level: float = 95.0) -> Interval:
+def percentiles(value: float | np.ndarray, resampled: np.ndarray, level: float = 95.0) -> Interval:
+    """The score with the middle `level` % of its resamples (R,), NaN = without a score."""
     scored = resampled[~np.isnan(resampled)]
     tail = (100.0 - level) / 2.0
     low, high = np.percentile(scored, [tail, 100.0 - tail]) if len(scored) else (np.nan, np.nan)
     return Interval(float(value), float(low), float(high))
 
 
-def _times_drawn(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+def times_drawn(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
     """(resamples, n): how often each of n rows is in each resample."""
     draw = rng.integers(0, n, (resamples, n))
     times = np.zeros(draw.shape)
@@ -71,17 +72,21 @@ def _times_drawn(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray
 
 def interval(sums: np.ndarray, statistic: Statistic, seed: int = 0) -> Interval:
     """The score of all trials, and its interval over resampled trials; sums (n, K) as the module says."""
-    times = _times_drawn(np.random.default_rng(seed), len(sums), RULES.times)
-    return _percentiles(statistic(sums.sum(0)), statistic(times @ sums))
+    times = times_drawn(np.random.default_rng(seed), len(sums), RULES.times)
+    return percentiles(statistic(sums.sum(0)), statistic(times @ sums))
+
+
+def over_seeds(rng: np.random.Generator, each_seed: np.ndarray) -> np.ndarray:
+    """(R,) mean score of each resample over resampled training seeds; each_seed (K, R)."""
+    seeds = rng.integers(0, len(each_seed), each_seed.shape[::-1])
+    return np.take_along_axis(each_seed, seeds.T, axis=0).mean(0)
 
 
 def _over_seeds(
     rng: np.random.Generator, times: np.ndarray, each_seed: list[np.ndarray], statistic: Statistic
 ) -> np.ndarray:
     """(`RULES.times`,) mean score of each resample's trials over resampled training seeds."""
-    seeds = rng.integers(0, len(each_seed), (RULES.times, len(each_seed)))
-    each = np.stack([statistic(times @ sums) for sums in each_seed])
-    return np.take_along_axis(each, seeds.T, axis=0).mean(0)
+    return over_seeds(rng, np.stack([statistic(times @ sums) for sums in each_seed]))
 
 
 def _mean(each_seed: list[np.ndarray], statistic: Statistic) -> float:
@@ -91,8 +96,8 @@ def _mean(each_seed: list[np.ndarray], statistic: Statistic) -> float:
 def pooled(each_seed: list[np.ndarray], statistic: Statistic, seed: int = 0) -> Interval:
     """Mean score over training seeds (one array of sums each); trials and seeds are resampled together."""
     rng = np.random.default_rng(seed)
-    times = _times_drawn(rng, len(each_seed[0]), RULES.times)
-    return _percentiles(_mean(each_seed, statistic), _over_seeds(rng, times, each_seed, statistic))
+    times = times_drawn(rng, len(each_seed[0]), RULES.times)
+    return percentiles(_mean(each_seed, statistic), _over_seeds(rng, times, each_seed, statistic))
 
 
 def paired(
@@ -109,9 +114,9 @@ def paired(
     """
     theirs = [second] if isinstance(second, np.ndarray) else second
     rng = np.random.default_rng(seed)
-    times = _times_drawn(rng, len(theirs[0]), RULES.times)
+    times = times_drawn(rng, len(theirs[0]), RULES.times)
     gain = _over_seeds(rng, times, first, statistic) - _over_seeds(rng, times, theirs, statistic)
-    return _percentiles(_mean(first, statistic) - _mean(theirs, statistic), gain, level)
+    return percentiles(_mean(first, statistic) - _mean(theirs, statistic), gain, level)
 
 
 def hierarchical(
@@ -133,9 +138,9 @@ def hierarchical(
     totals = np.empty((len(slot), sums.shape[1]))
     for s, trials in enumerate(rows):
         mine = slot == s
-        totals[mine] = _times_drawn(rng, len(trials), int(mine.sum())) @ trials
+        totals[mine] = times_drawn(rng, len(trials), int(mine.sum())) @ trials
     resampled = np.bincount(resample, statistic(totals)) / np.bincount(resample)
-    return _percentiles(statistic(np.stack([trials.sum(0) for trials in rows])).mean(), resampled)
+    return percentiles(statistic(np.stack([trials.sum(0) for trials in rows])).mean(), resampled)
 
 
 def hierarchical_paired(

@@ -117,7 +117,10 @@ class Messages:
             decoder=decoder.name, engine=decoder.engine.name, model=decoder.model,
             model_sha=decoder.model_sha, model_created=decoder.model_created, unit_map_sha=decoder.unit_map_sha,
             outputs=[
-                OutputInfo(s.name, s.kind, s.unit, s.sign, s.filter, s.filter_delay_ms, s.labels, list(s.classes))
+                OutputInfo(
+                    s.name, s.kind, s.unit, s.sign, s.filter, s.filter_delay_ms, s.labels, list(s.classes), s.group,
+                    s.angle,
+                )
                 for s in decoder.engine.layout.specs
             ],
             flag_names={f.name: int(f) for f in Flag if f.name},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from neds_core import judging
@@ -26,8 +27,10 @@ def _number(value: Any, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _range(pair: Any) -> str:
-    return "too few trials" if pair is None or pair[0] is None else f"[{pair[0]:.3f}, {pair[1]:.3f}]"
+def _range(pair: Any, digits: int = 3) -> str:
+    if pair is None or pair[0] is None:
+        return "too few trials"
+    return f"[{pair[0]:.{digits}f}, {pair[1]:.{digits}f}]"
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -129,12 +132,22 @@ def _other(name: str, row: dict[str, Any]) -> list[str]:
             f"{row['logistic_balanced_accuracy']:.3f}, chance {row['chance']:.2f}, n {row['n']}"
         ]
     if "published_median_error_all" in row:
-        return [
-            f"{name:24} median error, {part}: {_number(row[f'published_median_error_{part}'], 1)} {row['unit']}, "
-            f"ridge {_number(row[f'ridge_median_error_{part}'], 1)}, n {row[f'n_{part}']}"
-            for part in ("all", "moving")
-        ]
+        return [line for part in ("all", "moving") for line in _point(name, row, part)]
     return [f"{name:24} not scored: {row.get('null_reason')}"]
+
+
+def _point(name: str, row: dict[str, Any], part: str) -> Iterator[str]:
+    """Median errors of a point or an angle, and what the decoders gain over the ridge: below 0, they are nearer."""
+    each = {d: row.get(f"{d}_median_error_{part}") for d in ("neds", "ridge", "blend")}
+    yield (
+        f"{name:24} median error, {part}: {_number(row[f'published_median_error_{part}'], 1)} "
+        f"{_range(row[f'published_ci95_{part}'], 1)} {row['unit']}, "
+        f"{', '.join(f'{d} {_number(error, 1)}' for d, error in each.items())}, n {row[f'n_{part}']}"
+    )
+    gains = {d: gain for d in ("neds", "blend") if (gain := row.get(f"{d}_minus_ridge_{part}"))}
+    if gains:
+        said = (f"{d} minus ridge {g['value']:+.1f} {_range((g['low'], g['high']), 1)}" for d, g in gains.items())
+        yield f"{'':24} {', '.join(said)} {row['unit']}"
 
 
 def pooled_lines(result: dict[str, Any]) -> list[str]:

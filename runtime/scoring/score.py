@@ -18,12 +18,10 @@ from runtime.core.words import listed
 from runtime.engines import create as engines
 from runtime.engines.ensemble import variance, weighted, with_linear
 from runtime.engines.layout import layout
+from runtime.scoring.points import Row, score_points
 from runtime.scoring.truth import Truth, occurrences
 
-Row = dict[str, Any]  # one JSON object
-
 LEAST_BINS = 25  # measured bins below which an output is not scored
-MOVING_PX_S = 25.0  # slower than this over a second, a tracked animal counts as standing
 
 
 def held(values: np.ndarray, in_time: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -265,7 +263,7 @@ def score(
             )  # fmt: skip
             if spec.labels == "measured":
                 scored |= label >= 0
-    return outputs | score_points(layout, said, truth, bin_ns), int(scored.sum())
+    return outputs | score_points(layout, said, truth, trial, bin_ns), int(scored.sum())
 
 
 def _alone(judge: Callable[..., Row], *given: Any) -> Row:
@@ -274,27 +272,3 @@ def _alone(judge: Callable[..., Row], *given: Any) -> Row:
         return judge(*given)
     except (ArithmeticError, LookupError, ValueError) as error:
         return {"r2": None, "n": 0, "null_reason": f"its score failed ({error})"}
-
-
-def score_points(layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_ns: int) -> Row:
-    """Median distance between decoded and measured point, for outputs that share a `group`."""
-    found: Row = {}
-    for group in sorted({s.group for s in layout.specs if s.group}):
-        members = [s for s in layout.specs if s.group == group]
-        if any(s.name not in truth.traces for s in members):
-            continue
-        target = np.stack([truth.traces[s.name] for s in members], axis=1)
-        columns = [layout.columns[s.name].start for s in members]
-        half = max(1, round(0.5e9 / bin_ns))  # a pixel of jitter in one bin is no movement: displacement over 1 s
-        speed = np.zeros(len(target))
-        moved = np.linalg.norm(target[2 * half :] - target[: -2 * half], axis=1)
-        speed[half : half + len(moved)] = moved / (2 * half * bin_ns * 1e-9)
-        row: Row = {"unit": members[0].unit}
-        for label, mask in (("all", np.isfinite(target).all(1)), ("moving", speed > MOVING_PX_S)):
-            row[f"n_{label}"] = int(mask.sum())
-            for name, values in said.items():
-                error = np.linalg.norm(values[:, columns] - target, axis=1)[mask]
-                error = error[np.isfinite(error)]
-                row[f"{name}_median_error_{label}"] = float(np.median(error)) if len(error) else None
-        found[group] = row
-    return found

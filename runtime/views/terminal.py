@@ -140,6 +140,20 @@ def classes(grid: Table, name: str, labels: list[str], output: Output | None) ->
         grid.add_row(Text("" if i else name, "bold"), Text(f"{label} {number(prob, 2)}"), Text(bar, "cyan"))
 
 
+def angle(grid: Table, state: Shown, group: str, cos: str, sin: str) -> None:
+    """One row: the angle of which two outputs are the cosine and the sine, decoded and measured, in degrees."""
+    newest_ns = state.decode.t_end_ns if state.decode else 0
+
+    def degrees(traces: dict[str, deque[tuple[int, float | None]]]) -> str:
+        ends = [traces[name][-1] for name in (cos, sin) if traces.get(name)]
+        x, y = (value for _, value in ends) if len(ends) == 2 else (None, None)
+        fresh = all(t > newest_ns - TRACE_NS / 6 for t, _ in ends)
+        return NONE if x is None or y is None or not fresh else f"{math.degrees(math.atan2(y, x)) % 360:.0f}°"
+
+    text = Text(f"decoded {degrees(state.decoded)}   ", "cyan").append(f"measured {degrees(state.measured)}", "default")
+    grid.add_row(Text(group, "bold"), "", text)
+
+
 def outputs(state: Shown, decode: Decode | None) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(width=20)
@@ -155,6 +169,10 @@ def outputs(state: Shown, decode: Decode | None) -> Table:
             classes(grid, name, info.classes if info else [], None if withheld else output)
         else:
             continuous(grid, state, name, info.unit if info else "", output)
+    sides = {(info.group, info.angle): name for name, info in infos.items() if info.angle}
+    for group, side in sides:
+        if side == "cos" and decode and (sine := sides.get((group, "sin"))):
+            angle(grid, state, group, sides[group, side], sine)
     return grid
 
 

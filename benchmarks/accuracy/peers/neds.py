@@ -26,10 +26,11 @@ QUICK_BATCH = 16
 
 
 def shipped(task: Task, file: str) -> Checkpoint:
-    """One of the example's checkpoints."""
-    made = checkpoints.load(task.folder / f"{file}.safetensors")
+    """One of the example's checkpoints, or with its number behind a colon one network of an ensemble."""
+    name, _, member = file.partition(":")
+    made = checkpoints.load(task.folder / f"{name}.safetensors")
     tasks.refuse_other_units(made, task.session)
-    return made
+    return made.alone(int(member)) if member else made
 
 
 def decoder(task: Task, made: Checkpoint, kind: str, seconds: float | None) -> Fitted:
@@ -85,10 +86,13 @@ def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
 
 PHASE_FREE = ("neds", "neds-seed1", "neds-seed2")
 CLOCKED = ("clocked-seed0", "clocked-seed1", "clocked-seed2")
+MEMBERS = ("ensemble:0", "ensemble:1", "ensemble:2")
 MULTI = from_examples("NEDS multi-task", "neds", PHASE_FREE)
 MULTI_CLOCKED = from_examples("NEDS multi-task, clocked", "neds", CLOCKED, "time")
 FULL_LIVE = from_examples("NEDS full, up to the bin", "neds", ("full",), "time")
 BLEND = from_examples("blend of NEDS and ridge", "blend", PHASE_FREE)
+MEMBERS_DECODING = from_examples("NEDS decoding only", "neds", MEMBERS)
+MEMBERS_BLEND = from_examples("blend of NEDS and ridge", "blend", MEMBERS)
 ENSEMBLE = from_examples("NEDS ensemble", "neds", ("ensemble",))
 ENSEMBLE_BLEND = from_examples("blend of the ensemble and ridge", "blend", ("ensemble",))
 BLEND_CLOCKED = from_examples("blend of NEDS and ridge, clocked", "blend", CLOCKED, "time")

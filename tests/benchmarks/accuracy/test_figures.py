@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import figures, table
+from benchmarks.accuracy import evaluated, figures, table
 from benchmarks.accuracy.compare import Row
+from benchmarks.figures import labelled
+from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bits as encoding_scores, r2 as scores
 
 
@@ -75,3 +77,36 @@ def test_every_block_is_drawn_and_rivals_trial_by_trial(tmp_path: Path) -> None:
         "planted-encode-chronological-bits-per-spike-poyo-plus.png",
     }
     assert all(f.stat().st_size > 5000 for f in written)
+
+
+def test_a_median_error_is_drawn_with_its_interval(tmp_path: Path) -> None:
+    """And has no scatter: it is none of trials."""
+    name, rows = "position median error all, px", []
+    for peer in ("causal ridge", "NDT2-style", "NEDS multi-task"):
+        row = made(peer, "decode", 0)
+        blocks = np.random.default_rng(len(peer)).exponential(10.0, (12, 30))
+        rows.append(row | {"errors": {name: blocks.tolist()}})
+        row["scores"][name] = float(np.median(blocks))
+
+    written = figures.draw(tmp_path, rows, table.pooled(rows))
+
+    assert "planted-decode-chronological-position-median-error-all-px.png" in {f.name for f in written}
+    assert len([f for f in written if "median" in f.name]) == 1
+    gain = table.pooled(rows)[1]["scores"][name]["minus_reference"]
+    assert gain["low"] < gain["value"] < gain["high"]
+
+
+def test_an_angle_is_drawn_in_degrees(tmp_path: Path) -> None:
+    """In one picture for its two outputs, without a line across where it goes round."""
+    specs = tuple(BehaviourSpec(f"hd_{side}", "continuous", group="hd", angle=side) for side in ("cos", "sin"))
+    angle = np.arange(1.0, 901.0, 3.0)
+    sides = {f"hd_{name}": f(np.radians(angle)) for name, f in (("cos", np.cos), ("sin", np.sin))}
+
+    evaluated.decoding({}, sides, sides, np.zeros(300, np.int64), specs, 20_000_000, tmp_path)
+
+    assert [f.name for f in tmp_path.iterdir()] == ["hd-traces.png"]
+    degrees = evaluated._degrees(sides["hd_cos"], sides["hd_sin"])
+    assert np.flatnonzero(np.isnan(degrees)).tolist() == [120, 240]
+    # 1e-9 degrees: float64 back and forth
+    np.testing.assert_allclose(degrees[121:240], angle[1:120], atol=1e-9)
+    assert [labelled(spec) for spec in specs] == ["hd cos", "hd sin"]

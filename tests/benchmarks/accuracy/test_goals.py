@@ -40,6 +40,25 @@ def test_a_goal_is_judged_against_the_strongest_of_those_that_are_there() -> Non
     assert "strongest causal peer" in goals.lines(found)[0]
 
 
+def test_of_median_errors_the_strongest_is_the_smallest() -> None:
+    """Over seeds, with its interval over blocks."""
+
+    def angle(peer: str, seed: int, degrees: float) -> dict[str, Any]:
+        blocks = np.random.default_rng(seed).exponential(degrees, (12, 50))
+        name = "head_direction median error all, deg"
+        where = dict(zip(("recording", "task", "split"), goals.HEADING, strict=True))
+        scores = {name: float(np.median(blocks))}
+        return {"peer": peer, "sums": {}, "sessions": {}, "errors": {name: blocks.tolist()}, "scores": scores} | where
+
+    gru = [angle(recurrent.GRU.name, seed, 4.0) for seed in range(3)]
+
+    ridge, gated = goals.judge([angle(neds.ENSEMBLE.name, 0, 6.0), angle(regression.CAUSAL_RIDGE.name, 0, 9.0), *gru])
+
+    assert (ridge["against"], gated["against"]) == (regression.CAUSAL_RIDGE.name, recurrent.GRU.name)
+    assert ridge["low"] < ridge["value"] < ridge["high"] < 0.0 < gated["low"] < gated["value"] < gated["high"] < 4.0
+    assert "median error all, deg +" in goals.lines([gated])[0]
+
+
 def test_goals_name_rows_that_the_table_has() -> None:
     """Every peer of a goal is a row of its block."""
     blocks = {(b.recording, b.task, b.split): b.peers for b in BLOCKS}

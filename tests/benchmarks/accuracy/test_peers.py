@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from benchmarks.accuracy.peers import kalman, maze, ndt2, place, recurrent, reduced_rank, regression
+from benchmarks.accuracy.peers import heading, kalman, maze, ndt2, place, recurrent, reduced_rank, regression
 from benchmarks.accuracy.peers.task import Fitted, Task, at_random, choose, r2_of, targets
 from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.linear import linear
 from neds_core.linear.linear import Bank
+from neds_core.scores import points
 from neds_core.train.windows import Windows
 
 FILTERS = {"bank": msgspec.to_builtins(Bank(taus_ms=(40.0, 200.0), root=True)), "penalty": 30.0}
@@ -311,3 +312,46 @@ def test_the_bayes_filter_follows_a_rat_round_corners() -> None:
     for how in ("mean", "most likely"):
         assert error(model, how) < 15.0
         assert error(model, how) < 0.8 * error(forgets, how)
+
+
+def turning(seed: int, n: int = 6000) -> tuple[np.ndarray, np.ndarray]:
+    """An animal that turns its head at random among 16 directions that units prefer: degrees, counts."""
+    rng = np.random.default_rng(seed)
+    degrees = np.cumsum(rng.normal(0.0, 4.0, n)) % 360.0
+    off = np.radians(degrees[:, None] - np.arange(16) * 22.5)
+    return degrees, rng.poisson(0.3 * np.exp(4.0 * (np.cos(off) - 1.0)) + 0.002).astype(np.float64)
+
+
+ROUND = {"field_cells": 1.5, "step_cells": 0.8, "jump": 1e-5, "weight": 1.0, "floor": 1e-3}
+
+
+def test_the_bayes_filter_follows_a_head_across_360_degrees() -> None:
+    """Another stretch than it was fitted on; its memory pays, and the circle is closed."""
+    degrees, counts = turning(0)
+    target, spikes = turning(1, 3000)
+    model = heading.fit(degrees, counts, ROUND)
+
+    def error(model: place.Fields) -> np.ndarray:
+        run = place.Filter(model)
+        value = np.stack([heading.read(run.step(row)) for row in spikes])
+        radians = np.radians(target)
+        return points.turn_deg(np.stack([np.cos(radians), np.sin(radians)], 1), value)
+
+    found = error(model)
+    assert np.median(found) < 10.0
+    assert np.median(found[np.minimum(target, 360.0 - target) < 20.0]) < 12.0
+    assert np.median(found) < 0.5 * np.median(error(replace(model, step=np.full_like(model.step, 1 / heading.CELLS))))
+    np.testing.assert_allclose(model.step.sum(1), 1.0)
+    np.testing.assert_allclose(model.step, model.step[::-1, ::-1])
+
+
+def test_half_the_weight_is_half_the_evidence() -> None:
+    """By hand: the likelihood to the power of the weight."""
+    degrees, counts = turning(2, 2000)
+    whole, half = (heading.fit(degrees, counts, ROUND | {"weight": w}) for w in (1.0, 0.5))
+
+    got = place.Filter(half).step(counts[7])
+
+    log_likelihood = np.log(whole.rate) @ counts[7] - whole.rate.sum(1)
+    expected = whole.prior * np.exp(0.5 * (log_likelihood - log_likelihood.max()))
+    np.testing.assert_allclose(got, expected / expected.sum(), rtol=1e-9)

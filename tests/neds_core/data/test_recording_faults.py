@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import pytest
 
 from neds_core.data import session_file
-from neds_core.data.session import Session
+from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
 
 
@@ -79,7 +79,35 @@ def spread_ns(n: int = 3000) -> np.ndarray:
     return np.sort(np.random.default_rng(0).integers(0, 1500 * 20_000_000, n))
 
 
+def with_angle(*specs: tuple[str, str, Literal["", "cos", "sin"]], cos: float = 0.6) -> Callable[[Session], Session]:
+    """An edit that adds an angle: name, group and `angle` of each side; cosine and sine 0.6 and 0.8, in turn."""
+    turn = np.arange(1500) % 2 == 0
+    values = {"cos": np.where(turn, cos, 0.8).astype(np.float32), "sin": np.where(turn, 0.8, 0.6).astype(np.float32)}
+    made = tuple(BehaviourSpec(name, "continuous", group=group, angle=side) for name, group, side in specs)
+    return lambda s: replace(
+        s, specs=s.specs + made, values=s.values | {spec.name: values[spec.angle or "cos"] for spec in made}
+    )
+
+
+def test_an_angle_is_written_and_read(session: Session, tmp_path: Path) -> None:
+    """Also where one side is not known."""
+    one = with_angle(("hd_cos", "hd", "cos"), ("hd_sin", "hd", "sin"))(session)
+    one.values["hd_cos"][3] = np.nan
+    session_file.save(one, tmp_path / "one.npz")
+    assert session_file.load(tmp_path / "one.npz").specs[-2:] == one.specs[-2:]
+
+
 FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
+    "half an angle": (with_angle(("hd_cos", "hd", "cos")), "group 'hd' has 1 outputs with the angles ['cos']; give an"),
+    "an angle with a coordinate": (
+        with_angle(("hd_cos", "hd", "cos"), ("hd_sin", "hd", "sin"), ("hd_z", "hd", "")), "give an angle two continuous"
+    ),
+    "an angle without a group": (with_angle(("hd_cos", "", "cos"), ("hd_sin", "", "sin")), "group '' has"),
+    "a cosine twice": (with_angle(("hd_cos", "hd", "cos"), ("hd_sin", "hd", "cos")), "['cos', 'cos']; give an angle"),
+    "radians for a cosine": (
+        with_angle(("hd_cos", "hd", "cos"), ("hd_sin", "hd", "sin"), cos=1.7),
+        "hd_cos and hd_sin are 1.7 and 0.8 at bin 0, which no angle has; give np.cos and np.sin of the angle",
+    ),
     "no spikes": (lambda s: replace(s, counts=np.zeros_like(s.counts)), "is empty"),
     "no segments": (lambda s: replace(s, segments=np.zeros((0, 2), np.int64), segment_ids=np.arange(0)), "is empty"),
     "no valid bin": (lambda s: replace(s, valid=np.zeros_like(s.valid)), "is empty"),

@@ -39,6 +39,7 @@ def shipped(name: str) -> Session:
         ),
         ("steinmetz2019", (7_440, 788), 372, ["wheel_direction", "go", "stimulus_side"]),
         ("rat-linear-track", (48_000, 31), 1, ["position_x", "position_y"]),
+        ("mouse-head-direction", (26_467, 15), 1, ["head_direction_cos", "head_direction_sin"]),
     ],
 )  # fmt: skip
 def test_shipped_recordings_have_their_shape(
@@ -161,6 +162,26 @@ def test_the_rat_is_tracked_from_bin_1292_on() -> None:
         np.testing.assert_array_equal(known, np.arange(48_000) >= 1292)
 
 
+# Spikes of each unit between the first and the last tracked sample (670.6407 to 1199.9807 s), counted in the source.
+HEAD_DIRECTION_SPIKES = [2709, 4461, 3652, 4068, 3949, 6062, 10622, 746, 1525, 294, 2423, 2615, 967, 423, 102]
+
+
+def test_the_mouse_has_the_sources_spikes_and_turns_its_head() -> None:
+    """44,618 spikes of 7 thalamic and 8 hippocampal units; cosine and sine of one angle, known in every bin."""
+    one = shipped("mouse-head-direction")
+    assert one.events is not None
+
+    assert one.counts.sum(0).tolist() == HEAD_DIRECTION_SPIKES
+    assert np.bincount(one.events[1]).tolist() == HEAD_DIRECTION_SPIKES
+    assert one.units.region.tolist() == ["adn"] * 7 + ["ca1"] * 8
+    assert [(s.group, s.angle) for s in one.specs] == [("head_direction", "cos"), ("head_direction", "sin")]
+    cos, sin = (one.values[s.name] for s in one.specs)
+    np.testing.assert_allclose(cos**2 + sin**2, 1.0, atol=1e-6)
+    quarters = np.histogram(np.degrees(np.arctan2(sin, cos)), [-180, -90, 0, 90, 180])[0]
+    assert quarters.sum() == 26_467
+    assert quarters.min() > 3000
+
+
 def of_ibl() -> Session:
     folder = DATA / "ibl-dy016"
     return bundles.ibl_dy016(
@@ -176,6 +197,10 @@ def of_rat() -> Session:
     return bundles.rat_linear_track(DATA / "rat-hippocampus-tracks" / "linear-track.npz")
 
 
+def of_mouse() -> Session:
+    return bundles.mouse_head_direction(DATA / "mouse-head-direction" / "A2929-200711.npz")
+
+
 def of_monkey(block: int) -> Session:
     return bundles.bci_monkey(DATA / "bci-monkey-20131218" / "bci_20131218.npz", block)
 
@@ -184,6 +209,7 @@ SOURCES: dict[str, Callable[[], Session]] = {
     "ibl-dy016": of_ibl,
     "steinmetz2019": of_steinmetz,
     "rat-linear-track": of_rat,
+    "mouse-head-direction": of_mouse,
     "bci-monkey-20131218": lambda: of_monkey(1),
     "bci-monkey-20131218/session-block2.npz": lambda: of_monkey(2),
 }
@@ -277,6 +303,27 @@ def test_the_rat_conversion_keeps_times_and_takes_the_last_position() -> None:
         last = np.flatnonzero(clock_ticks <= (b + 1) * 600)[-1]  # 600 ticks of 30 kHz are 20 ms
         assert one.values["position_x"][b] == source["pos_x_px"][last]
         assert one.values["position_y"][b] == source["pos_y_px"][last]
+
+
+@with_sources
+def test_the_mouse_conversion_keeps_times_and_takes_the_last_direction() -> None:
+    """Each unit's spikes at the source's microsecond; the angle is of the last sample up to the right edge."""
+    one = shipped("mouse-head-direction")
+    source = arrays_of(DATA / "mouse-head-direction" / "A2929-200711.npz")
+    assert one.events is not None
+    t_ns, unit = one.events
+    ends = [0, *source["spike_times_index"].tolist()]
+    seconds = source["pos_time_s"]
+
+    for u in range(15):
+        steps = np.rint(source["spike_times_s"][ends[u] : ends[u + 1]] * 1e6).astype(np.int64)  # of 1 us
+        since = (steps - 670_640_700) * 1000
+        assert t_ns[unit == u].tolist() == since[(since >= 0) & (since < 26_467 * 20_000_000)].tolist()
+    cos, sin = (one.values[f"head_direction_{side}"] for side in ("cos", "sin"))
+    for b in (0, 1, 777, 20_001, 26_466):
+        last = np.flatnonzero(seconds <= 670.6407 + (b + 1) * 0.02 + 1e-9)[-1]
+        off = np.angle(np.exp(1j * (np.arctan2(sin[b], cos[b]) - source["head_direction_rad"][last])))
+        assert abs(off) < 1e-6
 
 
 @with_sources

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from neds_core import checkpoint as checkpoints
 from neds_core.data import scalers, session as sessions, session_file
-from runtime.core.health import BAD_VALUES, SHARES, Health, Limits
+from runtime.core.health import BAD_VALUES, PROFILE_UNITS, SHARES, Health, Limits
 from runtime.core.state import State
 from runtime.engines import create as engines
 
@@ -121,7 +121,8 @@ SHIPPED = sorted({p.parent: p for p in sorted(EXAMPLES) if p.stem in ("ensemble"
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.parent.name for path in SHIPPED])
 def test_no_shipped_recording_is_a_fault_and_each_in_another_order_is(path: Path) -> None:
-    """Over the part that was not trained on, with its pauses; real populations are less even than made-up ones."""
+    """Over the part that was not trained on, with its pauses; real populations are less even than made-up ones. Of
+    fewer units than `PROFILE_UNITS` the order cannot be told."""
     made, session = checkpoints.load(path), session_file.load(path.parent / "session.npz")
     decoder, inside = engines.decoder(made, "ridge"), scalers.inside(session)
     limits = Limits(profile=decoder.profile, used=decoder.used, silence_ns=decoder.silence_ns)
@@ -139,6 +140,9 @@ def test_no_shipped_recording_is_a_fault_and_each_in_another_order_is(path: Path
 
     assert State.FAULT not in states(np.arange(len(made.units)))
     wrong = states(np.random.default_rng(1).permutation(len(made.units)))
+    if len(made.units) < PROFILE_UNITS:
+        assert State.FAULT not in wrong
+        return
     least = 0.9 if len(made.units) >= 50 else 0.6  # a few units may correlate by chance for a while
     assert wrong.count(State.FAULT) > least * (len(wrong) - 12e9 / session.bin_ns)
 

@@ -23,6 +23,7 @@ from runtime.cli import commands, evaluate as cmd_evaluate, main as cli
 from runtime.scoring import curves, report, seeds
 
 Evaluate = Callable[..., tuple[int, str, str]]
+HEAD = Path(__file__).parents[3] / "examples" / "mouse-head-direction"
 
 
 @pytest.fixture
@@ -82,6 +83,29 @@ def test_what_is_recommended_is_said(judged_checkpoint: Checkpoint, short: Sessi
     assert pooled["traces"]["wheel_speed"]["recommended"] == ["blend"]
     told = pooled | {"split": "all", "recording": "x", "checkpoints": ["y"], "note": ""}
     assert "wheel_speed   recommended: blend" in report.pooled_lines(told)
+
+
+def test_the_mouses_head_is_scored_in_degrees() -> None:
+    """The shipped decoder, streamed over the last minute: NEDS, ridge and blend, paired by blocks of 10 s."""
+    whole = session_file.load(HEAD / "session.npz")
+    last = replace(whole, segments=np.array([[whole.n_bins - 3000, whole.n_bins]]))
+    made = checkpoints.load(HEAD / "ensemble.safetensors")
+
+    pooled = seeds.pool(cmd_evaluate._decoded([made], last, cmd_evaluate.Split.ALL))
+
+    (row,) = pooled["other"]["head_direction"]
+    assert (row["unit"], row["n_all"]) == ("deg", 3000)
+    for name in ("published", "neds", "ridge", "blend"):
+        low, high = row[f"{name}_ci95_all"]
+        assert 2.0 < low < row[f"{name}_median_error_all"] < high < 30.0  # chance is 90
+        assert row[f"{name}_median_error_moving"] < 30.0
+    gain = row["blend_minus_ridge_all"]
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert gain["value"] == pytest.approx(row["blend_median_error_all"] - row["ridge_median_error_all"])
+    # 1e-5 in z-scores: float32 sums in another order
+    assert pooled["streamed_vs_offline_max_abs"] <= 1e-5
+    told = pooled | {"split": "all", "recording": "x", "checkpoints": ["y"], "note": ""}
+    assert any(line.startswith("head_direction") and " deg, neds " in line for line in report.pooled_lines(told))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from runtime.engines import create as engines
 from runtime.engines.layout import layout
 from runtime.engines.stream import StreamEngine
 from runtime.live import offline as replayed
-from runtime.scoring import score as scoring, truth as truths
-from runtime.scoring.score import exactness, held, score_class, score_points, score_trace
+from runtime.scoring import report, score as scoring, truth as truths
+from runtime.scoring.points import score_points
+from runtime.scoring.score import exactness, held, score_class, score_trace
 from runtime.scoring.seeds import SeedScores, pool
 from runtime.scoring.truth import Truth
 
@@ -191,13 +192,53 @@ def test_the_error_of_a_point_is_a_distance() -> None:
     said = {"published": np.stack([x + 3, np.full(200, 4.0)], 1), "ridge": np.full((200, 2), np.nan)}
     target = Truth({"position_x": x, "position_y": np.r_[np.zeros(199), np.nan]}, {})
 
-    row = score_points(plan, said, target, BIN)["position"]
+    row = score_points(plan, said, target, np.arange(200) // 20, BIN)["position"]
 
     assert row == {
         "unit": "px", "n_all": 199, "published_median_error_all": 5.0, "ridge_median_error_all": None,
         "n_moving": 74, "published_median_error_moving": 5.0, "ridge_median_error_moving": None,
+        "published_ci95_all": [5.0, 5.0], "ridge_ci95_all": None,
+        "published_ci95_moving": None, "ridge_ci95_moving": None,  # of four trials
     }  # fmt: skip
-    assert score_points(plan, said, Truth({"position_x": x}, {}), BIN) == {}
+    assert score_points(plan, said, Truth({"position_x": x}, {}), np.arange(200) // 20, BIN) == {}
+
+
+SIDES = tuple(BehaviourSpec(f"heading_{s}", "continuous", group="heading", angle=s) for s in ("sin", "cos"))
+
+
+def pair(degrees: np.ndarray, radius: float = 1.0) -> np.ndarray:
+    """(n, 2) sine and cosine, as `SIDES`."""
+    return radius * np.stack([np.sin(np.radians(degrees)), np.cos(np.radians(degrees))], 1)
+
+
+def test_the_error_of_an_angle_is_in_degrees() -> None:
+    """Across 360, whatever the length of what was said; beside the ridge, paired, and while turning."""
+    plan = Layout(SIDES, {"heading_sin": slice(0, 1), "heading_cos": slice(1, 2)}, np.ones(2), np.zeros(2))
+    angle = np.r_[np.full(200, 359.0), 359.0 + 1.2 * np.arange(400)]  # 60 degrees/s from bin 200 on
+    target = Truth(dict(zip(("heading_sin", "heading_cos"), pair(angle).T, strict=True)), {})
+    said = {"published": pair(angle + 4, 0.3), "neds": pair(angle + 4, 0.3), "ridge": pair(angle - 10, 2.0)}
+    said["ridge"][:2] = np.nan
+
+    row = score_points(plan, said, target, np.arange(600) // 50, BIN)["heading"]
+
+    assert (row["unit"], row["n_all"], row["n_moving"]) == ("deg", 600, 379)
+    # 1e-6 degrees: arctan2 of float64
+    for part in ("all", "moving"):
+        assert row[f"neds_median_error_{part}"] == pytest.approx(4.0, abs=1e-6)
+        assert row[f"ridge_ci95_{part}"] == pytest.approx([10.0, 10.0], abs=1e-6)
+        assert list(row[f"neds_minus_ridge_{part}"].values()) == pytest.approx([-6.0, -6.0, -6.0], abs=1e-6)
+    line = report._other("heading", row)
+    assert "median error, all: 4.0 [4.0, 4.0] deg, neds 4.0, ridge 10.0, blend -, n 600" in line[0]
+    assert line[1].strip() == "neds minus ridge -6.0 [-6.0, -6.0] deg"
+
+
+def test_half_an_angle_is_no_angle() -> None:
+    """A decoder of the cosine alone has its R2, and no error in degrees."""
+    plan = Layout(SIDES[1:], {"heading_cos": slice(0, 1)}, np.ones(1), np.zeros(1))
+    cos = pair(np.arange(200.0))[:, 1:]
+    assert (
+        score_points(plan, {"published": cos}, Truth({"heading_cos": cos[:, 0]}, {}), np.arange(200) // 20, BIN) == {}
+    )
 
 
 def test_exactness_is_in_z_scores_and_over_valid_tokens() -> None:

@@ -79,6 +79,23 @@ def test_a_live_run_shows_its_numbers() -> None:
     assert "STALE" not in text
 
 
+def test_an_angle_is_in_degrees() -> None:
+    """From its cosine and sine, decoded of any length; a dash where nothing is known, and no old number."""
+    state = after()
+    assert state.decode is not None
+    assert state.status is not None
+    sides = [OutputInfo(f"hd_{a}", "continuous", "", "", "", 0.0, "measured", [], "hd", a) for a in ("sin", "cos")]
+    state.status = msgspec.structs.replace(state.status, outputs=sides)
+    assert "decoded —   measured —" in drawn(state)
+
+    values = {"hd_sin": Output(-0.25), "hd_cos": Output(0.25)}
+    state.take_decode(msgspec.structs.replace(state.decode, t_end_ns=state.now_ns, outputs=values))
+    state.take_measured(Measured(state.now_ns, {"hd_sin": 1.0, "hd_cos": 0.0}))
+    assert "decoded 315°   measured 90°" in drawn(state)
+    state.now_ns += 300_000_000
+    assert "°" not in drawn(state)
+
+
 @pytest.mark.parametrize(
     ("source", "rig", "word"),
     [
