@@ -31,11 +31,15 @@ class Flag(IntFlag):
 
 
 class Output(Struct, frozen=True, omit_defaults=True):
-    """One decoded quantity: `value` in the output's unit, or `probs` in the order of its classes."""
+    """One decoded quantity: `value` in the output's unit, or `probs` in the order of its classes.
+
+    lead_ms: the value is of so long after `Decode.t_end_ns`.
+    """
 
     value: float | None = None
     probs: list[float] | None = None
     sd: float | None = None
+    lead_ms: float = 0.0
 
 
 class Decode(Struct, frozen=True):
@@ -74,6 +78,8 @@ class OutputInfo(Struct, frozen=True):
     filter_delay_ms: float
     labels: str  # measured | inferred: inferred labels make an output an exercise, not evidence
     classes: list[str]
+    future_ms: float = 0.0  # how far the filter of the training target reaches into the future
+    lead_ms: float = 0.0
 
 
 class Status(Struct, frozen=True):
