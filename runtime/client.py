@@ -51,7 +51,7 @@ def value_of(message: Decode, name: str) -> float | None:
 
 def moment_of(message: Decode, name: str) -> int:
     """The moment that an output speaks of, ns on the publisher's clock. KeyError if there is no such output."""
-    return message.t_end_ns + round(message.outputs[name].lead_ms * 1e6)
+    return message.t_end_ns + round((message.outputs[name].lead_ms or 0.0) * 1e6)
 
 
 def boot_id() -> str:

@@ -39,7 +39,7 @@ class Output(Struct, frozen=True, omit_defaults=True):
     value: float | None = None
     probs: list[float] | None = None
     sd: float | None = None
-    lead_ms: float = 0.0
+    lead_ms: float | None = None  # None: 0
 
 
 class Decode(Struct, frozen=True):

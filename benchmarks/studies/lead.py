@@ -75,10 +75,10 @@ class Said:
 
 
 def shorter(config: TrainConfig, steps: int, batch: int) -> TrainConfig:
-    """The same training with fewer steps or samples, and without training again on training + validation."""
-    fit = config.fit
-    rate = fit.learning_rate * (batch / fit.batch) ** 0.5
-    return structs.replace(config, fit=structs.replace(fit, steps=steps, batch=batch, learning_rate=rate, refit=False))
+    """The same training with fewer steps and samples, of the training part alone, beside a ridge of filter banks."""
+    rate = config.fit.learning_rate * (batch / config.fit.batch) ** 0.5
+    fit = structs.replace(config.fit, steps=steps, batch=batch, learning_rate=rate, refit=False)
+    return structs.replace(config, fit=fit, linear=structs.replace(config.linear, lags=()))
 
 
 def decode(session: Session, config: TrainConfig, seeds: Sequence[int]) -> Iterator[Said]:
@@ -87,8 +87,10 @@ def decode(session: Session, config: TrainConfig, seeds: Sequence[int]) -> Itera
     parts = lead.split(session, config.lead_ms)
     specs = tuple(parts.train.spec(name) for name in config.outputs)
     scale = scalers.fit(parts.train, specs, config.min_rate_hz, config.model.filter_taus_ms)
-    linears = single.fit_linears(config, parts, scale)
-    linear = linears.development if config.fit.refit else linears.train
+    if config.fit.refit:
+        linear = single.fit_linears(config, parts, scale).development
+    else:
+        linear = baseline.fit(parts.train, specs, scale, config.linear, single.told(config))
     ridge = {s.name: baseline.predict(linear[s.name], parts.test, scale.kept, s.kind) for s in specs}
     said = Said([], ridge, parts.test.segment_of(parts.test.bins()), [])
     for seed in seeds:
@@ -206,7 +208,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append", help="of a training; again for more")
     parser.add_argument("--leads", type=float, nargs="+", default=LEADS_MS, help="in ms, 0 among them")
     parser.add_argument("--out", type=Path, help="JSON")
-    parser.add_argument("--short", type=int, nargs=2, metavar=("STEPS", "BATCH"), help="and no refit")
+    parser.add_argument("--short", type=int, nargs=2, metavar=("STEPS", "BATCH"), help="see `shorter`")
     given = parser.parse_args()
     torch.set_num_threads(1)
     session, config = session_file.load(given.recording), toml.load(given.training, TrainConfig)

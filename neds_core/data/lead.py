@@ -32,7 +32,10 @@ def ahead(session: Session, lead_ms: Mapping[str, float]) -> Session:
         for start, stop in session.segments:
             last = max(start, stop - n)
             values[name][start:last] = known[start + n : last + n]
-    specs = (msgspec.structs.replace(spec, lead_ms=lead_ms.get(spec.name, 0.0)) for spec in session.specs)
+    specs = (
+        msgspec.structs.replace(spec, lead_ms=lead_ms[spec.name]) if spec.name in lead_ms else spec
+        for spec in session.specs
+    )
     return replace(session, specs=tuple(specs), values=values)
 
 

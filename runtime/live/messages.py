@@ -88,11 +88,11 @@ class Messages:
         found = {}
         for spec in layout.specs:
             if values is None:
-                found[spec.name] = Output(lead_ms=spec.lead_ms)
+                found[spec.name] = Output(lead_ms=spec.lead_ms or None)
             elif spec.kind == "continuous":
                 at = layout.columns[spec.name].start
                 known = None if sd is None or not np.isfinite(sd[at]) else float(sd[at])
-                found[spec.name] = Output(value=float(values[at]), sd=known, lead_ms=spec.lead_ms)
+                found[spec.name] = Output(value=float(values[at]), sd=known, lead_ms=spec.lead_ms or None)
             else:
                 found[spec.name] = Output(probs=[float(p) for p in values[layout.columns[spec.name]]])
         return found

@@ -116,7 +116,7 @@ def continuous(grid: Table, state: Shown, name: str, unit: str, output: Output |
     edges = tuple(traces[name] for traces in (state.lower, state.upper) if name in traces)
     newest_ns = state.decode.t_end_ns if state.decode else 0
     told = state.decode.outputs.get(name) if state.decode else None
-    lead_ms = told.lead_ms if told else 0.0
+    lead_ms = (told and told.lead_ms) or 0.0
     right_ns = newest_ns + state.now_ns - state.decode_at_ns + round(lead_ms * 1e6)
     shown = [v for trace in (decoded, measured, *edges) for t, v in trace if v is not None and t > right_ns - TRACE_NS]
     low, high = (min(shown), max(shown)) if shown else (0.0, 1.0)
