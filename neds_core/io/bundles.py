@@ -34,7 +34,7 @@ def ibl_dy016(counts_npz: Path, labels_npz: Path) -> Session:
     counts = raw["counts"][:, :, keep].transpose(0, 2, 1)
     n_trials, n_bins, n_units = counts.shape
     specs = (
-        BehaviourSpec("wheel_speed", "continuous", "rad/s", "unsigned", ZERO_PHASE, future_ms=50.0),
+        BehaviourSpec("wheel_speed", "continuous", "rad/s", "unsigned", ZERO_PHASE, 0.0),
         BehaviourSpec("whisker_motion_energy", "continuous", "a.u.", "unsigned", "none stated", 0.0),
         BehaviourSpec("pupil_diameter", "continuous", "px", "unsigned", "none stated", 0.0),
         BehaviourSpec("paw_speed", "continuous", "px/s", "unsigned", "none stated; unreliable by its authors", 0.0),
