@@ -10,6 +10,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 Rate = Annotated[float, Meta(gt=0.0)]
+Lead = Annotated[float, Meta(gt=0.0, le=1000.0)]  # ms
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -201,11 +202,12 @@ class EnsembleConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`neds-rt train CONFIG.toml`."""
+    """`neds-rt train CONFIG.toml`. lead_ms: name of an output -> how much later the behaviour is that it says."""
 
     recording: str
     outputs: tuple[str, ...]
     select: tuple[str, ...] = ()  # outputs whose validation skill stops training; empty: all
+    lead_ms: dict[str, Lead] = {}
     min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.05
     model: ModelConfig = ModelConfig()
     masks: MaskConfig = MaskConfig()
@@ -216,6 +218,10 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _check_recipe(self)
+        if self.lead_ms and self.model.attention == "full":
+            raise ValueError(
+                "lead_ms is for attention 'causal'; 'full' sees the bins that it would look ahead to; remove it"
+            )
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
@@ -265,6 +271,7 @@ def _check_recipe(config: TrainConfig | PretrainConfig) -> None:
     for key, names, known in (
         ("select", config.select, config.outputs),
         ("fit.loss_weights", config.fit.loss_weights, (*config.outputs, "spikes")),
+        ("lead_ms", config.lead_ms if isinstance(config, TrainConfig) else (), config.outputs),
     ):
         for name in set(names) - set(known):
             raise ValueError(f"{key}: {name!r} is none of {', '.join(known)}")

@@ -49,6 +49,11 @@ def value_of(message: Decode, name: str) -> float | None:
     return output.value if output.value is not None and math.isfinite(output.value) else None
 
 
+def moment_of(message: Decode, name: str) -> int:
+    """The moment that an output speaks of, ns on the publisher's clock. KeyError if there is no such output."""
+    return message.t_end_ns + round((message.outputs[name].lead_ms or 0.0) * 1e6)
+
+
 def boot_id() -> str:
     """Names this machine's monotonic clock; empty where the system has no such name."""
     path = Path("/proc/sys/kernel/random/boot_id")

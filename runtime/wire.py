@@ -31,11 +31,15 @@ class Flag(IntFlag):
 
 
 class Output(Struct, frozen=True, omit_defaults=True):
-    """One decoded quantity: `value` in the output's unit, or `probs` in the order of its classes."""
+    """One decoded quantity: `value` in the output's unit, or `probs` in the order of its classes.
+
+    lead_ms: the value is of so long after `Decode.t_end_ns`.
+    """
 
     value: float | None = None
     probs: list[float] | None = None
     sd: float | None = None
+    lead_ms: float | None = None  # None: 0
 
 
 class Decode(Struct, frozen=True):
@@ -76,6 +80,8 @@ class OutputInfo(Struct, frozen=True):
     classes: list[str]
     group: str = ""  # outputs of one group are coordinates of one point, or of one angle:
     angle: str = ""  # cos | sin: the output is that of the angle that `group` names, atan2(sin, cos)
+    future_ms: float = 0.0  # how far the filter of the training target reaches into the future
+    lead_ms: float = 0.0
 
 
 class Status(Struct, frozen=True):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from neds_core import config, toml
-from neds_core.data import scalers, session_file
+from neds_core.data import lead, scalers, session_file
 from neds_core.data.session import Session, part
 from neds_core.linear import baseline
 from neds_core.scores import r2 as scores
@@ -60,7 +60,10 @@ def main() -> None:
         session = session_file.load(path.parent / settings.recording)
         for begin, end in ORIGINS:
             for seed in given.seed or [0]:
-                row = score(settings, part(session, 0.0, begin), part(session, begin, end), seed)
+                before, after = (
+                    lead.ahead(part(session, *cut), settings.lead_ms) for cut in ((0.0, begin), (begin, end))
+                )
+                row = score(settings, before, after, seed)
                 where = {"config": path.name, "origin": begin, "seed": seed}
                 print(json.dumps({**where, **msgspec.to_builtins(row)}), flush=True)
 

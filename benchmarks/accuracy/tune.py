@@ -18,7 +18,7 @@ from msgspec import structs
 
 from neds_core import toml
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions, session_file
+from neds_core.data import lead, scalers, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.train import loop
@@ -43,8 +43,8 @@ def skill(base: TrainConfig, session: Session, values: dict[str, float], seeds: 
     for key in SPACE:
         part, name = key.split(".")
         base = structs.replace(base, **{part: structs.replace(getattr(base, part), **{name: values[key]})})
-    parts = sessions.split(session)
-    specs = tuple(session.spec(name) for name in base.outputs)
+    parts = lead.split(session, base.lead_ms)
+    specs = tuple(parts.train.spec(name) for name in base.outputs)
     scale = scalers.fit(parts.train, specs, base.min_rate_hz, base.model.filter_taus_ms)
     source = Source(parts.train, parts.validation, scale)
     fits = (loop.fit(loop.Plan(base, (source,), seed)) for seed in range(seeds))

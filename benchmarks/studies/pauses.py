@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.intervals import words
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions, session_file
+from neds_core.data import lead, session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError
 from neds_core.linear import baseline
@@ -56,7 +56,7 @@ def score(made: Checkpoint, session: Session) -> list[Score]:
     tasks.refuse_other_units(made, session)
     if made.header.config.fit.refit:
         raise CheckpointError(f"{made.header.name} was trained on the validation part too; train it with refit = false")
-    parts = sessions.split(session)
+    parts = lead.split(session, lead.of(made.specs))
     part, bins = parts.validation, parts.validation.bins()
     of = made.header.linear
     linear = {

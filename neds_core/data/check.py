@@ -127,6 +127,12 @@ def _check_spec(spec: BehaviourSpec) -> None:
         _check_text(f"a class or contrast of {spec.name}", text)
     if not np.isfinite(spec.filter_delay_ms):
         raise DataError(f"filter_delay_ms of {spec.name} is {spec.filter_delay_ms}; give a number")
+    if not 0.0 <= spec.future_ms < np.inf:
+        raise DataError(f"future_ms of {spec.name} is {spec.future_ms}; give a number of 0 or more")
+    if spec.lead_ms:
+        raise DataError(
+            f"lead_ms of {spec.name} is {spec.lead_ms:g}; give what was measured in each bin, and set it to 0"
+        )
     if spec.kind == "class" and (len(set(spec.classes)) < max(2, len(spec.classes)) or "" in spec.classes):
         raise DataError(f"{spec.name} has the classes {list(spec.classes)}; give at least two, each another name")
     for name, (one, other) in spec.contrasts.items():

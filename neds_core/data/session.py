@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from neds_core.errors import DataError
 
@@ -24,8 +24,12 @@ AMBIGUOUS = {
 }
 
 
-class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a behaviour is: the words a user needs before acting on a number."""
+class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a behaviour is: the words a user needs before acting on a number.
+
+    future_ms: how far the filter of a recorded trace reaches into the future. lead_ms: of a decoder's output, how much
+    later than its bin the behaviour is that it says; 0 in a recording.
+    """
 
     name: str
     kind: Literal["continuous", "class"]
@@ -39,6 +43,8 @@ class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True):
     contrasts: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     group: str = ""  # continuous outputs of one group are coordinates of one point, or of one angle:
     angle: Literal["", "cos", "sin"] = ""  # this output is the cosine or the sine of the angle that `group` names
+    future_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+    lead_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 0.0
 
 
 def refuse_unsorted(segments: np.ndarray, origin: str) -> None:
@@ -184,7 +190,7 @@ def select(session: Session, rows: slice | np.ndarray) -> Session:
 
 
 def join(first: Session, second: Session) -> Session:
-    """The segments of both parts, in time order; pieces of one run that touch merge."""
+    """The segments of both parts with the values of each, in time order; pieces of one run that touch merge."""
     segments = np.concatenate([first.segments, second.segments])
     ids = np.concatenate([first.segment_ids, second.segment_ids])
     order = np.argsort(segments[:, 0], kind="stable")
@@ -194,10 +200,22 @@ def join(first: Session, second: Session) -> Session:
     stops = segments[np.r_[starts[1:], len(segments)] - 1, 1]
     return replace(
         first,
+        values=_values_of_both(first, second),
         segments=np.stack([segments[starts, 0], stops], axis=1),
         segment_ids=ids[starts],
         moments={name: np.concatenate([ms, second.moments[name]])[order][starts] for name, ms in first.moments.items()},
     )
+
+
+def _values_of_both(first: Session, second: Session) -> dict[str, np.ndarray]:
+    """The parts of a recording share their values but for those that look ahead, each in its own segments."""
+    found = dict(first.values)
+    for name, values in second.values.items():
+        if values is not found[name]:
+            found[name] = found[name].copy()
+            rows = second.bins()
+            found[name][rows] = values[rows]
+    return found
 
 
 def part(session: Session, begin: float, end: float) -> Session:

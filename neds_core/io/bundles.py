@@ -133,7 +133,8 @@ def rat_spikes(raw: Mapping[str, np.ndarray], ids: np.ndarray, n_bins: int) -> t
 
     In time order; those outside the n_bins bins are left out.
     """
-    index, origin = raw["spike_times_index"], raw["pos_clock_30khz"].astype(np.int64)[0]
+    index: list[int] = raw["spike_times_index"].tolist()
+    origin = int(raw["pos_clock_30khz"][0])
     rows = [np.arange(index[u], index[u + 1]) for u in ids]
     t_ns = np.rint((raw["spike_times_s"][np.concatenate(rows)] - origin / 30000.0) * 1e9).astype(np.int64)
     unit = np.repeat(np.arange(len(ids), dtype=np.int32), [len(each) for each in rows])

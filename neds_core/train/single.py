@@ -18,7 +18,7 @@ from torch import Tensor
 from neds_core import checkpoint, ensemble, judging, toml
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
-from neds_core.data import scalers, session as sessions, session_file
+from neds_core.data import lead, scalers, session_file
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Splits
 from neds_core.errors import CheckpointError, ConfigError
@@ -122,9 +122,9 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
     show = show if show and not job.world.rank else Silent()
     torch.set_num_threads(config.fit.threads)
     session = session_file.load(job.recording)
-    parts = sessions.split(session)
+    parts = lead.split(session, config.lead_ms)
     ready.check(config, parts)
-    specs = tuple(session.spec(name) for name in config.outputs)
+    specs = tuple(parts.train.spec(name) for name in config.outputs)
     scale = scalers.fit(parts.train, specs, config.min_rate_hz, config.model.filter_taus_ms)
     for line in validation.start(config, session, parts, scale):
         show.say(line)
@@ -162,9 +162,9 @@ def refuse_other_states(job: Job) -> None:
     if job.resume is None or not job.resume.path.exists():
         return
     session = session_file.load(job.recording)
-    parts = sessions.split(session)
+    parts = lead.split(session, job.config.lead_ms)
     ready.check(job.config, parts)
-    specs = tuple(session.spec(name) for name in job.config.outputs)
+    specs = tuple(parts.train.spec(name) for name in job.config.outputs)
     scale = scalers.fit(parts.train, specs, job.config.min_rate_hz, job.config.model.filter_taus_ms)
     plan = job.plan(Source(parts.train, parts.validation, scale))
     found = state.load(job.resume.path, loop.identity(plan))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neds_core.config import TrainConfig
-from neds_core.data import scalers
+from neds_core.data import lead, scalers
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session, Splits, left_out
 from neds_core.judged import Judged
@@ -94,6 +94,7 @@ def start(config: TrainConfig, whole: Session, parts: Splits, scale: Scalers) ->
         )
     for spec in (whole.spec(name) for name in config.outputs):
         yield f"{spec.name}: {_range(parts.train, spec)} in the training part"
+    yield from lead.lines(parts.train.spec(name) for name in config.outputs)
 
 
 def _spikes(whole: Session) -> str:

@@ -82,6 +82,8 @@ def check(
 
 def _plan(config: RigConfig, checkpoint: Checkpoint, decoder: Decoder) -> dict[str, Any]:
     """What does not depend on the streams."""
+    from neds_core.data import lead
+
     model, header = checkpoint.header.config.model, checkpoint.header
     field = model.receptive_field
     return {
@@ -93,9 +95,19 @@ def _plan(config: RigConfig, checkpoint: Checkpoint, decoder: Decoder) -> dict[s
         "recommended": header.verdicts,
         "clocked": checkpoint.clocked,
         "outputs": [
-            {"name": s.name, "kind": s.kind, "unit": s.unit, "sign": s.sign, "filter": s.filter, "labels": s.labels}
+            {
+                "name": s.name,
+                "kind": s.kind,
+                "unit": s.unit,
+                "sign": s.sign,
+                "filter": s.filter,
+                "labels": s.labels,
+                "future_ms": s.future_ms,
+                "lead_ms": s.lead_ms,
+            }
             for s in header.specs
         ],
+        "ahead": list(lead.lines(header.specs)),
         "units": {"expected": len(checkpoint.units), "kept": int(checkpoint.scalers.kept.sum())},
         "receptive_field_bins": field,
         "receptive_field_s": field * header.bin_ns * 1e-9,
@@ -212,7 +224,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
             f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; "
             f"filter: {o['filter'] or 'none stated'}; labels {o['labels']}"
         )
-    return [*out, *judging.lines(plan["recommended"]), ""]
+    return [*out, *plan["ahead"], *judging.lines(plan["recommended"]), ""]
 
 
 def _delay(row: dict[str, Any]) -> str:

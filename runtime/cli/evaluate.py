@@ -141,10 +141,17 @@ def _pooled(rows: list[Any], session: Any, folder: Path | None) -> dict[str, Any
 
 def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
     """Scores of a task that no pipeline streams."""
+    from neds_core.data import lead
+    from neds_core.errors import ConfigError
     from neds_core.scores import tasks as evaluation
 
     for made in checkpoints:
         evaluation.refuse_other_units(made, session)
+        for name, ms in lead.of(made.specs).items() if task != "within" else ():
+            raise ConfigError(
+                f"{made.header.name} decodes {name} {ms:g} ms ahead, so --task {task} would show its future; "
+                "give a checkpoint without lead_ms"
+            )
     if task == "encode":
         return _encoded(checkpoints, session, folder)
     if task == "cross":

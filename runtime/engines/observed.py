@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.data import lead
 from neds_core.errors import ConfigError
 from runtime.engines.layout import layout
 from runtime.engines.stream_weights import arrays
@@ -64,6 +65,10 @@ class Observed:
         for name in names:
             if name not in known:
                 raise ConfigError(f"observed {name!r} is no output of this checkpoint; choose among {', '.join(known)}")
+        for name, ms in lead.of(spec for spec in checkpoint.specs if spec.name in names).items():
+            raise ConfigError(
+                f"observed {name!r} is decoded {ms:g} ms ahead, so its token would hold the future; leave it out"
+            )
         model, header, columns = checkpoint.model, checkpoint.header, layout(checkpoint).columns
         self.behaviours: list[_Behaviour] = []
         for place, spec in enumerate(checkpoint.specs):

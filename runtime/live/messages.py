@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from neds_core.data.session import BehaviourSpec
 from runtime.client import boot_id
 from runtime.config import RigConfig
 from runtime.core.accounting import Accounting, counters
@@ -31,6 +32,12 @@ class Publisher(Protocol):
     def tell(self, kind: str, message: Status | Event | dict[str, object]) -> None:
         """Anything else."""
         ...
+
+
+def _info(spec: BehaviourSpec) -> OutputInfo:
+    """What a status says of an output."""
+    words = {name: getattr(spec, name) for name in OutputInfo.__struct_fields__ if name != "classes"}
+    return OutputInfo(**words, classes=list(spec.classes))
 
 
 class Messages:
@@ -81,11 +88,11 @@ class Messages:
         found = {}
         for spec in layout.specs:
             if values is None:
-                found[spec.name] = Output()
+                found[spec.name] = Output(lead_ms=spec.lead_ms or None)
             elif spec.kind == "continuous":
                 at = layout.columns[spec.name].start
                 known = None if sd is None or not np.isfinite(sd[at]) else float(sd[at])
-                found[spec.name] = Output(value=float(values[at]), sd=known)
+                found[spec.name] = Output(value=float(values[at]), sd=known, lead_ms=spec.lead_ms or None)
             else:
                 found[spec.name] = Output(probs=[float(p) for p in values[layout.columns[spec.name]]])
         return found
@@ -116,13 +123,7 @@ class Messages:
             schema=SCHEMA, rig=self.config.rig, boot_id=self.boot, source=self.kind, state=state, t_pub_ns=now_ns,
             decoder=decoder.name, engine=decoder.engine.name, model=decoder.model,
             model_sha=decoder.model_sha, model_created=decoder.model_created, unit_map_sha=decoder.unit_map_sha,
-            outputs=[
-                OutputInfo(
-                    s.name, s.kind, s.unit, s.sign, s.filter, s.filter_delay_ms, s.labels, list(s.classes), s.group,
-                    s.angle,
-                )
-                for s in decoder.engine.layout.specs
-            ],
+            outputs=[_info(spec) for spec in decoder.engine.layout.specs],
             flag_names={f.name: int(f) for f in Flag if f.name},
             counters=counters(self.pipeline, accounting, self.source.counters()),
             edge_to_pub_ms=accounting.latency["edge_to_pub_ms"].recent_ms(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.data import lead
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.scores import decoding as decoding_scores, r2 as scores, reliability as calibration_scores
 from neds_core.train import loop as train
@@ -70,7 +71,7 @@ def _trace(decoded: SeedScores, spec: BehaviourSpec, values: dict[str, np.ndarra
 
 
 def _best_delay(checkpoint: Checkpoint, spec: BehaviourSpec, validation: Session) -> int:
-    bins = validation.bins()
+    bins, validation = validation.bins(), lead.ahead(validation, lead.of(checkpoint.specs))
     segment = validation.segment_of(bins)
     z = train.decode_live(checkpoint.model, validation)[spec.name].astype(float)
     value = z * checkpoint.header.sd[spec.name] + checkpoint.header.mean[spec.name]
@@ -90,7 +91,8 @@ def _class(decoded: SeedScores, spec: BehaviourSpec, probs: np.ndarray) -> Row:
         found = np.full(shape[0], np.nan)
         found[trial] = ms * 1e6 / decoded.checkpoint.header.bin_ns
         events[f"from_{name}"] = np.floor(np.nan_to_num(found, nan=-1.0)).astype(np.int64)
-    if "from_first_movement" not in events and "wheel_speed" in decoded.truth.traces:
+    ahead = lead.of(decoded.checkpoint.specs)  # then the trace is not of the token's own bin
+    if "from_first_movement" not in events and "wheel_speed" in decoded.truth.traces.keys() - ahead.keys():
         speed = np.full(shape, np.nan)
         speed[trial, position] = decoded.truth.traces["wheel_speed"]
         events["from_first_movement"] = decoding_scores.movement_onset(speed, MOVING_RAD_S)

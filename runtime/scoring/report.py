@@ -49,7 +49,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         )
     out += [_gains(name, row) for name, row in traces.items()]
     out += [f"{name:24} {_covers(row['sd'])}" for name, row in traces.items() if "sd" in row]
-    out += judging.lines(summary["recommended"])
+    out += [*judging.lines(summary["recommended"]), *summary["ahead"]]
     if summary["stopped_by"] == "signal":
         out.append("not scored: a signal ended the run; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
@@ -167,6 +167,7 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
         for decoder in ("neds", "blend"):
             gain = row[f"{decoder}_minus_ridge"]
             out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
+    out += result["ahead"]
     for name, rows in result["other"].items():
         out += dict.fromkeys(line for row in rows for line in _other(name, row))  # seeds often say the same
     exact = result["streamed_vs_offline_max_abs"]

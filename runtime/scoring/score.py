@@ -249,10 +249,10 @@ def score(
         if spec.kind == "continuous":
             target = truth.traces.get(spec.name, np.full(len(rows), np.nan))
             flat = {name: v[:, 0].astype(np.float64) for name, v in columns.items()}
-            average = trial_average(checkpoint, spec.name, phase).astype(np.float64)
-            mean = checkpoint.header.mean[spec.name]
+            average, mean = trial_average(checkpoint, spec.name, phase).astype(float), checkpoint.header.mean[spec.name]
             outputs[spec.name] = _alone(score_trace, spec, target, flat, trial, average, mean, bin_ns)
-            outputs[spec.name] |= _covered(checkpoint, log, rows, spec.name, target)
+            covered = _covered(checkpoint, log, rows, spec.name, target)
+            outputs[spec.name] |= covered | ({"lead_ms": spec.lead_ms} if spec.lead_ms else {})
             scored |= np.isfinite(target)
         else:
             label = truth.labels.get(spec.name, np.full(len(rows), -1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.data import lead
 from neds_core.errors import DataError
 from neds_core.scores import bootstrap, r2 as scores
 from runtime.core.engine import DECODERS
@@ -61,6 +62,7 @@ def pool(seeds: list[SeedScores]) -> Row:
         verdicts = [s.checkpoint.header.verdicts.get(spec.name) for s in seeds]
         row["recommended"] = [verdict.recommended for verdict in verdicts if verdict]
         row["sd"] = [found for s in seeds if (found := s.outputs[spec.name].get("sd"))]
+        row |= {"lead_ms": spec.lead_ms} if spec.lead_ms else {}
         row["trial_average"] = reference["mean_r2"]
         row["about_trial_average"] = [s.outputs[spec.name]["neds_r2_about_mean_trial"] for s in seeds]
         row["ridge_about_trial_average"] = reference["ridge_r2_about_mean_trial"]
@@ -71,4 +73,5 @@ def pool(seeds: list[SeedScores]) -> Row:
         traces[spec.name] = row
     other = {n: [s.outputs[n] for s in seeds] for n in first.outputs if n not in traces}
     exact = [s.exact for s in seeds if s.exact is not None]
-    return {"traces": traces, "other": other, "streamed_vs_offline_max_abs": max(exact) if exact else None}
+    found = {"traces": traces, "other": other, "ahead": list(lead.lines(plan.specs))}
+    return found | {"streamed_vs_offline_max_abs": max(exact) if exact else None}

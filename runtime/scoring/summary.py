@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.data import lead
 from runtime.core.binning import COUNTERS
 from runtime.core.latency import percentiles
 from runtime.core.pipeline import TOKENS
@@ -84,6 +85,7 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "engine": header.engine,
         "decoder": header.decoder,
         "recommended": checkpoint.header.verdicts,
+        "ahead": list(lead.lines(header.specs)),
         "model": header.model,
         "model_sha": header.model_sha,
         "versions": header.versions,

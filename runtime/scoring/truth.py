@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neds_core.data import session_file
+from neds_core.data import lead, session_file
 from neds_core.data.session import Session
 from runtime.core.run_log import RunLog
 from runtime.core.timeline import INSIDE_NS
@@ -20,7 +20,8 @@ from runtime.core.words import LONGEST, plain
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What was measured on the n decoded tokens: traces name -> (n,) float64, NaN = unknown;
+    """What was measured on the n decoded tokens: traces name -> (n,) float64, NaN = unknown, of an output with a lead
+    so much later in the same segment;
     labels name -> (n,) int64 class of the token's segment, -1 = unknown; moments name -> (n,) float ms from the start
     of the token's segment, NaN = it did not happen there; strange name -> a label received that is no class."""
 
@@ -66,9 +67,12 @@ def _placed(log: RunLog, rows: np.ndarray, occurrence: np.ndarray) -> Iterator[t
 
 def received(log: RunLog, rows: np.ndarray) -> Truth:
     """Behaviour and labels as they came in during the run, on the tokens `rows`."""
-    bin_ns = log.header.bin_ns
-    traces = {name: trace.at(log.t_end_ns[rows], bin_ns) for name, trace in log.behaviours.items()}
+    bin_ns, leads = log.header.bin_ns, lead.of(log.header.specs)
     occurrence = occurrences(log, rows)
+    traces = {
+        name: trace.at(_later(log.t_end_ns[rows], occurrence, leads.get(name, 0.0)), bin_ns)
+        for name, trace in log.behaviours.items()
+    }
     given: dict[int, dict[str, Label]] = {}
     for mark, k, _ in _placed(log, rows, occurrence):
         given.setdefault(k, {}).update(mark.labels)
@@ -84,6 +88,16 @@ def received(log: RunLog, rows: np.ndarray) -> Truth:
     return Truth(traces, labels, strange=strange)
 
 
+def _later(t_end_ns: np.ndarray, occurrence: np.ndarray, lead_ms: float) -> np.ndarray:
+    """(n,) int64: the right edges t_end_ns (n,), in time order, a lead later; before all samples where that is beyond
+    the segment."""
+    if not lead_ms:
+        return t_end_ns
+    at = t_end_ns + round(lead_ms * 1e6)
+    last = t_end_ns[np.searchsorted(occurrence, occurrence, side="right") - 1]
+    return np.where(at <= last, at, np.iinfo(np.int64).min // 2)
+
+
 def bins(session: Session, log: RunLog, rows: np.ndarray) -> np.ndarray:
     """(n,) the recording's bin of each of the tokens `rows` of a log."""
     first = dict(zip(session.segment_ids.tolist(), session.segments[:, 0].tolist(), strict=True))
@@ -96,6 +110,7 @@ def bins(session: Session, log: RunLog, rows: np.ndarray) -> np.ndarray:
 def recorded(session: Session, log: RunLog, rows: np.ndarray) -> Truth:
     """Measured behaviour, labels and moments of the recording on the tokens `rows` of a log."""
     at = bins(session, log, rows)
+    session = lead.ahead(session, lead.of(log.header.specs))
     traces = {s.name: session.values[s.name][at].astype(np.float64) for s in session.specs if s.kind == "continuous"}
     labels = {s.name: session.values[s.name][at] for s in session.specs if s.kind == "class"}
     segment = session.segment_of(at)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from runtime.client import WITHHELD
+from runtime.client import WITHHELD, moment_of
 from runtime.wire import Decode, Status
 
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -53,10 +53,11 @@ class Shown:
             if output.probs is not None:
                 continue
             value = None if message.flags & WITHHELD else output.value
-            add(self.decoded, name, message.t_end_ns, value)
+            at_ns = moment_of(message, name)
+            add(self.decoded, name, at_ns, value)
             if value is not None and output.sd is not None:
-                add(self.lower, name, message.t_end_ns, value - output.sd)
-                add(self.upper, name, message.t_end_ns, value + output.sd)
+                add(self.lower, name, at_ns, value - output.sd)
+                add(self.upper, name, at_ns, value + output.sd)
 
     def take_measured(self, measured: Measured) -> None:
         for name, value in measured.values.items():

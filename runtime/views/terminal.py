@@ -111,11 +111,13 @@ def head(state: Shown, decode: Decode | None, status: Status | None, words: dict
 
 
 def continuous(grid: Table, state: Shown, name: str, unit: str, output: Output | None) -> None:
-    """Two rows: the decoded trace in its band of one sd, and the measured one, on one scale."""
+    """Two rows: the decoded trace in its band of one sd, and the measured one, on one scale and at one time."""
     decoded, measured = state.decoded.get(name, deque()), state.measured.get(name, deque())
     edges = tuple(traces[name] for traces in (state.lower, state.upper) if name in traces)
     newest_ns = state.decode.t_end_ns if state.decode else 0
-    right_ns = newest_ns + state.now_ns - state.decode_at_ns
+    told = state.decode.outputs.get(name) if state.decode else None
+    lead_ms = (told and told.lead_ms) or 0.0
+    right_ns = newest_ns + state.now_ns - state.decode_at_ns + round(lead_ms * 1e6)
     shown = [v for trace in (decoded, measured, *edges) for t, v in trace if v is not None and t > right_ns - TRACE_NS]
     low, high = (min(shown), max(shown)) if shown else (0.0, 1.0)
     scale = f"{low:.3g} … {high:.3g} {unit}" if shown else unit
@@ -124,7 +126,7 @@ def continuous(grid: Table, state: Shown, name: str, unit: str, output: Output |
     spread = "" if known.sd is None else f" ± {number(known.sd, 2)}"
     seen = measured[-1][1] if output and measured and measured[-1][0] > newest_ns - TRACE_NS / 6 else None
     grid.add_row(
-        Text(f"{name}\n", "bold").append(scale, "not bold dim"),
+        Text(f"{name}{f' +{lead_ms:g} ms' if lead_ms else ''}\n", "bold").append(scale, "not bold dim"),
         Text(f"decoded\n{number(known.value, 3)}{spread}", "cyan"),
         Trace(decoded, right_ns, low, high, "cyan", edges),
     )

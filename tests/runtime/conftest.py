@@ -68,6 +68,14 @@ def tiny_checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def ahead_checkpoint(tiny_checkpoint: Checkpoint) -> Checkpoint:
+    """The same, said to decode the wheel 60 ms ahead; its filter holds 50 ms of the future."""
+    wheel, choice = tiny_checkpoint.specs
+    specs = msgspec.structs.replace(wheel, lead_ms=60.0, future_ms=50.0), choice
+    return replace(tiny_checkpoint, header=msgspec.structs.replace(tiny_checkpoint.header, specs=specs))
+
+
+@pytest.fixture(scope="session")
 def judged_checkpoint(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
     """Three networks, judged, of which the blend is recommended for the wheel and the linear decoder for the choice."""
     rng, each = np.random.default_rng(3), []

@@ -20,7 +20,7 @@ import zmq
 from hypothesis import given, settings, strategies as st
 
 from runtime import client, wire
-from runtime.client import Latest, Subscriber, boot_id, value_of
+from runtime.client import Latest, Subscriber, boot_id, moment_of, value_of
 from runtime.wire import Decode, Flag, Output, Status
 
 WAIT_MS = 5000  # far beyond what loopback needs: a test that waits this long has failed
@@ -341,18 +341,38 @@ def test_a_wrong_address_is_refused_in_one_sentence() -> None:
         Subscriber("nonsense")
 
 
-def test_the_example_leaves_the_line_low_when_it_is_killed(publisher: Publisher) -> None:
-    """SIGTERM is what a rig's scripts send."""
-    example = Path(__file__).parents[2] / "examples" / "closed_loop.py"
-    command = [sys.executable, "-u", example, "--address", publisher.address]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def test_a_value_speaks_of_its_bin_or_of_a_lead_later() -> None:
+    ahead = decode(outputs={"x": Output(value=1.0, lead_ms=60.0), "y": Output(value=1.0)})
+    assert [moment_of(ahead, name) - ahead.t_end_ns for name in ("x", "y")] == [60_000_000, 0]
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "closed_loop.py"
+
+
+@pytest.mark.parametrize(
+    ("lead_ms", "delay_ms", "says", "warns"),
+    [
+        (None, [], "", []),
+        (60.0, ["--delay-ms", "40"], ", 60 ms ahead", []),
+        (60.0, ["--delay-ms", "80"], ", 60 ms ahead", ["wheel_speed is 60 ms ahead but acts 85.0 ms after its bin\n"]),
+    ],
+)
+def test_the_example_says_what_is_decoded_ahead_and_leaves_the_line_low_when_it_is_killed(
+    publisher: Publisher, lead_ms: float | None, delay_ms: list[str], says: str, warns: list[str]
+) -> None:
+    """SIGTERM is what a rig's scripts send. A delay that the lead does not pay for is told once."""
+    command = [sys.executable, "-u", EXAMPLE, "--address", publisher.address, *delay_ms]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             publisher.wait(subscriptions=2)
-            publisher.send(decode(5))
+            outputs = {"wheel_speed": Output(value=5.0, lead_ms=lead_ms)}
+            publisher.send(decode(5, outputs=outputs), decode(6, outputs=outputs))
             assert process.stdout is not None
-            assert process.stdout.readline() == "TTL 1  wheel_speed 5.0\n"
+            assert process.stderr is not None
+            assert process.stdout.readline() == f"TTL 1  wheel_speed 5.0{says}\n"
             process.terminate()
             *_, last = process.stdout
+            assert [*process.stderr] == warns
         finally:
             process.kill()
     assert last.startswith("TTL 0  end: ")

@@ -7,10 +7,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from neds_core import checkpoint as checkpoints
+from neds_core.data import lead, session as sessions
+from neds_core.data.session import Session
 from neds_core.errors import ConfigError
+from neds_core.linear import baseline
 from neds_core.train import command
 from neds_core.train.log import Silent
 
@@ -140,3 +144,27 @@ def test_an_ensemble_without_seeds_of_its_own_is_refused(
     with pytest.raises(ConfigError, match=says):
         command.run(path, None, seeds, heard)
     assert heard.stages == []
+
+
+def test_an_output_is_trained_to_say_what_comes_later(
+    prepared: Prepared, session: Session, heard: Any, tmp_path: Path
+) -> None:
+    """Scales, linear decoder and evidence are of the wheel 60 ms later."""
+    command.run(prepared(more="[lead_ms]\nwheel_speed = 60"), tmp_path / "a.safetensors", [], heard)
+
+    made = checkpoints.load(tmp_path / "a.safetensors")
+    assert [spec.lead_ms for spec in made.specs] == [60.0, 0.0]
+    assert "wheel_speed: 60 ms ahead; filter of its target: none stated" in heard.lines
+    parts = lead.split(session, {"wheel_speed": 60.0})
+    train = parts.train
+    assert made.header.mean["wheel_speed"] == pytest.approx(np.nanmean(train.values["wheel_speed"][train.valid]))
+    rows = sessions.split(session).validation.bins()
+    expected = np.full(len(rows), np.nan, np.float32).reshape(-1, 25)
+    usable = np.where(session.valid[rows], session.values["wheel_speed"][rows], np.nan).reshape(-1, 25)
+    expected[:, :-3] = usable[:, 3:]
+    expected[~session.valid[rows].reshape(-1, 25)] = np.nan
+    assert made.judged is not None
+    np.testing.assert_array_equal(made.judged.target["wheel_speed"], expected.ravel())
+    ridge = made.linear["wheel_speed"]
+    again = baseline.refit(parts.development, made.specs[0], made.scalers, ridge.bank, ridge.penalty)
+    np.testing.assert_array_equal(ridge.weight, again.weight)

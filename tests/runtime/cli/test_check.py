@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_a_rig_that_is_right_is_go(checked: Callable[..., tuple[int, dict[str, A
     assert (plan["spikes"]["source"], plan["spikes"]["lost_upstream"]) == ("live", 0)
     assert plan["spikes"]["recommended_lateness_ms"] >= 2.0
     assert (plan["markers"]["bad"], plan["receptive_field_bins"]) == (0, 2 * (5 - 1) + 1)
-    assert [o["name"] for o in plan["outputs"]] == ["wheel_speed", "choice"]
+    assert [(o["name"], o["lead_ms"]) for o in plan["outputs"]] == [("wheel_speed", 0.0), ("choice", 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,11 @@ def test_what_could_not_be_decoded_is_no_go(
 
 @pytest.fixture
 def judged_file(judged_checkpoint: Checkpoint, tmp_path: Path) -> Path:
-    """A checkpoint that recommends the blend for one output and the linear decoder for the other."""
-    checkpoints.save(judged_checkpoint, tmp_path / "judged.safetensors")
+    """A checkpoint that recommends the blend for one output, said 60 ms ahead, and the linear decoder for the other."""
+    wheel, choice = judged_checkpoint.specs
+    specs = msgspec.structs.replace(wheel, lead_ms=60.0, future_ms=50.0), choice
+    header = msgspec.structs.replace(judged_checkpoint.header, specs=specs)
+    checkpoints.save(replace(judged_checkpoint, header=header), tmp_path / "judged.safetensors")
     return tmp_path / "judged.safetensors"
 
 
@@ -164,6 +167,7 @@ def test_the_verdict_in_words(
     assert any(line.startswith("markers  NO-GO  ") and "such as 'go'" in line for line in words)
     assert words[0].startswith("rig test: recommended on 3 x stream-numba-cpu + linear-numba-cpu, model judged (")
     assert any(line.endswith("]; recommended blend: it is best") for line in words)
+    assert "wheel_speed: 60 ms ahead; its own filter holds up to 50 ms of the future" in words
     assert any("recommended logistic: neither NEDS nor the blend is better" in line for line in words)
     assert any("12 in the map, 11 used by the model, 12 fired" in line for line in words)
     assert any("receptive field 9 bins = 0.18 s, phase-free, budget 20 ms" in line for line in words)

@@ -148,3 +148,10 @@ def test_an_unknown_name_is_refused(tiny_ones: dict[str, Checkpoint]) -> None:
     """With the names there are."""
     with pytest.raises(ConfigError, match="'paw' is no output of this checkpoint; choose among wheel_speed, choice"):
         StreamEngine(tiny_ones["phase-free"], observed=("paw",))
+
+
+def test_a_behaviour_that_is_decoded_ahead_is_never_observed(ahead_checkpoint: Checkpoint) -> None:
+    """Its token would hold the future."""
+    with pytest.raises(ConfigError, match="observed 'wheel_speed' is decoded 60 ms ahead, so its token would hold"):
+        StreamEngine(ahead_checkpoint, observed=BOTH)
+    assert StreamEngine(ahead_checkpoint, observed=("choice",)).layout.specs[0].lead_ms == 60.0

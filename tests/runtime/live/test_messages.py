@@ -155,3 +155,14 @@ def test_a_status_counts_everything_and_explains_its_words(messages: Messages) -
     assert [o.name for o in status.outputs] == ["wheel_speed", "choice"]
     assert (status.measured, status.segment, status.last_marker) == ({"wheel_speed": 1.5}, None, "")
     assert status.edge_to_pub_ms["max"] == 84.0
+
+
+def test_a_lead_stands_by_its_output(messages: Messages, ahead_checkpoint: Checkpoint) -> None:
+    """In each message, also one without values, and in the status; what has none carries no such field."""
+    messages.pipeline.decoder = engines.decoder(ahead_checkpoint, "neds")
+    for values in (np.zeros(3, np.float32), None):
+        outputs = msgspec.to_builtins(messages.outputs(values))
+        assert outputs["wheel_speed"]["lead_ms"] == 60.0
+        assert "lead_ms" not in outputs["choice"]
+    wheel, choice = messages.status_message(0, State.RUNNING, Accounting(BIN, 20 * MS)).outputs
+    assert (wheel.lead_ms, wheel.future_ms, choice.lead_ms) == (60.0, 50.0, 0.0)

@@ -18,6 +18,7 @@ from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
+from neds_core.errors import ConfigError
 from neds_core.files import sha256
 from runtime.cli import commands, evaluate as cmd_evaluate, main as cli
 from runtime.scoring import curves, report, seeds
@@ -106,6 +107,18 @@ def test_the_mouses_head_is_scored_in_degrees() -> None:
     assert pooled["streamed_vs_offline_max_abs"] <= 1e-5
     told = pooled | {"split": "all", "recording": "x", "checkpoints": ["y"], "note": ""}
     assert any(line.startswith("head_direction") and " deg, neds " in line for line in report.pooled_lines(told))
+
+
+def test_a_lead_is_said_and_its_behaviour_is_not_shown(ahead_checkpoint: Checkpoint, short: Session) -> None:
+    """Scores say how far ahead they are; rates from the behaviour would be rates from its future."""
+    pooled = seeds.pool(cmd_evaluate._decoded([ahead_checkpoint], short, cmd_evaluate.Split.ALL))
+
+    assert pooled["traces"]["wheel_speed"]["lead_ms"] == 60.0
+    told = pooled | {"split": "all", "recording": "x", "checkpoints": ["y"], "note": ""}
+    assert "wheel_speed: 60 ms ahead; its own filter holds up to 50 ms of the future" in report.pooled_lines(told)
+    for task in ("encode", "cross"):
+        with pytest.raises(ConfigError, match=f"60 ms ahead, so --task {task} would show its future"):
+            cmd_evaluate._predicted(task, [ahead_checkpoint], short, None)
 
 
 @pytest.mark.parametrize(

@@ -339,6 +339,29 @@ def test_what_is_withheld_has_no_sd(judged_checkpoint: Checkpoint, short: Sessio
     assert np.isnan(replayed.stream(tiny_checkpoint, short, "neds").sd).all()
 
 
+def test_a_lead_is_scored_against_the_behaviour_so_much_later(ahead_checkpoint: Checkpoint, short: Session) -> None:
+    """As it was received and as the recording has it: in the same segment, else not at all."""
+    log = replayed.stream(ahead_checkpoint, short, "ridge")
+    rows, n = log.decoded_rows(), 3
+    plain = short.values["wheel_speed"][short.bins()].astype(float).reshape(3, -1)
+    for t_ns, value in zip(log.t_end_ns[rows], plain.ravel(), strict=True):
+        log.measured("wheel_speed", int(t_ns), float(value))
+    usable = np.where(short.valid[short.bins()].reshape(3, -1), plain, np.nan)
+    for measured, later in ((truths.received(log, rows), plain), (truths.recorded(short, log, rows), usable)):
+        expected = np.full(plain.shape, np.nan)
+        expected[:, :-n] = later[:, n:]
+        np.testing.assert_array_equal(measured.traces["wheel_speed"], expected.ravel())
+
+        found = scoring.score_log(ahead_checkpoint, log, rows, measured).outputs["wheel_speed"]
+
+        y, value = expected.ravel(), log.values[rows, 0].astype(float)
+        known = np.isfinite(y)
+        value = np.where(np.isfinite(value), value, ahead_checkpoint.header.mean["wheel_speed"])[known]
+        assert (found["lead_ms"], found["n"]) == (60.0, known.sum())
+        assert found["r2"] == pytest.approx(scores.r2(y[known], value))
+        assert found["ridge_r2"] == pytest.approx(found["r2"], abs=1e-5)
+
+
 def test_every_decoder_is_held_through_the_same_misses(
     run: tuple[RunLog, np.ndarray, Truth, dict[str, np.ndarray]], tiny_checkpoint: Checkpoint
 ) -> None:

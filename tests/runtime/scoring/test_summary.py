@@ -106,6 +106,15 @@ def test_the_summary_says_what_is_recommended(short: Session, judged_checkpoint:
     assert found["decoder"] == "recommended"
 
 
+def test_the_summary_says_how_far_ahead_an_output_is(short: Session, ahead_checkpoint: Checkpoint) -> None:
+    """With what its own filter holds of the future."""
+    found = summary.build(offline.stream(ahead_checkpoint, short, "neds"), ahead_checkpoint)
+
+    assert found["ahead"] == ["wheel_speed: 60 ms ahead; its own filter holds up to 50 ms of the future"]
+    assert found["ahead"][0] in report.lines(found)
+    assert found["outputs"]["wheel_speed"]["lead_ms"] == 60.0
+
+
 def test_the_summary_says_what_the_intervals_covered(
     short: Session, judged_checkpoint: Checkpoint, rig_home: Path
 ) -> None:

@@ -278,3 +278,19 @@ def test_the_view_ends_with_its_parent(publisher: zmq.Socket[bytes], monkeypatch
     parents = iter([100, 100, 1])
     monkeypatch.setattr(view.os, "getppid", lambda: next(parents))
     view.main(address(publisher), "rig")
+
+
+def test_a_decoded_trace_is_drawn_at_the_time_that_it_speaks_of() -> None:
+    """Ahead of what is measured, with the lead by its name."""
+    state = after()
+    assert state.decode is not None
+    ahead = msgspec.structs.replace(
+        decode(101),
+        outputs={"wheel_speed": Output(value=2.0, sd=0.5, lead_ms=60.0), "choice": Output(probs=[0.0, 1.0])},
+    )
+    state.take_decode(ahead)
+    for traces in (state.decoded, state.lower, state.upper):
+        assert traces["wheel_speed"][-1][0] == 104 * BIN_NS
+    assert state.measured["wheel_speed"][-1][0] < 101 * BIN_NS
+    assert "wheel_speed +60 ms" in drawn(state)
+    assert "+60 ms" not in drawn(after())
