@@ -22,9 +22,9 @@ def decide(made: Checkpoint) -> Checkpoint:
     """The same checkpoint with a verdict on each output; without evidence it has none."""
     if made.judged is None:
         return replace(made, header=msgspec.structs.replace(made.header, verdicts={}))
-    blends = [member.blend for member in made.header.members] or [made.header.blend]
+    cases = {spec.name: _case(made, made.judged, spec, shares_of(made, spec.name)) for spec in made.specs}
     verdicts = {
-        spec.name: _verdict(_case(made, made.judged, spec, np.array([blend[spec.name] for blend in blends])))
+        spec.name: _verdict(cases[spec.name], _together([cases[s.name] for s in made.specs if _same_point(s, spec)]))
         for spec in made.specs
     }
     return replace(made, header=msgspec.structs.replace(made.header, verdicts=verdicts))
@@ -33,9 +33,19 @@ def decide(made: Checkpoint) -> Checkpoint:
 def values(judged: Judged, name: str, shares: np.ndarray) -> dict[Name, np.ndarray]:
     """What each decoder said of an output on the validation part: (n,) or (S, C). shares (K,): of each network in its
     blend."""
-    each, linear = judged.neds[name].astype(np.float64), judged.linear[name].astype(np.float64)
+    return mixed(judged.neds[name].astype(np.float64), judged.linear[name].astype(np.float64), shares)
+
+
+def mixed(each: np.ndarray, linear: np.ndarray, shares: np.ndarray) -> dict[Name, np.ndarray]:
+    """What each decoder says, from what K networks (K, ...) and the linear decoder (...) say, in its unit or as
+    probabilities. shares (K,): of each network in its blend."""
     share = shares.reshape(-1, *[1] * linear.ndim)
     return {"neds": each.mean(0), "ridge": linear, "blend": (share * each + (1.0 - share) * linear).mean(0)}
+
+
+def shares_of(made: Checkpoint, name: str) -> np.ndarray:
+    """(K,): share of each network in its blend of an output."""
+    return np.array([blend[name] for blend in [member.blend for member in made.header.members] or [made.header.blend]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,8 @@ def _case(made: Checkpoint, judged: Judged, spec: BehaviourSpec, shares: np.ndar
         known = target >= 0
         prior = np.array(made.header.prior[spec.name])
         return _class(spec, target[known].astype(np.int64), {k: v[known] for k, v in said.items()}, prior)
-    known = np.isfinite(target)
+    point = [judged.target[s.name] for s in made.specs if _same_point(s, spec)]
+    known = np.isfinite(point).all(0)
     group = bootstrap.RULES.groups(judged.segment, made.header.bin_ns)[known]
     sums: dict[Name, np.ndarray] = {}
     found: dict[Name, Spread] = {}
@@ -109,25 +120,48 @@ def _class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray],
     return Case("balanced accuracy", both, mean)
 
 
-def _verdict(case: Case) -> Verdict:
-    """The ridge, unless a better decoder is surely not behind it: see docs/training.md for the rule and its reason."""
+def _same_point(one: BehaviourSpec, other: BehaviourSpec) -> bool:
+    return one.name == other.name or bool(one.group and one.group == other.group)
+
+
+def _together(cases: list[Case]) -> Case:
+    """The coordinates of one point as one case, by the mean of their scores: they are published by one decoder."""
+    if len(cases) == 1:
+        return cases[0]
+
+    def mean(total: np.ndarray) -> np.ndarray:
+        parts = zip(cases, np.split(total, len(cases), axis=-1), strict=True)
+        return np.mean([one.statistic(part) for one, part in parts], axis=0)
+
+    sums: dict[Name, np.ndarray] = {
+        name: np.concatenate([one.sums[name] for one in cases], axis=1) for name in DECODERS
+    }
+    return Case(cases[0].measure, sums, mean)
+
+
+def _verdict(case: Case, point: Case) -> Verdict:
+    """The ridge, unless a better decoder is surely not behind it: see docs/training.md for the rule and its reason.
+
+    point: what decides, all coordinates of the point that the output is one of, or `case` itself.
+    """
     if case.without:
         return Verdict("ridge", f"not judged: {case.without}")
-    sums, few = case.sums, len(case.sums["ridge"]) < bootstrap.RULES.least
+    few = len(case.sums["ridge"]) < bootstrap.RULES.least
     found: dict[Name, Score] = {}
     for name in DECODERS:
-        value, low, high = bootstrap.interval(sums[name], case.statistic)
+        value, low, high = bootstrap.interval(case.sums[name], case.statistic)
         if not np.isfinite(value):
             return Verdict("ridge", f"not judged: {name} has no finite score there")
         found[name] = Score(value) if few else Score(value, low, high)
-    best: Name = "blend" if found["blend"].value > found["neds"].value else "neds"
-    what = "NEDS" if best == "neds" else "the blend"
-    gain = bootstrap.paired([sums[best]], sums["ridge"], case.statistic, level=LEVEL)
+    neds, blend = (float(point.statistic(point.sums[name].sum(0))) for name in ("neds", "blend"))
+    best: Name = "blend" if blend > neds else "neds"
+    what = ("NEDS" if best == "neds" else "the blend") + (" of the whole point" if point is not case else "")
+    gain = bootstrap.paired([point.sums[best]], point.sums["ridge"], point.statistic, level=LEVEL)
     said = f"{what} gains {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] ({LEVEL:g} %)"
     if not gain.value > 0.0:
         chosen, why = "ridge", "neither NEDS nor the blend is better"
     elif few:
-        chosen, why = "ridge", f"too few trials to tell ({len(sums['ridge'])})"
+        chosen, why = "ridge", f"too few trials to tell ({len(case.sums['ridge'])})"
     elif not gain.low > -MARGIN:
         chosen, why = "ridge", f"{said}, which may be a loss of over {MARGIN:g}"
     else:

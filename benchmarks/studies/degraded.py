@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.intervals import words
-from neds_core import checkpoint as checkpoints
+from neds_core import checkpoint as checkpoints, judging
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import degrade, session as sessions, session_file
+from neds_core.data import degrade, lead, session as sessions, session_file
 from neds_core.data.session import Session, part
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
@@ -31,13 +31,14 @@ Values = dict[str, dict[str, np.ndarray]]  # output -> decoder -> (n,) in the ou
 
 def decode(made: Checkpoint, held_out: Session) -> Values:
     """Continuous outputs of every decoder on all bins of the session's segments."""
-    ours, found = loop.decode(made.model, held_out), {}
+    each = [loop.decode(network, held_out) for network in made.networks]
+    found: Values = {}
     for spec in made.specs:
         if spec.kind == "continuous":
-            name, share = spec.name, made.header.blend[spec.name]
-            neds = ours[name] * made.header.sd[name] + made.header.mean[name]
+            name, mean, sd = spec.name, made.header.mean[spec.name], made.header.sd[spec.name]
             ridge = baseline.predict(made.linear[name], held_out, made.scalers.kept, spec.kind)
-            found[name] = {"neds": neds, "ridge": ridge, "blend": share * neds + (1 - share) * ridge}
+            ours = np.stack([one[name] * sd + mean for one in each])
+            found[name] = dict(judging.mixed(ours, ridge, judging.shares_of(made, name)))
     return found
 
 
@@ -52,6 +53,7 @@ def bench(recording: Path, files: list[Path], draws: int = 5) -> dict[str, Any]:
     session = session_file.load(recording)
     parts = sessions.split(session)
     seeds = [_fitting(checkpoints.load(path), session, path) for path in files]
+    test = lead.ahead(parts.test, lead.of(seeds[0].specs))
     rate = parts.train.counts[bins_of(spans_of(parts.train))].mean(0)
     intact: dict[str, degrade.Degrade] = {"intact": lambda one, seed: one}
     outputs: dict[str, dict[str, Any]] = {}
@@ -59,7 +61,7 @@ def bench(recording: Path, files: list[Path], draws: int = 5) -> dict[str, Any]:
         versions = [_held_out(worsen(session, draw)) for draw in range(1 if condition == "intact" else draws)]
         decoded = [[decode(made, one) for one in versions] for made in seeds]
         for name in decoded[0][0]:
-            outputs.setdefault(name, {})[condition] = _row(parts.test, name, decoded)
+            outputs.setdefault(name, {})[condition] = _row(test, name, decoded)
     if not outputs:
         raise DataError(f"{files[0]} decodes no continuous output; give a checkpoint that decodes a trace")
     for rows in outputs.values():

@@ -66,6 +66,7 @@ def split(session: Session, lead_ms: Mapping[str, float]) -> Splits:
     parts = sessions.split(session)
     if not lead_ms:
         return parts
+    _refuse_torn_points(session, lead_ms)
     found = Splits(*(ahead(part, lead_ms) for part in (parts.train, parts.validation, parts.test)))
     longest = min(int(np.diff(part.segments).max()) for part in (parts.train, parts.validation, parts.test))
     for name, ms in lead_ms.items():
@@ -75,6 +76,17 @@ def split(session: Session, lead_ms: Mapping[str, float]) -> Splits:
                 f"{longest * session.bin_ns * 1e-6:g} ms; lower it"
             )
     return found
+
+
+def _refuse_torn_points(session: Session, lead_ms: Mapping[str, float]) -> None:
+    """The coordinates of a point or angle at two times are none."""
+    for spec in session.specs:
+        for other in session.specs:
+            if spec.group and spec.group == other.group and lead_ms.get(spec.name) != lead_ms.get(other.name):
+                raise ConfigError(
+                    f"lead_ms.{spec.name} is {lead_ms.get(spec.name, 0.0):g} and lead_ms.{other.name} "
+                    f"{lead_ms.get(other.name, 0.0):g}, but both are of {spec.group!r}; give them one lead"
+                )
 
 
 def of(specs: Iterable[BehaviourSpec]) -> dict[str, float]:

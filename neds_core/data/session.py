@@ -127,6 +127,7 @@ class Session:
     licence: str = ""
     citation: str = ""
     moments: dict[str, np.ndarray] = field(default_factory=dict)
+    runs: bool | None = None  # of a part: whether the whole is `continuous`; None = it is the whole
 
     def __post_init__(self) -> None:
         """Refuse segments out of time order: whoever looks a bin up among the starts would find the wrong one."""
@@ -140,6 +141,8 @@ class Session:
     @property
     def continuous(self) -> bool:
         """One unbroken recording, or a few long runs (`STRETCHES`), rather than trials."""
+        if self.runs is not None:
+            return self.runs
         n, most = len(self.segments), (self.segments[:, 1] - self.segments[:, 0]).max(initial=0)
         return n == 1 or (n <= STRETCHES and most * self.bin_ns >= STRETCH_NS)
 
@@ -186,7 +189,8 @@ class Splits:
 def select(session: Session, rows: slice | np.ndarray) -> Session:
     """The segments that `rows` picks, a slice or an index or mask in time order; the bins of the whole stay."""
     moments = {name: ms[rows] for name, ms in session.moments.items()}
-    return replace(session, segments=session.segments[rows], segment_ids=session.segment_ids[rows], moments=moments)
+    segments, ids = session.segments[rows], session.segment_ids[rows]
+    return replace(session, segments=segments, segment_ids=ids, moments=moments, runs=session.continuous)
 
 
 def join(first: Session, second: Session) -> Session:

@@ -18,6 +18,7 @@ from neds_core.errors import DataError
 from neds_core.model import directions
 from neds_core.model.batches import Cutter
 from neds_core.model.directions import Span
+from neds_core.model.model import NEDS
 from neds_core.scores import bits, bootstrap, encoding, r2
 from neds_core.scores.encoding import Row, Target
 
@@ -83,7 +84,8 @@ def encode_rates(checkpoints: list[Checkpoint], held: HeldOut) -> dict[str, list
         read = cutter(made, held.session)
         for key, rates in found.items():
             given = {"all": names, "none": ()}.get(key, (key,))
-            rates.append(held.target.of(directions.encode(made.model, read, held.spans, given)))
+            each = [directions.encode(network, read, held.spans, given) for network in made.networks]
+            rates.append(held.target.of(np.mean(each, axis=0)))
     return found
 
 
@@ -133,13 +135,16 @@ def references(goal: Target) -> Row:
 def within(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
     """Spikes from spikes: held-out units (co-smoothing), and the next bin."""
     goal = held.target
-    ways: dict[str, Callable[[Checkpoint], np.ndarray]] = {
-        "held_out_units": lambda made: directions.co_smooth(
-            made.model, cutter(made, held.session), held.spans, directions.unit_folds(len(made.units), UNIT_FOLDS)
+    ways: dict[str, Callable[[NEDS, Checkpoint], np.ndarray]] = {
+        "held_out_units": lambda network, made: directions.co_smooth(
+            network, cutter(made, held.session), held.spans, directions.unit_folds(len(made.units), UNIT_FOLDS)
         ),
-        "next_bin": lambda made: directions.next_bin(made.model, cutter(made, held.session), held.spans),
+        "next_bin": lambda network, made: directions.next_bin(network, cutter(made, held.session), held.spans),
     }
-    found = {name: [goal.of(way(made)) for made in checkpoints] for name, way in ways.items()}
+    found = {
+        name: [goal.of(np.mean([way(network, made) for network in made.networks], axis=0)) for made in checkpoints]
+        for name, way in ways.items()
+    }
     return {
         **references(goal),
         "scores": {name: [encoding.score(goal, r) for r in rates] for name, rates in found.items()},
@@ -147,13 +152,18 @@ def within(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
     }
 
 
+def _crossed(made: Checkpoint, held: HeldOut, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What the networks of a checkpoint say on average."""
+    read = cutter(made, held.session)
+    each = [directions.cross(network, read, held.spans, CROSS_FOLDS, names) for network in made.networks]
+    return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
+
+
 def cross(checkpoints: list[Checkpoint], held: HeldOut) -> Row:
     """Every modality from what is left of all of them, a third of the bins of each hidden at a time."""
     goal = held.target
     names = shown(checkpoints[0].specs)
-    said = [
-        directions.cross(made.model, cutter(made, held.session), held.spans, CROSS_FOLDS, names) for made in checkpoints
-    ]
+    said = [_crossed(made, held, names) for made in checkpoints]
     rates = [goal.of(s["spikes"]) for s in said]
     rows: Row = {}
     for spec in shown_specs(checkpoints[0]):

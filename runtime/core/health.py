@@ -71,6 +71,7 @@ class Health:
         self._taken = 0  # bins
         self._unsure = 0  # looks in a row that could not tell
         self._silent_ns = self._bad_values = 0
+        self._quiet_ns = 0  # as _silent_ns, stalls included
         self._valid = False  # the newest bin had live data
         self._fit: float | None = None
         self._profile = ranks(profile)
@@ -79,12 +80,8 @@ class Health:
         )
 
     def wakes(self, counts: np.ndarray) -> bool:
-        """Whether counts (U,) of a bin not yet taken in end a silence that was a FAULT."""
-        return self._silence and self._fired(counts)
-
-    @property
-    def _silence(self) -> bool:
-        return 0 < self.limits.silence_ns < self._silent_ns
+        """Whether counts (U,) of a bin not yet taken in end a silence, or a stall, longer than a silence may be."""
+        return 0 < self.limits.silence_ns < self._quiet_ns and self._fired(counts)
 
     def _fired(self, counts: np.ndarray) -> bool:
         return bool(counts[self.limits.used].any()) if len(self.limits.used) else bool(counts.any())
@@ -94,8 +91,10 @@ class Health:
         self._totals.append(totals)
         if (valid or idle) and counts.any():  # without a spike it says nothing of their order
             self._take(counts)
+        fired = self._fired(counts)
         if valid or idle:  # a stall neither adds to a silence nor ends it
-            self._silent_ns = 0 if idle or self._fired(counts) else self._silent_ns + self.bin_ns
+            self._silent_ns = 0 if idle or fired else self._silent_ns + self.bin_ns
+        self._quiet_ns = 0 if idle or (valid and fired) else self._quiet_ns + self.bin_ns
         self._valid = valid
         self.state, self.reason = self._judge()
 
@@ -135,7 +134,7 @@ class Health:
             if bad >= LEAST_FAULT and bad > FAULT_TIMES * limit * received:
                 return State.FAULT, said
             degraded = degraded or said
-        if self._valid and self._silence:
+        if self._valid and 0 < self.limits.silence_ns < self._silent_ns:
             seconds = self._silent_ns * 1e-9
             return State.FAULT, f"no unit has fired for {seconds:.2f} s, longer than in training; look at the sorter"
         if received > 0 and self._fit is not None and self._fit < self.limits.profile_min:

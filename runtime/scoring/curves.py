@@ -73,7 +73,7 @@ def _trace(decoded: SeedScores, spec: BehaviourSpec, values: dict[str, np.ndarra
 def _best_delay(checkpoint: Checkpoint, spec: BehaviourSpec, validation: Session) -> int:
     bins, validation = validation.bins(), lead.ahead(validation, lead.of(checkpoint.specs))
     segment = validation.segment_of(bins)
-    z = train.decode_live(checkpoint.model, validation)[spec.name].astype(float)
+    z = np.mean([train.decode_live(network, validation)[spec.name] for network in checkpoint.networks], axis=0)
     value = z * checkpoint.header.sd[spec.name] + checkpoint.header.mean[spec.name]
     return decoding_scores.delay_curve(validation.values[spec.name][bins].astype(float), value, segment).best()
 

@@ -100,6 +100,31 @@ def test_a_gain_that_may_be_a_loss_is_none(judged: Callable[..., Checkpoint]) ->
     assert found.reason.endswith("which may be a loss of over 0.02")
 
 
+def test_the_coordinates_of_a_point_are_recommended_together(judged: Callable[..., Checkpoint]) -> None:
+    """One is better by NEDS, the other by the ridge, by less: alone they would be published by two decoders."""
+    good, bad = told(0.98, ridge=0.5), told(0.6, ridge=0.7)
+    x = judged(good).specs[0]
+    both = tuple(msgspec.structs.replace(x, name=name, group=group) for name, group in (("x", "place"), ("y", "place")))
+
+    def at(specs: tuple[BehaviourSpec, ...]) -> dict[str, Verdict]:
+        parts = [
+            {"x": getattr(good, part)["wheel_speed"], "y": getattr(bad, part)["wheel_speed"]}
+            for part in ("target", "neds", "linear")
+        ]
+        made = judged(good)
+        header = msgspec.structs.replace(made.header, specs=specs, blend={"x": 1.0, "y": 1.0}, verdicts={})
+        evidence = Judged(good.segment, *parts)
+        return judging.decide(replace(made, header=header, judged=evidence)).header.verdicts
+
+    alone = at(tuple(msgspec.structs.replace(spec, group="") for spec in both))
+    assert [verdict.recommended for verdict in alone.values()] == ["neds", "ridge"]
+    together = at(both)
+    assert [verdict.recommended for verdict in together.values()] == ["neds", "neds"]
+    assert together["x"].reason == together["y"].reason
+    assert together["x"].reason.startswith("NEDS of the whole point gains +")
+    assert together["y"].scores == alone["y"].scores
+
+
 def test_the_blend_is_recommended_where_it_is_best(judged: Callable[..., Checkpoint]) -> None:
     """Two decoders as good as each other, and wrong in different bins."""
     found = verdict(judged(told(0.8), share=0.5))

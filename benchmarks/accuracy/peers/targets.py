@@ -10,6 +10,7 @@ from benchmarks.accuracy import lda
 from benchmarks.accuracy.peers import classes
 from benchmarks.accuracy.peers.neds import PHASE_FREE, decoder, shipped
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
+from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.linear import baseline
@@ -44,10 +45,11 @@ def name_of(task: Task) -> str:
 
 def classes_of(made: Checkpoint, spec: BehaviourSpec, session: Session) -> dict[str, np.ndarray]:
     """Class (n,) of every bin of the session's segments by each of a checkpoint's decoders."""
-    prior, share = made.scalers.prior[spec.name], made.header.blend[spec.name]
-    neds = loop.decode_live(made.model, session)[spec.name]
+    prior = made.scalers.prior[spec.name]
+    each = np.stack([loop.decode_live(network, session)[spec.name] for network in made.networks])
     logistic = baseline.predict(made.linear[spec.name], session, made.scalers.kept, spec.kind)
-    probs = {"neds": neds, "blend": share * neds + (1 - share) * logistic, "logistic": logistic}
+    said = judging.mixed(each, logistic, judging.shares_of(made, spec.name))
+    probs = {"neds": said["neds"], "blend": said["blend"], "logistic": logistic}
     return {name: (p / prior).argmax(1) for name, p in probs.items()}
 
 

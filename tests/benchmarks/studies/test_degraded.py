@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import r2_score
 
 from benchmarks.studies import degraded
-from neds_core import checkpoint as checkpoints
+from neds_core import checkpoint as checkpoints, ensemble
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import degrade, session as sessions, session_file
 from neds_core.data.session import Session
@@ -21,6 +21,21 @@ from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.scores import bootstrap
 from runtime.cli import commands as cli
+from runtime.engines.layout import layout
+from runtime.live import offline
+
+
+def test_an_ensemble_is_decoded_by_all_of_its_networks(
+    session: Session, make_checkpoint: Callable[..., Checkpoint]
+) -> None:
+    """As a run does."""
+    both = ensemble.join([replace(make_checkpoint(seed=k), sha=str(k)) for k in range(2)], "both")
+    held_out = sessions.split(session).test
+    found = degraded.decode(both, held_out)
+    for name in degraded.DECODERS:
+        log = offline.stream(both, held_out, name)
+        expected = log.values[log.decoded_rows(), layout(both).columns["wheel_speed"].start]
+        np.testing.assert_allclose(found["wheel_speed"][name], expected, atol=1e-4)
 
 
 def test_rows_are_scores_of_the_test_part(

@@ -84,6 +84,17 @@ def test_without_a_lead_nothing_changes(session: Session) -> None:
         assert ours.specs == session.specs
 
 
+def test_the_coordinates_of_a_point_have_one_lead(session: Session) -> None:
+    """Else it would be of two times at once."""
+    one = session.spec("wheel_speed")
+    specs = tuple(msgspec.structs.replace(one, name=name, group="place") for name in "xy")
+    values = dict.fromkeys("xy", session.values["wheel_speed"])
+    point = replace(session, specs=specs, values=values)
+    with pytest.raises(ConfigError, match=r"lead_ms.x is 40 and lead_ms.y 0, but both are of 'place'; give them one"):
+        lead.split(point, {"x": 40.0})
+    assert lead.of(lead.split(point, {"x": 40.0, "y": 40.0}).train.specs) == {"x": 40.0, "y": 40.0}
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -227,6 +227,14 @@ def test_a_few_long_runs_are_cut_inside(unbroken: Session, lengths: list[int], r
     np.testing.assert_array_equal(whole.segment_ids, one.segment_ids)
 
 
+def test_the_parts_of_trials_are_trials_however_few(unbroken: Session) -> None:
+    """Six trials of over a minute each: four of them train, one validates."""
+    segments = np.array([[20 * k, 20 * k + 15] for k in range(6)])
+    parts = sessions.split(replace(unbroken, bin_ns=5_000_000_000, segments=segments, segment_ids=np.arange(6)))
+    assert [len(each.segments) for each in (parts.train, parts.validation, parts.test)] == [4, 1, 1]
+    assert not any(each.continuous for each in (parts.train, parts.validation, parts.test, parts.development))
+
+
 def test_spikes_in_no_segment_are_counted_by_place(unbroken: Session) -> None:
     """Before the recording, after it, and between its segments; whatever is inside a segment is not mentioned."""
     ns = unbroken.bin_ns

@@ -50,6 +50,19 @@ def test_encoding_says_what_each_behaviour_gives(made: Checkpoint, held: tasks.H
     msgspec.json.encode(found)
 
 
+def test_an_ensemble_is_the_mean_of_its_networks_in_every_task(
+    made: Checkpoint, make_checkpoint: Callable[..., Checkpoint], held: tasks.HeldOut
+) -> None:
+    """And not its first network; the mean of rates is better than their mean score (bits are concave)."""
+    other = make_checkpoint(seed=1)
+    both = replace(made, others=(other.model,))
+    one, two, mean = (tasks.encode_rates([each], held)["all"][0] for each in (made, other, both))
+    np.testing.assert_allclose(mean, (one + two) / 2.0, rtol=1e-6)
+    for task, key in ((tasks.within, "next_bin"), (tasks.cross, "spikes")):
+        alone, joined = (task([each], held)["scores"][key][0]["bits_per_spike"] for each in (made, both))
+        assert alone != joined
+
+
 def test_labels_inferred_from_spikes_are_never_shown(made: Checkpoint, held: tasks.HeldOut) -> None:
     """They would give spikes back to whoever predicts spikes."""
     inferred = tuple(msgspec.structs.replace(s, labels="inferred") if s.kind == "class" else s for s in made.specs)

@@ -544,11 +544,15 @@ def test_an_exchanged_decoder_is_judged_by_its_own_training() -> None:
     assert states(0, bad=30) == [fault]
 
 
+@pytest.mark.parametrize("alive", [True, False])
 @pytest.mark.parametrize(("silent", "fired", "cold"), [(3, 0, False), (4, 0, True), (9, 0, True), (9, 2, False)])
 def test_after_a_silence_the_first_bin_with_spikes_is_decoded_from_a_cold_start(
-    silent: int, fired: int, cold: bool
+    silent: int, fired: int, cold: bool, alive: bool
 ) -> None:
-    """Of units that are used, and not a bin later: what was remembered over the silence would be in its value."""
+    """Of units that are used, and not a bin later: what was remembered over the silence would be in its value.
+
+    Without keep-alives (`alive`) the silence is a stall.
+    """
     made = replace(decoder_of(Leaky()), used=np.array([True, True, False]), silence_ns=3 * BIN)
     binner = Binner(U, BIN, max_age_ns=MAX_AGE, future_ns=2_000_000)
     pipeline = Pipeline(
@@ -559,9 +563,11 @@ def test_after_a_silence_the_first_bin_with_spikes_is_decoded_from_a_cold_start(
     for unit in [0, 0, *[-1] * silent, fired, 1]:
         t_ns = binner.edge_ns
         pipeline.feed(np.array([(t_ns - 5, unit)] if unit >= 0 else [], SPIKES), t_ns)
-        pipeline.alive(t_ns, t_ns)
+        if alive or unit >= 0:
+            pipeline.alive(t_ns, t_ns)
         found += [
-            replace(each, values=None if each.values is None else each.values.copy()) for each in pipeline.advance(t_ns)
+            replace(each, values=None if each.values is None else each.values.copy())
+            for each in pipeline.advance(t_ns + LATENESS)
         ]
     first, second = found[-2:]
     assert first.token.reset is cold
