@@ -80,7 +80,7 @@ class OutputInfo(Struct, frozen=True):
     classes: list[str]
     group: str = ""  # outputs of one group are coordinates of one point, or of one angle:
     angle: str = ""  # cos | sin: the output is that of the angle that `group` names, atan2(sin, cos)
-    future_ms: float = 0.0  # how far the filter of the training target reaches into the future
+    future_ms: float = 0.0  # how far `filter` reaches into the future, 0 = not stated
     lead_ms: float = 0.0
 
 
