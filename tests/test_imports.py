@@ -27,7 +27,7 @@ THIRD = {
     "kernels": {"torch", "numpy"},
     "neds_core": {"torch", "numpy", "msgspec", "safetensors"},
     "runtime": {"numpy", "msgspec"},
-    "calibration": {"torch", "numpy"},
+    "calibration": {"torch", "numpy", "msgspec"},  # its configuration and reports are structs, as everywhere
     "benchmarks": {"torch", "numpy", "msgspec", "hdrh", "sklearn", "psutil"},
 }
 # More for these files only (fnmatch: * crosses folders).
