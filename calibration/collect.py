@@ -20,6 +20,7 @@ from neds_core.data.check import check_width
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import ConfigError, DataError
 from neds_core.io import nwb
+from neds_core.io.nwb import Subject
 from neds_core.train import many
 from runtime.config import RigConfig
 from runtime.core.engine import Decoder
@@ -236,7 +237,7 @@ def _header(config: RigConfig, base: Base, decoder: Decoder, streams: Streams) -
     return msgspec.structs.replace(header, specs=specs), notes
 
 
-def finish(collection: Collection) -> Report:
+def finish(collection: Collection, subject: Subject) -> Report:
     """Make the session of all runs of the folder, write it as .npz and .nwb, and report. What was collected stays."""
     kept, progress = folders.read(collection.kept.folder), collection.progress
     notes = [*collection.notes, *(each for each in kept.torn if each not in collection.notes)]
@@ -247,7 +248,7 @@ def finish(collection: Collection) -> Report:
                 kept.logs, of_rows(kept.logs[-1].header.units), kept.folder.resolve().name, marked=collection.marked
             )
             notes += made.notes
-            written, unwritten = _save(made.session, kept), ""
+            written, unwritten = _save(made.session, kept, subject), ""
         except DataError as error:
             unwritten = str(error)
     firing, units = progress.units()
@@ -261,15 +262,15 @@ def finish(collection: Collection) -> Report:
     )  # fmt: skip
 
 
-def _save(session: Session, kept: Kept) -> tuple[str, str]:
+def _save(session: Session, kept: Kept, subject: Subject) -> tuple[str, str]:
     """Write both files; returns their paths."""
     native, other = kept.folder / folders.SESSION, kept.folder / folders.NWB
     session_file.save(session, native)
-    nwb.save(session, other, _origin(kept, session))
+    nwb.save(session, other, _origin(kept, session, subject))
     return str(native), str(other)
 
 
-def _origin(kept: Kept, session: Session) -> nwb.Origin:
+def _origin(kept: Kept, session: Session, subject: Subject) -> nwb.Origin:
     """Where the session is from, for the NWB file."""
     first, last = kept.logs[0], kept.logs[-1]
     start_ns = first.header.utc_ns + int(first.t_end_ns[0]) - session.bin_ns if first.n else first.header.utc_ns
@@ -282,4 +283,4 @@ def _origin(kept: Kept, session: Session) -> nwb.Origin:
             for log in kept.logs if log.n
         ],
     }  # fmt: skip
-    return nwb.Origin(start_ns, last.header.versions, more)
+    return nwb.Origin(start_ns, subject, last.header.versions, more)

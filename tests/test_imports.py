@@ -104,6 +104,7 @@ ROOMS = {
             "judging",
             "ensemble",
             "scores",
+            "io",  # a recording is read whatever its file
         ),
         "io": ("errors", "config", "data", "files", "model", "checkpoint", "official"),
     },

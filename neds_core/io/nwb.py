@@ -8,6 +8,7 @@ from) stands in `notes` as JSON.
 
 from __future__ import annotations
 
+import re
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,12 +28,34 @@ MOMENT = "moment_"  # of columns of trials: ms from the trial's start
 LABEL = "label_"
 UNKNOWN = ""  # the label of a trial without one
 MODULE = "behavior"
+WHAT = "Spikes and behaviour on a common grid of bins, from which a decoder is calibrated (neds-rt)."
+ANY_AGE = "P0D/"  # an interval of ISO 8601: born, and nothing more is known
+AGE = re.compile(r"P(?=\d)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?")
+SEXES = ("M", "F", "O", "U")
+
+
+class Subject(Struct, frozen=True):
+    """The animal, as NWB wants it: species in Latin or as a link to NCBI, sex one of `SEXES`, age as ISO 8601 (P90D).
+    '' = not known."""
+
+    id: str = ""
+    species: str = ""
+    sex: str = ""
+    age: str = ""
+
+    def refuse(self) -> None:
+        """Raise `ConfigError` for a sex or an age that NWB does not know."""
+        if self.sex and self.sex not in SEXES:
+            raise ConfigError(f"--sex {self.sex!r}: NWB knows {', '.join(SEXES)}; leave it out where not known")
+        if self.age and not AGE.fullmatch(self.age):
+            raise ConfigError(f"--age {self.age!r}: give a time as ISO 8601 writes it, such as P90D or P12W")
 
 
 class Origin(Struct, frozen=True):
     """Where a session is from. start_utc_ns: of bin 0, ns since 1970. versions: of software. more: anything else."""
 
     start_utc_ns: int
+    subject: Subject = Subject()
     versions: dict[str, str] = {}
     more: dict[str, Any] = {}
 
@@ -101,8 +124,9 @@ def _file(session: Session, origin: Origin) -> Any:
         session_description=f"{session.name}: {len(session.segments)} segments, {len(session.units)} units",
         identifier=f"{session.name}-{session.units.sha256[:12]}-{origin.start_utc_ns}",
         session_start_time=start, session_id=session.name, notes=text,
-        keywords=["spikes", "behavior", "closed loop"], source_script="neds-rt collect",
-        source_script_file_name="neds-rt",
+        keywords=["spikes", "behavior", "closed loop"], experiment_description=WHAT,
+        was_generated_by=[list(each) for each in origin.versions.items()] or None,
+        subject=_subject(pynwb, origin.subject),
     )  # fmt: skip
     _add_units(file, session)
     _add_trials(file, session)
@@ -115,10 +139,18 @@ def _file(session: Session, origin: Origin) -> Any:
     return file
 
 
+def _subject(pynwb: Any, subject: Subject) -> Any:
+    return pynwb.file.Subject(
+        subject_id=subject.id or "unknown", species=subject.species or None, sex=subject.sex or "U",
+        age=subject.age or ANY_AGE, description="of this session" if subject.id else "not named",
+    )  # fmt: skip
+
+
 def _add_units(file: Any, session: Session) -> None:
     """Spike times of every unit; ids are the sorter's."""
     assert session.events is not None
     t_ns, unit = session.events
+    file.units = _library().misc.Units(name="units", description="spikes of every unit of the stream", resolution=1e-9)
     file.add_unit_column("region", "brain region, ? = not known")
     file.add_unit_column("depth_um", "depth in micrometres, NaN = not known")
     order = np.argsort(unit, kind="stable")

@@ -36,6 +36,10 @@ class Options:
         Path | None, typer.Option("--from", help="checkpoint or trunk whose outputs and bins are wanted")
     ] = None
     bin_ms: Annotated[float | None, typer.Option(help="bin width without --from, 20 if not given")] = None
+    subject: Annotated[str, typer.Option(help="the animal's name, for the NWB file")] = ""
+    species: Annotated[str, typer.Option(help="in Latin, such as Mus musculus, for the NWB file")] = ""
+    sex: Annotated[str, typer.Option(help="M, F, O or U, for the NWB file")] = ""
+    age: Annotated[str, typer.Option(help="as ISO 8601, such as P90D, for the NWB file")] = ""
     allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False
     headless: Annotated[bool, typer.Option(help="plain lines, also in a terminal")] = False
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False
@@ -51,10 +55,13 @@ def collect(given: Options) -> None:
     config = _config(given)
     from calibration import collect as collecting, words
     from calibration.progress import Goal
+    from neds_core.io.nwb import Subject
     from runtime.io import system
     from runtime.io.lsl_resolve import configure
     from runtime.io.streams import find_streams
 
+    subject = Subject(given.subject, given.species, given.sex, given.age)
+    subject.refuse()
     base = collecting.base_of(given.base, given.bin_ms)
     collection = collecting.begin(config, base, given.out, Goal(given.trials, given.minutes))
     progress = collection.progress
@@ -69,7 +76,7 @@ def collect(given: Options) -> None:
             shown.say(f"collecting from {len(streams.units)} units into {given.out}; Ctrl-C ends it, and all is kept")
             collecting.take(collection, streams, over, shown.say)
     stop.loop_is_over()
-    found = collecting.finish(collection)
+    found = collecting.finish(collection, subject)
     emit(found, None if given.json else lambda: words.summary(found), given.json)
     if found.unwritten:
         note(f"neds-rt: no session is written: {found.unwritten}")
