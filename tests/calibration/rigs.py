@@ -29,8 +29,9 @@ class Rig(SessionSource):
         self.end_ns += late_ns or 0
         inside = inside_ns(session.bin_ns)
         self._samples = [
-            (s.start_ns + (i + 1) * session.bin_ns - inside, spec.name, float(session.values[spec.name][s.first_bin + i]))
-            for s in plan for i in range(s.n_bins) for spec in session.specs if spec.kind == "continuous"
+            (s.start_ns + (i + 1) * session.bin_ns - inside, name, float(values[s.first_bin + i]))
+            for s in plan for i in range(s.n_bins) for name, values in session.values.items()
+            if values.dtype.kind == "f"
         ]  # fmt: skip
 
     def marks(self) -> list[Mark]:
