@@ -157,7 +157,9 @@ def take(
     folders.refuse_other(collection.kept, header)
     progress.specs = header.specs
     progress.begin()
+    files.make_folder(collection.kept.folder)
     path = collection.kept.next()
+    say(f"collecting from {len(streams.units)} units into {path.parent}; Ctrl-C ends it, and all is kept")
     try:
         with Keeper(path, progress.take) as keeper:
             log = _run(collection, streams, decoder, header, keeper, stop, say, player_runs)

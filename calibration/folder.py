@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from neds_core import files
 from neds_core.errors import ConfigError, DataError
 from runtime.core import log_blocks
 from runtime.core.run_log import Header, RunLog
@@ -31,8 +30,11 @@ class Kept:
 
 
 def read(folder: Path) -> Kept:
-    """Read a folder; one that is not there is made. Raises `ConfigError` where it holds what is not ours."""
-    files.make_folder(folder)
+    """Read a folder, which need not be there yet. Raises `ConfigError` where it holds what is not ours."""
+    if not folder.exists():
+        return Kept(folder, (), (), 0)
+    if not folder.is_dir():
+        raise ConfigError(f"--out {folder}: is no folder; name a new one")
     strange = [p.name for p in folder.iterdir() if not (RUN.fullmatch(p.name) or p.name.startswith((SESSION, NWB)))]
     if strange:
         raise ConfigError(f"--out {folder}: holds {sorted(strange)[0]!r}, which is of no collection; name a new folder")

@@ -73,7 +73,6 @@ def collect(given: Options) -> None:
         stop.ends(over)
         live = sys.stdout.isatty() and sys.stderr.isatty() and not (given.headless or given.json)
         with Shown(lambda: words.lines(progress), progress.warnings, live) as shown:
-            shown.say(f"collecting from {len(streams.units)} units into {given.out}; Ctrl-C ends it, and all is kept")
             collecting.take(collection, streams, over, shown.say)
     stop.loop_is_over()
     found = collecting.finish(collection, subject)

@@ -39,11 +39,14 @@ def test_a_torn_block_is_said_and_its_file_left_alone(log: RunLog, tmp_path: Pat
     assert (folders.read(tmp_path).logs, folders.read(tmp_path).next().name) == ((), "run-002.blocks")
 
 
-def test_a_new_folder_is_made_and_another_one_refused(tmp_path: Path) -> None:
+def test_a_new_folder_is_taken_and_another_one_refused(tmp_path: Path) -> None:
     assert folders.read(tmp_path / "a" / "b").next() == tmp_path / "a" / "b" / "run-001.blocks"
+    (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "thesis.docx").touch()
     with pytest.raises(ConfigError, match=r"holds .b., which is of no collection; name a new folder"):
         folders.read(tmp_path / "a")
+    with pytest.raises(ConfigError, match="is no folder; name a new one"):
+        folders.read(tmp_path / "a" / "thesis.docx")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 
 import numpy as np
@@ -208,9 +209,8 @@ def test_a_label_that_the_base_does_not_know_is_unknown(six: Session, log: RunLo
 def test_a_behaviour_that_a_session_cannot_hold_is_left_out(
     six: Session, log: RunLog, value: float, why: str
 ) -> None:  # fmt: skip
-    log.behaviours[WHEEL].values[:] = type(log.behaviours[WHEEL].values)(
-        "d", [value] * len(log.behaviours[WHEEL].values)
-    )
+    values = log.behaviours[WHEEL].values
+    values[:] = array("d", [value] * len(values))
     made = make(log, six=six)
     assert [spec.name for spec in made.session.specs] == [CHOICE]
     assert made.notes[0].startswith(f"{WHEEL} is left out of the session: it {why}")

@@ -17,9 +17,8 @@ STREAMS = {"wheel_speed": "encoder"}
 
 
 def rig(markers: str = "m", use_markers: bool = True, **behaviours: str) -> RigConfig:
-    return RigConfig(
-        "r", "", InputConfig("s", markers=markers, behaviours=behaviours), BinConfig(use_markers=use_markers)
-    )
+    streams = InputConfig("s", markers=markers, behaviours=behaviours)
+    return RigConfig("r", "", streams, BinConfig(use_markers=use_markers))
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_what_is_not_ours_is_refused(path: Path, tmp_path: Path) -> None:
     for each in (torn, text):
         with pytest.raises(DataError, match="is not a readable NWB file"):
             recording.load(each)
-    with pytest.raises(DataError, match="was not written by neds-rt; make a Session.npz of it"):
+    with pytest.raises(DataError, match="was not written by neds-rt; make a Session"):
         recording.load(other)
     with pytest.raises(DataError, match="does not exist"):
         recording.load(tmp_path / "absent.nwb")
