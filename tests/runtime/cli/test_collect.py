@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,14 +17,13 @@ import numpy as np
 import pylsl
 import pytest
 
-from neds_core.checkpoint import Checkpoint
-from neds_core.data import session_file
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session, UnitTable
 from neds_core.io import recording
 from runtime.io import block_file
-from tests.calibration.rigs import inside, same
+from runtime.start import command
+from tests.calibration.rigs import collected, first, inside, same
 
-NEDS_RT = Path(sys.executable).with_name("neds-rt")
 WAIT_S = 120.0  # a busy machine is not a failure
 RIG = """rig = "test"
 [input]
@@ -64,7 +62,7 @@ class Bench:
         """Start a command."""
         out, err = (self.home / f"{len(self.started)}.{name}" for name in ("out", "err"))
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen([NEDS_RT, *map(str, arguments)], stdout=stdout, stderr=stderr)
+            process = subprocess.Popen(command("runtime.cli", *arguments), stdout=stdout, stderr=stderr)
         self.started.append(process)
         return Command(process, out, err)
 
@@ -76,9 +74,7 @@ class Bench:
 
     def of(self, trials: np.ndarray) -> Session:
         """The session with these trials alone."""
-        return replace(
-            self.session, segments=self.session.segments[trials], segment_ids=self.session.segment_ids[trials]
-        )
+        return sessions.select(self.session, trials)
 
     def collect(self, *options: object) -> Command:
         """Collect into the folder."""
@@ -230,11 +226,9 @@ def test_a_behaviour_that_is_not_there_is_one_sentence(
 
 def test_other_units_do_not_go_on_with_a_folder(
     fails: Callable[..., str], make_outlet: Callable[..., pylsl.StreamOutlet], make_rig: Callable[..., Path],
-    session: Session, stream_name: str, tmp_path: Path, tiny_checkpoint: Checkpoint,
+    session: Session, stream_name: str, tmp_path: Path,
 ) -> None:  # fmt: skip
     """Nothing is added to it."""
-    from tests.calibration.rigs import collected, first
-
     (tmp_path / "day").mkdir()
     log = collected(first(session, 1))
     (tmp_path / "day" / "run-001.blocks").write_bytes(block_file.MAGIC + block_file.packed(log))
