@@ -17,9 +17,12 @@ import numpy as np
 import pylsl
 import pytest
 
+from calibration import collect as collecting
+from calibration.progress import Goal
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session, UnitTable
 from neds_core.io import recording
+from runtime import config as rigs
 from runtime.io import block_file
 from runtime.start import command
 from tests.calibration.rigs import collected, first, inside, same
@@ -143,18 +146,19 @@ def test_what_was_sent_is_what_is_kept_also_after_kill_9(bench: Bench) -> None:
     spikes = np.zeros_like(found.counts, int)
     np.add.at(spikes, (events // found.bin_ns, unit), 1)
     np.testing.assert_array_equal(spikes, found.counts)
-    again = bench.collect("--trials", 6).ends(0)  # enough is there: nobody is asked for streams
-    assert (again["stopped_by"], again["trials"], again["runs"]) == ("enough", report["trials"], 2)
+    config = rigs.load(bench.home / "rig.toml", rigs.FirstDay)
+    again = collecting.begin(config, collecting.Base((), found.bin_ns), bench.folder, Goal(trials=6))
+    assert again.progress.enough  # nobody would be asked for streams
+    assert again.progress.labelled == 6
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_all_is_kept(bench: Bench, number: signal.Signals) -> None:
+def test_ctrl_c_ends_it_and_all_is_kept(bench: Bench) -> None:
     """Exit 0 with the trials that are complete."""
     bench.play(0, 12)
     run = bench.collect()
     bench.until(run, 2)
-    run.process.send_signal(number)
+    run.process.send_signal(signal.SIGINT)
     report = run.ends(0)
     found = bench.found()
     same(found, bench.trials(found))
