@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,12 +106,12 @@ def _library() -> Any:
     return pynwb
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 (a context manager)
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Without the library's advice: the file lies under another ending until it is whole, and the like."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield
 
 
 def _file(session: Session, origin: Origin) -> Any:

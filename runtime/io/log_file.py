@@ -17,7 +17,7 @@ from runtime.core.values import SPIKES, Mark
 
 JSON = "run.json"
 LATER = ("sd",)  # columns that older logs lack
-KEPT = SPIKES.names or ()
+KEPT = ("t_ns", "unit")  # of SPIKES
 ROW_BYTES = 256  # of a token beside its counts: values, times, flags, measured behaviour
 
 

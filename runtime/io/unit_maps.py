@@ -12,6 +12,7 @@ from neds_core.errors import DataError, StreamError
 from runtime.core.words import quoted
 from runtime.io.lsl_description import Description, Unit, unit_rows
 
+JUST = float(np.finfo(np.float32).tiny)
 DEPTHS = "ids and regions are the same in the same order, so depths differ, or how the lines are written (docs/lsl.md)"
 
 
@@ -44,8 +45,14 @@ def of_rows(rows: Sequence[tuple[str, str, str]]) -> UnitTable:
     return UnitTable(
         np.array([int(row[0]) for row in rows], np.int64),
         np.array([row[1] for row in rows], np.str_),
-        np.array([float(row[2]) for row in rows], np.float32),
+        np.array([_depth(row[2]) for row in rows], np.float32),
     )
+
+
+def _depth(text: str) -> float:
+    """A depth; one just above the reference is written -0.0, and stays below 0, so that the table has the same hash."""
+    value = float(text)
+    return -JUST if value == 0.0 and text.lstrip().startswith("-") else value
 
 
 def difference(sent: Sequence[Unit], trained: UnitTable) -> tuple[str, str]:
