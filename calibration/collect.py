@@ -56,7 +56,8 @@ class Base:
 
 
 class Report(Struct, frozen=True):
-    """What came of a collection. session, nwb: paths, '' = not written, for the reason `unwritten`."""
+    """What came of a collection. session, nwb: paths, '' = not written, for the reason `unwritten`. quantities: units
+    of the behaviours by name."""
 
     folder: str
     stopped_by: str
@@ -75,6 +76,7 @@ class Report(Struct, frozen=True):
     nwb: str = ""
     unwritten: str = ""
     counters: dict[str, int] = {}
+    quantities: dict[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -260,7 +262,7 @@ def finish(collection: Collection, subject: Subject) -> Report:
         labelled=progress.labelled, cut=progress.cut, minutes=progress.minutes, runs=len(kept.logs),
         classes={name: dict(n) for name, n in progress.classes().items()}, units=units, units_firing=firing,
         ranges=ranges, warnings=progress.warnings(), notes=notes, session=written[0], nwb=written[1],
-        unwritten=unwritten, counters=dict(progress.counters),
+        unwritten=unwritten, counters=dict(progress.counters), quantities={s.name: s.unit for s in progress.specs},
     )  # fmt: skip
 
 

@@ -39,14 +39,14 @@ def _range(name: str, limits: tuple[float, float] | None, unit: str = "") -> str
 
 def summary(found: Report) -> list[str]:
     """What came of it, in words."""
-    cut = f", {found.cut} not complete" if found.cut else ""
+    cut = f" ({found.cut} more are not complete)" if found.cut else ""
+    trials = f"{found.trials} trials{cut}, {found.labelled} of them labelled, " if found.trials or found.cut else ""
     runs = f" in {found.runs} runs" if found.runs > 1 else ""
     out = [
-        f"collected {found.labelled} labelled trials of {found.trials}{cut}, {found.minutes:.2f} minutes{runs}; ended "
-        f"by {found.stopped_by}",
+        f"collected {trials}{found.minutes:.2f} minutes{runs}; ended by {found.stopped_by}",
         *_classes(found.classes),
         f"{found.units_firing} of {found.units} units fire above {FIRES_HZ:g} Hz",
-        *(_range(name, limits) for name, limits in found.ranges.items()),
+        *(_range(name, limits, found.quantities.get(name, "")) for name, limits in found.ranges.items()),
         *found.warnings,
         *found.notes,
     ]

@@ -75,6 +75,7 @@ def collect(given: Options) -> None:
         with Shown(lambda: words.lines(progress), progress.warnings, live) as shown:
             collecting.take(collection, streams, over, shown.say)
     stop.loop_is_over()
+    note(f"writing the session of {given.out}")
     found = collecting.finish(collection, subject)
     emit(found, None if given.json else lambda: words.summary(found), given.json)
     if found.unwritten:

@@ -178,7 +178,11 @@ def test_ctrl_c_ends_it_and_all_is_kept(bench: Bench) -> None:
         ('[input]\nspikes = "s"\nmarkers = "m"', ("--bin-ms", 0), "--bin-ms 0: no width of bins"),
         ('[input]\nspikes = "s"\nmarkers = "m"', ("--minutes", "nan"), "--minutes nan: is no duration"),
         ('[input]\nspikes = "s"\nmarkers = "m"', ("--sex", "male"), "--sex 'male': NWB knows M, F, O, U"),
-        ('[input]\nspikes = "s"\nmarkers = "m"\nwait_s = 0.2', (), "stream 's' was not found in 0.2 s"),
+        (
+            '[input]\nspikes = "s"\nmarkers = "m"\nwait_s = 0.2\n[lsl]\nresolve_scope = "link"',
+            (),
+            "stream 's' was not found in 0.2 s",
+        ),
     ],
 )
 def test_what_cannot_be_collected_is_refused(
@@ -223,7 +227,8 @@ def test_a_behaviour_that_is_not_there_is_one_sentence(
 ) -> None:  # fmt: skip
     outlet = make_outlet(stream_name, session.units)
     streams = f'spikes = "{stream_name}"\nwait_s = 2.0\nbehaviours = {{wheel_speed = "{stream_name}-gone"}}'
-    said = fails("collect", make_rig(input=streams), "--out", tmp_path / "day")
+    rig = make_rig(input=streams, lsl='resolve_scope = "link"')  # else it is also looked for elsewhere
+    said = fails("collect", rig, "--out", tmp_path / "day")
     assert f"stream '{stream_name}-gone' was not found in 2 s" in said
     del outlet
 
