@@ -14,14 +14,13 @@ from msgspec import Struct
 from calibration import folder as folders, session as sessions, wanted
 from calibration.folder import Kept
 from calibration.progress import Goal, Progress
-from neds_core import checkpoint, files
+from calibration.wanted import Base
+from neds_core import files
 from neds_core.data import session_file
-from neds_core.data.check import check_width
-from neds_core.data.session import BehaviourSpec, Session
-from neds_core.errors import ConfigError, DataError
+from neds_core.data.session import Session
+from neds_core.errors import DataError
 from neds_core.io import nwb
 from neds_core.io.nwb import Subject
-from neds_core.train import many
 from runtime.config import RigConfig
 from runtime.core.engine import Decoder
 from runtime.core.log_blocks import BlockLog
@@ -42,17 +41,7 @@ from runtime.live.messages import Messages
 from runtime.live.wiring import make_pipeline
 from runtime.wire import Decode, Status
 
-BIN_MS = 20.0
 BLOCK_NS = 2_000_000_000  # of the longest block: at most this and what is being written is lost by a crash
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What a base asks for: outputs and bin width; path '' = no base, the width is an option's."""
-
-    specs: tuple[BehaviourSpec, ...]
-    bin_ns: int
-    path: str = ""
 
 
 class Report(Struct, frozen=True):
@@ -100,34 +89,6 @@ class Collection:
 def uses_markers(config: RigConfig) -> bool:
     """Whether the rig has trials."""
     return bool(config.input.markers) and config.bins.use_markers
-
-
-def base_of(path: Path | None, bin_ms: float | None) -> Base:
-    """The base: a checkpoint of one recording, a trunk of many, or None, with bins of `bin_ms` (`BIN_MS` if not given).
-
-    Raises `CheckpointError`, and `ConfigError` for a width that is none or not the base's.
-    """
-    base = _read(path) if path is not None else Base((), round(BIN_MS * 1e6))
-    if bin_ms is None:
-        return base
-    bin_ns = round(bin_ms * 1e6) if 0 < bin_ms < 1e9 else 0
-    try:
-        check_width(bin_ns)
-    except DataError:
-        raise ConfigError(f"--bin-ms {bin_ms:g}: no width of bins; give 1 to 10000") from None
-    if path is not None and bin_ns != base.bin_ns:
-        raise ConfigError(
-            f"--bin-ms {bin_ms:g}: the base was trained on bins of {base.bin_ns * 1e-6:g} ms; leave --bin-ms out"
-        )
-    return Base(base.specs, bin_ns, base.path)
-
-
-def _read(path: Path) -> Base:
-    if many.is_one(path):
-        trunk = many.load(path)
-        return Base(trunk.model.specs, trunk.header.bin_ns, str(path))
-    made = checkpoint.load(path)
-    return Base(made.specs, made.header.bin_ns, str(path))
 
 
 def begin(config: RigConfig, base: Base, folder: Path, goal: Goal) -> Collection:

@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from msgspec.structs import replace
 
-from neds_core.data.check import check_spec
+from neds_core import checkpoint
+from neds_core.data.check import check_spec, check_width
 from neds_core.data.session import BehaviourSpec
 from neds_core.errors import ConfigError, DataError, StreamError
+from neds_core.train import many
 from runtime.config import RigConfig
 from runtime.core.words import quoted
 from runtime.io.lsl_description import Declared
+
+BIN_MS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a base asks for: outputs and bin width; path '' = no base, the width is an option's."""
+
+    specs: tuple[BehaviourSpec, ...]
+    bin_ns: int
+    path: str = ""
+
+
+def base_of(path: Path | None, bin_ms: float | None) -> Base:
+    """The base: a checkpoint of one recording, a trunk of many, or None, with bins of `bin_ms` (`BIN_MS` if not given).
+
+    Raises `CheckpointError`, and `ConfigError` for a width that is none or not the base's.
+    """
+    base = _read(path) if path is not None else Base((), round(BIN_MS * 1e6))
+    if bin_ms is None:
+        return base
+    bin_ns = round(bin_ms * 1e6) if 0 < bin_ms < 1e9 else 0
+    try:
+        check_width(bin_ns)
+    except DataError:
+        raise ConfigError(f"--bin-ms {bin_ms:g}: no width of bins; give 1 to 10000") from None
+    if path is not None and bin_ns != base.bin_ns:
+        raise ConfigError(
+            f"--bin-ms {bin_ms:g}: the base was trained on bins of {base.bin_ns * 1e-6:g} ms; leave --bin-ms out"
+        )
+    return Base(base.specs, bin_ns, base.path)
+
+
+def _read(path: Path) -> Base:
+    if many.is_one(path):
+        trunk = many.load(path)
+        return Base(trunk.model.specs, trunk.header.bin_ns, str(path))
+    made = checkpoint.load(path)
+    return Base(made.specs, made.header.bin_ns, str(path))
 
 
 def refuse(config: RigConfig, base: tuple[BehaviourSpec, ...]) -> None:

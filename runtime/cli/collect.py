@@ -53,7 +53,7 @@ def collect(given: Options) -> None:
     """
     stop = Stop()
     config = _config(given)
-    from calibration import collect as collecting, words
+    from calibration import collect as collecting, wanted, words
     from calibration.progress import Goal
     from neds_core.io.nwb import Subject
     from runtime.io import system
@@ -62,7 +62,7 @@ def collect(given: Options) -> None:
 
     subject = Subject(given.subject, given.species, given.sex, given.age)
     subject.refuse()
-    base = collecting.base_of(given.base, given.bin_ms)
+    base = wanted.base_of(given.base, given.bin_ms)
     collection = collecting.begin(config, base, given.out, Goal(given.trials, given.minutes))
     progress = collection.progress
     if not progress.enough:

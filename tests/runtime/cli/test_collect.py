@@ -18,7 +18,8 @@ import pylsl
 import pytest
 
 from calibration import collect as collecting
-from calibration.progress import Goal
+from calibration.progress import Goal, Progress
+from calibration.wanted import Base
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session, UnitTable
 from neds_core.io import recording
@@ -35,7 +36,11 @@ markers = "{p}-markers"
 wait_s = 60.0
 [input.behaviours]
 wheel_speed = "{p}-wheel_speed"
-"""
+[bins]
+lateness_ms = 900.0
+[output]
+budget_ms = 1000.0
+"""  # a player that is not run for a moment is no failure
 
 
 @dataclass
@@ -95,6 +100,11 @@ class Bench:
             time.sleep(0.1)
         pytest.fail(f"no trial came: {run.err.read_text()}")
 
+    def progress(self, trials: int | None) -> Progress:
+        """How far the folder is, as the command sees it when it begins."""
+        config = rigs.load(self.home / "rig.toml", rigs.FirstDay)
+        return collecting.begin(config, Base((), self.session.bin_ns), self.folder, Goal(trials)).progress
+
     def found(self) -> Session:
         """The session of the folder, which both of its files hold."""
         native, other = (recording.load(self.folder / f"session.{ending}") for ending in ("npz", "nwb"))
@@ -130,12 +140,14 @@ def test_what_was_sent_is_what_is_kept_also_after_kill_9(bench: Bench) -> None:
     assert sorted(path.name for path in bench.folder.iterdir()) == ["run-001.blocks"]
     (bench.folder / "run-001.blocks").open("ab").write(b"half a block")  # what a power cut may leave
 
+    before = bench.progress(None)
+    goal = before.labelled + 3
     bench.play(12, 24)
-    report = bench.collect("--trials", 6).ends(0)
+    report = bench.collect("--trials", goal).ends(0)
 
     found = bench.found()
     same(found, bench.trials(found))
-    assert (report["stopped_by"], report["runs"], report["labelled"]) == ("enough", 2, 6)
+    assert (report["stopped_by"], report["runs"], report["labelled"]) == ("enough", 2, goal)
     ids = found.segment_ids.tolist()
     assert ids[:3] == [100, 101, 102]
     assert 112 in ids
@@ -146,10 +158,8 @@ def test_what_was_sent_is_what_is_kept_also_after_kill_9(bench: Bench) -> None:
     spikes = np.zeros_like(found.counts, int)
     np.add.at(spikes, (events // found.bin_ns, unit), 1)
     np.testing.assert_array_equal(spikes, found.counts)
-    config = rigs.load(bench.home / "rig.toml", rigs.FirstDay)
-    again = collecting.begin(config, collecting.Base((), found.bin_ns), bench.folder, Goal(trials=6))
-    assert again.progress.enough  # nobody would be asked for streams
-    assert again.progress.labelled == 6
+    assert not before.enough
+    assert bench.progress(goal).enough  # nobody would be asked for streams
 
 
 @pytest.mark.filterwarnings("ignore")
