@@ -66,7 +66,7 @@ def refuse_other(kept: Kept, header: Header) -> None:
             names = [s.name for s in old.specs if s not in header.specs] or [
                 s.name for s in header.specs if s not in old.specs
             ]
-            what = f"another {names[0] if names else 'order of outputs'} than this run"
+            what = f"other outputs than this run's ({names[0] if names else 'their order'} differs)"
         else:
             continue
         raise DataError(f"{kept.folder} holds a collection of {what}; name another folder with --out")

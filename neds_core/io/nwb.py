@@ -154,7 +154,9 @@ def _add_units(file: Any, session: Session) -> None:
     t_ns, unit = session.events
     file.units = _library().misc.Units(name="units", description="spikes of every unit of the stream", resolution=1e-9)
     file.add_unit_column("region", "brain region, ? = not known")
-    file.add_unit_column("depth_um", "depth in micrometres, NaN = not known")
+    deep = not np.isnan(session.units.depth_um).all()
+    if deep:
+        file.add_unit_column("depth_um", "depth in micrometres, NaN = not known")
     order = np.argsort(unit, kind="stable")
     edges = np.searchsorted(unit[order], np.arange(len(session.units) + 1))
     end_s = session.n_bins * session.bin_ns * 1e-9
@@ -162,7 +164,7 @@ def _add_units(file: Any, session: Session) -> None:
         times = t_ns[order[edges[u] : edges[u + 1]]] * 1e-9
         file.add_unit(
             id=int(session.units.ids[u]), spike_times=times, obs_intervals=np.array([[0.0, end_s]]),
-            region=str(session.units.region[u]), depth_um=float(session.units.depth_um[u]),
+            region=str(session.units.region[u]), **({"depth_um": float(session.units.depth_um[u])} if deep else {}),
         )  # fmt: skip
 
 
@@ -231,8 +233,9 @@ def _ns(seconds: Any) -> np.ndarray:
 def _session(file: Any, notes: Notes, path: Path) -> Session:
     check_width(notes.bin_ns)
     units, trials, n_bins, bin_ns = file.units, file.trials, notes.n_bins, notes.bin_ns
-    region, depth_um = np.array(units["region"][:], np.str_), np.array(units["depth_um"][:], np.float32)
-    table = UnitTable(np.array(units.id[:], np.int64), region, depth_um)
+    ids, region = np.array(units.id[:], np.int64), np.array(units["region"][:], np.str_)
+    deep = "depth_um" in units.colnames
+    table = UnitTable(ids, region, np.array(units["depth_um"][:] if deep else np.full(len(ids), np.nan), np.float32))
     each = [_ns(units["spike_times"][u]) for u in range(len(table))]
     t_ns = np.concatenate(each)
     unit = np.repeat(np.arange(len(table), dtype=np.int32), [len(times) for times in each])

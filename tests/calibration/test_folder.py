@@ -54,7 +54,7 @@ def test_a_new_folder_is_taken_and_another_one_refused(tmp_path: Path) -> None:
     [
         ({"bin_ns": 10_000_000}, "bins of 20 ms, this run has 10 ms"),
         ({"unit_map_sha": "f" * 64}, "the stream now has ffffffffffff"),
-        ({"specs": ()}, "another wheel_speed than this run"),
+        ({"specs": ()}, r"other outputs than this run's \(wheel_speed differs\)"),
     ],
 )
 def test_another_rig_does_not_go_on_with_it(

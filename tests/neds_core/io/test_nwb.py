@@ -57,6 +57,12 @@ def test_it_is_read_as_it_was_written(timed: Session, path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["session.nwb"]
 
 
+def test_depths_that_nobody_knows_are_left_out(timed: Session, tmp_path: Path) -> None:
+    unknown = replace(timed, units=replace(timed.units, depth_um=np.full(len(timed.units), np.nan)))
+    nwb.save(unknown, tmp_path / "session.nwb", START)
+    assert recording.load(tmp_path / "session.nwb").units.sha256 == unknown.units.sha256
+
+
 def test_other_tools_find_everything_where_nwb_has_it(timed: Session, path: Path) -> None:
     """Read with pynwb alone."""
     import pynwb
