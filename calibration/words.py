@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from calibration.collect import Report
-from calibration.progress import FIRES_HZ, Progress
+from calibration.progress import FIRES_HZ, SPIKES, Progress
 
 
 def lines(progress: Progress) -> list[str]:
@@ -33,6 +33,15 @@ def _classes(found: Mapping[str, Mapping[str, int]]) -> Iterable[str]:
     return (f"{name}: {', '.join(f'{label} {n}' for label, n in each.items())}" for name, each in found.items())
 
 
+def _spikes(counters: Mapping[str, int]) -> Iterable[str]:
+    """Of the last run: how many came, and what of them is not in the session."""
+    if not counters:
+        return ()
+    lost = [f"{n} {name.replace('_', ' ')}" for name in SPIKES if (n := counters.get(f"spikes_{name}", 0))]
+    received = f"{counters.get('spikes_received', 0)} received"
+    return (f"spikes: {', '.join([received, *lost])}",)
+
+
 def _range(name: str, limits: tuple[float, float] | None, unit: str = "") -> str:
     return f"{name} {limits[0]:.3g} to {limits[1]:.3g} {unit}".rstrip() if limits else f"{name}: nothing yet"
 
@@ -47,6 +56,7 @@ def summary(found: Report) -> list[str]:
         *_classes(found.classes),
         f"{found.units_firing} of {found.units} units fire above {FIRES_HZ:g} Hz",
         *(_range(name, limits, found.quantities.get(name, "")) for name, limits in found.ranges.items()),
+        *_spikes(found.counters),
         *found.warnings,
         *found.notes,
     ]

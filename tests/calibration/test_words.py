@@ -37,7 +37,7 @@ REPORT = Report(
     folder="day1", stopped_by="enough", trials=61, labelled=60, cut=1, minutes=4.25, runs=2,
     classes={"choice": {"left": 30, "right": 30}}, units=52, units_firing=46, ranges={"wheel_speed": (0.0, 3.1)},
     warnings=["one class"], notes=["a note"], session="day1/session.npz", nwb="day1/session.nwb",
-    quantities={"wheel_speed": "rad/s"},
+    quantities={"wheel_speed": "rad/s"}, counters={"spikes_received": 1000, "spikes_late": 3, "spikes_lost_upstream": 2},
 )  # fmt: skip
 
 
@@ -47,9 +47,12 @@ def test_what_came_of_it() -> None:
         "choice: left 30, right 30",
         "46 of 52 units fire above 0.05 Hz",
         "wheel_speed 0 to 3.1 rad/s",
+        "spikes: 1000 received, 3 late, 2 lost upstream",
         "one class",
         "a note",
         "written: day1/session.npz and day1/session.nwb",
     ]
-    bare = replace(REPORT, trials=0, cut=0, runs=1, classes={}, session="", warnings=[], notes=[], ranges={})
+    bare = replace(
+        REPORT, trials=0, cut=0, runs=1, classes={}, session="", warnings=[], notes=[], ranges={}, counters={}
+    )
     assert words.summary(bare) == ["collected 4.25 minutes; ended by enough", "46 of 52 units fire above 0.05 Hz"]
