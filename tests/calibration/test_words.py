@@ -37,7 +37,8 @@ REPORT = Report(
     folder="day1", stopped_by="enough", trials=61, labelled=60, cut=1, minutes=4.25, runs=2,
     classes={"choice": {"left": 30, "right": 30}}, units=52, units_firing=46, ranges={"wheel_speed": (0.0, 3.1)},
     warnings=["one class"], notes=["a note"], session="day1/session.npz", nwb="day1/session.nwb",
-    quantities={"wheel_speed": "rad/s"}, counters={"spikes_received": 1000, "spikes_late": 3, "spikes_lost_upstream": 2},
+    quantities={"wheel_speed": "rad/s"},
+    counters={"spikes_received": 1000, "spikes_late": 3, "spikes_lost_upstream": 2},
 )  # fmt: skip
 
 

@@ -163,6 +163,7 @@ def test_what_was_sent_is_what_is_kept_also_after_kill_9(bench: Bench) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_all_is_kept(bench: Bench) -> None:
     """Exit 0 with the trials that are complete."""
     bench.play(0, 12)
