@@ -32,7 +32,6 @@ from runtime.io.block_file import Keeper
 from runtime.io.clock import LiveClock
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import about, declared, unit_rows
-from runtime.io.lsl_resolve import DESCRIBE_S
 from runtime.io.lsl_source import LslSource
 from runtime.io.streams import Streams
 from runtime.io.unit_maps import of_rows
@@ -187,7 +186,7 @@ class _Counted:
 
 def _header(config: RigConfig, base: Base, decoder: Decoder, streams: Streams) -> tuple[Header, list[str]]:
     """What the log says of the run, and what was taken on trust."""
-    infos = {name: inlet.inlet.info(DESCRIBE_S) for name, inlet in streams.behaviours.items()}
+    infos = {name: inlet.described() for name, inlet in streams.behaviours.items()}
     said = {name: declared(info, streams.behaviours[name].channel) for name, info in infos.items()}
     specs, notes = wanted.specs(base.specs, said, config.input.behaviours)
     told = {name: about(info) | {k: str(v) for k, v in said[name]._asdict().items()} for name, info in infos.items()}
