@@ -100,7 +100,7 @@ def specs(
     for spec in base:
         if spec.kind == "continuous":
             notes += _compared(spec, said[spec.name], streams[spec.name])
-        found.append(spec)
+        found.append(replace(spec, lead_ms=0.0))  # a lead is the decoder's: what is recorded is of its own bin
     for name, declared in said.items():
         if all(spec.name != name for spec in base):
             texts = {key: value for key, value in declared._asdict().items() if value is not None}

@@ -197,6 +197,7 @@ def _trace(pynwb: Any, spec: BehaviourSpec, session: Session) -> Any:
     said = (("sign", spec.sign), ("filter", spec.filter), ("labels", spec.labels), ("note", spec.labels_note))
     words = [f"{key}: {value}" for key, value in said if value]
     words += [f"delay of the filter: {spec.filter_delay_ms:g} ms"] if spec.filter_delay_ms else []
+    words += [f"holds what happened up to {spec.future_ms:g} ms later"] if spec.future_ms else []
     return pynwb.TimeSeries(
         name=spec.name, data=session.values[spec.name], unit=spec.unit or "n.a.",
         starting_time=session.bin_ns * 1e-9, rate=1e9 / session.bin_ns, continuity="continuous",

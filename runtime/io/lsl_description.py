@@ -64,6 +64,7 @@ class Declared(NamedTuple):
     sign: str = ""
     filter: str = ""
     filter_delay_ms: float | None = None
+    future_ms: float | None = None
 
 
 def describe_channel(info: pylsl.StreamInfo, label: str, said: Declared) -> None:
@@ -78,21 +79,24 @@ def describe_channel(info: pylsl.StreamInfo, label: str, said: Declared) -> None
 
 
 def declared(info: pylsl.StreamInfo, channel: int) -> Declared:
-    """What a channel of a stream says of itself, counted from 0. Raises `StreamError` for a delay that is none."""
+    """What a channel of a stream says of itself, counted from 0. Raises `StreamError` for ms that are no number."""
     at = info.desc().child("channels").child("channel")
     for _ in range(channel):
         at = at.next_sibling("channel")
     texts = {} if at.empty() else {key: at.child_value(key).strip() for key in Declared._fields}
-    delay = texts.pop("filter_delay_ms", "")
+    ms = {key: _ms(info.name(), key, texts.pop(key, "")) for key in ("filter_delay_ms", "future_ms")}
+    return Declared(**texts, **ms)
+
+
+def _ms(stream: str, key: str, text: str) -> float | None:
     try:
-        found = float(delay) if delay else None
+        found = float(text) if text else None
     except ValueError:
         found = math.nan
-    if found is not None and not math.isfinite(found):
-        raise StreamError(
-            f"stream {quoted(info.name())} declares filter_delay_ms {quoted(delay)}; give a number of milliseconds"
-        )
-    return Declared(**texts, filter_delay_ms=found)
+    least = 0.0 if key == "future_ms" else -math.inf
+    if found is not None and not (math.isfinite(found) and found >= least):
+        raise StreamError(f"stream {quoted(stream)} declares {key} {quoted(text)}; give a number of milliseconds")
+    return found
 
 
 def about(info: pylsl.StreamInfo) -> dict[str, str]:

@@ -76,7 +76,7 @@ class Player:
         rate = 1e9 / self.session.bin_ns
         info = pylsl.StreamInfo(f"{prefix}-{name}", "Behaviour", 1, rate, pylsl.cf_float32, f"{prefix}-{name}")
         spec = self.session.spec(name)
-        describe_channel(info, name, Declared(spec.unit, spec.sign, spec.filter, spec.filter_delay_ms))
+        describe_channel(info, name, Declared(spec.unit, spec.sign, spec.filter, spec.filter_delay_ms, spec.future_ms))
         info.desc().append_child("neds_rt").append_child_value("source", "replay")
         return pylsl.StreamOutlet(info)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from calibration import wanted
 from neds_core.data.session import BehaviourSpec
@@ -10,9 +11,9 @@ from neds_core.errors import ConfigError, DataError, NedsError, StreamError
 from runtime.config import BinConfig, InputConfig, RigConfig
 from runtime.io.lsl_description import Declared
 
-WHEEL = BehaviourSpec("wheel_speed", "continuous", "rad/s", "unsigned", "boxcar 60 ms", 30.0)
+WHEEL = BehaviourSpec("wheel_speed", "continuous", "rad/s", "unsigned", "boxcar 60 ms", 30.0, future_ms=30.0)
 CHOICE = BehaviourSpec("choice", "class", classes=("left", "right"))
-FULL = Declared("rad/s", "unsigned", "boxcar 60 ms", 30.0)
+FULL = Declared("rad/s", "unsigned", "boxcar 60 ms", 30.0, 30.0)
 STREAMS = {"wheel_speed": "encoder"}
 
 
@@ -55,6 +56,12 @@ def test_the_base_says_what_its_outputs_are() -> None:
     assert notes == []
 
 
+def test_a_lead_of_the_base_is_not_the_recordings() -> None:
+    """What an output says is of a later bin; what is measured is of its own."""
+    specs, _ = wanted.specs((replace(WHEEL, lead_ms=40.0),), {"wheel_speed": FULL}, STREAMS)
+    assert specs == (WHEEL,)
+
+
 def test_without_a_base_the_streams_do() -> None:
     assert wanted.specs((), {"wheel_speed": FULL}, STREAMS) == ((WHEEL,), [])
     specs, notes = wanted.specs((), {"wheel_speed": Declared()}, STREAMS)
@@ -63,7 +70,7 @@ def test_without_a_base_the_streams_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"unit": "deg/s"}, {"sign": "signed"}, {"filter": "none"}, {"filter_delay_ms": 0.0}]
+    "other", [{"unit": "deg/s"}, {"sign": "signed"}, {"filter": "none"}, {"filter_delay_ms": 0.0}, {"future_ms": 0.0}]
 )  # fmt: skip
 def test_a_stream_that_sends_another_quantity_is_refused(other: dict[str, str | float]) -> None:
     (key,) = other
@@ -75,4 +82,4 @@ def test_what_a_stream_leaves_open_is_said() -> None:
     specs, notes = wanted.specs((WHEEL,), {"wheel_speed": Declared("rad/s")}, STREAMS)
     assert specs == (WHEEL,)
     (note,) = notes
-    assert note.endswith("does not declare sign, filter, filter_delay_ms; taken to be as in the base")
+    assert note.endswith("does not declare sign, filter, filter_delay_ms, future_ms; taken to be as in the base")

@@ -121,10 +121,10 @@ def test_what_the_behaviour_streams_carry(lsl_session: str, stream_name: str, sh
 
 def test_behaviour_streams_say_what_they_carry(lsl_session: str, stream_name: str, short: Session) -> None:
     """As the recording does: unit, sign, filter and its delay."""
-    spec = msgspec.structs.replace(short.specs[0], filter="boxcar 60 ms", filter_delay_ms=30.0)
+    spec = msgspec.structs.replace(short.specs[0], filter="boxcar 60 ms", filter_delay_ms=30.0, future_ms=5.0)
     player = Player(replace(short, specs=(spec, *short.specs[1:])), stream_name)
     info = pylsl.StreamInlet(resolve(f"{stream_name}-wheel_speed", WAIT_S)).info(WAIT_S)
-    assert declared(info, 0) == Declared("rad/s", "unsigned", "boxcar 60 ms", 30.0)
+    assert declared(info, 0) == Declared("rad/s", "unsigned", "boxcar 60 ms", 30.0, 5.0)
     assert declared(info, 1) == Declared()
     del player
 

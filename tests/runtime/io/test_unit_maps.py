@@ -84,8 +84,9 @@ def test_each_channel_says_what_it_is(info: Callable[..., pylsl.StreamInfo]) -> 
     assert [declared(made, k) for k in (0, 1, 2)] == [x, y, Declared()]
 
 
-def test_a_delay_that_is_none_is_refused(info: Callable[..., pylsl.StreamInfo]) -> None:
+@pytest.mark.parametrize(("key", "text"), [("filter_delay_ms", "a little"), ("future_ms", "-5"), ("future_ms", "inf")])
+def test_ms_that_are_none_are_refused(info: Callable[..., pylsl.StreamInfo], key: str, text: str) -> None:
     made = info(x=Declared("mm"))
-    made.desc().child("channels").child("channel").append_child_value("filter_delay_ms", "a little")
-    with pytest.raises(StreamError, match="stream 's' declares filter_delay_ms 'a little'; give a number"):
+    made.desc().child("channels").child("channel").append_child_value(key, text)
+    with pytest.raises(StreamError, match=f"stream 's' declares {key} '{text}'; give a number"):
         declared(made, 0)
