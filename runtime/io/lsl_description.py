@@ -84,8 +84,8 @@ def declared(info: pylsl.StreamInfo, channel: int) -> Declared:
     for _ in range(channel):
         at = at.next_sibling("channel")
     texts = {} if at.empty() else {key: at.child_value(key).strip() for key in Declared._fields}
-    ms = {key: _ms(info.name(), key, texts.pop(key, "")) for key in ("filter_delay_ms", "future_ms")}
-    return Declared(**texts, **ms)
+    delay, future = (_ms(info.name(), key, texts.pop(key, "")) for key in ("filter_delay_ms", "future_ms"))
+    return Declared(**texts, filter_delay_ms=delay, future_ms=future)
 
 
 def _ms(stream: str, key: str, text: str) -> float | None:
