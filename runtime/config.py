@@ -101,15 +101,21 @@ class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
     score: ScoreConfig = ScoreConfig()
 
 
+class FirstDay(RigConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`neds-rt collect RIG.toml`: there may be no checkpoint yet, '' = none."""
+
+    checkpoint: str = ""
+
+
 def check_seconds(option: str, seconds: float | None) -> None:
     """Refuse a duration that is none (NaN, infinite, not above 0); None is no limit."""
     if seconds is not None and not 0.0 < seconds < 1e9:
         raise ConfigError(f"{option} {seconds}: is no duration; give a number of seconds above 0")
 
 
-def load(path: Path) -> RigConfig:
+def load(path: Path, kind: type[RigConfig] = RigConfig) -> RigConfig:
     """Read `rig.toml`, refuse what cannot be meant, and make its paths absolute."""
-    config = toml.load(path, RigConfig)
+    config = toml.load(path, kind)
     if config.output.host not in ("127.0.0.1", "localhost"):
         raise ConfigError(
             f"{path}: output.host: {config.output.host!r} would publish unencrypted beyond this machine; "
@@ -127,6 +133,6 @@ def load(path: Path) -> RigConfig:
         raise ConfigError(f"{path}: score.recording: {recording} does not exist; correct the path or leave it out")
     return msgspec.structs.replace(
         config,
-        checkpoint=str(home / config.checkpoint),
+        checkpoint=str(home / config.checkpoint) if config.checkpoint else "",
         score=msgspec.structs.replace(config.score, recording=recording),
     )

@@ -27,7 +27,7 @@ THIRD = {
     "kernels": {"torch", "numpy"},
     "neds_core": {"torch", "numpy", "msgspec", "safetensors"},
     "runtime": {"numpy", "msgspec"},
-    "calibration": {"torch", "numpy"},
+    "calibration": {"torch", "numpy", "msgspec"},  # its configuration and reports are structs, as everywhere
     "benchmarks": {"torch", "numpy", "msgspec", "hdrh", "sklearn", "psutil"},
 }
 # More for these files only (fnmatch: * crosses folders).
@@ -104,6 +104,7 @@ ROOMS = {
             "judging",
             "ensemble",
             "scores",
+            "io",  # a recording is read whatever its file
         ),
         "io": ("errors", "config", "data", "files", "model", "checkpoint", "official"),
     },

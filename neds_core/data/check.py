@@ -56,6 +56,12 @@ def check_width(bin_ns: int) -> None:
         )
 
 
+def check_spec(spec: BehaviourSpec) -> None:
+    """Refuse a behaviour that no recording may hold, by its name or by what it says of itself: `DataError`."""
+    _check_names("behaviour", [spec.name])
+    _check_spec(spec)
+
+
 def is_plain(text: str) -> bool:
     """Whether a text has no line ends, control characters or half characters."""
     return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)

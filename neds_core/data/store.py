@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -79,8 +80,8 @@ def load(folder: Path) -> Session:
         raise DataError(f"{folder} is not a stored session or is damaged ({error}); delete that folder") from None
 
 
-def prepare(recording: Path, root: Path) -> Path:
-    """Folder of a `Session.npz` under `root`, written if it is not there yet.
+def prepare(recording: Path, root: Path, load: Callable[[Path], Session] = session_file.load) -> Path:
+    """Folder of a recording under `root`, written if it is not there yet. load: reads its file.
 
     The folder is named by the file's path, size and time of change, so a file that changed is
     stored anew. Raises `DataError` for a recording that cannot be used.
@@ -92,5 +93,5 @@ def prepare(recording: Path, root: Path) -> Path:
     identity = f"{recording.resolve()}\n{facts.st_size}\n{facts.st_mtime_ns}"
     folder = root / f"{recording.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not folder.exists():
-        write(session_file.load(recording), folder)
+        write(load(recording), folder)
     return folder

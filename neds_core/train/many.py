@@ -21,6 +21,7 @@ from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, ConfigError
 from neds_core.files import beside, sha256
+from neds_core.io import recording
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 from neds_core.tensors import check_content, read_tensors, write_tensors
@@ -86,11 +87,11 @@ def read_sources(config: PretrainConfig, folder: Path, world: World) -> tuple[So
     root = folder / config.store
     if world.rank == 0:
         for name in config.recordings:
-            store.prepare(folder / name, root)
+            store.prepare(folder / name, root, recording.load)
     world.sum([0.0])
     found = []
     for name in config.recordings:
-        parts = sessions.split(store.load(store.prepare(folder / name, root)))
+        parts = sessions.split(store.load(store.prepare(folder / name, root, recording.load)))
         specs = tuple(parts.train.spec(output) for output in config.outputs)
         scale = scalers.fit(parts.train, specs, config.min_rate_hz, config.model.filter_taus_ms)
         found.append(Source(parts.train, parts.validation, scale))

@@ -18,11 +18,12 @@ from torch import Tensor
 from neds_core import checkpoint, ensemble, judging, toml
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
-from neds_core.data import lead, scalers, session_file
+from neds_core.data import lead, scalers
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import Splits
 from neds_core.errors import CheckpointError, ConfigError
 from neds_core.files import beside, sha256, without_ending
+from neds_core.io import recording
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear, Tick, unwatched
 from neds_core.model.model import NEDS
@@ -121,7 +122,7 @@ def release(job: Job, show: Show | None = None, linears: Linears | None = None) 
     config = job.config
     show = show if show and not job.world.rank else Silent()
     torch.set_num_threads(config.fit.threads)
-    session = session_file.load(job.recording)
+    session = recording.load(job.recording)
     parts = lead.split(session, config.lead_ms)
     ready.check(config, parts)
     specs = tuple(parts.train.spec(name) for name in config.outputs)
@@ -161,7 +162,7 @@ def refuse_other_states(job: Job) -> None:
     """Raise `CheckpointError` where a state to go on from is of another training: before anything that takes time."""
     if job.resume is None or not job.resume.path.exists():
         return
-    session = session_file.load(job.recording)
+    session = recording.load(job.recording)
     parts = lead.split(session, job.config.lead_ms)
     ready.check(job.config, parts)
     specs = tuple(parts.train.spec(name) for name in job.config.outputs)

@@ -18,6 +18,7 @@ from neds_core.errors import ConfigError, NedsError
 from neds_core.files import FULL, unwritten
 from runtime.cli.bench.main import bench
 from runtime.cli.check import check
+from runtime.cli.collect import collect
 from runtime.cli.ensemble import ensemble
 from runtime.cli.evaluate import evaluate
 from runtime.cli.import_official import import_official
@@ -59,7 +60,7 @@ def options(
     """Decode behaviour from spikes while the animal is still moving."""
 
 
-for command in (run, play, report, check, train, tune, ensemble, evaluate, verify, parity, import_official):
+for command in (run, play, report, check, collect, train, tune, ensemble, evaluate, verify, parity, import_official):
     app.command()(command)
 app.add_typer(bench, name="bench")
 

@@ -41,7 +41,7 @@ class Behaviours(StrEnum):
 class Options:
     """What `neds-rt play` can be told."""
 
-    recording: Annotated[Path, typer.Argument(help="a Session.npz")]
+    recording: Annotated[Path, typer.Argument(help="a Session.npz, or an NWB file of neds-rt")]
     split: Annotated[Split, typer.Option(help="part of the recording")] = Split.ALL
     prefix: Annotated[
         str, typer.Option(help="streams are called PREFIX-spikes, PREFIX-markers, PREFIX-<behaviour>")
@@ -62,14 +62,15 @@ def play(given: Options) -> None:
     """
     import numpy as np
 
-    from neds_core.data import session as sessions, session_file
+    from neds_core.data import session as sessions
+    from neds_core.io import recording
     from runtime.config import check_seconds
     from runtime.io import system
     from runtime.io.lsl_player import Player
     from runtime.io.lsl_resolve import configure
 
     check_seconds("--wait", given.wait)
-    session = session_file.load(given.recording)
+    session = recording.load(given.recording)
     if others := sessions.left_out(session):
         print(f"spikes of {session.name} that are not sent: {others}", flush=True)
     if given.split is not Split.ALL:

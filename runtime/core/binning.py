@@ -88,6 +88,7 @@ class Binner:
         self.watermark_ns: int = NO_TIME  # newest stamp: the stream is alive
         self.complete_ns: int = NO_TIME  # everything stamped before this has been delivered
         self.coarse = False
+        self.kept: list[np.ndarray] | None = None  # copies of the spikes that were binned, as they came; None = no
         none = np.zeros(0, SPIKES)  # compiles, before the loop
         _scatter(none, self.counts, self.newest, self.tally, self._frame)
 
@@ -103,12 +104,22 @@ class Binner:
         self._frame[:] = (
             self.grid_ns, self.bin_ns, self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped
         )  # fmt: skip
+        if self.kept is not None:
+            self.kept.append(spikes[self._goes_in(spikes)])
         top, repeated = _scatter(spikes, self.counts, self.newest, self.tally, self._frame)
         self.watermark_ns = max(self.watermark_ns, top)
         if self.ordered:
             self.complete_ns = max(self.complete_ns, top)
         if len(spikes) >= 16 and repeated > COARSE_SHARE * len(spikes):
             self.coarse = True
+
+    def _goes_in(self, spikes: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of spikes (n,) `SPIKES` `_scatter` will bin. A bin with `MOST` spikes of a unit aside."""
+        t_ns, unit, frame = spikes["t_ns"], spikes["unit"], self._frame
+        index = (t_ns - self.grid_ns) // self.bin_ns
+        found = (t_ns >= frame[LOW_NS]) & (t_ns <= frame[HIGH_NS]) & (unit >= 0) & (unit < self.n_units)
+        found &= (index >= self.open_bin) & (index < self.open_bin + OPEN_BINS)
+        return found & ~((index >= self.skipped[0]) & (index < self.skipped[1]))
 
     def alive(self, t_ns: int, now_ns: int) -> None:
         """A keep-alive: the stream has delivered everything before t_ns."""

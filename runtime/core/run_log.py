@@ -25,6 +25,9 @@ class Header(Struct, frozen=True, kw_only=True):
     """What a run was: known when it begins.
 
     checkpoint, recording: paths, '' = none. config: the rig's configuration. source: live | replay | synthetic.
+    Where a session is collected, also: units, the rows of the stream's table (id, region, depth in um as text);
+    streams, what each said of itself; utc_ns, the UTC (ns since 1970) of the LSL clock's 0 when the run began, 0 = not
+    known. specs are then the behaviours that are wanted.
     """
 
     format: int = FORMAT
@@ -44,6 +47,9 @@ class Header(Struct, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     scheduling: str = ""
     versions: dict[str, str] = {}
+    units: tuple[tuple[str, str, str], ...] = ()
+    streams: dict[str, dict[str, str]] = {}
+    utc_ns: int = 0
 
 
 class Exchange(Struct, frozen=True):
@@ -141,7 +147,7 @@ class RunLog:
     Rows are tokens in order from token 0, the first n of at most `capacity`: counts (T, U) uint16; values (T, V)
     float32, NaN where null; sd (T, V) float32, NaN where not known; t_end_ns, clock, segment, infer_ns, wait_ns,
     sent_ns (0 = not published) (T,) int64; flags (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle,
-    in_time (T,) bool.
+    in_time (T,) bool. kept: chunks (n,) `SPIKES` of the spikes that were binned, where the run keeps them.
     """
 
     def __init__(self, header: Header, capacity: int, n_units: int, n_values: int, keep_ns: int = 2**62) -> None:
@@ -162,6 +168,7 @@ class RunLog:
         self.events: list[LoggedEvent] = []
         self.latency: dict[str, Latency] = {}
         self.source_delay_ms = np.zeros(0, np.float32)
+        self.kept: list[np.ndarray] = []
 
     def decoded_rows(self) -> np.ndarray:
         """(n,) the tokens inside segments: those that were to be decoded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -13,10 +13,11 @@ import numpy as np
 from neds_core.errors import ConfigError, DataError
 from runtime.core.latency import Latency
 from runtime.core.run_log import COLUMNS, FORMAT, Header, LoggedEvent, Outcome, RunLog, Trace
-from runtime.core.values import Mark
+from runtime.core.values import SPIKES, Mark
 
 JSON = "run.json"
 LATER = ("sd",)  # columns that older logs lack
+KEPT = ("t_ns", "unit")  # of SPIKES
 ROW_BYTES = 256  # of a token beside its counts: values, times, flags, measured behaviour
 
 
@@ -87,6 +88,17 @@ def _partial(path: Path) -> Path:
 
 def save(log: RunLog, path: Path) -> None:
     """Write a log whole, beside its place first: a file of that name is a whole log or none of ours."""
+    partial = _partial(path)
+    try:
+        with partial.open("wb") as file:
+            write(log, file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write(log: RunLog, file: IO[bytes]) -> None:
+    """Write a log to an open file."""
     rest = _Rest(
         log.header, log.outcome, log.marks, log.events, {n: v.encoded() for n, v in log.latency.items()},
         list(log.behaviours),
@@ -96,19 +108,27 @@ def save(log: RunLog, path: Path) -> None:
         arrays[f"behaviour.{k}.t_ns"], arrays[f"behaviour.{k}.values"] = np.array(trace.t_ns), np.array(trace.values)
     arrays["source_delay_ms"] = log.source_delay_ms
     arrays[JSON] = np.frombuffer(msgspec.json.encode(rest), np.uint8)
-    partial = _partial(path)
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if log.kept:
+        kept = np.concatenate(log.kept)
+        arrays |= {f"kept.{field}": kept[field] for field in KEPT}
+    np.savez_compressed(file, **arrays)
 
 
 def load(path: Path) -> RunLog:
     """Read what `save` wrote. Raises `DataError` where the file is none."""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            return read(opened, path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); look at its disk") from None
+
+
+def read(opened: IO[bytes], path: Path) -> RunLog:
+    """Read what `write` wrote. Raises `DataError`, which calls the file `path`, where it is no log."""
+    try:
+        with np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         text = arrays.pop(JSON).tobytes()
         found = msgspec.json.decode(text, type=_Format).header.format
@@ -118,8 +138,6 @@ def load(path: Path) -> RunLog:
             )
         rest = msgspec.json.decode(text, type=_Rest)
         log = _log(rest, arrays)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; check the path") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no log of a run ({error}); give one that neds-rt run --save-log wrote") from None
     return log
@@ -139,4 +157,9 @@ def _log(rest: _Rest, arrays: dict[str, np.ndarray]) -> RunLog:
         trace.t_ns.frombytes(arrays[f"behaviour.{k}.t_ns"].tobytes())
         trace.values.frombytes(arrays[f"behaviour.{k}.values"].tobytes())
     log.source_delay_ms = arrays["source_delay_ms"]
+    if f"kept.{KEPT[0]}" in arrays:
+        kept = np.zeros(len(arrays[f"kept.{KEPT[0]}"]), SPIKES)
+        for field in KEPT:
+            kept[field] = arrays[f"kept.{field}"]
+        log.kept = [kept]
     return log

@@ -57,6 +57,57 @@ def describe(info: pylsl.StreamInfo, units: UnitTable, source: str, rate_hz: flo
             unit.append_child_value(key, value)
 
 
+class Declared(NamedTuple):
+    """What a channel of measured behaviour says of itself; '' and None = nothing."""
+
+    unit: str = ""
+    sign: str = ""
+    filter: str = ""
+    filter_delay_ms: float | None = None
+    future_ms: float | None = None
+
+
+def describe_channel(info: pylsl.StreamInfo, label: str, said: Declared) -> None:
+    """Add the next channel's label and what it says to a stream's description."""
+    channels = info.desc().child("channels")
+    channels = info.desc().append_child("channels") if channels.empty() else channels
+    channel = channels.append_child("channel")
+    channel.append_child_value("label", label)
+    for key, value in said._asdict().items():
+        if value not in ("", None):
+            channel.append_child_value(key, str(value))
+
+
+def declared(info: pylsl.StreamInfo, channel: int) -> Declared:
+    """What a channel of a stream says of itself, counted from 0. Raises `StreamError` for ms that are no number."""
+    at = info.desc().child("channels").child("channel")
+    for _ in range(channel):
+        at = at.next_sibling("channel")
+    texts = {} if at.empty() else {key: at.child_value(key).strip() for key in Declared._fields}
+    delay, future = (_ms(info.name(), key, texts.pop(key, "")) for key in ("filter_delay_ms", "future_ms"))
+    return Declared(**texts, filter_delay_ms=delay, future_ms=future)
+
+
+def _ms(stream: str, key: str, text: str) -> float | None:
+    try:
+        found = float(text) if text else None
+    except ValueError:
+        found = math.nan
+    least = 0.0 if key == "future_ms" else -math.inf
+    if found is not None and not (math.isfinite(found) and found >= least):
+        raise StreamError(f"stream {quoted(stream)} declares {key} {quoted(text)}; give a number of milliseconds")
+    return found
+
+
+def about(info: pylsl.StreamInfo) -> dict[str, str]:
+    """Who sends a stream, and what kind it is: for the record."""
+    return {
+        "name": info.name(), "type": info.type(), "host": info.hostname(), "source_id": info.source_id(),
+        "format": FORMATS[info.channel_format()], "channels": str(info.channel_count()),
+        "nominal_rate_hz": f"{info.nominal_srate():g}",
+    }  # fmt: skip
+
+
 def unit_rows(units: UnitTable) -> tuple[Unit, ...]:
     """A unit table as a stream tells it."""
     rows = zip(units.ids, units.region, units.depth_um, strict=True)

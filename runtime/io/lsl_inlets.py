@@ -10,13 +10,16 @@ import msgspec
 import numpy as np
 import pylsl
 from msgspec import Meta, Struct
+from pylsl.util import TimeoutError as LslTimeout
 
+from neds_core.errors import StreamError
 from runtime.core.again import AGAIN, NEW, Memory
 from runtime.core.values import NO_TIME, SENT_AGAIN, SPIKES, Label, Mark
-from runtime.core.words import LONGEST, plain
+from runtime.core.words import LONGEST, plain, quoted
 from runtime.io.keep_alives import MOST_OPEN, Claim, SentCount
 from runtime.io.lsl_clock import ClockMap, now_ns
 from runtime.io.lsl_description import Description
+from runtime.io.lsl_resolve import DESCRIBE_S
 
 MAX_PULL = 65_536
 BUFFER_S = 10
@@ -67,6 +70,14 @@ class Inlet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.clock.stop()
+
+    def described(self) -> pylsl.StreamInfo:
+        """All that the stream says of itself. Raises `StreamError` where its sender does not answer."""
+        try:
+            return self.inlet.info(DESCRIBE_S)
+        except (LslTimeout, RuntimeError):
+            name = quoted(self.info.name())
+            raise StreamError(f"stream {name} was found but does not answer; restart its sender") from None
 
     def _note_arrival(self, stamps: list[float] | np.ndarray) -> None:
         """Samples with these LSL stamps have just come."""

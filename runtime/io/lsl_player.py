@@ -16,7 +16,7 @@ from neds_core.data.session import Session
 from neds_core.errors import StreamError
 from runtime.core.timeline import Segment, gap_bins, inside_ns, timeline
 from runtime.io.lsl_clock import now_ns
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, describe
+from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Declared, describe, describe_channel
 
 LEAD_S = 1.0  # between the first consumer and the first segment
 AHEAD_NS = 200_000_000  # markers are sent this long before they apply
@@ -75,9 +75,8 @@ class Player:
     def _outlet(self, prefix: str, name: str) -> pylsl.StreamOutlet:
         rate = 1e9 / self.session.bin_ns
         info = pylsl.StreamInfo(f"{prefix}-{name}", "Behaviour", 1, rate, pylsl.cf_float32, f"{prefix}-{name}")
-        channel = info.desc().append_child("channels").append_child("channel")
-        channel.append_child_value("label", name)
-        channel.append_child_value("unit", self.session.spec(name).unit)
+        spec = self.session.spec(name)
+        describe_channel(info, name, Declared(spec.unit, spec.sign, spec.filter, spec.filter_delay_ms, spec.future_ms))
         info.desc().append_child("neds_rt").append_child_value("source", "replay")
         return pylsl.StreamOutlet(info)
 

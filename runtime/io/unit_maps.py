@@ -1,15 +1,58 @@
-"""How a stream's units differ from those that a checkpoint was trained on, in words."""
+"""A stream's unit table, and how it differs from that of a checkpoint, in words."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from neds_core.data.session import UnitTable
-from runtime.core.words import quoted
-from runtime.io.lsl_description import Unit, unit_rows
+import numpy as np
 
+from neds_core.data.session import UnitTable
+from neds_core.errors import DataError, StreamError
+from runtime.core.words import quoted
+from runtime.io.lsl_description import Description, Unit, unit_rows
+
+JUST = float(np.finfo(np.float32).tiny)
 DEPTHS = "ids and regions are the same in the same order, so depths differ, or how the lines are written (docs/lsl.md)"
+
+
+def table(name: str, description: Description) -> UnitTable:
+    """The units of the stream `name`, which no checkpoint knows. Raises `StreamError` where it does not tell them."""
+    if not description.units:
+        raise StreamError(
+            f"stream {quoted(name)} sends no unit table, so its units have no identity; send source_id, region and "
+            "depth_um of each (docs/lsl.md)"
+        )
+    try:
+        units = of_rows([Unit(uid, region, depth or "nan") for uid, region, depth in description.units])
+    except (ValueError, DataError) as error:
+        raise StreamError(
+            f"stream {quoted(name)} has a unit table that cannot be read ({error}); send whole numbers as source_id "
+            "and micrometres, or nan, as depth_um"
+        ) from None
+    if len(np.unique(units.ids)) < len(units):
+        raise StreamError(f"stream {quoted(name)} sends a source_id twice; number the units of all probes through")
+    if units.sha256 != description.unit_map_sha:
+        raise StreamError(
+            f"stream {quoted(name)} sends a unit table that does not give its unit_map_sha256; send depth_um of each "
+            "unit, and the hash of these lines (docs/lsl.md)"
+        )
+    return units
+
+
+def of_rows(rows: Sequence[tuple[str, str, str]]) -> UnitTable:
+    """A unit table from rows of text (id, region, depth in um). Raises `ValueError` or `DataError`."""
+    return UnitTable(
+        np.array([int(row[0]) for row in rows], np.int64),
+        np.array([row[1] for row in rows], np.str_),
+        np.array([_depth(row[2]) for row in rows], np.float32),
+    )
+
+
+def _depth(text: str) -> float:
+    """A depth; one just above the reference is written -0.0, and stays below 0, so that the table has the same hash."""
+    value = float(text)
+    return -JUST if value == 0.0 and text.lstrip().startswith("-") else value
 
 
 def difference(sent: Sequence[Unit], trained: UnitTable) -> tuple[str, str]:

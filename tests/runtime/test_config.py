@@ -53,6 +53,21 @@ def test_paths_are_relative_to_the_file(
     assert config.load(Path("rig.toml")).checkpoint == "/models/c.safetensors"
 
 
+def test_a_first_day_has_no_checkpoint(tmp_path: Path) -> None:
+    """Where a session is collected. Everything else is as for a run."""
+    path = tmp_path / "rig.toml"
+    path.write_text(MINIMAL.replace('checkpoint = "c.safetensors"\n', ""))
+    found = config.load(path, config.FirstDay)
+    assert (found.rig, found.checkpoint, found.input.spikes) == ("a", "", "s")
+    with pytest.raises(ConfigError, match="checkpoint: required key is missing"):
+        config.load(path)
+    path.write_text(MINIMAL)
+    assert config.load(path, config.FirstDay).checkpoint == str(tmp_path / "c.safetensors")
+    path.write_text(MINIMAL + "[bin]\n")
+    with pytest.raises(ConfigError, match="bin: unknown key, did you mean 'bins'"):
+        config.load(path, config.FirstDay)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

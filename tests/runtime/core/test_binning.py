@@ -99,6 +99,25 @@ def test_the_conservation_law_holds_after_every_step(chunks: list[list[Spike]]) 
         assert binner.counters()["binned"] == closed + binner.counts.sum()
 
 
+@given(st.lists(garbage, max_size=4), st.integers(0, 4))
+def test_the_spikes_that_are_kept_are_those_that_were_binned(chunks: list[list[Spike]], skipped: int) -> None:
+    """In the order in which they came, chunk by chunk."""
+    binner = started()
+    binner.kept = []
+    closed = np.zeros(U, int)
+    for spikes in chunks:
+        binner.skipped = (max(0, binner.open_bin - skipped), binner.open_bin)
+        before = binner.counters()["binned"]
+        binner.feed(chunk(spikes), NOW)
+        came = binner.kept[-1].tolist() if spikes else []
+        assert len(came) == binner.counters()["binned"] - before
+        assert came == [each for each in spikes if each in set(came)]
+        closed += close_all(binner, 1)[0][0]
+    kept = np.concatenate([np.zeros(0, SPIKES), *binner.kept])
+    counts = closed + binner.counts.sum(0)
+    np.testing.assert_array_equal(np.bincount(kept["unit"], minlength=U), counts)
+
+
 @given(garbage, st.lists(st.integers(0, 40), max_size=6))
 def test_chunking_does_not_matter(spikes: list[Spike], cuts: list[int]) -> None:
     """However the stream is cut, counts, newest stamps, watermark and counters equal the one-shot result."""

@@ -19,7 +19,7 @@ from runtime.core.run_log import Trace
 from runtime.core.timeline import GAP_BINS, INSIDE_NS, MARGIN_NS, gap_bins, inside_ns, margin_ns, spread, timeline
 from runtime.core.values import Mark
 from runtime.io.lsl_clock import now_ns
-from runtime.io.lsl_description import read_description
+from runtime.io.lsl_description import Declared, declared, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_player import Player
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
@@ -117,6 +117,16 @@ def test_what_the_behaviour_streams_carry(lsl_session: str, stream_name: str, sh
         assert (trace.shape, np.array_equal(trace, truth, equal_nan=True)) == (truth.shape, mode == "recorded")
         assert np.array_equal(np.sort(trace), np.sort(truth), equal_nan=True) == (mode != "noise")
     assert list(player.behaviours) == list(player.traces)
+
+
+def test_behaviour_streams_say_what_they_carry(lsl_session: str, stream_name: str, short: Session) -> None:
+    """As the recording does: unit, sign, filter and its delay."""
+    spec = msgspec.structs.replace(short.specs[0], filter="boxcar 60 ms", filter_delay_ms=30.0, future_ms=5.0)
+    player = Player(replace(short, specs=(spec, *short.specs[1:])), stream_name)
+    info = pylsl.StreamInlet(resolve(f"{stream_name}-wheel_speed", WAIT_S)).info(WAIT_S)
+    assert declared(info, 0) == Declared("rad/s", "unsigned", "boxcar 60 ms", 30.0, 5.0)
+    assert declared(info, 1) == Declared()
+    del player
 
 
 def test_a_player_that_nobody_hears_gives_up(lsl_session: str, stream_name: str, short: Session) -> None:
