@@ -38,7 +38,8 @@ def decode(made: Checkpoint, held_out: Session) -> Values:
             name, mean, sd = spec.name, made.header.mean[spec.name], made.header.sd[spec.name]
             ridge = baseline.predict(made.linear[name], held_out, made.scalers.kept, spec.kind)
             ours = np.stack([one[name] * sd + mean for one in each])
-            found[name] = dict(judging.mixed(ours, ridge, judging.shares_of(made, name)))
+            said = judging.mixed(ours, ridge, judging.shares_of(made, name))
+            found[name] = {str(decoder): values for decoder, values in said.items()}
     return found
 
 
