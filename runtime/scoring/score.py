@@ -162,9 +162,11 @@ def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[
 
 def _parts(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Offline values (n, V) of each network, and of the linear decoder: what all decoders are made of."""
-    told = log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows]
-    linear = engines.create(checkpoint, "ridge").offline(*told)
-    return [engines.network(checkpoint.alone(m)).offline(*told) for m in range(len(checkpoint.networks))], linear
+    at, cold, kept = log.told(rows)
+    told = log.counts[at], log.valid[at], log.clock[at], cold
+    linear = engines.create(checkpoint, "ridge").offline(*told)[kept]
+    each = [engines.network(checkpoint.alone(m)).offline(*told)[kept] for m in range(len(checkpoint.networks))]
+    return each, linear
 
 
 def _decoders(checkpoint: Checkpoint, each: list[np.ndarray], linear: np.ndarray) -> dict[str, np.ndarray]:
