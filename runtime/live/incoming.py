@@ -24,8 +24,7 @@ def fetch(path: Path, sha256: str) -> Checkpoint:
     if not path.is_absolute():
         raise CheckpointError(f"checkpoint {path} is a relative path; give an absolute one")
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait for its writer
-        with os.fdopen(file, "rb") as opened:
+        with open(path, "rb", opener=_without_waiting) as opened:
             about = os.fstat(opened.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise CheckpointError(f"checkpoint {path} is no regular file; give a file of neds-rt")
@@ -37,6 +36,11 @@ def fetch(path: Path, sha256: str) -> Checkpoint:
     if (found := hashlib.sha256(data).hexdigest()) != sha256:
         raise CheckpointError(f"checkpoint {path} has SHA-256 {found[:12]}, not {sha256[:12]}; ask again with its own")
     return checkpoints.parse(data, path)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe would wait for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def refuse_other(made: Checkpoint, units: UnitTable, running: Decoder) -> None:
