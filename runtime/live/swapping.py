@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from runtime.io.control import Answer, Control, Request, Rollback, Running, Swap
 from runtime.live.incoming import fetch, refuse_other
 
 RECENT_S = 60.0  # of bins that are kept to prime a decoder with
+SWITCH_S = 2e-4  # so long the loop waits for this thread's Python to let it on; by default 5 ms, each time
 TRIES, TAKEN_S, LOOK_S = 5, 2.0, 0.005  # to hand over a primed decoder; how long the loop has for it; between looks
 
 
@@ -247,11 +249,14 @@ class Exchanges:
         return handover
 
     def __enter__(self) -> Self:
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         self._control.serve(self._swapper.answer, self._swapper.look)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        sys.setswitchinterval(self._switch_s)
         if self._control.close():
             self._swapper.close()
