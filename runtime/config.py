@@ -137,6 +137,8 @@ def load(path: Path, kind: type[RigConfig] = RigConfig) -> RigConfig:
         raise ConfigError(f"{path}: output.latest_port: the same as decode_port; give it its own port")
     if config.control.port and config.control.port in (config.output.decode_port, config.output.latest_port):
         raise ConfigError(f"{path}: control.port: the same as a port of output; give it its own")
+    if config.control.port is not None and config.engine.device == "cuda":
+        raise ConfigError(f"{path}: control.port: decoders on the GPU cannot be exchanged yet; leave it out")
     if config.bins.lateness_ms >= config.output.budget_ms:
         raise ConfigError(f"{path}: bins.lateness_ms: not below output.budget_ms, so every late bin misses; lower it")
     if 0 < config.bins.max_age_ms < config.bins.lateness_ms:

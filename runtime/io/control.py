@@ -14,6 +14,7 @@ import zmq
 from msgspec import Meta, Struct
 
 from neds_core.errors import NedsError, StreamError
+from runtime.io import system
 
 HOST = "127.0.0.1"
 LONGEST, DROPPED = 8192, 1 << 20  # bytes of a request: longer ones are refused, and from DROPPED on not even read
@@ -141,13 +142,17 @@ class Control:
         return self._thread is None or not self._thread.is_alive()
 
     def _run(self, answer: Callable[[Request], Answer], look: Callable[[], None]) -> None:
+        system.beside_the_loop()
+        told = ""
         while not self._over.is_set():
             if self._socket.poll(TICK_MS):
                 self._reply(answer)
             try:
                 look()
-            except Exception:  # the loop goes on decoding, whatever is wrong here
-                logging.getLogger(__name__).exception("control")
+            except Exception as error:  # the loop goes on decoding, whatever is wrong here
+                if repr(error) != told:
+                    logging.getLogger(__name__).exception("control")
+                told = repr(error)
 
     def _reply(self, answer: Callable[[Request], Answer]) -> None:
         """One answer for one request, whatever it is."""

@@ -226,8 +226,7 @@ def _named(decoder: Decoder) -> str:
 
 
 class Exchanges:
-    """The control socket of a run at work, opened with `with` once `of` has been called: before the loop is urgent, so
-    that its thread is not."""
+    """The control socket of a run at work, opened with `with` once `of` has been called."""
 
     def __init__(
         self, config: RigConfig, checkpoint: Checkpoint, decoder: Decoder, control: Control, chain: Chain

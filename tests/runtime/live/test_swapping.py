@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -31,11 +32,11 @@ from runtime.engines import create as engines
 from runtime.engines.layout import layout
 from runtime.io import chain
 from runtime.io.chain import Chain
-from runtime.io.control import Answer, Rollback, State, Swap
+from runtime.io.control import Answer, Control, Rollback, State, Swap, ask
 from runtime.live import offline
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages
-from runtime.live.swapping import Swapper
+from runtime.live.swapping import Exchanges, Swapper
 from runtime.scoring import summary
 from runtime.scoring.score import all_decoders, exactness
 from runtime.wire import Decode, Flag
@@ -170,6 +171,23 @@ def exact(done: Done, k: int, path: Path) -> float:
     found = summary.exact_of_exchange(done.log, k, checkpoints.load(path))
     assert found is not None
     return found
+
+
+def test_the_socket_is_served_while_a_run_goes_on(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """And Python threads change often enough meanwhile that the loop does not wait for this one."""
+    config, decoder = RigConfig("rig", "tiny", InputConfig("s")), engines.decoder(tiny_checkpoint, "neds")
+    pipeline = Pipeline(Binner(12, BIN, max_age_ns=1, future_ns=1), decoder, Rules())
+    before = sys.getswitchinterval()
+    with Chain(tmp_path / "swaps.jsonl") as links, Control(0) as control:
+        exchanges = Exchanges(config, tiny_checkpoint, decoder, control, links)
+        assert exchanges.of(pipeline).pipeline is pipeline
+        assert pipeline.recent is not None
+        with exchanges:
+            assert sys.getswitchinterval() <= 1e-3
+            found = ask(control.address, State()).running
+    assert sys.getswitchinterval() == before
+    assert found is not None
+    assert (found.rig, found.model, found.since, found.waiting) == ("rig", "tiny", 0, None)
 
 
 # --- between trials ---
