@@ -59,11 +59,11 @@ def refuse_other(made: Checkpoint, units: UnitTable, running: Decoder) -> None:
     if [_wired(s) for s in header.specs] != [_wired(s) for s in specs]:
         theirs, ours = (", ".join(spec.name for spec in each) for each in (header.specs, specs))
         raise CheckpointError(
-            f"{name} has other outputs ({theirs}) than this run ({ours}), or in another order, unit, sign or classes; "
-            "train it on the same, or start another run"
+            f"{name} has other outputs ({theirs}) than this run ({ours}), or in another order, unit, sign, lead or "
+            "class; train it on the same, or start another run"
         )
 
 
 def _wired(spec: BehaviourSpec) -> tuple[object, ...]:
     """What a subscriber relies on of an output."""
-    return spec.name, spec.kind, spec.unit, spec.sign, spec.classes, spec.group
+    return spec.name, spec.kind, spec.unit, spec.sign, spec.classes, spec.group, spec.angle, spec.lead_ms

@@ -145,7 +145,7 @@ def heard(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, rig_home: Path,
     gated: Callable[..., Path],
 ) -> Iterator[Heard]:  # fmt: skip
-    live = Live(tmp_path_factory.mktemp("swap"), rig_home, "--seconds", "18", *request.param)
+    live = Live(tmp_path_factory.mktemp("swap"), rig_home, "--seconds", "16", *request.param)
     try:
         yield goes(live, gated, sha256(rig_home / "tiny.safetensors"))
     finally:

@@ -353,6 +353,7 @@ def test_refusals_are_one_sentence_and_change_nothing(
     os.mkfifo(pipe)
     own = "0" * 64
     spec = msgspec.structs.replace(one.header.specs[0], unit="cm/s")
+    ahead = msgspec.structs.replace(one.header.specs[0], lead_ms=40.0)
     others = {
         "is a relative path": lambda s: s.answer(Swap("tiny.safetensors", own)),
         "cannot be read (No such file": lambda s: s.answer(Swap(str(tmp_path / "gone"), own)),
@@ -365,6 +366,7 @@ def test_refusals_are_one_sentence_and_change_nothing(
         ),
         "has bins of 10 ms and this run of 20 ms": asks(of_header("bins", bin_ns=10_000_000)),
         "or in another order, unit": asks(of_header("outputs", specs=(spec, one.header.specs[1]))),
+        "unit, sign, lead or class; train": asks(of_header("lead", specs=(ahead, one.header.specs[1]))),
         "not swapped in: no gate has judged it": asks(gated(1, None)),
         "its gate says NEED of wheel_speed: as a test has it": asks(gated(1, "NEED")),
         "its gate offers ridge of wheel_speed, and this rig would publish neds": asks(gated(1, "RIDGE", "ridge")),
