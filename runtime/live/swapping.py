@@ -118,7 +118,7 @@ class Swapper:
     def _roll_back(self) -> Answer:
         if (waits := self._waiting()) is not None and waits.why == "fallback":
             return Answer(True, f"{waits.decoder.model} takes over already: the run goes back to it by itself")
-        if (left := self._take_back()) is not None:
+        if waits is not None and (left := self._take_back()) is not None:
             self._write(left, "dropped")
             return Answer(True, f"{_named(left.decoder)} no longer waits to take over; it has not decoded")
         running, previous = self.pipeline.decoder, self.handover.previous
@@ -136,6 +136,8 @@ class Swapper:
         """One exchange at a time, and none from a decoder that may still be unfit."""
         if waits := self._waiting():
             raise ConfigError(f"{_named(waits.decoder)} waits to take over; wait until it has, or roll it back")
+        if self.pipeline.unfit:
+            raise ConfigError(f"{self.pipeline.unfit}; wait until it has")
         if left := self.handover.left:
             seconds = left * self.pipeline.decoder.bin_ns * 1e-9
             raise ConfigError(
@@ -166,14 +168,21 @@ class Swapper:
             assert pipeline.recent is not None  # a run without markers keeps them
             primed, upto = prime(successor.decoder.engine, pipeline.recent, n_bins)
             pipeline.successors.append(replace(successor, primed=primed, upto=upto))
-            deadline = time.monotonic() + TAKEN_S
-            while time.monotonic() < deadline and self.handover.behind == behind and len(pipeline.exchanges) == turns:
-                time.sleep(LOOK_S)
-            if len(pipeline.exchanges) > turns:
-                return True
-            if self.handover.behind == behind and self._take_back() is not None:
+            if not self._settled(behind, turns) and self._take_back() is not None:
                 return False  # the loop stands
+            self._settled(behind, turns)  # what it is just taking over is its own: not to be primed again
+            if len(pipeline.exchanges) > turns or self.handover.behind == behind:
+                return len(pipeline.exchanges) > turns
         return False
+
+    def _settled(self, behind: int, turns: int) -> bool:
+        """Wait until the loop has taken over or handed back what waits; whether it has."""
+        deadline = time.monotonic() + TAKEN_S
+        while same := self.handover.behind == behind and len(self.pipeline.exchanges) == turns:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(LOOK_S)
+        return not same
 
     def _waiting(self) -> Successor | None:
         """What waits to take over."""

@@ -33,7 +33,7 @@ from runtime.engines.layout import layout
 from runtime.io import chain
 from runtime.io.chain import Chain
 from runtime.io.control import Answer, Control, Rollback, State, Swap, ask
-from runtime.live import offline
+from runtime.live import offline, swapping
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages
 from runtime.live.swapping import Exchanges, Swapper
@@ -408,6 +408,26 @@ def test_one_exchange_at_a_time(swapped: Callable[..., Done], gated: Callable[..
     assert (running.previous, running.why, running.exchanges, running.gated) == ("f" * 64, "swap", 1, True)
     done = swapped({10: asks(gated(1)), 80: asks(gated(1))}, probation=Probation(0, 5, 1))
     assert "decodes already" in done.answers[1].said
+
+
+def test_a_loop_that_stands_takes_nothing_over_later(
+    tiny_checkpoint: Checkpoint, gated: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was primed for a bin of then would be wrong; and nothing follows one that is unfit but the one before it."""
+    monkeypatch.setattr(swapping, "TAKEN_S", 0.05)
+    config, decoder = RigConfig("rig", "tiny", InputConfig("s")), engines.decoder(tiny_checkpoint, "neds")
+    pipeline = Pipeline(Binner(12, BIN, max_age_ns=1, future_ns=1), decoder, Rules())
+    pipeline.recent = Recent(12, 50)
+    with Chain(tmp_path / "swaps.jsonl") as links:
+        handover = Handover(pipeline, Probation(1, 1, 1))
+        swapper = Swapper(config, tiny_checkpoint, decoder, handover, links)
+        with pytest.raises(NedsError, match="or the loop stands; ask again"):
+            asks(gated(1))(swapper)
+        assert not pipeline.successors
+        pipeline.unfit = "tiny is unfit; going back to another"
+        with pytest.raises(NedsError, match="going back to another; wait until it has"):
+            asks(gated(1))(swapper)
+    assert [link.outcome for link in chain.read(tmp_path / "swaps.jsonl")] == ["accepted", "dropped"]
 
 
 def test_what_still_waits_at_the_end_was_dropped(
