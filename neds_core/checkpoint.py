@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -19,11 +20,10 @@ from neds_core.data.filters import checked
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
-from neds_core.files import sha256
 from neds_core.judged import Gate, Judged, Verdict, read_judged
 from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
-from neds_core.tensors import check_content, read_tensors, write_tensors
+from neds_core.tensors import check_content, parse_tensors, write_tensors
 
 FORMAT = 1
 PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
@@ -189,7 +189,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
     tensors |= checkpoint.judged.tensors() if checkpoint.judged else {}
     metadata = {"neds_rt": msgspec.json.encode(checkpoint.header).decode()}
-    write_tensors(path, tensors, metadata, lambda partial: _read(partial, path))
+    write_tensors(path, tensors, metadata, lambda partial: parse(partial.read_bytes(), path))
 
 
 def _prefix(header: Header, member: int) -> str:
@@ -201,14 +201,17 @@ def load(path: Path) -> Checkpoint:
     """Read and check a checkpoint. Raises `CheckpointError` with the remedy."""
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist; check the path or train one with `neds-rt train`")
-    return _read(path, path)
-
-
-def _read(file: Path, path: Path) -> Checkpoint:
-    """Read what lies in `file`; errors call it `path`."""
     try:
-        tensors, metadata = read_tensors(file)
-    except (SafetensorError, OSError, ValueError):
+        return parse(path.read_bytes(), path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+
+
+def parse(data: bytes, path: Path) -> Checkpoint:
+    """As `load`, from the bytes of a file that errors call `path`."""
+    try:
+        tensors, metadata = parse_tensors(data)
+    except (SafetensorError, ValueError):
         raise CheckpointError(f"{path} is not a safetensors file or is cut short; copy or train it again") from None
     if "neds_rt" not in metadata:
         raise CheckpointError(f"{path} was not written by neds-rt (no neds_rt header); train one with `neds-rt train`")
@@ -217,11 +220,9 @@ def _read(file: Path, path: Path) -> Checkpoint:
         made = _build(header, tensors, path)
         check_content(tensors, metadata)
     except (msgspec.DecodeError, KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        reason = str(error).rpartition("\n")[2].strip()  # torch lists every tensor on a line of its own
-        raise CheckpointError(
-            f"{path}: header and tensors do not fit this version ({reason}); train it again"
-        ) from None
-    return replace(made, sha=sha256(file))
+        why = str(error).rpartition("\n")[2].strip()  # torch lists every tensor on a line of its own
+        raise CheckpointError(f"{path}: header and tensors do not fit this version ({why}); train it again") from None
+    return replace(made, sha=hashlib.sha256(data).hexdigest())
 
 
 def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint:
@@ -261,9 +262,7 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         filters=checked(tokenizer.filters(), header.config.model.filter_taus_ms, header.bin_ns),
     )
     linear = {
-        name: Linear(
-            h.bank, h.penalty, tensors[f"linear/{name}/weight"].numpy(), tensors[f"linear/{name}/bias"].numpy()
-        )
+        name: Linear(h.bank, h.penalty, *(tensors[f"linear/{name}/{part}"].numpy() for part in ("weight", "bias")))
         for name, h in header.linear.items()
     }
     for spec in header.specs:

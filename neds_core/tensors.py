@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
+from safetensors.torch import load as from_bytes, save as to_bytes
 from torch import Tensor
 
 from neds_core.errors import ConfigError
@@ -76,5 +76,14 @@ def is_ours(path: Path) -> bool:
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file. Raises `SafetensorError`, `OSError` or `ValueError` for another."""
-    with safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+    return parse_tensors(path.read_bytes())
+
+
+def parse_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of the bytes of a safetensors file. Raises `SafetensorError` or `ValueError` for others."""
+    try:
+        tensors = from_bytes(data)
+    except (KeyError, AssertionError, RuntimeError) as error:  # a type that torch does not have
+        raise ValueError(str(error)) from None
+    header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return tensors, header.get("__metadata__", {})

@@ -87,6 +87,17 @@ class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
     log_s: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 1200.0
 
 
+class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Exchange of the decoder while a run goes on. port: of the control socket, on this machine alone; unset = off, 0
+    takes a free one and prints it. log: the file that every exchange is added to."""
+
+    port: Port | None = None
+    swap_at: Literal["iti", "now"] = "iti"
+    probation_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 30.0
+    probation_misses: Annotated[int, Meta(ge=0, le=1000)] = 5
+    log: str = "swaps.jsonl"
+
+
 class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`neds-rt run RIG.toml`. Paths are relative to the file."""
 
@@ -99,6 +110,7 @@ class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineConfig = EngineConfig()
     health: HealthConfig = HealthConfig()
     score: ScoreConfig = ScoreConfig()
+    control: ControlConfig = ControlConfig()
 
 
 class FirstDay(RigConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,6 +135,10 @@ def load(path: Path, kind: type[RigConfig] = RigConfig) -> RigConfig:
         )
     if config.output.decode_port == config.output.latest_port != 0:
         raise ConfigError(f"{path}: output.latest_port: the same as decode_port; give it its own port")
+    if config.control.port and config.control.port in (config.output.decode_port, config.output.latest_port):
+        raise ConfigError(f"{path}: control.port: the same as a port of output; give it its own")
+    if config.control.port is not None and config.engine.device == "cuda":
+        raise ConfigError(f"{path}: control.port: decoders on the GPU cannot be exchanged yet; leave it out")
     if config.bins.lateness_ms >= config.output.budget_ms:
         raise ConfigError(f"{path}: bins.lateness_ms: not below output.budget_ms, so every late bin misses; lower it")
     if 0 < config.bins.max_age_ms < config.bins.lateness_ms:
@@ -134,5 +150,6 @@ def load(path: Path, kind: type[RigConfig] = RigConfig) -> RigConfig:
     return msgspec.structs.replace(
         config,
         checkpoint=str(home / config.checkpoint) if config.checkpoint else "",
+        control=msgspec.structs.replace(config.control, log=str(home / config.control.log)),
         score=msgspec.structs.replace(config.score, recording=recording),
     )

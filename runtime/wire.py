@@ -20,10 +20,10 @@ class Flag(IntFlag):
     COARSE_STAMPS = 8  # many spikes shared one time stamp
     CLOCK_JUMP = 16  # the sender's clock stepped
     HOLD = 32  # the engine's output was not finite and was withheld: values are null
-    FALLBACK = 64  # reserved: an engine other than the configured one answered
-    SWAP = 128  # reserved: first token of another checkpoint
+    FALLBACK = 64  # the run went back to this decoder by itself, because the one after it was unfit
+    SWAP = 128  # first message of another decoder than the message before
     IDLE = 256  # between segments: values are null
-    UNGATED = 512  # no gate has judged this checkpoint on this session
+    UNGATED = 512  # no gate has judged this checkpoint on this session, or it was overruled
     END = 1024  # last message of the run
     PARTIAL = 2048  # the bin closed by the clock before its sender said that it was complete: spikes may be missing
     MARKERS_LOST = 4096  # the sender of markers is gone: nothing says where segments start and end

@@ -40,6 +40,7 @@ EXTRA = {
     "runtime/io/lsl_*.py": {"pylsl"},
     "runtime/io/streams.py": {"pylsl"},
     "runtime/io/publish.py": {"zmq"},
+    "runtime/io/control.py": {"zmq"},
     "runtime/io/mcap.py": {"mcap"},
     "runtime/live/wiring.py": {"torch"},
     "runtime/scoring/*.py": {"torch"},
@@ -122,7 +123,18 @@ ROOMS = {
 }
 # What a pure room may use of the standard library: it is given its clock and its files.
 PURE = "runtime/core/*.py"
-PURE_STANDARD = {"__future__", "array", "bisect", "collections", "dataclasses", "enum", "itertools", "math", "typing"}
+PURE_STANDARD = {
+    "__future__",
+    "array",
+    "bisect",
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "enum",
+    "itertools",
+    "math",
+    "typing",
+}
 # Outside `engines` and `scoring`, of these packages only what does not bring torch along.
 LIGHT = {"neds_core.data.session", "neds_core.data.session_file", "neds_core.errors", "neds_core.toml"}
 LIGHT_ROOMS = ("core", "io", "views", "client", "config", "wire")

@@ -35,6 +35,7 @@ def check(
     from runtime.core.engine import RECOMMENDED
     from runtime.engines import create as engines, prepare
     from runtime.io import system as priority
+    from runtime.io.control import Control
     from runtime.io.lsl_resolve import REPLAY_SESSION, configure
     from runtime.io.publish import Publisher
     from runtime.io.streams import find_streams
@@ -56,6 +57,8 @@ def check(
     with ExitStack() as stack:
         stack.callback(priority.lower_priority)
         stack.enter_context(Publisher(config.output, config.rig))  # the ports are free
+        if config.control.port is not None:
+            stack.enter_context(Control(config.control.port))
         streams = find_streams(config, checkpoint.units, allow_replay)
         if config.engine.decoder == RECOMMENDED:
             note(engines.said(checkpoint))

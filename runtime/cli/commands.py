@@ -28,6 +28,7 @@ from runtime.cli.parity import parity
 from runtime.cli.play import play
 from runtime.cli.report import report
 from runtime.cli.run import run
+from runtime.cli.swap import rollback, swap
 from runtime.cli.train import train
 from runtime.cli.tune import tune
 from runtime.cli.verify import verify
@@ -60,7 +61,11 @@ def options(
     """Decode behaviour from spikes while the animal is still moving."""
 
 
-for command in (run, play, report, check, collect, train, tune, ensemble, evaluate, verify, parity, import_official):
+COMMANDS = (
+    run, play, report, check, collect, swap, rollback, train, tune, ensemble, evaluate, verify, parity,
+    import_official,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(bench, name="bench")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from neds_core.checkpoint import Checkpoint
     from runtime.config import RigConfig
     from runtime.core.run_log import RunLog
+    from runtime.io.chain import Chain
+    from runtime.io.control import Control
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def _embedded(config: RigConfig, prefix: str, given: Options) -> RigConfig:
             config.input, spikes=f"{prefix}-spikes", markers=f"{prefix}-markers", behaviours=names, wait_s=30.0
         ),
         output=replace(config.output, decode_port=0, latest_port=0),
+        control=replace(config.control, port=None if config.control.port is None else 0),
         lsl=replace(config.lsl, session_id=prefix, resolve_scope="machine"),
     )  # fmt: skip
 
@@ -179,6 +182,7 @@ def _decode(
     system.open_files(config.input.count)
     publisher = stack.enter_context(Publisher(config.output, config.rig))
     note(f"decode and status on {publisher.address}, latest on {publisher.latest_address}")
+    control = _control(config, stack)
     try:
         streams = find_streams(config, checkpoint.units, given.allow_replay or player is not None, watch)
     except StreamError:
@@ -186,7 +190,8 @@ def _decode(
         raise
     if config.engine.decoder == RECOMMENDED:
         note(engines.said(checkpoint))
-    wired = wire(config, checkpoint, streams, publisher, player.runs if player is not None else lambda: True)
+    runs = player.runs if player is not None else lambda: True
+    wired = wire(config, checkpoint, streams, publisher, runs, control)
     viewed = not (given.headless or given.json) and sys.stdout.isatty()
     if viewed:
         view = command("runtime.views.terminal", publisher.address, config.rig)
@@ -194,6 +199,19 @@ def _decode(
     stop.ends(wired.stop)
     told = not (viewed and sys.stderr.isatty())  # the view shows what is wrong, and lines would tear it
     return wired.run(given.seconds, told=told), checkpoint
+
+
+def _control(config: RigConfig, stack: ExitStack) -> tuple[Control, Chain] | None:
+    """The control socket and the chain's file, None where the rig has none."""
+    if config.control.port is None:
+        return None
+    from runtime.io.chain import Chain
+    from runtime.io.control import Control
+
+    chain = stack.enter_context(Chain(Path(config.control.log)))
+    control = stack.enter_context(Control(config.control.port))
+    note(f"control on {control.address}, exchanges are added to {chain.path}")
+    return control, chain
 
 
 def _show(log: RunLog, checkpoint: Checkpoint, as_json: bool) -> None:

@@ -64,7 +64,8 @@ class Decoder:
     name: one of `NAMES`, `RECOMMENDED` only where outputs differ in theirs. model, model_sha, model_created: of the
     checkpoint. unit_map_sha: of the units that it was trained on, n_units of them, with `bin_ns` a bin. profile (U,):
     mean of sqrt(counts) in training; used (U,) bool: units that the decoder uses; silence_ns: for how long none of them
-    was silent in training, 0 = not known. spread: None = not known of any output.
+    was silent in training, 0 = not known. spread: None = not known of any output. gated: a gate judged it on a session
+    of these units, offers of every output what is published here, and was not overruled.
     """
 
     engine: Engine
@@ -79,3 +80,4 @@ class Decoder:
     used: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     silence_ns: int = 0
     spread: Spread | None = None
+    gated: bool = False

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
 
 import numpy as np
 
 from runtime.core.binning import OPEN_BINS, Binner
 from runtime.core.engine import Decoder
+from runtime.core.exchange import Recent, Successor, Turn
 from runtime.core.health import Health, Limits
+from runtime.core.rules import Rules, flags_of
 from runtime.core.state import State, of_token
 from runtime.core.values import NO_TIME, Decoded, Mark, Token
 from runtime.wire import Flag
@@ -20,31 +23,11 @@ MAX_CATCH_UP = 25  # tokens the engine takes in at once after a stall; older one
 COARSE_TOKENS = 50  # bins for which coarse stamps stay flagged
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How bins close and what makes one valid.
-
-    A bin closes when the stream is complete up to its edge (by a keep-alive, or by a later spike of an ordered
-    stream), or lateness_ns after its edge. silence_ns: a bin is without live data when the newest stamp is older than
-    its start by more than this (0 for a stream with keep-alives). keep_alive: the stream has keep-alives, so that a bin
-    that closed by the clock may lack spikes. markers: decode only between segment_start and segment_end, cold from each
-    start. longest_ns: a segment that is not ended by then is closed, 0 = never. far_ns: a mark further from now is of
-    another clock, 0 = none is; the end of a segment whose start was taken may lie further ahead.
-    """
-
-    lateness_ns: int = 5_000_000
-    silence_ns: int = 0
-    markers: bool = False
-    keep_alive: bool = False
-    longest_ns: int = 0
-    far_ns: int = 0
-
-
 class Pipeline:
     """Closes bins, steps the engine, and keeps the token law: closed = published + superseded + invalid + idle.
 
     `feed`, `alive` and `mark` take in what arrived; `advance` hands out every token that closed since. Nothing is
-    called back. decoder may be exchanged between two calls of `advance` (see `exchange`).
+    called back. The decoder may be exchanged between two bins (see `take_over`).
     """
 
     def __init__(
@@ -58,20 +41,25 @@ class Pipeline:
         """cpu_clock: ns, measures the engine's step. limits: of the input of a decoder, None = it is not judged."""
         self.binner, self.decoder, self.rules, self.cpu_clock = binner, decoder, rules, cpu_clock
         self.limits = limits
-        self.health = self._health_of(decoder)
+        self.health = self.health_of(decoder)
         self.withheld = ""  # why nothing may be published for now: set from outside, one sentence
         self.tokens = dict.fromkeys(TOKENS, 0)
         self.late_markers = self.bad_values = 0
         self.astray_markers = self.astray_ns = 0  # of another clock, not applied; stamp minus now of the newest
         self.unended = 0  # segments closed because no marker ended them
         self.segment = -1
-        self.exchanges: list[tuple[int, Decoder]] = []  # the first bin of each decoder that followed
+        self.exchanges: list[Turn] = []  # the decoders that followed
+        self.successors: deque[Successor] = deque(maxlen=1)  # waits to take over
+        self.recent: Recent | None = None  # of a run without markers whose decoder may be exchanged
+        self.unfit = ""  # why nothing of this decoder may be published any more
+        self.bad_since = 0  # values of this decoder that were not finite
         rows = MAX_CATCH_UP + 1
         self._counts = np.zeros((rows, binner.n_units), np.uint16)  # of the tokens that one `advance` hands out
         self._values = np.zeros((rows, decoder.engine.layout.n_values), np.float32)
         self._sd = np.zeros_like(self._values)
         self._marks: list[Mark] = []
         self._inside, self._clock, self._reset_next = not rules.markers, -1, True
+        self._poisoned = self._begins = False  # the cache holds what is not finite; a segment starts with this bin
         self._late_seen = self._resent_seen = self._coarse_left = 0
         self._newest_ns = self._live_ns = NO_TIME  # of spikes, and the end of the newest bin with live data
         self._skipped: list[Decoded] = []
@@ -79,18 +67,25 @@ class Pipeline:
         self._begun: int | None = None  # segment of the newest start that was taken
 
     def exchange(self, decoder: Decoder) -> None:
-        """Decode from the next bin on with another decoder, from a cold start. It has the same units and outputs.
+        """Decode from the next bin on with another decoder, from a cold start."""
+        self.take_over(Successor(decoder), self.binner.open_bin)
+
+    def take_over(self, successor: Successor, token: int) -> None:
+        """Decode from the bin `token`, which is not decoded yet, with another decoder of the same units and outputs.
 
         The input is judged by what that one was trained on, anew as at the start of a run. A log's header names the
         decoder that the run began with, its outcome those that followed.
         """
-        self.exchanges.append((self.binner.open_bin, decoder))
-        self.decoder, self.health = decoder, self._health_of(decoder)
+        self.exchanges.append(Turn(token, successor))
+        self.decoder, self.health = successor.decoder, successor.health or self.health_of(successor.decoder)
         if self.health is not None:  # so that the next bin's spikes are judged at its close
             self.health.binned(np.zeros_like(self._counts[0]), self.binner.totals(), valid=False, idle=False)
-        self._reset_next = True
+        self.unfit, self.bad_since, self._poisoned = "", 0, False
+        if successor.primed < 0:
+            self._reset_next = True
 
-    def _health_of(self, decoder: Decoder) -> Health | None:
+    def health_of(self, decoder: Decoder) -> Health | None:
+        """What judges the input of a decoder, None = nothing does."""
         return None if self.limits is None else Health(self.limits(decoder), decoder.n_units, decoder.bin_ns)
 
     def take(self, spikes: np.ndarray, alive_ns: int, marks: Iterable[Mark], now_ns: int) -> list[Decoded]:
@@ -170,7 +165,7 @@ class Pipeline:
 
     def _apply_marks(self, t_end_ns: int) -> bool:
         """Apply markers stamped before the bin's end; returns whether the segment ends with this bin."""
-        ends = False
+        ends = self._begins = False
         while self._marks and self._marks[0].t_ns < t_end_ns:
             mark = self._marks.pop(0)
             if self._last_mark is not None and mark <= self._last_mark:
@@ -181,6 +176,7 @@ class Pipeline:
                 first = (mark.t_ns - self.binner.grid_ns) // self.binner.bin_ns
                 index = (t_end_ns - self.binner.grid_ns) // self.binner.bin_ns - 1
                 self._inside, self._clock, self._reset_next, ends = True, index - first - 1, True, False
+                self._begins = True
             else:
                 ends = True
         return ends and self.rules.markers
@@ -188,12 +184,14 @@ class Pipeline:
     def _close_one(self, counts: np.ndarray, row: int | None) -> Decoded:
         """Close the oldest open bin into counts (U,), and decode it into a row; None = the engine skips it."""
         token = self._token(counts, skip=row is None)
+        if self.successors and self.rules.markers:
+            self._take_turns(token)
         values, infer_ns = self._step(token, None if row is None else self._values[row])
-        flags = self._flags(token)
-        finite = values is None or bool(np.isfinite(values).all())
+        partial = self.rules.keep_alive and self.binner.complete_ns < token.t_end_ns
+        flags, finite = flags_of(token, partial=partial), values is None or bool(np.isfinite(values).all())
         if not finite:
-            self.bad_values += 1
-            self._reset_next = True  # a poisoned cache would stay poisoned for W bins
+            self.bad_values, self.bad_since = self.bad_values + 1, self.bad_since + 1
+            self._poisoned = True  # and would stay poisoned for W bins
         input_state = self._judge(token, finite)
         state = of_token(
             idle=token.idle, valid=token.valid and not self.withheld, silent_ns=token.t_end_ns - self._live_ns,
@@ -211,22 +209,28 @@ class Pipeline:
         sd = None if spread is None or values is None else spread.sd(spread.variance, self._sd[row])
         return Decoded(token, values, int(flags), infer_ns, state, sd)
 
+    def _take_turns(self, token: Token) -> None:
+        """Exchange the decoder where markers rule: never within a segment, but with its first bin or outside."""
+        with suppress(IndexError):  # taken back by another thread meanwhile
+            if self._begins or (token.idle and self.successors[0].at == "now"):
+                self.take_over(self.successors.popleft(), token.index)
+
     def _judge(self, token: Token, finite: bool) -> State:
         """What the input is worth. The engine starts cold when it may be trusted again."""
         health = self.health
         if health is None:
-            return State.RUNNING
+            return State.FAULT if self.unfit else State.RUNNING
         before = health.state
         health.decoded(finite)
         health.binned(token.counts, self.binner.totals(), valid=token.valid, idle=token.idle)
         if before is State.FAULT and health.state is not State.FAULT and not token.reset:
             self._reset_next = True
-        return health.state
+        return State.FAULT if self.unfit else health.state
 
     @property
     def reason(self) -> str:
         """Why the input is not as it should be, in one sentence; '' = it is."""
-        return self.withheld or (self.health.reason if self.health is not None else "")
+        return self.withheld or self.unfit or (self.health.reason if self.health is not None else "")
 
     def _token(self, counts: np.ndarray, skip: bool) -> Token:
         """The oldest open bin as a token: whether it has live data, and where it lies in its segment."""
@@ -252,10 +256,12 @@ class Pipeline:
         resent, self._resent_seen = binner.resent > self._resent_seen, binner.resent
         token = Token(
             index=index, t_end_ns=t_end_ns, counts=counts, valid=live and not skip and not idle,
-            clock=self._clock, reset=self._reset_next and not idle, idle=idle,
+            clock=self._clock, reset=(self._reset_next or self._poisoned) and not idle, idle=idle,
             segment=self.segment if not idle else -1, newest_ns=self._newest_ns,
             late=late, coarse=self._coarse_left > 0, resent=resent,
         )  # fmt: skip
+        if self.recent is not None:
+            self.recent.take(token, cold=self._reset_next)
         if ends:
             self._inside = False
         return token
@@ -267,7 +273,7 @@ class Pipeline:
         engine = self.decoder.engine
         if token.reset:
             engine.reset()
-            self._reset_next = False
+            self._reset_next = self._poisoned = False
         if out is None:
             engine.skip(1)
             return None, 0
@@ -275,22 +281,6 @@ class Pipeline:
         values = engine.step(token)
         infer_ns, out[:] = self.cpu_clock() - begin, values
         return out, infer_ns
-
-    def _flags(self, token: Token) -> Flag:
-        flags = Flag(0)
-        if token.idle:
-            flags |= Flag.IDLE
-        elif not token.valid:
-            flags |= Flag.GAP
-        elif self.rules.keep_alive and self.binner.complete_ns < token.t_end_ns:
-            flags |= Flag.PARTIAL
-        if token.late:
-            flags |= Flag.LATE
-        if token.coarse:
-            flags |= Flag.COARSE_STAMPS
-        if token.resent:
-            flags |= Flag.RESENT
-        return flags
 
     def flush(self) -> None:
         """Close what is still open, so that the laws balance at the end. These bins are not whole: nobody sees them."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from neds_core.data.session import BehaviourSpec
 from runtime.core.engine import Decoder
+from runtime.core.exchange import Turn
 from runtime.core.latency import Latency
 from runtime.core.state import State
 from runtime.core.values import Decoded, Mark
@@ -53,7 +54,11 @@ class Header(Struct, frozen=True, kw_only=True):
 
 
 class Exchange(Struct, frozen=True):
-    """A decoder that took over within a run, from the bin `token` on."""
+    """A decoder that took over within a run, from the bin `token` on.
+
+    why: swap | rollback | fallback. primed: the first bin that its engine had taken in, from a cold start; -1 = it
+    started cold with `token`. forced: its gate had not passed. path: of its checkpoint, '' = not known.
+    """
 
     token: int
     decoder: str
@@ -61,6 +66,10 @@ class Exchange(Struct, frozen=True):
     model: str
     model_sha: str
     model_created: str
+    why: str = "swap"
+    primed: int = -1
+    forced: bool = False
+    path: str = ""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -102,10 +111,12 @@ def describe(decoder: Decoder, **more: Any) -> Header:
     )  # fmt: skip
 
 
-def exchanged(token: int, decoder: Decoder) -> Exchange:
+def exchanged(turn: Turn) -> Exchange:
     """What a log says of a decoder that took over."""
+    who, decoder = turn.successor, turn.successor.decoder
     return Exchange(
-        token, decoder.name, decoder.engine.name, decoder.model, decoder.model_sha, decoder.model_created
+        turn.token, decoder.name, decoder.engine.name, decoder.model, decoder.model_sha, decoder.model_created,
+        who.why, who.primed, who.forced, who.path,
     )  # fmt: skip
 
 
@@ -180,6 +191,25 @@ class RunLog:
         for each in self.outcome.exchanges:
             found[rows >= each.token] = (each.decoder, each.model_sha) == ours
         return found
+
+    def of_exchange(self, k: int, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the tokens `rows` the decoder of the k-th exchange decoded."""
+        turns = self.outcome.exchanges
+        return (rows >= turns[k].token) & (rows < (turns[k + 1].token if k + 1 < len(turns) else self.n))
+
+    def told(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the engines took in that decoded the tokens `rows` (n,), sorted: rows (m,) of the log; (m,) bool, cold
+        starts; (m,) bool, those of `rows`. The others are what an engine was primed with before it took over."""
+        parts = [(rows[:0], np.zeros(0, bool), True)]
+        edges = [0, *(each.token for each in self.outcome.exchanges), self.capacity]
+        for k, primed in enumerate([-1, *(each.primed for each in self.outcome.exchanges)]):
+            own = rows[(rows >= edges[k]) & (rows < edges[k + 1])]
+            if len(own) and primed >= 0:
+                before = np.arange(primed, edges[k])
+                parts.append((before, before == primed, False))
+            parts.append((own, self.reset[own], True))
+        index, cold, kept = zip(*((at, cold, np.full(len(at), mine)) for at, cold, mine in parts), strict=True)
+        return np.concatenate(index), np.concatenate(cold), np.concatenate(kept)
 
     def add(self, decoded: Decoded) -> bool:
         """Copy one closed token; beyond the capacity nothing is kept. Returns whether it was."""

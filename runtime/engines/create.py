@@ -72,6 +72,32 @@ def named(checkpoint: Checkpoint, decoder: str) -> str:
     return found.pop() if len(found) == 1 else RECOMMENDED
 
 
+def published(checkpoint: Checkpoint, decoder: str, output: str) -> str:
+    """Which of `DECODERS` a decoder name publishes of an output."""
+    name = named(checkpoint, decoder)
+    return checkpoint.header.verdicts[output].recommended if name == RECOMMENDED else name
+
+
+def ungated(checkpoint: Checkpoint, decoder: str) -> str:
+    """Why no gate stands behind what a decoder name publishes, in words; '' = one does."""
+    gate = checkpoint.header.gate
+    if gate is None:
+        return "no gate has judged it"
+    if gate.unit_map_sha != checkpoint.header.unit_map_sha:
+        return "its gate judged other units"
+    if gate.forced:
+        return "it was forced past its gate"
+    for spec in checkpoint.specs:
+        offer, which = gate.offers.get(spec.name), published(checkpoint, decoder, spec.name)
+        if offer is None:
+            return f"its gate did not judge {spec.name}"
+        if offer.word not in ("PASS", "RIDGE"):
+            return f"its gate says {offer.word} of {spec.name}: {offer.reason}"
+        if offer.decoder != which:
+            return f"its gate offers {offer.decoder} of {spec.name}, and this rig would publish {which}"
+    return ""
+
+
 def said(checkpoint: Checkpoint) -> str:
     """What `recommended` is, in words."""
     verdicts = checkpoint.header.verdicts
@@ -87,7 +113,7 @@ def shares(checkpoint: Checkpoint, decoder: str) -> np.ndarray:
     blends = [member.blend for member in header.members] or [header.blend]
     share = np.zeros((n, place.n_values))
     for name, columns in place.columns.items():
-        which = header.verdicts[name].recommended if decoder == RECOMMENDED else decoder
+        which = published(checkpoint, decoder, name)
         own = {"neds": [1.0] * n, "ridge": [0.0] * n, "blend": [blend.get(name, 1.0) for blend in blends]}[which]
         share[:, columns] = np.array(own)[:, None] / n
     return share
@@ -111,8 +137,7 @@ def calibrated(checkpoint: Checkpoint, decoder: str, output: str) -> Calibrated 
     verdict = checkpoint.header.verdicts.get(output)
     if verdict is None:
         return None
-    name = named(checkpoint, decoder)
-    which = verdict.recommended if name == RECOMMENDED else name
+    which = published(checkpoint, decoder, output)
     return next((own for of, own in verdict.spread.items() if of == which), None)
 
 
@@ -125,7 +150,7 @@ def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", d
         model_sha=checkpoint.sha, model_created=header.record.created, unit_map_sha=header.unit_map_sha,
         n_units=len(checkpoint.units), bin_ns=header.bin_ns, profile=checkpoint.scalers.spike_mean,
         used=checkpoint.scalers.kept, silence_ns=_silence_ns(checkpoint),
-        spread=spread(checkpoint, name, variance),
+        spread=spread(checkpoint, name, variance), gated=not ungated(checkpoint, name),
     )  # fmt: skip
 
 

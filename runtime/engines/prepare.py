@@ -6,9 +6,12 @@ import time
 
 import numpy as np
 
+from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from runtime.core.engine import Engine
 from runtime.core.values import Token
+
+FORGOTTEN = 17.0  # e^-17 is below 2^-24
 
 
 def refuse_endless(engine: Engine) -> None:
@@ -45,3 +48,14 @@ def too_slow(engine: Engine, step_ms: float, bin_ns: int) -> str:
         f"engine {engine.name} takes {step_ms:.1f} ms a step, longer than its bin of {bin_ns * 1e-6:g} ms, and falls "
         "behind; choose a causal checkpoint or --decoder ridge"
     )
+
+
+def receptive_bins(checkpoint: Checkpoint) -> int:
+    """How many of the newest bins an engine of this checkpoint has to be primed with: all that reach its outputs.
+
+    Of filters, which forget exponentially, what is left after so many of their times is below float32 rounding.
+    """
+    model, banks = checkpoint.header.config.model, [linear.bank for linear in checkpoint.linear.values()]
+    taus_ms = [*model.filter_taus_ms, *(tau for bank in banks for tau in bank.taus_ms)]
+    filtered = int(FORGOTTEN * max(taus_ms, default=0.0) * 1e6 / checkpoint.header.bin_ns)
+    return max(model.receptive_field, *(bank.lags for bank in banks), 1) + filtered

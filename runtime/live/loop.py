@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from runtime.core.accounting import Accounting, counters
+from runtime.core.handover import Handover
 from runtime.core.misses import Passage
 from runtime.core.pipeline import Pipeline
 from runtime.core.run_log import LOG_FULL, Outcome, RunLog, exchanged
@@ -118,11 +119,13 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When a run ends, and what is on time. stop: asked once a pass, True = end now."""
+    """When a run ends, and what is on time. stop: asked once a pass, True = end now. handover: of a run whose decoder
+    may be exchanged."""
 
     budget_ns: int
     seconds: float | None = None
     stop: Callable[[], bool] = lambda: False
+    handover: Handover | None = None
 
 
 def run(
@@ -166,7 +169,7 @@ class _Loop:
             counters=counters(self.pipeline, self.accounting, self.source.counters()),
             misses=dict(self.accounting.misses),
             stolen_ms=clock.stolen_ms() - stolen_ms,
-            exchanges=tuple(exchanged(token, decoder) for token, decoder in self.pipeline.exchanges),
+            exchanges=tuple(exchanged(turn) for turn in self.pipeline.exchanges),
         )
 
     def _until_over(self, now: int) -> str:
@@ -202,19 +205,21 @@ class _Loop:
             self._say(now, "segment_unended", f"segment {pipeline.segment} was closed: no marker ended it in time")
         if pipeline.astray_markers and not astray:
             self._say(now, "markers_astray", _astray(pipeline.astray_ns))
+        passage = None
         if closed:
             before = clock.now_ns()
             self.sink.estimate(closed[-1], before, self._clock_flag(before) | source.flags)
             sent = clock.now_ns()
             edge_ns = closed[-1].token.t_end_ns
-            self._account(
-                closed,
-                Passage(
-                    edge_ns=edge_ns, due_ns=edge_ns + pipeline.rules.lateness_ns, woke_ns=now, before_ns=before,
-                    sent_ns=sent, closed=len(closed), infer_ns=closed[-1].infer_ns, cpu_ns=clock.cpu_ns() - cpu_ns,
-                    faults=clock.faults() - faults, gc_ns=clock.gc_ns() - gc_ns,
-                ),
+            passage = Passage(
+                edge_ns=edge_ns, due_ns=edge_ns + pipeline.rules.lateness_ns, woke_ns=now, before_ns=before,
+                sent_ns=sent, closed=len(closed), infer_ns=closed[-1].infer_ns, cpu_ns=clock.cpu_ns() - cpu_ns,
+                faults=clock.faults() - faults, gc_ns=clock.gc_ns() - gc_ns,
             )  # fmt: skip
+            self._account(closed, passage)
+        if self.plan.handover is not None:
+            for name, detail in self.plan.handover.after(closed, passage):
+                self._say(now, name, detail)
         for name, t_ns, value in source.behaviour():
             self.log.measured(name, t_ns, value)
         return now

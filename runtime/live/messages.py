@@ -55,6 +55,7 @@ class Messages:
         self.seq = 0
         self.seen = np.zeros(pipeline.decoder.n_units, bool)
         self._told_ns: dict[str, int] = {}
+        self._decoder = pipeline.decoder  # of the message before
         self.recent_spikes: deque[int] = deque(maxlen=round(1e9 / pipeline.decoder.bin_ns))  # of the last second
 
     def note(self, decoded: Decoded) -> None:
@@ -102,7 +103,7 @@ class Messages:
         self.seq += 1
         token, decoder = decoded.token, self.pipeline.decoder
         valid_until = token.t_end_ns + int(self.config.output.valid_ms * 1e6)
-        flags = decoded.flags | extra_flags | Flag.UNGATED
+        flags = decoded.flags | extra_flags | self._of_decoder()
         if now_ns - token.t_end_ns > self.budget_ns:
             flags |= Flag.STALE
         return Decode(
@@ -115,6 +116,14 @@ class Messages:
             valid_until_ns=valid_until, valid_for_ms=max(0.0, (valid_until - now_ns) * 1e-6),
             model_sha=decoder.model_sha, unit_map_sha=decoder.unit_map_sha,
         )  # fmt: skip
+
+    def _of_decoder(self) -> Flag:
+        """What is to be known of the decoder of the message that is being made."""
+        decoder, turns = self.pipeline.decoder, self.pipeline.exchanges
+        flags = Flag(0) if decoder.gated else Flag.UNGATED
+        if decoder is not self._decoder:
+            self._decoder, flags = decoder, flags | Flag.SWAP
+        return flags | Flag.FALLBACK if turns and turns[-1].successor.why == "fallback" else flags
 
     def status_message(self, now_ns: int, state: State, accounting: Accounting) -> Status:
         """The message of one status, sent now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -23,12 +23,15 @@ from runtime.core.state import State, StateTrack
 from runtime.core.values import FAR_S
 from runtime.engines import create as engines, prepare
 from runtime.io import system
+from runtime.io.chain import Chain
 from runtime.io.clock import LiveClock
+from runtime.io.control import Control
 from runtime.io.lsl_source import LslSource
 from runtime.io.notices import Notices
 from runtime.io.streams import Streams
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages, Publisher
+from runtime.live.swapping import Exchanges
 
 LOG_SLACK_S = 60.0  # a behaviour's stream may begin before the first bin is logged
 
@@ -43,6 +46,7 @@ class Wired:
     publisher: Publisher
     player_runs: Callable[[], bool]
     stop: Event
+    exchanges: Exchanges | None = None
 
     def run(self, seconds: float | None = None, *, told: bool = True) -> RunLog:
         """Decode until `stop` is set, the recording ends, or `seconds` have passed.
@@ -59,7 +63,8 @@ class Wired:
         pipeline = make_pipeline(config, decoder, streams, clock.step_ns)
         kind = streams.spikes.description.source
         sink = Messages(config, pipeline, source, self.publisher, kind, say)
-        plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set)
+        handover = None if self.exchanges is None else self.exchanges.of(pipeline)
+        plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set, handover)
         track, log = StateTrack(), _log(config, decoder, kind)
 
         def happened(name: str, said: str) -> None:
@@ -72,7 +77,11 @@ class Wired:
         step_ms = prepare.warm_up(decoder.engine, decoder.n_units)
         if slow := prepare.too_slow(decoder.engine, step_ms, decoder.bin_ns):
             happened("too_slow", slow)
-        with clock, _urgent() as scheduling:  # before the inlets open: their threads inherit it
+        with (
+            self.exchanges or nullcontext(),
+            clock,
+            _urgent() as scheduling,
+        ):  # before the inlets open: their threads inherit it
             log.header = msgspec.structs.replace(log.header, scheduling=scheduling)
             with source:
                 happened("state", track.enter(State.READY))
@@ -87,8 +96,10 @@ def wire(
     streams: Streams,
     publisher: Publisher,
     player_runs: Callable[[], bool] = lambda: True,
+    control: tuple[Control, Chain] | None = None,
 ) -> Wired:
-    """Put a run together. player_runs: False once a player that this run started has ended.
+    """Put a run together. player_runs: False once a player that this run started has ended. control: by which its
+    decoder may be exchanged.
 
     Raises `ConfigError` where the engine cannot serve this rig.
     """
@@ -97,7 +108,8 @@ def wire(
     decoder = engines.decoder(checkpoint, engine.decoder, engine.weights, engine.device)
     if not _rules(config, streams).markers:
         prepare.refuse_endless(decoder.engine)
-    return Wired(config, streams, decoder, publisher, player_runs, Event())
+    exchanges = None if control is None else Exchanges(config, checkpoint, decoder, *control)
+    return Wired(config, streams, decoder, publisher, player_runs, Event(), exchanges)
 
 
 def make_pipeline(

@@ -101,14 +101,21 @@ def _counts(summary: dict[str, Any]) -> list[str]:
         f"counts vs recording  {'not compared' if difference is None else f'{difference} spikes differ{why}'}",
         *([f"other   {'  '.join(f'{k.replace(chr(95), chr(32))} {n}' for k, n in others.items())}"] if others else []),
         *log,
-        *(
-            f"from bin {e.token} on {e.decoder} of {e.model} decoded; scores are of {summary['decoder']} of "
-            f"{summary['model']} alone"
-            for e in summary["exchanges"]
-        ),
+        *(_exchange(each, summary) for each in summary["exchanges"]),
         *_events(summary),
         f"ended by {summary['stopped_by']}; {summary['scheduling']}; CPU steal {summary['stolen_ms']:.0f} ms",
     ]
+
+
+def _exchange(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    """A decoder that took over."""
+    what = f"{row['why']}{', forced' if row['forced'] else ''}"
+    exact = row["streamed_vs_offline_max_abs"]
+    own = "" if exact is None else f", streamed vs offline {exact:.1e}"
+    return (
+        f"from bin {row['token']} on {row['decoder']} of {row['model']} decoded ({what}{own}); scores are of "
+        f"{summary['decoder']} of {summary['model']} alone"
+    )
 
 
 def _events(summary: dict[str, Any]) -> list[str]:

@@ -155,16 +155,16 @@ def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], names: Sequen
 
 
 def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Offline values (n, V) of neds, ridge and blend on the counts, validity and resets the run logged; and of
-    `recommended` where it is none of these."""
+    """Offline values (n, V) of neds, ridge, blend and `recommended` on counts, validity and resets the run logged."""
     return _decoders(checkpoint, *_parts(checkpoint, log, rows))
 
 
 def _parts(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Offline values (n, V) of each network, and of the linear decoder: what all decoders are made of."""
-    told = log.counts[rows], log.valid[rows], log.clock[rows], log.reset[rows]
-    linear = engines.create(checkpoint, "ridge").offline(*told)
-    return [engines.network(checkpoint.alone(m)).offline(*told) for m in range(len(checkpoint.networks))], linear
+    at, cold, kept = log.told(rows)
+    told = log.counts[at], log.valid[at], log.clock[at], cold
+    linear = engines.create(checkpoint, "ridge").offline(*told)[kept]
+    return [engines.network(checkpoint.alone(m)).offline(*told)[kept] for m in range(len(checkpoint.networks))], linear
 
 
 def _decoders(checkpoint: Checkpoint, each: list[np.ndarray], linear: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import lead
+from neds_core.files import sha256
 from runtime.core.binning import COUNTERS
 from runtime.core.latency import percentiles
 from runtime.core.pipeline import TOKENS
 from runtime.core.run_log import LOG_FULL, RunLog, told_as
+from runtime.engines.layout import layout
 from runtime.scoring import truth
-from runtime.scoring.score import score_log
+from runtime.scoring.score import all_decoders, exactness, score_log
 
 
 def scored(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -34,6 +40,31 @@ def scored(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "counts_vs_recording_diff": None if difference is None else difference.spikes,
         "counts_vs_recording_why": "" if difference is None else difference.why,
     }
+
+
+def exchanges(log: RunLog) -> list[dict[str, Any]]:
+    """The decoders that took over, and how exactly each decoded what offline does on the same bins, where its
+    checkpoint still lies where it was."""
+    found = []
+    for k, each in enumerate(log.outcome.exchanges):
+        path, exact = Path(each.path), None
+        if each.path and path.is_file() and sha256(path) == each.model_sha and log.outcome.stopped_by != "signal":
+            exact = exact_of_exchange(log, k, checkpoints.load(path))
+        found.append(msgspec.structs.asdict(each) | {"streamed_vs_offline_max_abs": exact})
+    return found
+
+
+def exact_of_exchange(log: RunLog, k: int, checkpoint: Checkpoint) -> float | None:
+    """Largest |streamed - offline| of the decoder of the k-th exchange, in z-scores; None where it decoded nothing.
+
+    checkpoint: its own. Offline begins where its engine was primed, as the log says.
+    """
+    rows = log.decoded_rows()
+    rows = rows[log.of_exchange(k, rows)]
+    if len(rows) == 0:
+        return None
+    offline = all_decoders(checkpoint, log, rows)[log.outcome.exchanges[k].decoder]
+    return exactness(layout(checkpoint), log.values[rows], offline, log.valid[rows])
 
 
 def coverage(log: RunLog) -> dict[str, Any]:
@@ -76,7 +107,7 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "counters": counts,
         "events": happened(log),
         **coverage(log),
-        "exchanges": outcome.exchanges,
+        "exchanges": exchanges(log),
         "stopped_by": outcome.stopped_by,
         "source": header.source,
         "device": "cuda" if "-cuda" in header.engine else "cpu",

@@ -17,7 +17,7 @@ from neds_core import checkpoint as checkpoints, ensemble
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session, UnitTable
-from neds_core.judged import Judged
+from neds_core.judged import Gate, Judged, Offer
 from runtime.io.lsl_description import describe
 from runtime.io.lsl_resolve import configure
 
@@ -105,6 +105,24 @@ def rig_home(tmp_path_factory: pytest.TempPathFactory, session: Session, tiny_ch
     checkpoints.save(tiny_checkpoint, home / "tiny.safetensors")
     session_file.save(session, home / "session.npz")
     return home
+
+
+@pytest.fixture(scope="session")
+def gated(make_checkpoint: Callable[..., Checkpoint], rig_home: Path) -> Callable[..., Path]:
+    """Writer of checkpoints as a calibration makes them: NEDS of another seed, with a gate; word None = without one."""
+
+    def write(seed: int = 1, word: str | None = "PASS", decoder: str = "neds", **made: int) -> Path:
+        path = rig_home / f"{seed}-{word}-{decoder}-{'-'.join(map(str, made.values()))}.safetensors"
+        if not path.exists():
+            one = make_checkpoint(seed=seed, **made)
+            gate = None
+            if word is not None:
+                offers = {spec.name: Offer(word, decoder, "as a test has it") for spec in one.specs}  # pyright: ignore[reportArgumentType]
+                gate = Gate("today", "5e55", one.header.unit_map_sha, "2026-01-01", offers, ("9a9e",))
+            checkpoints.save(replace(one, header=msgspec.structs.replace(one.header, gate=gate)), path)
+        return path
+
+    return write
 
 
 @pytest.fixture

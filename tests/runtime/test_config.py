@@ -35,6 +35,7 @@ def test_a_minimal_rig_has_the_documented_defaults(load: Callable[[str], config.
     assert (found.output.host, found.output.decode_port, found.output.latest_port) == ("127.0.0.1", 5571, 5572)
     assert (found.bins.lateness_ms, found.output.budget_ms, found.engine.decoder) == (5.0, 20.0, "recommended")
     assert found.score.recording == ""
+    assert found.control.port is None
 
 
 def test_paths_are_relative_to_the_file(
@@ -45,6 +46,7 @@ def test_paths_are_relative_to_the_file(
     found = load(MINIMAL + '[score]\nrecording = "old/r.npz"\n')
     assert found.checkpoint == str(tmp_path / "c.safetensors")
     assert found.score.recording == str(tmp_path / "old" / "r.npz")
+    assert found.control.log == str(tmp_path / "swaps.jsonl")
 
     elsewhere = MINIMAL.replace("c.safetensors", "/models/c.safetensors")
     assert load(elsewhere).checkpoint == "/models/c.safetensors"
@@ -90,6 +92,8 @@ def test_a_first_day_has_no_checkpoint(tmp_path: Path) -> None:
         (MINIMAL + "[bins]\nlateness_ms = 20\n", "bins.lateness_ms: not below output.budget_ms"),
         (MINIMAL + "[output]\nbudget_ms = 0.02\n", "output.budget_ms: expected `float` >= 1.0"),
         (MINIMAL + "[output]\ndecode_port = 7\nlatest_port = 7\n", "output.latest_port: the same as decode_port"),
+        (MINIMAL + "[control]\nport = 5571\n", "control.port: the same as a port of output; give it its own"),
+        (MINIMAL + '[control]\nport = 0\n[engine]\ndevice = "cuda"\n', "control.port: decoders on the GPU cannot be"),
         (MINIMAL + '[output]\nhost = "0.0.0.0"\n', "output.host: '0.0.0.0' would publish unencrypted"),
         (MINIMAL + "[bins]\nlateness_ms = 90\nmax_age_ms = 50\n[output]\nbudget_ms = 99\n", "bins.max_age_ms: below"),
         (MINIMAL + "[bins]\nmax_age_ms = inf\n", "bins.max_age_ms: expected `float` <= 3600000.0"),

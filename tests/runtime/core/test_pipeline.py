@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from runtime.core.binning import Binner
 from runtime.core.engine import Decoder
+from runtime.core.exchange import Successor, When
 from runtime.core.health import Limits
 from runtime.core.pipeline import COARSE_TOKENS, MAX_CATCH_UP, Pipeline, Rules
 from runtime.core.state import LOST_NS, State
@@ -477,6 +478,22 @@ def test_tokens_follow_the_markers(marks: list[Mark]) -> None:
     rig = Rig(task)
     rig.run(31, {0: marks})
     assert [None if t.idle else t.clock for t in rig.tokens] == clocks(marks, 31)
+
+
+@given(mark_lists, st.integers(0, 30), st.sampled_from(["iti", "now"]))
+def test_no_decoder_is_exchanged_within_a_segment(marks: list[Mark], asked: int, at: When) -> None:
+    """It takes over with the first bin of a segment, or outside if it may; from a cold start, at once where it can."""
+    rig, other = Rig(task), Leaky()
+    rig.run(asked, {0: marks})
+    rig.pipeline.successors.append(Successor(decoder_of(other), at=at))
+    rig.run(31, {0: marks} if asked == 0 else {})
+    rows = clocks(marks, 31)
+    fits = [k for k in range(asked, 31) if rows[k] == 0 or (rows[k] is None and at == "now")]
+    assert [turn.token for turn in rig.pipeline.exchanges] == fits[:1]
+    assert other.n_steps == sum(row is not None for k, row in enumerate(rows) if fits and k >= fits[0])
+    inside = [token for token in rig.tokens if not token.idle]
+    assert [token.reset for token in inside] == [token.clock == 0 for token in inside]
+    rig.assert_laws()
 
 
 # --- states, and another decoder ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.core.run_log import Header, RunLog, Trace
+from runtime.core.run_log import Exchange, Header, Outcome, RunLog, Trace
 from runtime.core.state import State
 from runtime.core.values import Decoded, Token
 
@@ -44,6 +44,29 @@ def test_a_full_log_takes_no_more_and_does_not_crash() -> None:
         log.add(decoded(i, np.full(3, i, np.uint16)))
         log.published(i, wait_ns=0, sent_ns=1, in_time=True)
     assert (log.n, log.in_time.tolist(), log.counts[:, 0].tolist()) == (2, [True, True], [0, 1])
+
+
+def turn(token: int, primed: int = -1, sha: str = "sha 2") -> Exchange:
+    return Exchange(token, "neds", "e", "m", sha, "", primed=primed)
+
+
+def test_what_an_engine_was_primed_with_comes_before_its_own_rows() -> None:
+    """From a cold start where priming began; rows of a decoder that came back are two stretches."""
+    log = RunLog(HEADER, 20, 1, 1)
+    for i in range(20):
+        log.add(decoded(i, np.full(1, i, np.uint16)))
+    log.outcome = Outcome(stopped_by="", exchanges=(turn(6, 4), turn(9), turn(12, 7, "sha")))
+    rows = log.decoded_rows()
+    assert rows[log.of_exchange(0, rows)].tolist() == [6, 7, 8]
+    assert rows[log.of_exchange(2, rows)].tolist() == list(range(12, 20))
+    ours = rows[log.of_header(rows)]
+    at, cold, kept = log.told(ours)
+    assert at.tolist() == [*range(6), *range(7, 12), *range(12, 20)]
+    assert np.flatnonzero(cold).tolist() == [0, 6]
+    assert at[kept].tolist() == ours.tolist()
+    at, cold, kept = log.told(np.array([7, 8]))
+    assert (at.tolist(), cold.tolist(), kept.tolist()) == ([4, 5, 7, 8], [True, *[False] * 3], [False] * 2 + [True] * 2)
+    assert [part.tolist() for part in log.told(rows[:0])] == [[], [], []]
 
 
 SAMPLES = [(1000, 10.0), (1020, 11.0), (1060, 13.0), (1040, 12.0), (1080, np.nan)]  # ms, one out of order

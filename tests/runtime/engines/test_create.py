@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
+from neds_core.judged import Gate, Offer
 from neds_core.model import offline
 from neds_core.model.model import Batch
 from runtime.core.engine import DECODERS
@@ -239,6 +241,57 @@ def test_a_silence_as_long_as_in_training_is_allowed(
     made = tiny_ones["phase-free"]
     said = replace(made, header=msgspec.structs.replace(made.header, longest_silence_bins=bins))
     assert engines.decoder(said, "ridge").silence_ns == seconds * 1e9
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("kind", ["phase-free", "one layer", "filtered"])
+def test_older_bins_than_an_engine_is_primed_with_do_not_reach_its_values(
+    tiny_ones: dict[str, Checkpoint], decoder: str, kind: str
+) -> None:
+    """And of those, the older ones do: 2e-6 is float32 rounding."""
+    made, rng = tiny_ones[kind], np.random.default_rng(4)
+    n = prepare.receptive_bins(made)
+    assert n < 600
+    counts = rng.poisson(1.5, (n + 100, U)).astype(np.uint16)
+    values = []
+    for first in (0, 100, n + 98):
+        engine = engines.create(made, decoder)
+        engine.reset()
+        for row in counts[first:]:
+            engine.step(Token(0, 0, row, valid=True))
+        values.append(engine.values.copy() / engine.layout.scale)
+    np.testing.assert_allclose(values[1], values[0], atol=2e-6)
+    assert np.abs(values[2] - values[0]).max() > 1e-3
+
+
+PASS = Offer("PASS", "neds", "better than the ridge")
+
+
+@pytest.mark.parametrize(
+    ("changes", "decoder", "says"),
+    [
+        ({}, "neds", ""),
+        ({}, "recommended", ""),
+        ({}, "blend", "its gate offers neds of wheel_speed, and this rig would publish blend"),
+        ({"unit_map_sha": "other"}, "neds", "its gate judged other units"),
+        ({"forced": True}, "neds", "it was forced past its gate"),
+        ({"offers": {"wheel_speed": PASS}}, "neds", "its gate did not judge choice"),
+        (
+            {"offers": {"wheel_speed": PASS, "choice": Offer("REFUSE", "neds", "one class only")}},
+            "neds",
+            "its gate says REFUSE of choice: one class only",
+        ),
+    ],
+)
+def test_a_gate_stands_behind_what_it_offers_and_nothing_else(
+    tiny_ones: dict[str, Checkpoint], changes: dict[str, Any], decoder: str, says: str
+) -> None:
+    made = tiny_ones["phase-free"]
+    gate = Gate("s", "sha", made.header.unit_map_sha, "", {spec.name: PASS for spec in made.specs})
+    judged = replace(made, header=msgspec.structs.replace(made.header, gate=msgspec.structs.replace(gate, **changes)))
+    assert engines.ungated(judged, decoder) == says
+    assert engines.decoder(judged, decoder).gated is (says == "")
+    assert engines.ungated(made, decoder) == "no gate has judged it"
 
 
 def test_an_unknown_decoder_names_the_known(tiny_ones: dict[str, Checkpoint]) -> None:

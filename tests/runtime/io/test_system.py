@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -77,6 +78,23 @@ def test_whatever_a_system_refuses_is_said_and_ends_nothing(
     assert said.startswith("normal (")
     assert said.endswith("), memory not locked")
     assert core.startswith("not pinned: this system cannot" if "affinity" in refused else "core ")
+
+
+def test_a_thread_beside_the_loop_is_as_urgent_as_is_granted_and_less_than_the_loop() -> None:
+    """Of itself alone."""
+    found: list[tuple[int, int]] = []
+
+    def ask() -> None:
+        system.beside_the_loop()
+        found.append((os.sched_getscheduler(0), os.sched_getparam(0).sched_priority))
+
+    before = os.sched_getscheduler(0)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert found[0] in ((before, os.sched_getparam(0).sched_priority), (os.SCHED_FIFO, 5))
+    assert os.sched_getscheduler(0) == before
+    assert system.BESIDE_PRIORITY < system.FIFO_PRIORITY
 
 
 def test_a_system_without_proc_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

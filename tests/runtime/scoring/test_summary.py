@@ -224,7 +224,7 @@ def test_a_log_of_two_decoders_is_scored_for_the_one_that_its_header_names(
     assert found["streamed_vs_offline_max_abs"] <= 1e-4
     assert found["tokens"]["scored"] < found["tokens"]["published"]
     said = [line for line in report.lines(found) if line.startswith("from bin ")]
-    assert said[0] == "from bin 40 on ridge of tiny decoded; scores are of neds of tiny alone"
+    assert said[0] == "from bin 40 on ridge of tiny decoded (swap); scores are of neds of tiny alone"
     read.outcome = msgspec.structs.replace(read.outcome, exchanges=())
     assert summary.build(read, tiny_checkpoint)["streamed_vs_offline_max_abs"] > 1e-2
 
