@@ -231,7 +231,7 @@ def test_verify_holds_every_engine_to_the_offline_forward(
     assert set(engines) == {
         *(f"{name}-numba-cpu{bits}" for name in ("stream", "rates") for bits in ("", "-bfloat16", "-int8")),
         "stream-numba-cpu, half observed", "stream-torch-cpu", "linear-numba-cpu",
-        "stream-numba-cpu + linear-numba-cpu",
+        "stream-numba-cpu + linear-numba-cpu", "stream-numba-cpu + linear-numba-cpu, recommended",
     }  # fmt: skip
     for row in engines.values():
         assert 0.0 <= row["max_abs"] <= row["bound"]
