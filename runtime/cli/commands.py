@@ -17,6 +17,7 @@ import typer
 from neds_core.errors import ConfigError, NedsError
 from neds_core.files import FULL, unwritten
 from runtime.cli.bench.main import bench
+from runtime.cli.calibrate import calibrate
 from runtime.cli.check import check
 from runtime.cli.collect import collect
 from runtime.cli.ensemble import ensemble
@@ -60,7 +61,9 @@ def options(
     """Decode behaviour from spikes while the animal is still moving."""
 
 
-for command in (run, play, report, check, collect, train, tune, ensemble, evaluate, verify, parity, import_official):
+for command in (
+    run, play, report, check, collect, train, calibrate, tune, ensemble, evaluate, verify, parity, import_official
+):  # fmt: skip
     app.command()(command)
 app.add_typer(bench, name="bench")
 

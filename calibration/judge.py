@@ -1,0 +1,158 @@
+"""What a calibrated decoder may publish, by the part of the session that nothing was fitted or chosen on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from neds_core import judging
+from neds_core.checkpoint import Checkpoint
+from neds_core.data.parts import SHARES
+from neds_core.data.session import BehaviourSpec, Session
+from neds_core.judged import Judged, Measure, Name, Offer, Score, Verdict
+from neds_core.judging import MARGIN
+from neds_core.scores import bootstrap, r2 as scores, reliability
+from neds_core.train import validation
+
+MOST = 4.0  # times the judging part: an interval that needs more than that to tell is a refusal
+RELIABILITY_BINS = 10
+CONSTANT = "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One output on the judging part. sums: of each decoder and of the constant, (groups, K) rows of `statistic`."""
+
+    measure: Measure
+    sums: dict[str, np.ndarray]
+    statistic: Callable[[np.ndarray], np.ndarray]
+
+
+class Reliability(Struct, frozen=True):
+    """Expected calibration error of a class's offered decoder on the judging part, in so many equal bins.
+
+    temperature: that of NEDS and of the linear decoder, folded into their read-outs (1 = too few trials to choose one).
+    """
+
+    error: float
+    bins: int
+    n: int
+    temperature: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The offers of all measured outputs, the checkpoint that follows them, and what classes' probabilities are worth.
+
+    said: what was judged, for figures.
+    """
+
+    made: Checkpoint
+    offers: dict[str, Offer]
+    reliability: dict[str, Reliability]
+    said: Judged
+
+
+def judge(made: Checkpoint, part: Session, temperatures: Mapping[str, Mapping[str, float]]) -> Judgement:
+    """Judge a checkpoint, as it was read from its file, on a part of the session; temperatures: see `Reliability`.
+
+    Outputs with inferred labels are not judged: they have no offer. Verdicts of the others name what is offered.
+    """
+    decoded = validation.decode(made.model, made.linear, part, made.scalers)
+    said = validation.evidence(decoded, made.specs, part)
+    offers: dict[str, Offer] = {}
+    reliable: dict[str, Reliability] = {}
+    verdicts = dict(made.header.verdicts)
+    for spec in made.specs:
+        if spec.labels == "inferred":
+            continue
+        each = judging.values(said, spec.name, np.array([made.header.blend[spec.name]]))
+        verdict = verdicts[spec.name]
+        found = offer(case(made, spec, said, each), chosen(verdict), verdict.recommended)
+        offers[spec.name] = found
+        reason = f"the gate of this calibration: {found.word}, {found.reason}"
+        verdicts[spec.name] = msgspec.structs.replace(verdict, recommended=found.decoder, reason=reason)
+        if spec.kind == "class":
+            label, probs = said.target[spec.name], each[found.decoder]
+            known = label >= 0
+            error = reliability.reliability_error(probs[known], label[known].astype(np.int64), RELIABILITY_BINS)
+            used = {"neds": 1.0, "ridge": 1.0} | dict(temperatures.get(spec.name, {}))
+            reliable[spec.name] = Reliability(error, RELIABILITY_BINS, int(known.sum()), used)
+    header = msgspec.structs.replace(made.header, verdicts=verdicts)
+    return Judgement(replace(made, header=header), offers, reliable, said)
+
+
+def chosen(verdict: Verdict) -> Name:
+    """NEDS or the blend: the one with the better score on the selecting part."""
+    of = verdict.scores
+    return "blend" if of and of["blend"].value > of["neds"].value else "neds"
+
+
+def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name, np.ndarray]) -> Case:
+    """One output with every decoder and the constant: the mean of the fitting part, or its class shares."""
+    target = said.target[spec.name]
+    values: dict[str, np.ndarray] = dict(each)
+    if spec.kind == "class":
+        known, prior = target >= 0, np.array(made.header.prior[spec.name])
+        values[CONSTANT] = np.broadcast_to(prior, values["ridge"].shape)
+        found = judging.of_class(spec, target[known].astype(np.int64), {k: v[known] for k, v in values.items()}, prior)  # pyright: ignore[reportArgumentType]
+        return Case(found.measure, dict(found.sums), found.statistic)
+    known = np.isfinite(target)
+    group = bootstrap.RULES.groups(said.segment, made.header.bin_ns)[known]
+    values[CONSTANT] = np.full(len(target), made.header.mean[spec.name])
+    sums = {name: scores.r2_sums(target[known], value[known], group) for name, value in values.items()}
+    return Case("R2", sums, scores.r2_of_sums)
+
+
+def offer(found: Case, best: Name, otherwise: Name) -> Offer:
+    """The gate's word on one output.
+
+    PASS: the 95 % interval of `best` - constant lies above 0, and the 90 % interval of `best` - ridge above -MARGIN.
+    RIDGE: the 95 % interval of ridge - constant lies above 0. NEED: neither, but the estimates lie on the right side
+    and their intervals are too wide. REFUSE: the rest. otherwise: the decoder that is named where nothing is offered.
+
+    An interval shrinks with the square root of the n segments that it is made of. Of an estimate g above its bound,
+    whose lower end lies h below it, n (h / g)^2 segments would put the lower end onto the bound. They are 20 % of a
+    session, so `n_more` = (n (h / g)^2 - n) / 0.2 segments are to be collected. More than `MOST` times n is a refusal.
+    """
+    if not found.sums:
+        return Offer("REFUSE", otherwise, "it has no trials of both sides of a contrast there")
+    sums, of = found.sums, found.statistic
+    n = len(sums["ridge"])
+    over = {k: bootstrap.paired([sums[k]], sums[CONSTANT], of) for k in (best, "ridge")}
+    gain = bootstrap.paired([sums[best]], sums["ridge"], of, level=90.0)
+    each = {k: _score(bootstrap.interval(v, of)) for k, v in sums.items()}
+    kept = {"measure": found.measure, "n": n, "scores": each, "gain": _score(gain)}
+    who = "NEDS" if best == "neds" else "the blend"
+    against = f"{who} minus ridge {_said(gain)}"
+    if over[best].low > 0 and gain.low > -MARGIN:
+        return Offer("PASS", best, f"{who} minus the constant {_said(over[best])}, {against} (90 %)", **kept)
+    if over["ridge"].low > 0:
+        why = f"{who} does not pass: {against} (90 %)" if over[best].low > 0 else f"{who} {_said(over[best])} does not"
+        return Offer("RIDGE", "ridge", f"the ridge minus the constant {_said(over['ridge'])}; {why}", **kept)
+    for_neds = max(_needed(n, over[best]), _needed(n, gain, -MARGIN))
+    needed = min(for_neds, _needed(n, over["ridge"]))
+    said = f"{who} minus the constant {_said(over[best])}, ridge {_said(over['ridge'])}"
+    if needed > MOST * n:
+        return Offer("REFUSE", otherwise, f"nothing is surely above the constant: {said}", **kept)
+    more = max(1, int(np.ceil((needed - n) / SHARES[-1])))
+    return Offer("NEED", otherwise, f"too wide to tell: {said}", n_more=more, **kept)
+
+
+def _needed(n: int, found: bootstrap.Interval, bound: float = 0.0) -> float:
+    """Segments that would put the lower end of an interval onto a bound (see `offer`); infinite below it."""
+    above, half = found.value - bound, found.value - found.low
+    return n * max(1.0, (half / above) ** 2) if above > 0 else np.inf
+
+
+def _score(found: bootstrap.Interval) -> Score:
+    finite = np.isfinite(found.low) and np.isfinite(found.high)
+    return Score(found.value, found.low, found.high) if finite else Score(found.value)
+
+
+def _said(found: bootstrap.Interval) -> str:
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
