@@ -113,7 +113,7 @@ def fit(task: Task) -> Fitted:
     lags = quality.check_steps(parts, measured, scale, task.config.limits)
     if found:
         quality.check_markers(scale, found.trial_mean, task.config.limits, parts.fit.bin_ns * 1e-6)
-    once, refitted, linear_s = _linears(task, config, specs, scale)
+    once, refitted, linear_s = linears(task, config, specs, scale)
     stages = Stages(task, config, Source(parts.fit, parts.select, scale))
     model = stages.run()
     temperatures = _cool(model, once, refitted, specs, parts.select, scale)
@@ -139,7 +139,7 @@ def fit(task: Task) -> Fitted:
     return Fitted(made, steps, temperatures, lags, stages.kept)
 
 
-def _linears(
+def linears(
     task: Task, config: TrainConfig, specs: tuple[BehaviourSpec, ...], scale: Scalers
 ) -> tuple[dict[str, Linear], dict[str, Linear], float]:
     """The linear decoders of the fitting part, searched inside it; the same again with what selects; seconds."""
@@ -166,6 +166,7 @@ class Stages:
         self.steps: tuple[Step, ...] = ()
         self.configs: tuple[StageConfig, ...] = ()
         self.kept = 0
+        self.start: Callable[[NEDS], object] | None = None  # rows of another start, for those who compare them
 
     def run(self) -> NEDS:
         """Every stage that is switched on. Raises `ConfigError` where none ever had a finite skill."""
@@ -207,6 +208,8 @@ class Stages:
         model = many.graft(found.trunk, self.config, self.source, given.seed)
         if given.keep_rows:
             self.kept = bases.keep_rows(model, self.task.parts.fit, found.trunk)
+        if self.start is not None:
+            self.start(model)
         return model
 
     def _ridge(self, model: NEDS) -> NEDS:

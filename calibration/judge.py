@@ -72,7 +72,8 @@ def judge(made: Checkpoint, part: Session, temperatures: Mapping[str, Mapping[st
             continue
         each = judging.values(said, spec.name, np.array([made.header.blend[spec.name]]))
         verdict = verdicts[spec.name]
-        found = offer(case(made, spec, said, each), chosen(verdict), verdict.recommended)
+        best = chosen(verdict, made.header.blend[spec.name])
+        found = offer(case(made, spec, said, each), best, verdict.recommended)
         offers[spec.name] = found
         reason = f"the gate of this calibration: {found.word}, {found.reason}"
         verdicts[spec.name] = msgspec.structs.replace(verdict, recommended=found.decoder, reason=reason)
@@ -86,10 +87,10 @@ def judge(made: Checkpoint, part: Session, temperatures: Mapping[str, Mapping[st
     return Judgement(replace(made, header=header), offers, reliable, said)
 
 
-def chosen(verdict: Verdict) -> Name:
-    """NEDS or the blend: the one with the better score on the selecting part."""
+def chosen(verdict: Verdict, share: float) -> Name:
+    """NEDS or the blend: the one with the better score on the selecting part. A blend without NEDS is the ridge."""
     of = verdict.scores
-    return "blend" if of and of["blend"].value > of["neds"].value else "neds"
+    return "blend" if share > 0 and of and of["blend"].value > of["neds"].value else "neds"
 
 
 def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name, np.ndarray]) -> Case:
@@ -100,12 +101,27 @@ def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name
         known, prior = target >= 0, np.array(made.header.prior[spec.name])
         values[CONSTANT] = np.broadcast_to(prior, values["ridge"].shape)
         found = judging.of_class(spec, target[known].astype(np.int64), {k: v[known] for k, v in values.items()}, prior)  # pyright: ignore[reportArgumentType]
-        return Case(found.measure, dict(found.sums), found.statistic)
+        if found.without:
+            return Case("", {}, found.statistic)
+        width = 2 if spec.contrasts else len(prior)
+        return Case(found.measure, dict(found.sums), complete(found.statistic, found.sums["ridge"], width))
     known = np.isfinite(target)
     group = bootstrap.RULES.groups(said.segment, made.header.bin_ns)[known]
     values[CONSTANT] = np.full(len(target), made.header.mean[spec.name])
     sums = {name: scores.r2_sums(target[known], value[known], group) for name, value in values.items()}
     return Case("R2", sums, scores.r2_of_sums)
+
+
+def complete(
+    statistic: Callable[[np.ndarray], np.ndarray], sums: np.ndarray, n_classes: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The same score of classes, NaN for a resample that lacks a class which occurs: there the constant would be right.
+
+    sums (n, K): blocks of 2 n_classes columns, of which the first half counts trials of each class.
+    """
+    counts = np.arange(sums.shape[1]) % (2 * n_classes) < n_classes
+    occurs = np.flatnonzero(counts & (sums.sum(0) > 0))
+    return lambda total: np.where((total[..., occurs] > 0).all(-1), statistic(total), np.nan)
 
 
 def offer(found: Case, best: Name, otherwise: Name) -> Offer:
@@ -121,11 +137,10 @@ def offer(found: Case, best: Name, otherwise: Name) -> Offer:
     """
     if not found.sums:
         return Offer("REFUSE", otherwise, "it has no trials of both sides of a contrast there")
-    sums, of = found.sums, found.statistic
-    n = len(sums["ridge"])
-    over = {k: bootstrap.paired([sums[k]], sums[CONSTANT], of) for k in (best, "ridge")}
-    gain = bootstrap.paired([sums[best]], sums["ridge"], of, level=90.0)
-    each = {k: _score(bootstrap.interval(v, of)) for k, v in sums.items()}
+    n, drawn = len(found.sums["ridge"]), bootstrap.together(found.sums, found.statistic)
+    over = {k: drawn[k].minus(drawn[CONSTANT]).interval() for k in (best, "ridge")}
+    gain = drawn[best].minus(drawn["ridge"]).interval(90.0)
+    each = {k: _score(one.interval()) for k, one in drawn.items()}
     kept = {"measure": found.measure, "n": n, "scores": each, "gain": _score(gain)}
     who = "NEDS" if best == "neds" else "the blend"
     against = f"{who} minus ridge {_said(gain)}"

@@ -126,8 +126,9 @@ def check_steps(parts: Parts, specs: tuple[BehaviourSpec, ...], scale: Scalers, 
         if abs(best_ms) > limits.lag_ms:
             side = "late" if best_ms > 0 else "early"
             raise DataError(
-                f"{spec.name} comes {abs(best_ms):.0f} ms {side} against the spikes (R2 "
-                f"{found[spec.name].r2.max():.2f} there), more than limits.lag_ms = {limits.lag_ms:g}; correct its clock or its markers"
+                f"{spec.name} comes {abs(best_ms):.0f} ms {side} against the spikes "
+                f"(R2 {found[spec.name].r2.max():.2f} there), more than limits.lag_ms = {limits.lag_ms:g}; correct its "
+                "clock or its markers"
             )
     return found
 
