@@ -10,14 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from calibration import base as bases, fit as fits, judge as judges, report as reports
+from calibration import base as bases, fit as fits, judge as judges, page, report as reports
 from calibration.config import CalibrateConfig
 from calibration.report import Report
 from neds_core import checkpoint, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import parts, session_file
 from neds_core.errors import ConfigError
-from neds_core.files import sha256, without_ending
+from neds_core.files import beside, sha256, whole, without_ending
 from neds_core.judged import Gate
 from neds_core.tensors import refuse_foreign
 from neds_core.train.log import Show
@@ -33,7 +33,10 @@ class Order(msgspec.Struct, frozen=True):
 
 
 def run(order: Order, show: Show) -> Report:
-    """Calibrate, and write the checkpoint. Raises `NedsError` for what cannot be done; nothing is then written."""
+    """Calibrate, and write the checkpoint and the page beside it.
+
+    Raises `NedsError` for what cannot be done; nothing is then written.
+    """
     began, out, path = time.monotonic(), Path(order.out), Path(order.session)
     refuse(order)
     config = toml.load(Path(order.config), CalibrateConfig) if order.config else CalibrateConfig()
@@ -46,7 +49,10 @@ def run(order: Order, show: Show) -> Report:
     name = Path(order.base).name if order.base else ""
     report = reports.make(fitted, judged, cut, name, began)
     checkpoint.save(gated(judged, task), out)
-    return msgspec.structs.replace(report, checkpoint=str(out), checkpoint_sha=sha256(out))
+    report = msgspec.structs.replace(report, checkpoint=str(out), checkpoint_sha=sha256(out))
+    with whole(beside(out, ".html")) as partial:
+        partial.write_text(page.html(report, judged), encoding="utf-8")
+    return report
 
 
 def refuse(order: Order) -> None:

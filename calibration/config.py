@@ -12,8 +12,40 @@ from neds_core.config import Count, LinearConfig, MaskConfig, ModelConfig, Posit
 class Stage(Struct, frozen=True, forbid_unknown_fields=True):
     """Steps of a stage, 0 = it is left out, and the peak of its one-cycle learning rate."""
 
-    steps: Count
-    learning_rate: Rate
+    steps: Count = 0
+    learning_rate: Rate = 3e-3
+
+
+class Readouts(Stage, frozen=True, forbid_unknown_fields=True):
+    """Rows, session embedding and read-outs."""
+
+    steps: Count = 120
+
+
+class Everything(Stage, frozen=True, forbid_unknown_fields=True):
+    """All weights of a base."""
+
+    steps: Count = 100
+    learning_rate: Rate = 5e-4
+
+
+class Scratch(Stage, frozen=True, forbid_unknown_fields=True):
+    """All weights of a first day."""
+
+    steps: Count = 300
+    learning_rate: Rate = 2e-3
+
+
+class Masks(MaskConfig, frozen=True, forbid_unknown_fields=True):
+    """Of a first day: made for decoding, as those of the shipped decoders."""
+
+    decoding: Annotated[float, Meta(ge=0.0)] = 3.0
+
+
+class Linear(LinearConfig, frozen=True, forbid_unknown_fields=True):
+    """Without the longest bank, which takes most of the time of a search."""
+
+    lags: tuple[Positive, ...] = (1, 10)
 
 
 class FitConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,16 +77,16 @@ class CalibrateConfig(Struct, frozen=True, forbid_unknown_fields=True):
     min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.05
     seed: Count = 0
     keep_rows: bool = False
-    ridge_start: bool = True
-    spikes: Stage = Stage(0, 3e-3)
-    readouts: Stage = Stage(120, 3e-3)
-    everything: Stage = Stage(100, 5e-4)
-    scratch: Stage = Stage(300, 2e-3)
+    ridge_start: bool = False
+    spikes: Stage = Stage()
+    readouts: Readouts = Readouts()
+    everything: Everything = Everything()
+    scratch: Scratch = Scratch()
     fit: FitConfig = FitConfig()
     limits: LimitsConfig = LimitsConfig()
     model: ModelConfig = ModelConfig()
-    masks: MaskConfig = MaskConfig(decoding=3.0)
-    linear: LinearConfig = LinearConfig(lags=(1, 10))
+    masks: Masks = Masks()
+    linear: Linear = Linear()
 
     def __post_init__(self) -> None:
         for name in set(self.select) - set(self.outputs or self.select):

@@ -96,7 +96,7 @@ def chosen(verdict: Verdict, share: float) -> Name:
 def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name, np.ndarray]) -> Case:
     """One output with every decoder and the constant: the mean of the fitting part, or its class shares."""
     target = said.target[spec.name]
-    values: dict[str, np.ndarray] = dict(each)
+    values: dict[str, np.ndarray] = {**each}
     if spec.kind == "class":
         known, prior = target >= 0, np.array(made.header.prior[spec.name])
         values[CONSTANT] = np.broadcast_to(prior, values["ridge"].shape)
@@ -104,7 +104,7 @@ def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name
         if found.without:
             return Case("", {}, found.statistic)
         width = 2 if spec.contrasts else len(prior)
-        return Case(found.measure, dict(found.sums), complete(found.statistic, found.sums["ridge"], width))
+        return Case(found.measure, {**found.sums}, complete(found.statistic, found.sums["ridge"], width))
     known = np.isfinite(target)
     group = bootstrap.RULES.groups(said.segment, made.header.bin_ns)[known]
     values[CONSTANT] = np.full(len(target), made.header.mean[spec.name])

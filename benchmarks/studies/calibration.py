@@ -23,7 +23,7 @@ from benchmarks.recordings import EXAMPLES
 from benchmarks.studies import row_starts
 from calibration import fit as fits
 from calibration.base import Base
-from calibration.config import CalibrateConfig, FitConfig, Stage
+from calibration.config import CalibrateConfig, Everything, FitConfig, Readouts, Scratch, Stage
 from calibration.fit import Stages, Task
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.parts import Parts
@@ -39,7 +39,7 @@ OUTPUTS = ("wheel_speed", "whisker_motion_energy")
 TRIALS, SEEDS, LAST, TEST = (10, 25, 50, 100), (0, 1, 2), 238, slice(240, 300)
 GAP, FITS = 2, 0.75
 BASE = CalibrateConfig(
-    outputs=OUTPUTS, min_rate_hz=0.5, scratch=Stage(260, 2e-3),
+    outputs=OUTPUTS, min_rate_hz=0.5, scratch=Scratch(260, 2e-3),
     fit=FitConfig(batch=24, ema_decay=0.98, check_every=20, patience=8),
 )  # fmt: skip
 TODAY = CalibrateConfig(min_rate_hz=0.5, ridge_start=False)
@@ -105,9 +105,9 @@ def random_base(base: Base, source: Source, config: Any, seed: int) -> Base:
 def networks(base: Base, of_a: tuple[Source, Any], parts: Parts, seed: int) -> Iterator[tuple[str, NEDS, float]]:
     """Each condition's network, and the CPU seconds that it took."""
     scratch = msgspec.structs.replace(
-        TODAY, outputs=OUTPUTS, model=base.trunk.model.config, masks=base.masks, scratch=Stage(220, 2e-3)
+        TODAY, outputs=OUTPUTS, model=base.trunk.model.config, masks=base.masks, scratch=Scratch(220, 2e-3)
     )
-    frozen = msgspec.structs.replace(TODAY, everything=Stage(0, 1e-3), readouts=Stage(220, 3e-3))
+    frozen = msgspec.structs.replace(TODAY, everything=Everything(0, 1e-3), readouts=Readouts(220, 3e-3))
     blank = random_base(base, *of_a, seed)
     each = {"calibrated": (TODAY, base), "scratch": (scratch, None), "random trunk": (frozen, blank)}
     for name, (config, start) in each.items():
@@ -168,7 +168,7 @@ def starts(session: Session, recording: Session, of_a: list[tuple[Base, tuple[So
     for name in (*STARTS, *row_starts.KINDS):
         skills = []
         for seed, (base, _) in zip(SEEDS, of_a, strict=True):
-            keys = {"everything": Stage(0, 1e-3), **STARTS.get(name, {})}
+            keys = {"everything": Everything(0, 1e-3), **STARTS.get(name, {})}
             task = task_of(msgspec.structs.replace(TODAY, **keys), parts, base, seed)
             stages = Stages(task, *source_of(task))
             if name in row_starts.KINDS:

@@ -34,6 +34,7 @@ def calibrate(given: Options) -> None:
     session cannot be calibrated on. Ctrl-C ends it with nothing written.
     """
     from calibration import command, process, report as reports
+    from neds_core.files import beside
 
     order = command.Order(str(given.session), str(given.base or ""), str(given.config or ""), str(given.out))
     command.refuse(order)
@@ -43,7 +44,8 @@ def calibrate(given: Options) -> None:
 
     def lines() -> list[str]:
         ending = "its gate passed" if found.passed else "its gate did not pass, so it stays UNGATED"
-        return [*reports.lines(found), f"{given.out}: written; {ending}"]
+        page = beside(given.out, ".html")
+        return [*reports.lines(found), f"{given.out}: written; {ending}", f"{page}: the report as a page"]
 
     emit(found, lines, given.json)
     if not found.passed:

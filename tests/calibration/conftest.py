@@ -10,16 +10,16 @@ import pytest
 
 from calibration import base as bases, fit as fits
 from calibration.base import Base
-from calibration.config import CalibrateConfig, FitConfig, Stage
+from calibration.config import CalibrateConfig, Everything, FitConfig, Linear, Readouts, Scratch, Stage
 from calibration.fit import Fitted, Task
 from neds_core import checkpoint
 from neds_core.checkpoint import Checkpoint
-from neds_core.config import LinearConfig, ModelConfig
+from neds_core.config import ModelConfig
 from neds_core.data import parts as cutting
 from neds_core.data.parts import Parts
 from neds_core.data.session import Session
 
-TINY = """min_rate_hz = 0.05
+TINY = """ridge_start = true
 [spikes]
 steps = 2
 learning_rate = 3e-3
@@ -45,12 +45,13 @@ folds = 3
 def tiny_calibration() -> CalibrateConfig:
     """All stages within seconds."""
     return CalibrateConfig(
+        ridge_start=True,
         spikes=Stage(2, 3e-3),
-        readouts=Stage(6, 1e-2),
-        everything=Stage(4, 1e-3),
-        scratch=Stage(60, 1e-2),
+        readouts=Readouts(6, 1e-2),
+        everything=Everything(4, 1e-3),
+        scratch=Scratch(60, 1e-2),
         fit=FitConfig(batch=8, window_bins=20, check_every=2),
-        linear=LinearConfig(lags=(3,), filter_taus_ms=((40.0, 200.0),), penalties=(10.0, 1e3), folds=3),
+        linear=Linear(lags=(3,), filter_taus_ms=((40.0, 200.0),), penalties=(10.0, 1e3), folds=3),
     )
 
 

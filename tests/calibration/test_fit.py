@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from calibration import base as bases, fit as fits, start
 from calibration.base import Base
-from calibration.config import CalibrateConfig, Stage
+from calibration.config import CalibrateConfig, Everything, Stage
 from calibration.fit import Fitted, Task, cooled
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import parts as cutting, scalers
@@ -83,7 +83,7 @@ def test_every_stage_is_reported(fitted: Fitted, first_day: Fitted) -> None:
 
 def test_a_stage_trains_what_it_says(make_task: Callable[..., Task], base: Base) -> None:
     """Rows and read-outs: the trunk stays that of the base, to the bit."""
-    found = fits.fit(make_task(everything=Stage(0, 1e-3))).made.model
+    found = fits.fit(make_task(everything=Everything(0, 1e-3))).made.model
 
     ours, theirs = found.state_dict(), base.trunk.model.state_dict()
     moved = {k for k in ours if not k.startswith(("units.", "rates.")) and not torch.equal(ours[k], theirs[k])}
@@ -228,6 +228,6 @@ def test_an_imported_checkpoint_is_no_base(make_checkpoint: Callable[..., Checkp
 
 
 def test_some_outputs_of_the_base_will_do(make_task: Callable[..., Task], cut: Parts) -> None:
-    found = fits.fit(make_task(outputs=("wheel_speed",), spikes=Stage(0, 1e-3), everything=Stage(0, 1e-3)))
+    found = fits.fit(make_task(outputs=("wheel_speed",), spikes=Stage(0, 1e-3), everything=Everything(0, 1e-3)))
 
     assert [spec.name for spec in found.made.specs] == ["wheel_speed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from calibration import command, judge as judges, report as reports
+from calibration import command, fit as fits, judge as judges, page, report as reports
 from calibration.fit import Fitted, Task
 from calibration.judge import CONSTANT, MOST, Case, offer
 from neds_core import checkpoint
@@ -108,13 +109,12 @@ def test_shuffled_labels_are_not_offered(session: Session, make_task: Callable[.
     """Labels of other trials: no decoder is above the constant, whatever was fitted."""
     order = np.random.default_rng(seed).permutation(60)
     values = {name: v.reshape(60, 25)[order].ravel() for name, v in session.values.items()}
-    parts = cutting.cut(replace(session, values=values))
-    from calibration import fit as fits
+    task = make_task(cutting.cut(replace(session, values=values)))
 
-    found = command.judge(fits.fit(make_task(parts)), parts)
+    found = command.judge(fits.fit(task), task.parts)
 
     assert not {"PASS", "RIDGE"} & {one.word for one in found.offers.values()}
-    assert not reports.make(fits.fit(make_task(parts)), found, parts, "", 0.0).passed
+    assert not command.gated(found, task).header.gate.passed  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_inferred_labels_are_not_judged_and_refuse_nothing(judged: judges.Judgement, cut: Parts) -> None:
@@ -177,3 +177,7 @@ def test_the_report_has_all_of_it(first_day: Fitted, judged: judges.Judgement, c
     text = "\n".join(reports.lines(found))
     assert "nan" not in text
     assert all(word in text for word in ("wheel_speed: ", "choice: ", "from scratch", "p99", "calibration error"))
+    said = page.html(found, judged)
+    assert text.splitlines()[-1] in said
+    assert said.count("<svg") == 2  # the trace of the wheel, and its lag curve
+    assert not re.search(r"(src|href)=|url\(|nan", said)

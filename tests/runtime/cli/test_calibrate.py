@@ -15,7 +15,6 @@ from neds_core.data import session_file
 from neds_core.data.session import Session
 
 TINY = """
-ridge_start = false
 [readouts]
 steps = 2
 learning_rate = 1e-3
