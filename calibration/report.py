@@ -11,7 +11,7 @@ from msgspec import Struct
 from calibration.fit import Fitted, Step
 from calibration.judge import Judgement, Reliability
 from neds_core.checkpoint import Checkpoint
-from neds_core.data.parts import Parts
+from neds_core.data.parts import LEAST, Parts
 from neds_core.data.session import Session
 from neds_core.judged import Offer, Score
 from runtime.core.values import Token
@@ -133,8 +133,9 @@ def lines(found: Report) -> Iterator[str]:
         of = f"  best step {stage.best_step} of {stage.steps}" if stage.steps else ""
         skill = f"{stage.skill:.3f}" if stage.skill is not None else "-"
         yield f"{stage.name:26} {stage.seconds:7.1f}  {skill:>6}{of}"
+    trials = found.parts["judge"].segments >= LEAST
     for name, offer in found.offers.items():
-        yield f"{name}: {_word(offer)}"
+        yield f"{name}: {_word(offer, 'TRIALS' if trials else 'BLOCKS OF 10 S')}"
         if offer.scores:
             each = [f"{k} {_score(offer.scores[k])}" for k in ORDER if k in offer.scores]
             yield f"  {offer.measure} of {offer.n} judging segments or blocks: {', '.join(each)}"
@@ -150,9 +151,9 @@ def lines(found: Report) -> Iterator[str]:
     yield f"gate {ending} ({found.seconds:.0f} s)"
 
 
-def _word(offer: Offer) -> str:
+def _word(offer: Offer, what: str) -> str:
     if offer.word == "NEED":
-        return f"NEED {offer.n_more} MORE TRIALS"
+        return f"NEED {offer.n_more} MORE {what}"
     return f"{offer.word}, offered {offer.decoder}" if offer.word in ("PASS", "RIDGE") else offer.word
 
 

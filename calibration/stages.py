@@ -65,14 +65,18 @@ def recipe(task: Task) -> TrainConfig:
         raise DataError(f"the labels of {', '.join(names)} are inferred: nothing can judge them; add a measured output")
     if found and config.model != CalibrateConfig().model:
         raise ConfigError("model is set, but the base has its own; take [model] out, or calibrate without a base")
-    of = config.fit
+    if unknown := sorted(set(config.select) - set(names)):
+        raise ConfigError(f"select: {unknown[0]!r} is none of the outputs ({', '.join(names)}); leave it out")
+    masks, of = found.masks if found else config.masks, config.fit
+    if len(task.parts.fit.segments) < 2:  # there is no other segment that a window could go on from
+        masks = msgspec.structs.replace(masks, pause=0.0)
     return TrainConfig(
         recording=str(task.recording),
         outputs=names,
         select=config.select or measured,
         min_rate_hz=config.min_rate_hz,
         model=found.trunk.model.config if found else config.model,
-        masks=found.masks if found else config.masks,
+        masks=masks,
         fit=FitConfig(
             batch=of.batch, window_bins=of.window_bins, ema_decay=of.ema_decay, check_every=of.check_every,
             patience=of.patience, refit=False, loss_weights={n: 0.1 for n in names if n not in measured},
@@ -111,8 +115,9 @@ class Stages:
         return best.requires_grad_(False).eval()
 
     def _skill(self, model: NEDS) -> float:
-        """On the selecting part."""
-        return loop.skill(model, self.task.parts.select, self.source.scale, self.config.select, 0, loop.decode_live)
+        """On the selecting part, as the stages measure it."""
+        decode = loop.decode_live if self.config.masks.prefix else loop.decode
+        return loop.skill(model, self.task.parts.select, self.source.scale, self.config.select, 0, decode)
 
     def _timed(self, name: str, made: Callable[[], NEDS]) -> NEDS:
         began = time.monotonic()

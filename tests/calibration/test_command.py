@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration import command, process
+from calibration import base as bases, command, process
 from calibration.command import Order
 from calibration.report import Report
 from neds_core import checkpoint
@@ -71,6 +71,8 @@ def test_a_calibration_in_a_child_is_written_with_its_gate(order: Order) -> None
     assert made.header.gate.session_sha == sha256(Path(order.session))
     assert made.header.gate.parents == (sha256(Path(order.base)),)
     assert not list(Path(order.out).parent.glob("*.partial"))
+    assert bases.read(Path(order.out)).parents == (made.sha, sha256(Path(order.base)))  # of the next calibration
+    assert "<svg" in Path(order.out).with_suffix(".html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

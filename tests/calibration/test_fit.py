@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from calibration import base as bases, fit as fits, start
+from calibration import base as bases, command, fit as fits, start
 from calibration.base import Base
 from calibration.config import CalibrateConfig, Everything, Stage
 from calibration.fit import Fitted, Task, cooled
@@ -24,6 +25,7 @@ from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 from neds_core.scores import reliability
 from neds_core.train import loop, many
+from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
 
 
@@ -213,6 +215,7 @@ def test_a_session_that_does_not_fit_the_base_is_refused(
         ({"outputs": ("pupil_diameter",)}, "has no behaviour 'pupil_diameter'"),
         ({"model": CalibrateConfig().model.__class__(width=32)}, "model is set, but the base has its own"),
         ({"of": None}, "outputs is empty, and there is no base"),
+        ({"select": ("choice", "lick")}, "select: 'lick' is none of the outputs"),
     ],
 )
 def test_a_wrong_configuration_is_refused(make_task: Callable[..., Task], keys: dict, why: str) -> None:
@@ -231,3 +234,43 @@ def test_some_outputs_of_the_base_will_do(make_task: Callable[..., Task], cut: P
     found = fits.fit(make_task(outputs=("wheel_speed",), spikes=Stage(0, 1e-3), everything=Everything(0, 1e-3)))
 
     assert [spec.name for spec in found.made.specs] == ["wheel_speed"]
+
+
+def test_a_trunk_of_many_recordings_is_a_base(
+    base: Base, make_neds: Callable[..., NEDS], make_task: Callable[..., Task], tmp_path: Path
+) -> None:
+    """Read from its file; the new session's embedding starts at the mean of the trunk's."""
+    header = base.trunk.header
+    one = header.sessions[0]
+    model = make_neds(header.config.model, (len(one.unit_ids),) * 2)
+    two = msgspec.structs.replace(header, sessions=(one, msgspec.structs.replace(one, name="another")))
+    many.save(Pretrained(two, model), tmp_path / "trunk.safetensors")
+    found = bases.read(tmp_path / "trunk.safetensors")
+    task = make_task(of=found, spikes=Stage(), ridge_start=False, everything=Everything(0))
+
+    grown, _ = grafted(found, task)
+    fitted = fits.fit(task)
+
+    torch.testing.assert_close(grown.session[0], model.session.mean(0))
+    assert fitted.made.header.record.trunk_sha == found.parents[0] == found.trunk.sha
+    assert [step.name for step in fitted.steps] == ["linear decoders", "start", "rows and read-outs"]
+
+
+def test_a_recording_without_trials_is_calibrated_on(
+    make_task: Callable[..., Task], base: Base, session: Session
+) -> None:
+    """One long segment: cut in time, one trace, and a base that was trained for pauses between trials."""
+    rng, n = np.random.default_rng(0), 14_000
+    wheel = np.convolve(rng.normal(size=n), np.exp(-np.arange(100) / 20.0), "same").astype(np.float32)
+    counts = rng.poisson(np.exp(np.outer(wheel / wheel.std(), rng.normal(0, 0.5, 12)) - 1.5).clip(max=9))
+    one = replace(
+        session, counts=counts.astype(np.uint8), valid=np.ones(n, bool), specs=session.specs[:1],
+        values={"wheel_speed": wheel}, segments=np.array([[0, n]]), segment_ids=np.array([1]),
+    )  # fmt: skip
+    paused = replace(base, masks=msgspec.structs.replace(base.masks, pause=0.3))
+    task = make_task(cutting.cut(one), paused, outputs=("wheel_speed",), everything=Everything(0), spikes=Stage())
+
+    found = command.judge(fits.fit(task), task.parts).offers["wheel_speed"]
+
+    assert found.n == 6  # blocks of 10 s
+    assert found.word in ("PASS", "RIDGE")
