@@ -71,7 +71,7 @@ def recipe(task: Task) -> TrainConfig:
     if len(task.parts.fit.segments) < 2:  # there is no other segment that a window could go on from
         masks = msgspec.structs.replace(masks, pause=0.0)
     return TrainConfig(
-        recording=str(task.recording),
+        recording=task.recording.name,
         outputs=names,
         select=config.select or measured,
         min_rate_hz=config.min_rate_hz,
