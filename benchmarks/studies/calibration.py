@@ -224,7 +224,7 @@ def main() -> None:
     given = parser.parse_args()
     found = run(lambda text: print(text, flush=True))
     if given.out:
-        given.out.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        given.out.write_bytes(msgspec.json.format(msgspec.json.encode(found, enc_hook=float), indent=1) + b"\n")
     print("\n".join(lines(found)))
 
 
