@@ -90,7 +90,7 @@ class Drawn(NamedTuple):
 
     def interval(self, level: float = 95.0) -> Interval:
         """What covers so many percent of the resamples."""
-        return _percentiles(self.value, self.resampled, level)
+        return percentiles(self.value, self.resampled, level)
 
     def minus(self, other: Drawn) -> Drawn:
         """The difference, paired where both were drawn together."""
@@ -99,7 +99,7 @@ class Drawn(NamedTuple):
 
 def together(sums: Mapping[str, np.ndarray], statistic: Statistic, seed: int = 0) -> dict[str, Drawn]:
     """Several decoders' sums (n, K) over the same resampled trials: as `interval` and, of differences, `paired`."""
-    times = _times_drawn(np.random.default_rng(seed), len(next(iter(sums.values()))), RULES.times)
+    times = times_drawn(np.random.default_rng(seed), len(next(iter(sums.values()))), RULES.times)
     return {name: Drawn(float(statistic(s.sum(0))), statistic(times @ s)) for name, s in sums.items()}
 
 
