@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -66,14 +66,17 @@ def judge(made: Checkpoint, part: Session, temperatures: Mapping[str, Mapping[st
     said = validation.evidence(decoded, made.specs, part)
     offers: dict[str, Offer] = {}
     reliable: dict[str, Reliability] = {}
-    verdicts = dict(made.header.verdicts)
-    for spec in made.specs:
-        if spec.labels == "inferred":
-            continue
-        each = judging.values(said, spec.name, np.array([made.header.blend[spec.name]]))
-        verdict = verdicts[spec.name]
-        best = chosen(verdict, made.header.blend[spec.name])
-        found = offer(case(made, spec, said, each), best, verdict.recommended)
+    verdicts, measured = dict(made.header.verdicts), [spec for spec in made.specs if spec.labels == "measured"]
+    values = {s.name: judging.values(said, s.name, judging.shares_of(made, s.name)) for s in measured}
+    cases = {s.name: case(made, s, said, values[s.name]) for s in measured}
+    for spec in measured:
+        each, verdict = values[spec.name], verdicts[spec.name]
+        names = [s.name for s in measured if judging.same_point(s, spec)]
+        best = chosen([verdicts[name] for name in names], [made.header.blend[name] for name in names])
+        found = offer(cases[spec.name], best, verdict.recommended)
+        if len(names) > 1:  # coordinates of one point are published by one decoder
+            own, found = found, offer(together([cases[name] for name in names]), best, verdict.recommended)
+            found = msgspec.structs.replace(found, scores=own.scores, reason=f"the whole point: {found.reason}")
         offers[spec.name] = found
         reason = f"the gate of this calibration: {found.word}, {found.reason}"
         verdicts[spec.name] = msgspec.structs.replace(verdict, recommended=found.decoder, reason=reason)
@@ -87,10 +90,24 @@ def judge(made: Checkpoint, part: Session, temperatures: Mapping[str, Mapping[st
     return Judgement(replace(made, header=header), offers, reliable, said)
 
 
-def chosen(verdict: Verdict, share: float) -> Name:
-    """NEDS or the blend: the one with the better score on the selecting part. A blend without NEDS is the ridge."""
-    of = verdict.scores
-    return "blend" if share > 0 and of and of["blend"].value > of["neds"].value else "neds"
+def chosen(verdicts: Sequence[Verdict], shares: Sequence[float]) -> Name:
+    """NEDS or the blend: the one with the better mean score on the selecting part, of one output or of a point's.
+
+    shares: of NEDS in the blend of each; a blend without NEDS is the ridge.
+    """
+    gains = [v.scores["blend"].value - v.scores["neds"].value for v in verdicts if v.scores]
+    return "blend" if gains and max(shares) > 0 and np.mean(gains) > 0 else "neds"
+
+
+def together(cases: Sequence[Case]) -> Case:
+    """The coordinates of one point as one case, by the mean of their scores."""
+
+    def mean(total: np.ndarray) -> np.ndarray:
+        parts = zip(cases, np.split(total, len(cases), axis=-1), strict=True)
+        return np.mean([one.statistic(part) for one, part in parts], axis=0)
+
+    sums = {name: np.concatenate([one.sums[name] for one in cases], axis=1) for name in cases[0].sums}
+    return Case(cases[0].measure, sums, mean)
 
 
 def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name, np.ndarray]) -> Case:
@@ -105,7 +122,8 @@ def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name
             return Case("", {}, found.statistic)
         width = 2 if spec.contrasts else len(prior)
         return Case(found.measure, {**found.sums}, complete(found.statistic, found.sums["ridge"], width))
-    known = np.isfinite(target)
+    point = [said.target[s.name] for s in made.specs if judging.same_point(s, spec)]
+    known = np.isfinite(point).all(0)
     group = bootstrap.RULES.groups(said.segment, made.header.bin_ns)[known]
     values[CONSTANT] = np.full(len(target), made.header.mean[spec.name])
     sums = {name: scores.r2_sums(target[known], value[known], group) for name, value in values.items()}

@@ -80,6 +80,19 @@ def test_the_word_follows_from_the_intervals(seed: int, neds: float, trials: int
         assert found.n_more == (max(1, int(np.ceil((n - trials) / 0.2))) if found.word == "NEED" else 0)
 
 
+def test_the_coordinates_of_a_point_are_offered_together(first_day: Fitted, cut: Parts) -> None:
+    """One decoder for both, by the mean of their scores; each keeps its own scores."""
+    one, two = case(0.6, 0.3), case(0.3, 0.4)
+
+    found = offer(judges.together([one, two]), "neds", "ridge")
+
+    assert found.scores["neds"].value == pytest.approx(
+        np.mean([float(c.statistic(c.sums["neds"].sum(0))) for c in (one, two)])
+    )
+    assert found.word == "PASS"
+    assert offer(two, "neds", "ridge").word == "RIDGE"
+
+
 @pytest.fixture(scope="module")
 def judged(first_day: Fitted, cut: Parts) -> judges.Judgement:
     """The planted session, which has a real relation."""
