@@ -24,7 +24,7 @@ def decide(made: Checkpoint) -> Checkpoint:
         return replace(made, header=msgspec.structs.replace(made.header, verdicts={}))
     cases = {spec.name: _case(made, made.judged, spec, shares_of(made, spec.name)) for spec in made.specs}
     verdicts = {
-        spec.name: _verdict(cases[spec.name], _together([cases[s.name] for s in made.specs if _same_point(s, spec)]))
+        spec.name: _verdict(cases[spec.name], _together([cases[s.name] for s in made.specs if same_point(s, spec)]))
         for spec in made.specs
     }
     return replace(made, header=msgspec.structs.replace(made.header, verdicts=verdicts))
@@ -67,8 +67,8 @@ def _case(made: Checkpoint, judged: Judged, spec: BehaviourSpec, shares: np.ndar
             return Case("", {}, scores.r2_of_sums, "its labels are inferred")
         known = target >= 0
         prior = np.array(made.header.prior[spec.name])
-        return _class(spec, target[known].astype(np.int64), {k: v[known] for k, v in said.items()}, prior)
-    point = [judged.target[s.name] for s in made.specs if _same_point(s, spec)]
+        return of_class(spec, target[known].astype(np.int64), {k: v[known] for k, v in said.items()}, prior)
+    point = [judged.target[s.name] for s in made.specs if same_point(s, spec)]
     known = np.isfinite(point).all(0)
     group = bootstrap.RULES.groups(judged.segment, made.header.bin_ns)[known]
     sums: dict[Name, np.ndarray] = {}
@@ -93,7 +93,7 @@ def _spread(error: np.ndarray, between: np.ndarray) -> Spread:
     return Spread(floor, slope, constant, covers, constant_covers, len(error))
 
 
-def _class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray], prior: np.ndarray) -> Case:
+def of_class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray], prior: np.ndarray) -> Case:
     """Balanced accuracy over the trials, or its mean over the contrasts of which both sides occur."""
     if not spec.contrasts:
         sums: dict[Name, np.ndarray] = {
@@ -120,7 +120,7 @@ def _class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray],
     return Case("balanced accuracy", both, mean)
 
 
-def _same_point(one: BehaviourSpec, other: BehaviourSpec) -> bool:
+def same_point(one: BehaviourSpec, other: BehaviourSpec) -> bool:
     return one.name == other.name or bool(one.group and one.group == other.group)
 
 

@@ -1,4 +1,4 @@
-"""The tables of keys in docs/rig.md and docs/training.md are held to the structs, and their examples load."""
+"""The tables of keys in rig.md, training.md and calibration.md are held to the structs, and their examples load."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from calibration.config import CalibrateConfig
 from neds_core import toml as training
 from neds_core.config import PretrainConfig, TrainConfig
 from runtime import config as rigs
@@ -21,6 +22,8 @@ from runtime.config import RigConfig
 ROOT = Path(__file__).parents[1]
 RIG = (ROOT / "docs" / "rig.md").read_text(encoding="utf-8")
 TRAIN = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+CALIBRATE = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+SHARED = ("model.", "masks.", "linear.")  # those of a training, with its defaults where the page names no other
 UNITS = {"_ms": "ms", "_s": "s", "_hz": "Hz", "_bins": "bins"}
 
 
@@ -115,8 +118,19 @@ def one_and_many() -> dict[str, dict[str, Key]]:
     }
 
 
-TABLES = [(RIG, "Keys", keys(RigConfig)), *((TRAIN, heading, found) for heading, found in one_and_many().items())]
-each_table = pytest.mark.parametrize(("page", "heading", "found"), TABLES, ids=[heading for _, heading, _ in TABLES])
+def of_calibration() -> dict[str, Key]:
+    """The keys of `calibrate.toml` that are not those of a training, or have another default."""
+    one, own = keys(TrainConfig), keys(CalibrateConfig)
+    return {k: v for k, v in own.items() if not k.startswith(SHARED) or one[k] != v}
+
+
+TABLES = [
+    (RIG, "Keys", keys(RigConfig)),
+    (CALIBRATE, "Keys", of_calibration()),
+    *((TRAIN, heading, found) for heading, found in one_and_many().items()),
+]
+NAMES = ["rig", "calibration", *one_and_many()]
+each_table = pytest.mark.parametrize(("page", "heading", "found"), TABLES, ids=NAMES)
 
 
 @each_table
@@ -192,6 +206,11 @@ def test_the_example_of_many_recordings_sets_every_key_of_its_own() -> None:
     assert set_keys(examples(TRAIN)[1], known) == known
 
 
+def test_the_calibration_example_sets_every_key_of_its_own() -> None:
+    known = set(of_calibration())
+    assert set_keys(examples(CALIBRATE)[0], known) == known
+
+
 def test_the_rig_example_loads(tmp_path: Path) -> None:
     (tmp_path / "session.npz").touch()
     (tmp_path / "rig.toml").write_text(examples(RIG)[0])
@@ -209,6 +228,13 @@ def test_the_example_of_many_recordings_loads(tmp_path: Path) -> None:
     (tmp_path / "train.toml").write_text(examples(TRAIN)[1])
 
     assert training.load(tmp_path / "train.toml", PretrainConfig).fit.sessions_per_step == 2
+
+
+def test_the_calibration_example_has_the_defaults() -> None:
+    """It may be copied whole."""
+    found = training.parse(examples(CALIBRATE)[0], CalibrateConfig, "the page")
+
+    assert msgspec.structs.replace(found, outputs=(), select=()) == CalibrateConfig()
 
 
 @pytest.mark.parametrize("change", [lambda row: row.replace("`5.0`", "`6.0`"), lambda row: row.replace("1000", "999")])

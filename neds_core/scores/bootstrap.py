@@ -8,7 +8,7 @@ are left out; without any resample that has one the interval is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,6 +80,27 @@ def over_seeds(rng: np.random.Generator, each_seed: np.ndarray) -> np.ndarray:
     """(R,) mean score of each resample over resampled training seeds; each_seed (K, R)."""
     seeds = rng.integers(0, len(each_seed), each_seed.shape[::-1])
     return np.take_along_axis(each_seed, seeds.T, axis=0).mean(0)
+
+
+class Drawn(NamedTuple):
+    """A score of all trials, and of each resample (`RULES.times`,), NaN where it has none."""
+
+    value: float
+    resampled: np.ndarray
+
+    def interval(self, level: float = 95.0) -> Interval:
+        """What covers so many percent of the resamples."""
+        return percentiles(self.value, self.resampled, level)
+
+    def minus(self, other: Drawn) -> Drawn:
+        """The difference, paired where both were drawn together."""
+        return Drawn(self.value - other.value, self.resampled - other.resampled)
+
+
+def together(sums: Mapping[str, np.ndarray], statistic: Statistic, seed: int = 0) -> dict[str, Drawn]:
+    """Several decoders' sums (n, K) over the same resampled trials: as `interval` and, of differences, `paired`."""
+    times = times_drawn(np.random.default_rng(seed), len(next(iter(sums.values()))), RULES.times)
+    return {name: Drawn(float(statistic(s.sum(0))), statistic(times @ s)) for name, s in sums.items()}
 
 
 def _over_seeds(

@@ -37,22 +37,28 @@ def reliability_error(probs: np.ndarray, label: np.ndarray, n_bins: int = N_BINS
     return float(np.nansum(np.abs(found.accuracy - found.confidence) * found.n) / len(label))
 
 
-def with_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log probs / temperature) (n, C): above 1 less sure, below 1 surer, the order of classes the same."""
-    logits = np.log(np.maximum(probs, LOWEST)) / temperature
+def with_temperature(probs: np.ndarray, temperature: float, prior: np.ndarray | None = None) -> np.ndarray:
+    """softmax(log p + log(probs / p) / temperature) (n, C): above 1 less sure, below 1 surer.
+
+    prior p (C,), None = even odds: what is said without evidence. Whichever class has the most probability over its
+    prior stays the same.
+    """
+    logits = np.log(np.maximum(probs, LOWEST))
+    base = np.zeros(probs.shape[1]) if prior is None else np.log(prior)
+    logits = base + (logits - base) / temperature
     power = np.exp(logits - logits.max(1, keepdims=True))
     return power / power.sum(1, keepdims=True)
 
 
-def fit_temperature(probs: np.ndarray, label: np.ndarray) -> float:
+def fit_temperature(probs: np.ndarray, label: np.ndarray, prior: np.ndarray | None = None) -> float:
     """The temperature with the least cross-entropy (Guo et al. 2017, sec. 4.2), by golden section on its logarithm.
 
-    Give it trials that serve nothing else: neither training, nor stopping, nor scoring.
+    Give it trials that serve nothing else: neither training, nor stopping, nor scoring. prior: see `with_temperature`.
     Cross-entropy is convex in 1 / temperature, so there is one minimum.
     """
 
     def cost(log_temperature: float) -> float:
-        scaled = with_temperature(probs, float(np.exp(log_temperature)))
+        scaled = with_temperature(probs, float(np.exp(log_temperature)), prior)
         return float(-np.log(np.maximum(scaled[np.arange(len(label)), label], LOWEST)).mean())
 
     low, high = np.log(TEMPERATURES)

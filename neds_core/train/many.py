@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from neds_core import toml
+from neds_core.checkpoint import Checkpoint
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
@@ -145,6 +146,35 @@ def load(path: Path) -> Pretrained:
             "train one with `python -m neds_core.train CONFIG.toml`"
         ) from None
     return Pretrained(header, model.eval(), sha256(path))
+
+
+def of_checkpoint(made: Checkpoint) -> Pretrained:
+    """A checkpoint of one recording as a trunk of one session: of an ensemble, its first network."""
+    header, config, units = made.header, made.header.config, made.units
+    if header.imported is not None or not header.linear:
+        raise CheckpointError(
+            f"checkpoint {header.name!r} was imported, so its units and outputs have no scale; train one with "
+            "`neds-rt train`"
+        )
+    table = Row(
+        name=header.record.recording,
+        unit_ids=units.ids.tolist(),
+        region=units.region.tolist(),
+        depth_um=[d if np.isfinite(d) else None for d in units.depth_um.tolist()],
+        kept=made.scalers.kept.tolist(),
+        mean=header.mean,
+        sd=header.sd,
+        prior=header.prior,
+    )
+    recipe = PretrainConfig(
+        (config.recording or header.record.recording,), config.outputs, config.select, config.min_rate_hz,
+        model=config.model, masks=config.masks, fit=config.fit,
+    )  # fmt: skip
+    record = header.record
+    found = Header(
+        FORMAT, header.bin_ns, recipe, header.specs, (table,), record.best_step, record.validation_skill, record.seconds
+    )
+    return Pretrained(found, made.model, made.sha)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import typer
 from neds_core.errors import ConfigError, NedsError
 from neds_core.files import FULL, unwritten
 from runtime.cli.bench.main import bench
+from runtime.cli.calibrate import calibrate
 from runtime.cli.check import check
 from runtime.cli.collect import collect
 from runtime.cli.ensemble import ensemble
@@ -62,7 +63,7 @@ def options(
 
 
 COMMANDS = (
-    run, play, report, check, collect, swap, rollback, train, tune, ensemble, evaluate, verify, parity,
+    run, play, report, check, collect, calibrate, swap, rollback, train, tune, ensemble, evaluate, verify, parity,
     import_official,
 )  # fmt: skip
 for command in COMMANDS:

@@ -1,0 +1,86 @@
+"""One calibration of a recorded session: read, fit, judge the file, write the same file with its gate."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from calibration import base as bases, fit as fits, judge as judges, page, report as reports
+from calibration.config import CalibrateConfig
+from calibration.report import Report
+from neds_core import checkpoint, toml
+from neds_core.checkpoint import Checkpoint
+from neds_core.data import parts, session_file
+from neds_core.errors import ConfigError
+from neds_core.files import beside, sha256, whole, without_ending
+from neds_core.judged import Gate
+from neds_core.tensors import refuse_foreign
+from neds_core.train.log import Show
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to calibrate: paths of the session, the base ("" = none), the configuration ("" = defaults), the output."""
+
+    session: str
+    base: str
+    config: str
+    out: str
+
+
+def run(order: Order, show: Show) -> Report:
+    """Calibrate, and write the checkpoint and the page beside it.
+
+    Raises `NedsError` for what cannot be done; nothing is then written.
+    """
+    began, out, path = time.monotonic(), Path(order.out), Path(order.session)
+    refuse(order)
+    config = toml.load(Path(order.config), CalibrateConfig) if order.config else CalibrateConfig()
+    base = bases.read(Path(order.base)) if order.base else None
+    cut = parts.cut(session_file.load(path))
+    task = fits.Task(config, cut, path, sha256(path), without_ending(out).name, base, show)
+    fitted = fits.fit(task)
+    show.stage("judge")
+    judged = judge(fitted, cut)
+    name = Path(order.base).name if order.base else ""
+    report = reports.make(fitted, judged, cut, name, began)
+    checkpoint.save(gated(judged, task), out)
+    report = msgspec.structs.replace(report, checkpoint=str(out), checkpoint_sha=sha256(out))
+    with whole(beside(out, ".html")) as partial:
+        partial.write_text(page.html(report, judged), encoding="utf-8")
+    return report
+
+
+def refuse(order: Order) -> None:
+    """Raise `ConfigError` where the output cannot be written, or would replace what it is made from."""
+    out = Path(order.out)
+    refuse_foreign(out)
+    for what, path in (("--from", order.base), ("--session", order.session)):
+        if path and out.exists() and Path(path).exists() and out.samefile(path):
+            raise ConfigError(f"--out {out} is the file of {what}; give another name")
+
+
+def judge(fitted: fits.Fitted, cut: parts.Parts) -> judges.Judgement:
+    """Judge what a file of the fitted checkpoint holds."""
+    with tempfile.TemporaryDirectory(prefix="neds-rt-") as folder:
+        path = Path(folder) / "candidate.safetensors"
+        checkpoint.save(fitted.made, path)
+        return judges.judge(checkpoint.load(path), cut.judge, fitted.temperatures)
+
+
+def gated(judged: judges.Judgement, task: fits.Task) -> Checkpoint:
+    """The checkpoint that was judged, its tensors untouched, with its gate in the header."""
+    made = judged.made
+    gate = Gate(
+        session=task.parts.fit.name,
+        session_sha=task.recording_sha,
+        unit_map_sha=made.header.unit_map_sha,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        offers=judged.offers,
+        parents=task.base.parents if task.base else (),
+    )
+    return replace(made, header=msgspec.structs.replace(made.header, gate=gate))

@@ -1,0 +1,162 @@
+"""The report of a calibration: one value, as JSON or as lines of text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from msgspec import Struct
+
+from calibration.fit import Fitted, Step
+from calibration.judge import Judgement, Reliability
+from neds_core.checkpoint import Checkpoint
+from neds_core.data.parts import LEAST, Parts
+from neds_core.data.session import Session
+from neds_core.judged import Offer, Score
+from runtime.core.values import Token
+from runtime.engines import create, prepare
+
+LATENCY_STEPS = 1000
+ORDER = ("constant", "ridge", "neds", "blend")
+
+
+class Latency(Struct, frozen=True):
+    """Time of one step of the engine here, unpaced, over so many steps."""
+
+    engine: str
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    steps: int
+
+
+class Part(Struct, frozen=True):
+    """A part of the session."""
+
+    segments: int
+    bins: int
+    seconds: float
+
+
+class LagCurve(Struct, frozen=True):
+    """R2 of a trace moved against the spikes, on the fitting part; best_ms 0 = in step, or nothing can be told."""
+
+    lag_ms: list[float]
+    r2: list[float | None]
+    best_ms: float
+
+
+class Report(Struct, frozen=True):
+    """All that a calibration measured.
+
+    units, units_kept: of the session, those at or above min_rate_hz; rows_kept: units that kept their rows of the base;
+    not_judged: outputs with inferred labels; blend: share of NEDS. seconds: wall time, all in all.
+    """
+
+    session: str
+    base: str
+    checkpoint: str
+    checkpoint_sha: str
+    passed: bool
+    units: int
+    units_kept: int
+    rows_kept: int
+    parts: dict[str, Part]
+    stages: tuple[Step, ...]
+    offers: dict[str, Offer]
+    not_judged: list[str]
+    blend: dict[str, float]
+    reliability: dict[str, Reliability]
+    lags: dict[str, LagCurve]
+    latency: Latency
+    seconds: float
+
+
+def latency(made: Checkpoint, part: Session, steps: int = LATENCY_STEPS) -> Latency:
+    """Time the engine of what is recommended on the counts of a part, after its warm-up."""
+    engine = create.create(made, "recommended")
+    prepare.warm_up(engine, len(made.units))
+    bins, clock, took = part.bins(), part.clock(), np.zeros(steps)
+    counts = part.counts[bins].astype(np.uint16)
+    for i in range(steps):
+        k = i % len(bins)
+        t = int(bins[k])
+        if clock[t] == 0 or k == 0:
+            engine.reset()
+        token = Token(i, 0, counts[k], valid=bool(part.valid[t]), clock=int(clock[t]))
+        begin = time.perf_counter_ns()
+        engine.step(token)
+        took[i] = (time.perf_counter_ns() - begin) * 1e-6
+    p50, p99 = np.percentile(took, [50, 99])
+    return Latency(engine.name, float(p50), float(p99), float(took.max()), steps)
+
+
+def make(fitted: Fitted, judgement: Judgement, parts: Parts, base: str, began: float) -> Report:
+    """The report before its checkpoint is written; began: `time.monotonic()` of the start."""
+    made, named = judgement.made, {"fit": parts.fit, "select": parts.select, "judge": parts.judge}
+    words = {offer.word for offer in judgement.offers.values()}
+    return Report(
+        session=parts.fit.name,
+        base=base,
+        checkpoint=made.header.name,
+        checkpoint_sha=made.sha,
+        passed=bool(words) and words <= {"PASS", "RIDGE"},
+        units=len(made.units),
+        units_kept=int(made.scalers.kept.sum()),
+        rows_kept=fitted.units_kept,
+        parts={k: Part(len(p.segments), len(p.bins()), len(p.bins()) * p.bin_ns * 1e-9) for k, p in named.items()},
+        stages=fitted.steps,
+        offers=judgement.offers,
+        not_judged=[spec.name for spec in made.specs if spec.name not in judgement.offers],
+        blend=made.header.blend,
+        reliability=judgement.reliability,
+        lags={
+            name: LagCurve(
+                lag.lag_ms.tolist(), [float(v) if np.isfinite(v) else None for v in lag.r2], lag.best_ms
+            )
+            for name, lag in fitted.lags.items()
+        },
+        latency=latency(made, parts.fit),
+        seconds=time.monotonic() - began,
+    )  # fmt: skip
+
+
+def lines(found: Report) -> Iterator[str]:
+    """As text."""
+    yield f"session {found.session}, base {found.base or 'none'}: {found.units_kept} of {found.units} units used"
+    if found.rows_kept:
+        yield f"rows of the base kept: {found.rows_kept} units"
+    yield "parts: " + ", ".join(f"{k} {p.segments} segments ({p.seconds:.0f} s)" for k, p in found.parts.items())
+    yield "stage                      seconds  skill on select"
+    for stage in found.stages:
+        of = f"  best step {stage.best_step} of {stage.steps}" if stage.steps else ""
+        skill = f"{stage.skill:.3f}" if stage.skill is not None else "-"
+        yield f"{stage.name:26} {stage.seconds:7.1f}  {skill:>6}{of}"
+    trials = found.parts["judge"].segments >= LEAST
+    for name, offer in found.offers.items():
+        yield f"{name}: {_word(offer, 'TRIALS' if trials else 'BLOCKS OF 10 S')}"
+        if offer.scores:
+            each = [f"{k} {_score(offer.scores[k])}" for k in ORDER if k in offer.scores]
+            yield f"  {offer.measure} of {offer.n} judging segments or blocks: {', '.join(each)}"
+        yield f"  {offer.reason}"
+    for name in found.not_judged:
+        yield f"{name}: not judged, its labels are inferred"
+    for name, of in found.reliability.items():
+        temperature = ", ".join(f"{k} {t:.2f}" for k, t in of.temperature.items())
+        yield f"{name}: calibration error {of.error:.3f} ({of.bins} bins, {of.n} trials); temperature {temperature}"
+    step = found.latency
+    yield f"one step here ({step.engine}): p50 {step.p50_ms:.2f} ms, p99 {step.p99_ms:.2f} ms, max {step.max_ms:.2f} ms"
+    ending = "passed: every judged output may be published" if found.passed else "not passed: see the outputs above"
+    yield f"gate {ending} ({found.seconds:.0f} s)"
+
+
+def _word(offer: Offer, what: str) -> str:
+    if offer.word == "NEED":
+        return f"NEED {offer.n_more} MORE {what}"
+    return f"{offer.word}, offered {offer.decoder}" if offer.word in ("PASS", "RIDGE") else offer.word
+
+
+def _score(score: Score) -> str:
+    limits = "" if score.low is None or score.high is None else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.value:.3f}{limits}"
