@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from neds_core import judging
+from neds_core.judged import Verdict
 from runtime.core.binning import COUNTERS
 from runtime.core.run_log import LOG_FULL
 
@@ -49,7 +52,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         )
     out += [_gains(name, row) for name, row in traces.items()]
     out += [f"{name:24} {_covers(row['sd'])}" for name, row in traces.items() if "sd" in row]
-    out += [*judging.lines(summary["recommended"]), *summary["ahead"]]
+    out += [*judging.lines(msgspec.convert(summary["recommended"], dict[str, Verdict])), *summary["ahead"]]
     if summary["stopped_by"] == "signal":
         out.append("not scored: a signal ended the run; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
