@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from calibration import base as bases, fit as fits, judge as judges, page, report as reports
-from calibration.config import CalibrateConfig
+from calibration import judge as judges, page, report as reports
+from calibration.fitting import base as bases, fit as fits
+from calibration.fitting.config import CalibrateConfig
 from calibration.report import Report
 from neds_core import checkpoint, toml
 from neds_core.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec import Struct
 
-from calibration.fit import Fitted, Step
+from calibration.fitting.fit import Fitted, Step
 from calibration.judge import Judgement, Reliability
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.parts import LEAST, Parts

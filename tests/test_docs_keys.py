@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from calibration.config import CalibrateConfig
+from calibration.fitting.config import CalibrateConfig
 from neds_core import toml as training
 from neds_core.config import PretrainConfig, TrainConfig
 from runtime import config as rigs

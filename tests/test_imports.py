@@ -109,6 +109,17 @@ ROOMS = {
         ),
         "io": ("errors", "config", "data", "files", "model", "checkpoint", "official"),
     },
+    "calibration": {
+        "swap": (),
+        "collecting": (),
+        "fitting": (),
+        "judge": (),
+        "report": ("fitting", "judge"),
+        "page": ("judge", "report"),
+        "command": ("fitting", "judge", "report", "page"),
+        "process": ("command", "report"),
+        "__main__": ("fitting", "command", "process"),
+    },
     "benchmarks": {
         "machine": (),
         "rows": (),

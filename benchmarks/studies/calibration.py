@@ -21,10 +21,10 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.recordings import EXAMPLES
 from benchmarks.studies import row_starts
-from calibration import fit as fits
-from calibration.base import Base
-from calibration.config import CalibrateConfig, Everything, FitConfig, Readouts, Scratch, Stage
-from calibration.fit import Stages, Task
+from calibration.fitting import fit as fits
+from calibration.fitting.base import Base
+from calibration.fitting.config import CalibrateConfig, Everything, FitConfig, Readouts, Scratch, Stage
+from calibration.fitting.fit import Stages, Task
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.parts import Parts
 from neds_core.data.session import Session, UnitTable

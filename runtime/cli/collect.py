@@ -53,8 +53,8 @@ def collect(given: Options) -> None:
     """
     stop = Stop()
     config = _config(given)
-    from calibration import collect as collecting, wanted, words
-    from calibration.progress import Goal
+    from calibration.collecting import collect as collecting, wanted, words
+    from calibration.collecting.progress import Goal
     from neds_core.io.nwb import Subject
     from runtime.io import system
     from runtime.io.lsl_resolve import configure

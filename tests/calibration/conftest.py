@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from calibration import base as bases, fit as fits
-from calibration.base import Base
-from calibration.config import CalibrateConfig, Everything, FitConfig, Linear, Readouts, Scratch, Stage
-from calibration.fit import Fitted, Task
+from calibration.fitting import base as bases, fit as fits
+from calibration.fitting.base import Base
+from calibration.fitting.config import CalibrateConfig, Everything, FitConfig, Linear, Readouts, Scratch, Stage
+from calibration.fitting.fit import Fitted, Task
 from neds_core import checkpoint
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from calibration import base as bases, command, process
+from calibration import command, process
 from calibration.command import Order
+from calibration.fitting import base as bases
 from calibration.report import Report
 from neds_core import checkpoint
 from neds_core.data import session_file

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from calibration import command, fit as fits, judge as judges, page, report as reports
-from calibration.fit import Fitted, Task
+from calibration import command, judge as judges, page, report as reports
+from calibration.fitting import fit as fits
+from calibration.fitting.fit import Fitted, Task
 from calibration.judge import CONSTANT, MOST, Case, offer
 from neds_core import checkpoint
 from neds_core.data import parts as cutting

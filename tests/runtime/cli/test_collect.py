@@ -17,9 +17,9 @@ import numpy as np
 import pylsl
 import pytest
 
-from calibration import collect as collecting
-from calibration.progress import Goal, Progress
-from calibration.wanted import Base
+from calibration.collecting import collect as collecting
+from calibration.collecting.progress import Goal, Progress
+from calibration.collecting.wanted import Base
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session, UnitTable
 from neds_core.io import recording

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from calibration import words
-from calibration.collect import Report
-from calibration.progress import Goal, Progress
+from calibration.collecting import words
+from calibration.collecting.collect import Report
+from calibration.collecting.progress import Goal, Progress
 from neds_core.data.session import Session
 from tests.calibration.rigs import collected, first
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from calibration.collect import Report
-from calibration.progress import FIRES_HZ, SPIKES, Progress
+from calibration.collecting.collect import Report
+from calibration.collecting.progress import FIRES_HZ, SPIKES, Progress
 
 
 def lines(progress: Progress) -> list[str]:

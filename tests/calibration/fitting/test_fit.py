@@ -12,10 +12,11 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from calibration import base as bases, command, fit as fits, start
-from calibration.base import Base
-from calibration.config import CalibrateConfig, Everything, Stage
-from calibration.fit import Fitted, Task, cooled
+from calibration import command
+from calibration.fitting import base as bases, fit as fits, start
+from calibration.fitting.base import Base
+from calibration.fitting.config import CalibrateConfig, Everything, Stage
+from calibration.fitting.fit import Fitted, Task, cooled
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import parts as cutting, scalers
 from neds_core.data.parts import Parts

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import torch
 
-from calibration import quality
-from calibration.stages import Stages, Step, Task, recipe
+from calibration.fitting import quality
+from calibration.fitting.stages import Stages, Step, Task, recipe
 from neds_core import checkpoint, judging
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import FinetuneConfig, TrainConfig

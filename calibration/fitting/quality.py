@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.config import LimitsConfig
+from calibration.fitting.config import LimitsConfig
 from neds_core.data import scalers
 from neds_core.data.check import varies
 from neds_core.data.parts import Parts

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibration.progress import Goal, Progress
+from calibration.collecting.progress import Goal, Progress
 from neds_core.data.session import BehaviourSpec, Session
 from runtime.core.log_blocks import BlockLog
 from runtime.core.run_log import RunLog

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from calibration import session as sessions
+from calibration.collecting import session as sessions
 from neds_core.data.check import varies
 from neds_core.data.session import BehaviourSpec, Session, bin_events
 from neds_core.errors import DataError
@@ -232,7 +232,7 @@ def test_the_last_sample_counts_and_an_old_one_does_not(six: Session, log: RunLo
 
 def test_a_mark_of_two_trials_at_once_is_no_trial() -> None:
     """An end of another number closes what was begun, and belongs to neither."""
-    from calibration.trials import Rows, find
+    from calibration.collecting.trials import Rows, find
 
     rows = Rows(0, 10, np.zeros(20, bool), np.full(20, 1, np.int64))
     marks = [Mark(5, "segment_start", 1), Mark(55, "segment_end", 2), Mark(85, "segment_end", 1)]

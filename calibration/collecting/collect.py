@@ -11,10 +11,10 @@ from threading import Event
 import msgspec
 from msgspec import Struct
 
-from calibration import folder as folders, session as sessions, wanted
-from calibration.folder import Kept
-from calibration.progress import Goal, Progress
-from calibration.wanted import Base
+from calibration.collecting import folder as folders, session as sessions, wanted
+from calibration.collecting.folder import Kept
+from calibration.collecting.progress import Goal, Progress
+from calibration.collecting.wanted import Base
 from neds_core import files
 from neds_core.data import session_file
 from neds_core.data.session import Session

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.trials import Trial, of_log
+from calibration.collecting.trials import Trial, of_log
 from neds_core.data.check import VALUE_MOST, check_spec, varies
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.errors import DataError

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibration.trials import MARKERS_LOST, Rows, Trial, find
+from calibration.collecting.trials import MARKERS_LOST, Rows, Trial, find
 from neds_core.data.session import BehaviourSpec
 from runtime.core.run_log import RunLog
 from runtime.core.values import Mark

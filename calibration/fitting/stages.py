@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from calibration import base as bases, start
-from calibration.base import Base
-from calibration.config import CalibrateConfig, Stage
+from calibration.fitting import base as bases, start
+from calibration.fitting.base import Base
+from calibration.fitting.config import CalibrateConfig, Stage
 from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, StageConfig, TrainConfig
 from neds_core.data.parts import Parts
 from neds_core.errors import ConfigError, DataError

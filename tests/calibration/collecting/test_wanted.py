@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from calibration import wanted
+from calibration.collecting import wanted
 from neds_core.data.session import BehaviourSpec
 from neds_core.errors import ConfigError, DataError, NedsError, StreamError
 from runtime.config import BinConfig, InputConfig, RigConfig

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibration import fit as fits, quality
-from calibration.config import LimitsConfig
-from calibration.fit import Task
+from calibration.fitting import fit as fits, quality
+from calibration.fitting.config import LimitsConfig
+from calibration.fitting.fit import Task
 from neds_core.data import parts as cutting, scalers, session as sessions
 from neds_core.data.parts import Parts
 from neds_core.data.session import BehaviourSpec, Session, UnitTable

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from calibration import folder as folders
+from calibration.collecting import folder as folders
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
 from runtime.core.run_log import Header, RunLog
