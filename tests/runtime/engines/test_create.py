@@ -276,6 +276,7 @@ PASS = Offer("PASS", "neds", "better than the ridge")
         ({"unit_map_sha": "other"}, "neds", "its gate judged other units"),
         ({"forced": True}, "neds", "it was forced past its gate"),
         ({"offers": {"wheel_speed": PASS}}, "neds", "its gate did not judge choice"),
+        ({"offers": {}}, "neds", "its gate judged no output"),
         (
             {"offers": {"wheel_speed": PASS, "choice": Offer("REFUSE", "neds", "one class only")}},
             "neds",
@@ -292,6 +293,15 @@ def test_a_gate_stands_behind_what_it_offers_and_nothing_else(
     assert engines.ungated(judged, decoder) == says
     assert engines.decoder(judged, decoder).gated is (says == "")
     assert engines.ungated(made, decoder) == "no gate has judged it"
+
+
+def test_no_gate_is_asked_of_inferred_labels(tiny_ones: dict[str, Checkpoint]) -> None:
+    """What a calibration of such a recording leaves out of its gate, a run does not miss."""
+    made = tiny_ones["phase-free"]
+    specs = tuple(msgspec.structs.replace(s, labels="inferred") if s.kind == "class" else s for s in made.specs)
+    gate = Gate("s", "sha", made.header.unit_map_sha, "", {"wheel_speed": PASS})
+    judged = replace(made, header=msgspec.structs.replace(made.header, specs=specs, gate=gate))
+    assert engines.ungated(judged, "neds") == ""
 
 
 def test_an_unknown_decoder_names_the_known(tiny_ones: dict[str, Checkpoint]) -> None:
