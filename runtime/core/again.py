@@ -53,10 +53,12 @@ def _look(
         if unit < 0:  # a keep-alive, or noise
             continue
         step = t - last[NEWEST_NS]
+        wraps = ((t ^ last[NEWEST_NS]) & (t ^ step)) < 0  # further apart than 64 bits hold
+        equal = -EQUAL_NS <= step <= EQUAL_NS
         sums[COUNT] += 1.0
-        sums[EQUAL] += abs(step) <= EQUAL_NS
-        sums[NEAR] += EQUAL_NS < abs(step) < NEAR_NS
-        if step > 0 or step < -BACK_NS:
+        sums[EQUAL] += equal and not wraps
+        sums[NEAR] += -NEAR_NS < step < NEAR_NS and not equal and not wraps
+        if wraps or step > 0 or step < -BACK_NS:
             last[NEWEST_NS] = t
         if sums[COUNT] >= IN_SUMS:
             sums *= 0.5

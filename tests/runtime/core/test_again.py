@@ -7,7 +7,7 @@ from itertools import pairwise
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from runtime.core import again
 from runtime.core.again import AGAIN, BACK_NS, ENOUGH, EQUAL_NS, KEPT, NEAR_NS, NEW, SAME, SHARED, Memory
@@ -55,6 +55,13 @@ def fine(n: int, units: int = 8, step_ns: int = 33_333) -> list[Sample]:
     return sorted({(START + int(t) * step_ns, int(u)) for t, u in zip(ticks, order, strict=True)})
 
 
+LAST = np.iinfo(np.int64).max
+# Stamps whose distance does not fit into 64 bits, or just does: they are no equal ones.
+FAR = [(START + 1002, 0), (START, 1), (START, 2), (START, 3), (START, 4), (START + 1, 0), (-1, 0), (LAST, 0), (-1, 1)]
+
+
+@example([(START, 0)], 0, FAR)
+@example([(START, 0)], 0, [*FAR[:-2], (-2 * BACK_NS, 5), (LAST, 0), (-2, 1), (LAST - 1, 2)])
 @given(samples, st.integers(0, 60), samples)
 def test_it_finds_what_plain_python_finds(first: list[Sample], n: int, more: list[Sample]) -> None:
     spikes = first + first[:n] + more + first
