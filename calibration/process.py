@@ -14,6 +14,7 @@ from neds_core import errors
 from neds_core.errors import DataError
 from neds_core.train.log import Progress, Show
 from runtime import start
+from runtime.io.system import end, ended_by
 
 STOP_S = 2.0
 
@@ -88,12 +89,11 @@ def run(order: Order, show: Show) -> Report:
                 _show(last, show)
         child.wait()
     finally:
-        _end(child)
+        end(child, STOP_S)
     if last.refused:
         raise getattr(errors, last.error, DataError)(last.refused)
     if last.report is None:
-        code = child.returncode
-        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        how = ended_by(child.returncode)
         raise DataError(f"the calibration ended before it was done ({how}); nothing is written: start it again")
     return last.report
 
@@ -107,14 +107,3 @@ def _show(line: Line, show: Show) -> None:
         show.step(line.step)
     elif line.say:
         show.say(line.say)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask, then insist."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from neds_core.errors import StreamError
 from neds_core.stopping import TOGETHER_S, Stopped
 from runtime import start
+from runtime.io.system import end, ended_by
 
 if TYPE_CHECKING:
     from threading import Event
@@ -111,24 +112,12 @@ class Player:
     def said(self) -> str:
         """How it ended, and the last that it said."""
         self._reader.join(STOP_S)
-        code = self._process.returncode
-        how = f"exit code {code}" if code is None or code >= 0 else f"signal {-code}"
+        how = ended_by(self._process.returncode)
         return f"the player of this run has ended ({how}): {self._last.removeprefix('neds-rt: ') or 'it said nothing'}"
 
     def end(self) -> None:
-        """See `end`."""
+        """Ask, then insist."""
         end(self._process)
         self._reader.join(STOP_S)
         if not self._reader.is_alive() and self._process.stderr is not None:
             self._process.stderr.close()
-
-
-def end(child: subprocess.Popen[bytes]) -> None:
-    """End a child that we started: ask, then insist."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()

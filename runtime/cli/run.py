@@ -15,7 +15,8 @@ import typer
 from runtime.cli.options import taking
 from runtime.cli.output import emit, note
 from runtime.cli.play import Behaviours, Phase, Split
-from runtime.cli.processes import Player, Stop, end
+from runtime.cli.processes import Player, Stop
+from runtime.io.system import end
 from runtime.start import command
 
 if TYPE_CHECKING:

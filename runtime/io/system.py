@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -163,3 +164,19 @@ def facts(packages: Iterable[str]) -> dict[str, str | int | dict[str, str]]:
     """What a number that was measured here depends on: processor, cores, system, and versions."""
     found = {"python": platform.python_version()} | installed(packages)
     return {"cpu": cpu(), "cores": os.cpu_count() or 0, "system": platform.platform(), "versions": found}
+
+
+def end(child: subprocess.Popen[bytes], within_s: float = 1.0) -> None:
+    """End a child that we started: ask, and insist if it takes longer than within_s."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(within_s)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def ended_by(code: int | None) -> str:
+    """What the return code of a child says, in words."""
+    return f"exit code {code}" if code is None or code >= 0 else f"signal {-code}"

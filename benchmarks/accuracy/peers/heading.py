@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from benchmarks.accuracy.peers.place import MIN_RATE_HZ, Fields, Filter
+from benchmarks.accuracy.peers.place import MIN_RATE_HZ, Fields, fitted, follow
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, shown_counts, targets
 from neds_core.data.session import Session
 from neds_core.scores import points
@@ -60,18 +60,6 @@ def fit_on(task: Task, setting: Setting, before: Session) -> Fields:
     return fit(points.angle_deg(y[known]), counts, setting | {"floor": MIN_RATE_HZ * before.bin_ns * 1e-9})
 
 
-def predict(task: Task, model: Fields, session: Session) -> np.ndarray:
-    """Decoded cosine and sine (n, 2), cold at each segment."""
-    bins, counts = session.bins(), shown_counts(task, session).astype(np.float64)
-    first = np.isin(bins, session.segments[:, 0])
-    run, out = Filter(model), np.zeros((len(bins), 2))
-    for row, t in enumerate(bins):
-        if first[row]:
-            run.reset()
-        out[row] = read(run.step(counts[t] if session.valid[t] else None))
-    return out
-
-
 def grid(quick: bool) -> list[Setting]:
     """Width of the tuning curves' smoothing and of the random walk (cells), jumps, weight of the spikes."""
     keys = ("field_cells", "step_cells", "jump", "weight")
@@ -85,20 +73,14 @@ def search(task: Task) -> tuple[Setting, str]:
     """Least median error over the rolling origins."""
     settings, errors = grid(task.quick), []
     for setting in settings:
-        fits = [(after, predict(task, fit_on(task, setting, before), after)) for before, after in task.folds]
+        fits = [(after, follow(task, fit_on(task, setting, before), read, after)) for before, after in task.folds]
         errors.append(sum(np.nanmedian(points.turn_deg(targets(task, after), value)) for after, value in fits))
     return settings[int(np.argmin(errors))], f"{len(settings)} settings by median error on rolling origins"
 
 
 def refit(task: Task, setting: Setting, seed: int) -> Fitted:
     """The chosen filter on training + validation."""
-    model = fit_on(task, setting, task.parts.development)
-    run = Filter(model)
-
-    def step(counts: np.ndarray, clock: int) -> object:
-        return read(run.step(counts.astype(np.float64)))
-
-    return Fitted(lambda s: predict(task, model, s), model.rate.size + 3, step)
+    return fitted(task, fit_on(task, setting, task.parts.development), read, 3)
 
 
 BAYES = Peer("Bayes filter, tuning curves", search, refit)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from benchmarks.accuracy.peers.place import MIN_RATE_HZ, Fields, Filter, median_error
+from benchmarks.accuracy.peers.place import MIN_RATE_HZ, Fields, Say, best_of, fitted, follow
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task, shown_counts, targets
 from neds_core.data.session import Session
 
@@ -59,16 +58,9 @@ def fit_on(task: Task, setting: Setting, before: Session) -> Maze:
     return fit(y[known], counts, before.bin_ns * 1e-9, setting)
 
 
-def predict(task: Task, setting: Setting, maze: Maze, session: Session) -> np.ndarray:
-    """Decoded points (n, 2), cold at each segment."""
-    bins, counts = session.bins(), shown_counts(task, session).astype(np.float64)
-    first = np.isin(bins, session.segments[:, 0])
-    run, out = Filter(maze), np.zeros((len(bins), 2))
-    for row, t in enumerate(bins):
-        if first[row]:
-            run.reset()
-        out[row] = read(maze, run.step(counts[t] if session.valid[t] else None), setting["read"])
-    return out
+def reader(maze: Maze, setting: Setting) -> Say:
+    """`read` of one maze and setting."""
+    return lambda belief: read(maze, belief, setting["read"])
 
 
 def grid(quick: bool) -> list[Setting]:
@@ -80,33 +72,23 @@ def grid(quick: bool) -> list[Setting]:
     ]
 
 
-def best_of(task: Task, settings: Sequence[Setting]) -> Setting:
-    """Least median error over the rolling origins."""
-    errors = np.zeros(len(settings))
-    for s, setting in enumerate(settings):
-        for before, after in task.folds:
-            maze = fit_on(task, setting, before)
-            errors[s] += median_error(targets(task, after), predict(task, setting, maze, after))
-    return settings[int(errors.argmin())]
-
-
 def search(task: Task) -> tuple[Setting, str]:
     """Fields and walk by median error on the rolling origins, then the read-out."""
+
+    def decode(setting: Setting, before: Session, after: Session) -> np.ndarray:
+        maze = fit_on(task, setting, before)
+        return follow(task, maze, reader(maze, setting), after)
+
     settings = grid(task.quick)
-    best = best_of(task, settings)
-    best = best_of(task, [{**best, "read": how} for how in ("mean", "most likely")])
+    best = best_of(task, settings, decode)
+    best = best_of(task, [{**best, "read": how} for how in ("mean", "most likely")], decode)
     return best, f"{len(settings) + 2} settings by median error on rolling origins"
 
 
 def refit(task: Task, setting: Setting, seed: int) -> Fitted:
     """The chosen filter on training + validation."""
     maze = fit_on(task, setting, task.parts.development)
-    run = Filter(maze)
-
-    def step(counts: np.ndarray, clock: int) -> object:
-        return read(maze, run.step(counts.astype(np.float64)), setting["read"])
-
-    return Fitted(lambda s: predict(task, setting, maze, s), maze.rate.size + 3, step)
+    return fitted(task, maze, reader(maze, setting), 3)
 
 
 BAYES = Peer("Bayes filter, place fields in a plane", search, refit)

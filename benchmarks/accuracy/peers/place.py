@@ -6,7 +6,7 @@ random walk (Brown et al. 1998, J Neurosci 18:7411), on a grid of places times t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -106,6 +106,9 @@ def fit(position: np.ndarray, velocity: np.ndarray, counts: np.ndarray, setting:
     return Model(track=track, rate=rate, log_rate=np.log(rate), step=step, prior=prior / prior.sum())
 
 
+Say = Callable[[np.ndarray], np.ndarray]  # a point (2,) of p (N,)
+
+
 class Filter:
     """The recursion p(state | spikes so far), one bin at a time."""
 
@@ -149,16 +152,31 @@ def fit_on(task: Task, setting: Setting, before: Session) -> Model:
     return fit(y[known], velocity[known], counts, setting | floor)
 
 
-def predict(task: Task, setting: Setting, model: Model, session: Session) -> np.ndarray:
-    """Decoded points (n, 2), cold at each segment."""
+def follow(task: Task, model: Fields, say: Say, session: Session) -> np.ndarray:
+    """What `say` reads off (n, 2), cold at each segment."""
     bins, counts = session.bins(), shown_counts(task, session).astype(np.float64)
     first = np.isin(bins, session.segments[:, 0])
     run, out = Filter(model), np.zeros((len(bins), 2))
     for row, t in enumerate(bins):
         if first[row]:
             run.reset()
-        out[row] = read(model.track, run.step(counts[t] if session.valid[t] else None), setting["read"])
+        out[row] = say(run.step(counts[t] if session.valid[t] else None))
     return out
+
+
+def fitted(task: Task, model: Fields, say: Say, n_settings: int) -> Fitted:
+    """A filter as a peer, with its settings among the parameters."""
+    run = Filter(model)
+
+    def step(counts: np.ndarray, clock: int) -> object:
+        return say(run.step(counts.astype(np.float64)))
+
+    return Fitted(lambda session: follow(task, model, say, session), model.rate.size + n_settings, step)
+
+
+def reader(model: Model, setting: Setting) -> Say:
+    """`read` of one track and setting."""
+    return lambda belief: read(model.track, belief, setting["read"])
 
 
 def grid(quick: bool) -> list[Setting]:
@@ -176,33 +194,34 @@ def median_error(y: np.ndarray, value: np.ndarray) -> float:
     return float(np.nanmedian(np.linalg.norm(y - value, axis=1)))
 
 
-def best_of(task: Task, settings: Sequence[Setting]) -> Setting:
-    """Least median error over the rolling origins."""
+def best_of(
+    task: Task, settings: Sequence[Setting], decode: Callable[[Setting, Session, Session], np.ndarray]
+) -> Setting:
+    """Least median error over the rolling origins. decode: fits a setting on one part and decodes another."""
     errors = np.zeros(len(settings))
     for s, setting in enumerate(settings):
         for before, after in task.folds:
-            model = fit_on(task, setting, before)
-            errors[s] += median_error(targets(task, after), predict(task, setting, model, after))
+            errors[s] += median_error(targets(task, after), decode(setting, before, after))
     return settings[int(errors.argmin())]
 
 
 def search(task: Task) -> tuple[Setting, str]:
     """Fields and walk by median error on the rolling origins, then the read-out."""
+
+    def decode(setting: Setting, before: Session, after: Session) -> np.ndarray:
+        model = fit_on(task, setting, before)
+        return follow(task, model, reader(model, setting), after)
+
     settings = grid(task.quick)
-    best = best_of(task, settings)
-    best = best_of(task, [{**best, "read": how} for how in ("median", "mean")])
+    best = best_of(task, settings, decode)
+    best = best_of(task, [{**best, "read": how} for how in ("median", "mean")], decode)
     return best, f"{len(settings) + 2} settings by median error on rolling origins"
 
 
 def refit(task: Task, setting: Setting, seed: int) -> Fitted:
     """The chosen filter on training + validation."""
     model = fit_on(task, setting, task.parts.development)
-    run = Filter(model)
-
-    def step(counts: np.ndarray, clock: int) -> object:
-        return read(model.track, run.step(counts.astype(np.float64)), setting["read"])
-
-    return Fitted(lambda s: predict(task, setting, model, s), model.rate.size + 4, step)
+    return fitted(task, model, reader(model, setting), 4)
 
 
 BAYES = Peer("Bayes filter, place fields", search, refit)
