@@ -14,7 +14,7 @@ from msgspec import Struct
 from calibration.collecting import folder as folders, session as sessions, wanted
 from calibration.collecting.folder import Kept
 from calibration.collecting.progress import Goal, Progress
-from calibration.collecting.wanted import Base
+from calibration.collecting.wanted import Asked
 from neds_core import files
 from neds_core.data import session_file
 from neds_core.data.session import Session
@@ -72,7 +72,7 @@ class Collection:
     """Where a collection stands: what its folder holds, and how far it has come."""
 
     config: RigConfig
-    base: Base
+    base: Asked
     kept: Kept
     progress: Progress
     notes: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ def uses_markers(config: RigConfig) -> bool:
     return bool(config.input.markers) and config.bins.use_markers
 
 
-def begin(config: RigConfig, base: Base, folder: Path, goal: Goal) -> Collection:
+def begin(config: RigConfig, base: Asked, folder: Path, goal: Goal) -> Collection:
     """Read the folder, and take in what it holds. Raises `ConfigError` or `DataError`."""
     wanted.refuse(config, base.specs)
     kept = folders.read(folder)
@@ -184,7 +184,7 @@ class _Counted:
             self.progress.counters = message.counters
 
 
-def _header(config: RigConfig, base: Base, decoder: Decoder, streams: Streams) -> tuple[Header, list[str]]:
+def _header(config: RigConfig, base: Asked, decoder: Decoder, streams: Streams) -> tuple[Header, list[str]]:
     """What the log says of the run, and what was taken on trust."""
     infos = {name: inlet.described() for name, inlet in streams.behaviours.items()}
     said = {name: declared(info, streams.behaviours[name].channel) for name, info in infos.items()}

@@ -21,7 +21,7 @@ BIN_MS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class Asked:
     """What a base asks for: outputs and bin width; path '' = no base, the width is an option's."""
 
     specs: tuple[BehaviourSpec, ...]
@@ -29,12 +29,12 @@ class Base:
     path: str = ""
 
 
-def base_of(path: Path | None, bin_ms: float | None) -> Base:
+def base_of(path: Path | None, bin_ms: float | None) -> Asked:
     """The base: a checkpoint of one recording, a trunk of many, or None, with bins of `bin_ms` (`BIN_MS` if not given).
 
     Raises `CheckpointError`, and `ConfigError` for a width that is none or not the base's.
     """
-    base = _read(path) if path is not None else Base((), round(BIN_MS * 1e6))
+    base = _read(path) if path is not None else Asked((), round(BIN_MS * 1e6))
     if bin_ms is None:
         return base
     bin_ns = round(bin_ms * 1e6) if 0 < bin_ms < 1e9 else 0
@@ -46,15 +46,15 @@ def base_of(path: Path | None, bin_ms: float | None) -> Base:
         raise ConfigError(
             f"--bin-ms {bin_ms:g}: the base was trained on bins of {base.bin_ns * 1e-6:g} ms; leave --bin-ms out"
         )
-    return Base(base.specs, bin_ns, base.path)
+    return Asked(base.specs, bin_ns, base.path)
 
 
-def _read(path: Path) -> Base:
+def _read(path: Path) -> Asked:
     if many.is_one(path):
         trunk = many.load(path)
-        return Base(trunk.model.specs, trunk.header.bin_ns, str(path))
+        return Asked(trunk.model.specs, trunk.header.bin_ns, str(path))
     made = checkpoint.load(path)
-    return Base(made.specs, made.header.bin_ns, str(path))
+    return Asked(made.specs, made.header.bin_ns, str(path))
 
 
 def refuse(config: RigConfig, base: tuple[BehaviourSpec, ...]) -> None:

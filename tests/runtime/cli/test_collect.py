@@ -19,7 +19,7 @@ import pytest
 
 from calibration.collecting import collect as collecting
 from calibration.collecting.progress import Goal, Progress
-from calibration.collecting.wanted import Base
+from calibration.collecting.wanted import Asked
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session, UnitTable
 from neds_core.io import recording
@@ -103,7 +103,7 @@ class Bench:
     def progress(self, trials: int | None) -> Progress:
         """How far the folder is, as the command sees it when it begins."""
         config = rigs.load(self.home / "rig.toml", rigs.FirstDay)
-        return collecting.begin(config, Base((), self.session.bin_ns), self.folder, Goal(trials)).progress
+        return collecting.begin(config, Asked((), self.session.bin_ns), self.folder, Goal(trials)).progress
 
     def found(self) -> Session:
         """The session of the folder, which both of its files hold."""
