@@ -10,7 +10,7 @@ from typing import Literal
 from neds_core.errors import CheckpointError, ConfigError
 from neds_core.files import sha256
 from runtime.config import RigConfig
-from runtime.io.control import Answer, Rollback, State, Swap, ask
+from runtime.io.control import Answer, Freeze, Rollback, State, Swap, ask
 
 LOOK_S = 0.2  # between two looks at whether it has been taken over
 
@@ -48,6 +48,11 @@ def swap(
 def roll_back(address: str, wait_s: float = 60.0, waits: Callable[[str], None] = lambda said: None) -> Answer:
     """Decode with the checkpoint before the newest again; one that waits to take over is dropped. See `swap`."""
     return _taken(address, ask(address, Rollback(), wait_s), wait_s, waits)
+
+
+def freeze(address: str, on: bool = True, wait_s: float = 60.0) -> Answer:
+    """Have a run refuse swaps, or take them again. Raises `StreamError` where no run answers."""
+    return ask(address, Freeze(on), wait_s)
 
 
 def _taken(address: str, answer: Answer, wait_s: float, waits: Callable[[str], None]) -> Answer:

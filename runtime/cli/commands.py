@@ -29,7 +29,7 @@ from runtime.cli.parity import parity
 from runtime.cli.play import play
 from runtime.cli.report import report
 from runtime.cli.run import run
-from runtime.cli.swap import rollback, swap
+from runtime.cli.swap import freeze, rollback, swap
 from runtime.cli.train import train
 from runtime.cli.tune import tune
 from runtime.cli.verify import verify
@@ -63,8 +63,8 @@ def options(
 
 
 COMMANDS = (
-    run, play, report, check, collect, calibrate, swap, rollback, train, tune, ensemble, evaluate, verify, parity,
-    import_official,
+    run, play, report, check, collect, calibrate, swap, rollback, freeze, train, tune, ensemble, evaluate, verify,
+    parity, import_official,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -1,4 +1,4 @@
-"""`neds-rt swap` and `neds-rt rollback`: another decoder for a run that is going on."""
+"""`neds-rt swap`, `rollback` and `freeze`: another decoder for a run that is going on, or none."""
 
 from __future__ import annotations
 
@@ -39,6 +39,19 @@ def rollback(rig: RIG, address: ADDRESS = "", wait: WAIT = 60.0, json: JSON = Fa
     from calibration.swap import roll_back
 
     _show(roll_back(_address(rig, address), _seconds(wait), note), json)
+
+
+def freeze(
+    rig: RIG,
+    off: Annotated[bool, typer.Option("--off", help="take swaps again")] = False,
+    address: ADDRESS = "",
+    wait: WAIT = 60.0,
+    json: JSON = False,
+) -> None:
+    """Have a run keep its decoder: swaps are refused until `--off`. A rollback and a fallback still work."""
+    from calibration.swap import freeze as hold
+
+    _show(hold(_address(rig, address), not off, _seconds(wait)), json)
 
 
 def _address(rig: Path, given: str) -> str:

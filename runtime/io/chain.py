@@ -15,7 +15,8 @@ from neds_core.errors import ConfigError, DataError
 
 
 class Link(Struct, frozen=True):
-    """One step. why: swap | rollback | fallback. outcome: accepted, taken, kept (its probation is over) or dropped.
+    """One step. why: swap | rollback | fallback | freeze | thaw. outcome: accepted, taken, kept (its probation is
+    over) or dropped.
 
     time: ISO 8601, UTC. token: the first bin that it decodes, -1 = not known yet. gate: output -> word; session: that
     the gate judged on. parents: SHA-256 of the checkpoints that it was made from, the newest first.

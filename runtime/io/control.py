@@ -42,7 +42,13 @@ class State(Struct, frozen=True, forbid_unknown_fields=True, tag_field="request"
     """Say what decodes."""
 
 
-Request = Swap | Rollback | State
+class Freeze(Struct, frozen=True, forbid_unknown_fields=True, tag_field="request", tag="freeze"):
+    """Take no other decoder from here on, or take one again. A rollback and a fallback go on."""
+
+    on: bool = True
+
+
+Request = Swap | Rollback | State | Freeze
 
 
 class Waiting(Struct, frozen=True):
@@ -55,7 +61,8 @@ class Waiting(Struct, frozen=True):
 
 class Running(Struct, frozen=True):
     """What decodes, from the bin `since` on; exchanges: how many there were in this run; previous: SHA-256 of the one
-    that a rollback goes back to, '' = none; probation: bins that are left of it; chain: the file of the chain."""
+    that a rollback goes back to, '' = none; probation: bins that are left of it; chain: the file of the chain; path: of
+    its checkpoint, as the run was told it; frozen: no swap is taken."""
 
     rig: str
     decoder: str
@@ -69,6 +76,8 @@ class Running(Struct, frozen=True):
     probation: int
     chain: str
     waiting: Waiting | None = None
+    path: str = ""
+    frozen: bool = False
 
 
 class Answer(Struct, frozen=True):

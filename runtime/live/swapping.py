@@ -20,7 +20,7 @@ from runtime.core.handover import Handover, Probation
 from runtime.core.pipeline import Pipeline
 from runtime.engines import create as engines, prepare
 from runtime.io.chain import Chain, Link, now
-from runtime.io.control import Answer, Control, Request, Rollback, Running, Swap, Waiting
+from runtime.io.control import Answer, Control, Freeze, Request, Rollback, Running, Swap, Waiting
 from runtime.live.incoming import fetch, refuse_other
 
 RECENT_S = 60.0  # of bins that are kept to prime a decoder with
@@ -61,6 +61,7 @@ class Swapper:
         self._known = {id(decoder): known(decoder, checkpoint, config.checkpoint)}
         self._line = [decoder]  # the decoders of this run, in order, as far as the chain says
         self._kept = 0
+        self._frozen = False
 
     # --- requests ---
 
@@ -71,6 +72,8 @@ class Swapper:
             found = self._swap(request)
         elif isinstance(request, Rollback):
             found = self._roll_back()
+        elif isinstance(request, Freeze):
+            found = self._freeze(request.on)
         else:
             found = Answer(True, f"{self.pipeline.decoder.model} decodes")
         self.look()
@@ -86,6 +89,7 @@ class Swapper:
             exchanges=len(turns), previous=previous.model_sha if previous else "", probation=self.handover.left,
             chain=str(self.chain.path),
             waiting=Waiting(waits.why, waits.decoder.model, waits.decoder.model_sha) if waits else None,
+            path=self._known[id(decoder)].path, frozen=self._frozen,
         )  # fmt: skip
 
     def _swap(self, request: Swap) -> Answer:
@@ -132,10 +136,25 @@ class Swapper:
             )
         )  # fmt: skip
 
+    def _freeze(self, on: bool) -> Answer:
+        """Refuse swaps from here on, or no longer."""
+        if on and (waits := self._waiting()) is not None:
+            raise ConfigError(_waits(waits))
+        decoder = self.pipeline.decoder
+        said = f"{_named(decoder)} {'stays: no swap is taken' if on else 'decodes; swaps are taken again'}"
+        if on is not self._frozen:
+            self._frozen = on
+            sha, about = decoder.model_sha, self._known[id(decoder)]
+            why = "freeze" if on else "thaw"
+            self.chain.add(Link(now(), self.config.rig, why, "taken", sha, sha, decoder.model, said, path=about.path))
+        return Answer(True, said)
+
     def _refuse_busy(self) -> None:
         """One exchange at a time, and none from a decoder that may still be unfit."""
+        if self._frozen:
+            raise ConfigError("the run is frozen: no swap is taken; `neds-rt freeze RIG.toml --off` allows them again")
         if waits := self._waiting():
-            raise ConfigError(f"{_named(waits.decoder)} waits to take over; wait until it has, or roll it back")
+            raise ConfigError(_waits(waits))
         if self.pipeline.unfit:
             raise ConfigError(f"{self.pipeline.unfit}; wait until it has")
         if left := self.handover.left:
@@ -232,6 +251,10 @@ class Swapper:
 
 def _named(decoder: Decoder) -> str:
     return f"{decoder.model} ({decoder.model_sha[:12]})"
+
+
+def _waits(successor: Successor) -> str:
+    return f"{_named(successor.decoder)} waits to take over; wait until it has, or roll it back"
 
 
 class Exchanges:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.io.control import Answer, Control, Request, Rollback, Running, State, Swap, Waiting
+from runtime.io.control import Answer, Control, Freeze, Request, Rollback, Running, State, Swap, Waiting
 
 SHA = "5" * 64
 
@@ -72,6 +72,15 @@ def test_how_it_ends_says_what_came_of_it(
     out, err = capsys.readouterr()
     assert (out, err) == ((f"{answer.said}\n", "") if code == 0 else ("", f"neds-rt: {answer.said}\n"))
     assert told.asked == [Rollback()]
+
+
+@pytest.mark.parametrize(("options", "on"), [((), True), (("--off",), False)])
+def test_a_run_is_frozen_and_thawed(
+    call: Callable[..., int], rig: Path, told: Told, options: tuple[str, ...], on: bool
+) -> None:
+    told.answers = [Answer(True, "done")]
+    assert call("freeze", rig, *options) == 0
+    assert told.asked == [Freeze(on)]
 
 
 def test_one_that_is_dropped_or_waits_too_long_is_said(

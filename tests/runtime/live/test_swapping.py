@@ -32,7 +32,7 @@ from runtime.engines import create as engines
 from runtime.engines.layout import layout
 from runtime.io import chain
 from runtime.io.chain import Chain
-from runtime.io.control import Answer, Control, Rollback, State, Swap, ask
+from runtime.io.control import Answer, Control, Freeze, Rollback, State, Swap, ask
 from runtime.live import offline, swapping
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages
@@ -408,6 +408,28 @@ def test_one_exchange_at_a_time(swapped: Callable[..., Done], gated: Callable[..
     assert (running.previous, running.why, running.exchanges, running.gated) == ("f" * 64, "swap", 1, True)
     done = swapped({10: asks(gated(1)), 80: asks(gated(1))}, probation=Probation(0, 5, 1))
     assert "decodes already" in done.answers[1].said
+
+
+def test_a_frozen_run_takes_no_swap_until_it_is_allowed_again_but_goes_back(
+    swapped: Callable[..., Done], gated: Callable[..., Path], tmp_path: Path
+) -> None:
+    def freeze(on: bool) -> Act:
+        return lambda swapper: swapper.answer(Freeze(on))
+
+    done = swapped({
+        10: asks(gated(1)), 12: freeze(True), 80: freeze(True), 82: freeze(True), 84: asks(gated(2)), 86: back,
+        140: freeze(False), 142: asks(gated(2)),
+    })  # fmt: skip
+    assert [why for _, why in done.turns] == ["swap", "rollback", "swap"]
+    assert [a.ok for a in done.answers] == [True, False, True, True, False, True, True, True]
+    assert "waits to take over; wait until it has" in done.answers[1].said
+    assert "the run is frozen: no swap is taken; `neds-rt freeze RIG.toml --off`" in done.answers[4].said
+    frozen = [a.running.frozen for a in done.answers if a.running is not None]
+    assert frozen == [False, True, True, True, False, False]
+    assert done.answers[2].running is not None
+    assert done.answers[2].running.path == str(gated(1))
+    links = chain.read(tmp_path / "swaps.jsonl")
+    assert [link.why for link in links if link.why not in ("swap", "rollback")] == ["freeze", "thaw"]
 
 
 def test_a_loop_that_stands_takes_nothing_over_later(
