@@ -65,6 +65,7 @@ class Report(Struct, frozen=True):
     unwritten: str = ""
     counters: dict[str, int] = {}
     quantities: dict[str, str] = {}
+    stimulated: int = 0
 
 
 @dataclass(slots=True)
@@ -223,6 +224,7 @@ def finish(collection: Collection, subject: Subject) -> Report:
         classes={name: dict(n) for name, n in progress.classes().items()}, units=units, units_firing=firing,
         ranges=ranges, warnings=progress.warnings(), notes=notes, session=written[0], nwb=written[1],
         unwritten=unwritten, counters=dict(progress.counters), quantities={s.name: s.unit for s in progress.specs},
+        stimulated=progress.stimulated,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Progress:
         """specs: outputs that are wanted. behaviours: names of the streams. marked: the rig has markers."""
         self.specs, self.goal, self.marked = specs, goal, marked
         self.trials: list[Trial] = []  # of all runs; rows are those of their run
-        self.cut = 0
+        self.cut = self.stimulated = 0
         self.gaps = self.bins = self.all_bins = self._bin_ns = 0  # bins without live data and all, of this run; of all
         self.spikes = np.zeros(0, np.int64)  # (U,) so far
         self.traces = {name: _Trace() for name in behaviours}
@@ -72,12 +72,12 @@ class Progress:
         self.valid_bins = 0
         self._live = False
         self._run: _Run | None = None
-        self._before = (0, 0, 0)  # trials, cut and valid bins of the runs before
+        self._before = (0, 0, 0, 0)  # trials, cut, stimulated and valid bins of the runs before
         self._began_done = 0.0
 
     def begin(self) -> None:
         """What comes next is of another run."""
-        self._before = (len(self.trials), self.cut, self.valid_bins)
+        self._before = (len(self.trials), self.cut, self.stimulated, self.valid_bins)
         self._run, self._live = None, False
         self._began_done, self.bins, self.gaps = self.done(), 0, 0
         for trace in self.traces.values():
@@ -125,14 +125,15 @@ class Progress:
         trace.value, trace.newest_ns = float(values[-1]), int(t_ns[-1])
 
     def _count(self, run: _Run) -> None:
-        trials, cut, valid_bins = self._before
+        trials, cut, stimulated, valid_bins = self._before
         if not self.marked:
             self.valid_bins = valid_bins + int(run.valid.sum())
             return
         found = find(run.marks, run.rows, run.lost_ns)
-        self.trials = [*self.trials[:trials], *found.trials]
-        self.cut = cut + found.cut
-        self.valid_bins = valid_bins + sum(int(run.valid[t.start : t.stop].sum()) for t in found.trials)
+        usable = [t for t in found.trials if not t.stimulated]
+        self.trials = [*self.trials[:trials], *usable]
+        self.cut, self.stimulated = cut + found.cut, stimulated + len(found.trials) - len(usable)
+        self.valid_bins = valid_bins + sum(int(run.valid[t.start : t.stop].sum()) for t in usable)
 
     @property
     def labelled(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.collecting.trials import Trial, of_log
+from calibration.collecting.trials import STIMULATED, Trial, of_log
 from neds_core.data.check import VALUE_MOST, check_spec, varies
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.errors import DataError
@@ -55,9 +55,13 @@ def make(logs: Sequence[RunLog], units: UnitTable, name: str, *, marked: bool) -
         counts[part.offset : part.offset + part.n] = part.log.counts[: part.n]
         valid[part.offset : part.offset + part.n] = part.valid
     trials, cut = _trials(parts) if marked else (_stretches(parts, bin_ns), 0)
-    if not trials:
-        raise DataError(_nothing(logs, cut, marked))
+    usable = [t for t in trials if not t.stimulated]
+    if not usable:
+        raise DataError(_nothing(logs, cut, len(trials), marked))
     notes: list[str] = []
+    if len(usable) < len(trials):
+        notes.append(f"{len(trials) - len(usable)} trials are labelled {STIMULATED}, and are left out of the session")
+        trials = usable
     specs, values = _traces(parts, valid, notes)
     segments = np.array([[t.start, t.stop] for t in trials], np.int64)
     more = _classes(trials, logs[-1].header.specs, notes) if marked else ()
@@ -117,7 +121,7 @@ def _stretches(parts: list[_Part], bin_ns: int) -> list[Trial]:
     return found
 
 
-def _nothing(logs: Sequence[RunLog], cut: int, marked: bool) -> str:
+def _nothing(logs: Sequence[RunLog], cut: int, stimulated: int, marked: bool) -> str:
     if not marked:
         return "no stretch of one second with live spikes was collected; look at their sender"
     if not any(log.marks for log in logs):
@@ -125,6 +129,8 @@ def _nothing(logs: Sequence[RunLog], cut: int, marked: bool) -> str:
             "no marker has come, so there is no trial; look at their sender, or take input.markers out of the rig and "
             "give the same command to use what was collected without trials"
         )
+    if stimulated:
+        return f"all {stimulated} trials are labelled {STIMULATED}; collect some without stimulation"
     return f"no complete trial was collected, {cut} are cut; send segment_start and segment_end (docs/lsl.md)"
 
 
@@ -165,7 +171,7 @@ def _classes(
 ) -> list[BehaviourSpec]:  # fmt: skip
     """Class outputs: those that are wanted, then every label with at least two texts."""
     specs = [s for s in wanted if s.kind == "class"]
-    taken = {s.name for s in wanted}
+    taken = {STIMULATED, *(s.name for s in wanted)}
     for name in sorted({name for t in trials for name in t.labels} - taken):
         texts = sorted({label for t in trials if isinstance(label := t.labels.get(name), str) and label})
         spec, shown = BehaviourSpec(name, "class", classes=tuple(texts)), plain(name, LONGEST)

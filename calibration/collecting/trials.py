@@ -11,6 +11,8 @@ from neds_core.data.session import BehaviourSpec
 from runtime.core.run_log import RunLog
 from runtime.core.values import FAR_S, Label, Mark
 
+STIMULATED = "stimulated"  # the label of a trial in which the brain was stimulated
+NOT_SO = ("", "0", "false", "no", "none")  # texts of it
 MARKERS_LOST = "markers_lost"  # the event with which a source ends the open segment itself
 
 
@@ -22,6 +24,12 @@ class Trial:
     start: int
     stop: int
     labels: dict[str, Label]
+
+    @property
+    def stimulated(self) -> bool:
+        """Whether the task says that it stimulated: what the spikes then say of behaviour is not what they say else."""
+        label = self.labels.get(STIMULATED)
+        return label.strip().lower() not in NOT_SO if isinstance(label, str) else bool(label)
 
     def classes(self, specs: Iterable[BehaviourSpec]) -> dict[str, int]:
         """The class of each class output that is labelled with one of its classes."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from calibration.collecting.collect import Report
 from calibration.collecting.progress import FIRES_HZ, SPIKES, Progress
+from calibration.collecting.trials import STIMULATED
 
 
 def lines(progress: Progress) -> list[str]:
@@ -13,8 +14,8 @@ def lines(progress: Progress) -> list[str]:
     goal, out = progress.goal, []
     if progress.marked:
         of = f" of {goal.trials}" if goal.trials is not None else ""
-        cut = f" ({progress.cut} not complete)" if progress.cut else ""
-        out.append(f"trials {progress.labelled}{of}{cut}")
+        left = {"not complete": progress.cut, STIMULATED: progress.stimulated}
+        out.append(f"trials {progress.labelled}{of}{_aside(left)}")
     of = f" of {goal.minutes:g}" if goal.minutes is not None else ""
     out.append(f"minutes {progress.minutes:.1f}{of}")
     left = progress.left_min()
@@ -27,6 +28,12 @@ def lines(progress: Progress) -> list[str]:
     for name, trace in progress.traces.items():
         out.append(_range(name, (trace.low, trace.high) if trace.low <= trace.high else None, units_of.get(name, "")))
     return out
+
+
+def _aside(left: Mapping[str, int]) -> str:
+    """Trials that do not count, by why."""
+    said = ", ".join(f"{n} {why}" for why, n in left.items() if n)
+    return f" ({said})" if said else ""
 
 
 def _classes(found: Mapping[str, Mapping[str, int]]) -> Iterable[str]:
@@ -48,8 +55,8 @@ def _range(name: str, limits: tuple[float, float] | None, unit: str = "") -> str
 
 def summary(found: Report) -> list[str]:
     """What came of it, in words."""
-    cut = f" ({found.cut} more are not complete)" if found.cut else ""
-    trials = f"{found.trials} trials{cut}, {found.labelled} of them labelled, " if found.trials or found.cut else ""
+    left = _aside({"more not complete": found.cut, f"more {STIMULATED}": found.stimulated})
+    trials = f"{found.trials} trials{left}, {found.labelled} of them labelled, " if found.trials or left else ""
     runs = f" in {found.runs} runs" if found.runs > 1 else ""
     out = [
         f"collected {trials}{found.minutes:.2f} minutes{runs}; ended by {found.stopped_by}",

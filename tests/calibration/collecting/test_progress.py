@@ -52,6 +52,17 @@ def _counted(session: Session) -> dict[str, int]:
     return {name: int((label == k).sum()) for k, name in enumerate(("left", "right"))}
 
 
+def test_trials_with_stimulation_do_not_count_in_this_run_nor_in_those_before(session: Session) -> None:
+    log = collected(first(session, 6))
+    log.marks = [replace(m, labels=m.labels | {"stimulated": m.segment % 2 == 0}) for m in log.marks]
+    progress, n = Progress(session.specs, ("wheel_speed",), Goal(trials=9), marked=True), 0
+    for runs in (1, 2):
+        progress.begin()
+        progress.take(log)
+        n += int((session.segment_ids[:6] % 2 == 0).sum())
+        assert (progress.stimulated, len(progress.trials)) == (n, 6 * runs - n)
+
+
 def test_where_no_trial_has_a_label_all_count(session: Session) -> None:
     unlabelled = replace(session, values={**session.values, "choice": np.full(session.n_bins, -1)})
     assert told(first(unlabelled, 3), Goal(trials=3), specs=(WHEEL,))[0].labelled == 3

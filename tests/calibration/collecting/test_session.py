@@ -79,6 +79,21 @@ def test_markers_that_come_late_move_nothing(six: Session, late_bins: int) -> No
     same(make(collected(six, late_ns=late_bins * six.bin_ns), six=six).session, six)
 
 
+@pytest.mark.parametrize("label", [True, 1, 2.5, "left probe"])
+def test_trials_with_stimulation_are_no_part_of_it_and_that_is_said(six: Session, log: RunLog, label: object) -> None:
+    log.marks = [
+        replace(m, labels=m.labels | {"stimulated": label if m.segment == six.segment_ids[2] else "no"})
+        if m.event == "segment_end" else m for m in log.marks
+    ]  # fmt: skip
+    made = make(log, six=six)
+    keep = [0, 1, 3, 4, 5]
+    same(made.session, replace(six, segments=six.segments[keep], segment_ids=six.segment_ids[keep]))
+    assert made.notes == ["1 trials are labelled stimulated, and are left out of the session"]
+    log.marks = [replace(m, labels={"stimulated": 1}) for m in log.marks]
+    with pytest.raises(DataError, match="all 6 trials are labelled stimulated; collect some without"):
+        make(log, six=six)
+
+
 def test_several_runs_are_joined_with_gaps(six: Session, session: Session) -> None:
     parts = [first(six, 2), replace(session, segments=session.segments[2:6], segment_ids=session.segment_ids[2:6])]
     logs = [collected(part) for part in parts]

@@ -38,13 +38,14 @@ REPORT = Report(
     classes={"choice": {"left": 30, "right": 30}}, units=52, units_firing=46, ranges={"wheel_speed": (0.0, 3.1)},
     warnings=["one class"], notes=["a note"], session="day1/session.npz", nwb="day1/session.nwb",
     quantities={"wheel_speed": "rad/s"},
-    counters={"spikes_received": 1000, "spikes_late": 3, "spikes_lost_upstream": 2},
+    stimulated=2, counters={"spikes_received": 1000, "spikes_late": 3, "spikes_lost_upstream": 2},
 )  # fmt: skip
 
 
 def test_what_came_of_it() -> None:
     assert words.summary(REPORT) == [
-        "collected 61 trials (1 more are not complete), 60 of them labelled, 4.25 minutes in 2 runs; ended by enough",
+        "collected 61 trials (1 more not complete, 2 more stimulated), 60 of them labelled, 4.25 minutes in 2 runs; "
+        "ended by enough",
         "choice: left 30, right 30",
         "46 of 52 units fire above 0.05 Hz",
         "wheel_speed 0 to 3.1 rad/s",
@@ -54,6 +55,7 @@ def test_what_came_of_it() -> None:
         "written: day1/session.npz and day1/session.nwb",
     ]
     bare = replace(
-        REPORT, trials=0, cut=0, runs=1, classes={}, session="", warnings=[], notes=[], ranges={}, counters={}
-    )
+        REPORT, trials=0, cut=0, stimulated=0, runs=1, classes={}, session="", warnings=[], notes=[],
+        ranges={}, counters={},
+    )  # fmt: skip
     assert words.summary(bare) == ["collected 4.25 minutes; ended by enough", "46 of 52 units fire above 0.05 Hz"]
