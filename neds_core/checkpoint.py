@@ -22,7 +22,9 @@ from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, Uni
 from neds_core.errors import CheckpointError, DataError
 from neds_core.judged import Gate, Judged, Verdict, read_judged
 from neds_core.linear.linear import Bank, Linear
+from neds_core.model import rows
 from neds_core.model.model import NEDS
+from neds_core.model.rows import Rows
 from neds_core.tensors import check_content, parse_tensors, write_tensors
 
 FORMAT = 1
@@ -110,7 +112,8 @@ class Checkpoint:
     """Everything a decoder needs, and its identity `sha` (SHA-256 of the file).
 
     others: of an ensemble, its networks behind the first (`model`), of the same shape and the same scalers.
-    judged: what the verdicts rest on, None = not judged.
+    judged: what the verdicts rest on, None = not judged. lost: rows of units that its base had and its own
+    session has not.
     """
 
     header: Header
@@ -121,6 +124,7 @@ class Checkpoint:
     sha: str = ""
     others: tuple[NEDS, ...] = ()
     judged: Judged | None = None
+    lost: Rows | None = None
 
     @property
     def networks(self) -> tuple[NEDS, ...]:
@@ -188,6 +192,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
     tensors |= checkpoint.judged.tensors() if checkpoint.judged else {}
+    tensors |= checkpoint.lost.tensors() if checkpoint.lost else {}
     metadata = {"neds_rt": msgspec.json.encode(checkpoint.header).decode()}
     write_tensors(path, tensors, metadata, lambda partial: parse(partial.read_bytes(), path))
 
@@ -268,7 +273,11 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     for spec in header.specs:
         _check_decoders(header, spec, linear, len(units))
     judged = read_judged(tensors, header.specs, 1 + len(others), header.verdicts)
-    return Checkpoint(header, model, units, scalers, linear, others=tuple(others), judged=judged)
+    try:
+        lost = rows.read(tensors)
+    except DataError as error:
+        raise ValueError(str(error)) from None
+    return Checkpoint(header, model, units, scalers, linear, others=tuple(others), judged=judged, lost=lost)
 
 
 def _network(header: Header, tensors: dict[str, Tensor], n_units: tuple[int, ...], member: int) -> NEDS:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
 
 from neds_core import checkpoint
 from neds_core.config import MaskConfig
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import ConfigError
-from neds_core.model.embed import UnitTokenizer
+from neds_core.model import rows
 from neds_core.model.model import NEDS
+from neds_core.model.rows import Rows
 from neds_core.train import many
 from neds_core.train.many import Pretrained
 
@@ -22,13 +21,14 @@ from neds_core.train.many import Pretrained
 @dataclass(frozen=True, slots=True)
 class Base:
     """trunk: its network and unit tables; parents: SHA-256 of its file, then of its own parents; trial_mean: of traces
-    by bins since the segment's start, where the base knows one."""
+    by bins since the segment's start, where the base knows one; lost: rows of units that were there before it."""
 
     name: str
     trunk: Pretrained
     parents: tuple[str, ...]
     masks: MaskConfig
     trial_mean: dict[str, np.ndarray] = field(default_factory=dict)
+    lost: Rows | None = None
 
     def specs(self) -> tuple[BehaviourSpec, ...]:
         """Its outputs."""
@@ -43,7 +43,8 @@ def read(path: Path) -> Base:
     made = checkpoint.load(path)
     gate = made.header.gate
     parents = (made.sha, *(gate.parents if gate else ()))
-    return Base(path.name, many.of_checkpoint(made), parents, made.header.config.masks, made.scalers.trial_mean)
+    trunk, masks = many.of_checkpoint(made), made.header.config.masks
+    return Base(path.name, trunk, parents, masks, made.scalers.trial_mean, made.lost)
 
 
 def outputs(base: Base, session: Session, wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -61,30 +62,18 @@ def outputs(base: Base, session: Session, wanted: tuple[str, ...]) -> tuple[str,
     return wanted or tuple(known)
 
 
-@torch.no_grad()
-def keep_rows(model: NEDS, session: Session, trunk: Pretrained) -> int:
-    """Give units that the trunk knows by id and region their rows and rate read-outs; how many there were.
+def keep_rows(model: NEDS, session: Session, base: Base) -> tuple[int, Rows | None]:
+    """Give units that the base knows by id and region their rows and rate read-outs.
 
-    Of several sessions of the trunk the last one that used the unit counts. A row is scaled so that a spike moves the
-    token as much as it did there, whatever the unit's spread is here.
+    Of several sessions of the base the last one that used the unit counts. Returns how many units there were, and the
+    rows of those that the base knows and the session has not. Raises `ConfigError` for a base without rows.
     """
-    tokenizer, rates = model.tokenizer(), model.rate_head()
-    if not isinstance(tokenizer, UnitTokenizer):
+    trunk = base.trunk
+    if model.config.tokenizer != "rows":
         raise ConfigError("keep_rows is for a base whose model.tokenizer is 'rows'; set it to false")
-    place = {(i, r): u for u, (i, r) in enumerate(zip(session.units.ids.tolist(), session.units.region, strict=True))}
-    n_units, gain = len(session.units), tokenizer.scale()[1]
-    found: set[int] = set()
-    for s, row in enumerate(trunk.header.sessions):
-        old = cast(UnitTokenizer, trunk.model.tokenizer(s))
-        old_gain, n_old = old.scale()[1], len(row.unit_ids)
-        for k, key in enumerate(zip(row.unit_ids, row.region, strict=True)):
-            u = place.get(key)
-            if u is None or not row.kept[k]:
-                continue
-            for copy in range(1 + tokenizer.n_filters):
-                to, of = copy * n_units + u, copy * n_old + k
-                if gain[to] > 0:
-                    tokenizer.rows[to] = old.rows[of] * (old_gain[of] / gain[to])
-            rates.weight[u] = trunk.model.rate_head(s).weight[k]
-            found.add(u)
-    return len(found)
+    known = [
+        base.lost,
+        *(rows.of(trunk.model, s, row.units, np.array(row.kept)) for s, row in enumerate(trunk.header.sessions)),
+    ]
+    found = [rows.put(model, session.units, each) for each in known if each is not None]
+    return len(set().union(*found)), rows.lost(known, session.units)

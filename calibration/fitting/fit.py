@@ -73,7 +73,9 @@ def fit(task: Task) -> Fitted:
         longest_silence_bins=scalers.longest_silence(parts.fit, scale.kept),
     )
     evidence = validation.evidence(decoded, model.specs, parts.select)
-    made = judging.decide(Checkpoint(header, model, parts.fit.units, scale, refitted, judged=evidence))
+    made = judging.decide(
+        Checkpoint(header, model, parts.fit.units, scale, refitted, judged=evidence, lost=stages.lost)
+    )
     steps = (Step("linear decoders", linear_s), *stages.steps)
     return Fitted(made, steps, temperatures, lags, stages.kept)
 

@@ -19,6 +19,7 @@ from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, StageConfig,
 from neds_core.data.parts import Parts
 from neds_core.errors import ConfigError, DataError
 from neds_core.model.model import NEDS
+from neds_core.model.rows import Rows
 from neds_core.train import loop, many
 from neds_core.train.log import Show, Silent
 from neds_core.train.loop import Plan
@@ -94,6 +95,7 @@ class Stages:
         self.steps: tuple[Step, ...] = ()
         self.configs: tuple[StageConfig, ...] = ()
         self.kept = 0
+        self.lost: Rows | None = None
         self.start: Callable[[NEDS], object] | None = None  # rows of another start, for those who compare them
 
     def run(self) -> NEDS:
@@ -136,7 +138,7 @@ class Stages:
         assert found is not None
         model = many.graft(found.trunk, self.config, self.source, given.seed)
         if given.keep_rows:
-            self.kept = bases.keep_rows(model, self.task.parts.fit, found.trunk)
+            self.kept, self.lost = bases.keep_rows(model, self.task.parts.fit, found)
         if self.start is not None:
             self.start(model)
         return model

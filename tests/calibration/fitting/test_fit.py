@@ -17,11 +17,13 @@ from calibration.fitting import base as bases, fit as fits, start
 from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig, Everything, Stage
 from calibration.fitting.fit import Fitted, Task, cooled
+from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import parts as cutting, scalers
 from neds_core.data.parts import Parts
 from neds_core.data.session import Session, UnitTable
 from neds_core.errors import CheckpointError, ConfigError, DataError
+from neds_core.model import rows
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 from neds_core.scores import reliability
@@ -126,7 +128,7 @@ def test_units_that_the_base_knows_keep_their_rows(
     model, source = grafted(base, make_task(cutting.cut(today)))
     fresh = model.state_dict()["units.0.rows"].clone()
 
-    n = bases.keep_rows(model, source.train, base.trunk)
+    n, lost = bases.keep_rows(model, source.train, base)
 
     tokenizer, old = model.tokenizer(), base.trunk.model.tokenizer()
     assert isinstance(tokenizer, UnitTokenizer)
@@ -139,6 +141,47 @@ def test_units_that_the_base_knows_keep_their_rows(
             a, b = tokenizer.rows[place] * tokenizer.gain[place], old.rows[u] * old.gain[u]
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(model.rate_head().weight[place], base.trunk.model.rate_head().weight[u])
+    assert lost is not None
+    assert lost.keys == [(int(units.ids[order[0]]), str(units.region[order[0]]))]
+
+
+def test_a_unit_that_comes_back_has_the_row_of_the_day_on_which_it_was_last_there(
+    base: Base, session: Session, make_task: Callable[..., Task], tmp_path: Path
+) -> None:
+    """Its row is kept in the file of a day without it."""
+
+    def today(keep: list[int]) -> Session:
+        units = UnitTable(*(getattr(session.units, k)[keep] for k in ("ids", "region", "depth_um")))
+        return replace(session, units=units, counts=session.counts[:, keep], events=None)
+
+    used = np.flatnonzero(base.trunk.header.sessions[0].kept).tolist()
+    gone, rest = used[1], used[2:]
+    task = make_task(cutting.cut(today(rest)))
+    config = msgspec.structs.replace(task.config, keep_rows=True, everything=Everything(0, 1e-3))
+    fitted = fits.fit(replace(task, config=config))
+    assert fitted.units_kept == len(rest)
+    checkpoints.save(fitted.made, tmp_path / "without.safetensors")
+    again = bases.read(tmp_path / "without.safetensors")
+    assert again.lost is not None
+    assert len(again.lost.units) == 2
+    broken = dict(again.lost.tensors(), **{"lost/ids": torch.arange(5)})
+    with pytest.raises(ValueError, match="rows of lost units are incomplete"):
+        rows.read(broken)
+
+    back = today([gone, *rest])
+    model, source = grafted(again, make_task(cutting.cut(back)))
+    n, lost = bases.keep_rows(model, source.train, again)
+
+    tokenizer, old = model.tokenizer(), base.trunk.model.tokenizer()
+    assert isinstance(tokenizer, UnitTokenizer)
+    assert isinstance(old, UnitTokenizer)
+    assert n == 1 + len(rest)
+    assert lost is not None
+    assert lost.units.ids.tolist() == [session.units.ids[used[0]]]
+    torch.testing.assert_close(tokenizer.rows[0] * tokenizer.gain[0], old.rows[gone] * old.gain[gone])
+    newer = again.trunk.model.tokenizer()
+    assert isinstance(newer, UnitTokenizer)
+    torch.testing.assert_close(tokenizer.rows[1] * tokenizer.gain[1], newer.rows[0] * newer.gain[0])
 
 
 def test_readouts_start_at_the_ridge(base: Base, make_task: Callable[..., Task]) -> None:
