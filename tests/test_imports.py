@@ -114,6 +114,7 @@ ROOMS = {
         "collecting": (),
         "fitting": (),
         "judge": (),
+        "update": ("fitting", "judge"),
         "report": ("fitting", "judge"),
         "page": ("judge", "report"),
         "command": ("fitting", "judge", "report", "page"),

@@ -58,7 +58,7 @@ class Swapper:
         """checkpoint, decoder: what the run begins with, of the units that its stream sends."""
         self.config, self.units, self.handover, self.chain = config, checkpoint.units, handover, chain
         self.pipeline, self.markers = handover.pipeline, handover.pipeline.rules.markers
-        self._known = {id(decoder): known(decoder, checkpoint, config.checkpoint)}
+        self._known = {id(decoder): known(decoder, checkpoint, str(Path(config.checkpoint).resolve()))}
         self._line = [decoder]  # the decoders of this run, in order, as far as the chain says
         self._kept = 0
         self._frozen = False
