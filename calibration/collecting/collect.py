@@ -45,7 +45,7 @@ BLOCK_NS = 2_000_000_000  # of the longest block: at most this and what is being
 
 class Report(Struct, frozen=True):
     """What came of a collection. session, nwb: paths, '' = not written, for the reason `unwritten`. quantities: units
-    of the behaviours by name."""
+    of the behaviours by name. failed: an error ended it, which `notes` has."""
 
     folder: str
     stopped_by: str
@@ -65,6 +65,7 @@ class Report(Struct, frozen=True):
     unwritten: str = ""
     counters: dict[str, int] = {}
     quantities: dict[str, str] = {}
+    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -223,6 +224,7 @@ def finish(collection: Collection, subject: Subject) -> Report:
         classes={name: dict(n) for name, n in progress.classes().items()}, units=units, units_firing=firing,
         ranges=ranges, warnings=progress.warnings(), notes=notes, session=written[0], nwb=written[1],
         unwritten=unwritten, counters=dict(progress.counters), quantities={s.name: s.unit for s in progress.specs},
+        failed=collection.failed,
     )  # fmt: skip
 
 
