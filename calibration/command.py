@@ -11,21 +11,24 @@ from pathlib import Path
 import msgspec
 
 from calibration import judge as judges, page, report as reports
-from calibration.fitting import base as bases, fit as fits
+from calibration.fitting import base as bases, fit as fits, stages
+from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig
 from calibration.report import Report
 from neds_core import checkpoint, toml
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import parts, session_file
+from neds_core.data import parts
 from neds_core.errors import ConfigError
 from neds_core.files import beside, sha256, whole, without_ending
+from neds_core.io import recording
 from neds_core.judged import Gate
 from neds_core.tensors import refuse_foreign
 from neds_core.train.log import Show
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to calibrate: paths of the session, the base ("" = none), the configuration ("" = defaults), the output."""
+    """What to calibrate: paths of the session ("" = it is still to be collected), the base ("" = none), the
+    configuration ("" = defaults), the output."""
 
     session: str
     base: str
@@ -40,9 +43,8 @@ def run(order: Order, show: Show) -> Report:
     """
     began, out, path = time.monotonic(), Path(order.out), Path(order.session)
     refuse(order)
-    config = toml.load(Path(order.config), CalibrateConfig) if order.config else CalibrateConfig()
-    base = bases.read(Path(order.base)) if order.base else None
-    cut = parts.cut(session_file.load(path))
+    config, base = prepared(order)
+    cut = parts.cut(recording.load(path))
     task = fits.Task(config, cut, path, sha256(path), without_ending(out).name, base, show)
     fitted = fits.fit(task)
     show.stage("judge")
@@ -63,6 +65,14 @@ def refuse(order: Order) -> None:
     for what, path in (("--from", order.base), ("--session", order.session)):
         if path and out.exists() and Path(path).exists() and out.samefile(path):
             raise ConfigError(f"--out {out} is the file of {what}; give another name")
+
+
+def prepared(order: Order) -> tuple[CalibrateConfig, Base | None]:
+    """The configuration and the base. Raises a `NedsError` where they do not fit, whatever the session."""
+    config = toml.load(Path(order.config), CalibrateConfig) if order.config else CalibrateConfig()
+    base = bases.read(Path(order.base)) if order.base else None
+    stages.refuse(config, base)
+    return config, base
 
 
 def judge(fitted: fits.Fitted, cut: parts.Parts) -> judges.Judgement:

@@ -45,7 +45,7 @@ BLOCK_NS = 2_000_000_000  # of the longest block: at most this and what is being
 
 class Report(Struct, frozen=True):
     """What came of a collection. session, nwb: paths, '' = not written, for the reason `unwritten`. quantities: units
-    of the behaviours by name."""
+    of the behaviours by name. failed: an error ended it, which `notes` has."""
 
     folder: str
     stopped_by: str
@@ -66,6 +66,7 @@ class Report(Struct, frozen=True):
     counters: dict[str, int] = {}
     quantities: dict[str, str] = {}
     stimulated: int = 0
+    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -225,6 +226,7 @@ def finish(collection: Collection, subject: Subject) -> Report:
         ranges=ranges, warnings=progress.warnings(), notes=notes, session=written[0], nwb=written[1],
         unwritten=unwritten, counters=dict(progress.counters), quantities={s.name: s.unit for s in progress.specs},
         stimulated=progress.stimulated,
+        failed=collection.failed,
     )  # fmt: skip
 
 

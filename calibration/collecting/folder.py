@@ -34,10 +34,10 @@ def read(folder: Path) -> Kept:
     if not folder.exists():
         return Kept(folder, (), (), 0)
     if not folder.is_dir():
-        raise ConfigError(f"--out {folder}: is no folder; name a new one")
+        raise ConfigError(f"--out: {folder} is no folder; name another")
     strange = [p.name for p in folder.iterdir() if not (RUN.fullmatch(p.name) or p.name.startswith((SESSION, NWB)))]
     if strange:
-        raise ConfigError(f"--out {folder}: holds {sorted(strange)[0]!r}, which is of no collection; name a new folder")
+        raise ConfigError(f"--out: {folder} holds {sorted(strange)[0]!r}, which is of no collection; name another")
     paths = sorted((p for p in folder.iterdir() if RUN.fullmatch(p.name)), key=_number)
     logs, torn = [], []
     for path in paths:
@@ -69,4 +69,4 @@ def refuse_other(kept: Kept, header: Header) -> None:
             what = f"other outputs than this run's ({names[0] if names else 'their order'} differs)"
         else:
             continue
-        raise DataError(f"{kept.folder} holds a collection of {what}; name another folder with --out")
+        raise DataError(f"{kept.folder} holds a collection of {what}; name another with --out")

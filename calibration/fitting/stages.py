@@ -55,17 +55,22 @@ class Task:
     show: Show = field(default_factory=Silent)
 
 
+def refuse(config: CalibrateConfig, found: Base | None) -> None:
+    """Raise `ConfigError` where a configuration and a base, None = a first day, do not fit, whatever the session."""
+    if found is None and not config.outputs:
+        raise ConfigError("outputs is empty, and there is no base to take them from; name the behaviours to decode")
+    if found is not None and config.model != CalibrateConfig().model:
+        raise ConfigError("model is set, but the base has its own; take [model] out, or calibrate without a base")
+
+
 def recipe(task: Task) -> TrainConfig:
     """The configuration of the network: the base's model and masks, or those of a first day. Raises `ConfigError`."""
     config, found = task.config, task.base
+    refuse(config, found)
     names = bases.outputs(found, task.parts.fit, config.outputs) if found else config.outputs
-    if not names:
-        raise ConfigError("outputs is empty, and there is no base to take them from; name the behaviours to decode")
     measured = tuple(name for name in names if task.parts.fit.spec(name).labels == "measured")
     if not measured:
         raise DataError(f"the labels of {', '.join(names)} are inferred: nothing can judge them; add a measured output")
-    if found and config.model != CalibrateConfig().model:
-        raise ConfigError("model is set, but the base has its own; take [model] out, or calibrate without a base")
     if unknown := sorted(set(config.select) - set(names)):
         raise ConfigError(f"select: {unknown[0]!r} is none of the outputs ({', '.join(names)}); leave it out")
     masks, of = found.masks if found else config.masks, config.fit

@@ -7,6 +7,8 @@ from pathlib import Path
 from neds_core.data import session_file
 from neds_core.data.session import Session
 
+KINDS = (".npz", ".nwb")  # how the files end
+
 
 def load(path: Path) -> Session:
     """Read and check a recording; its ending says which kind it is. Raises `DataError` with the remedy."""

@@ -1,52 +1,140 @@
-"""`neds-rt calibrate --session FILE.npz`: a judged decoder of a session, fitted in a process of its own."""
+"""`neds-rt calibrate RIG.toml` or `--session FILE`: a judged decoder of today's session, fitted in its own process."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from runtime.cli.collect import Wanted, gather
 from runtime.cli.options import taking
-from runtime.cli.output import emit
+from runtime.cli.output import emit, note
+from runtime.cli.processes import Stop
 from runtime.cli.train import Bar
 
+ALSO_RECORDED = ("base", "json")  # options of a collection that a recorded session takes too
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Of `neds-rt calibrate`."""
 
-    session: Annotated[Path, typer.Option(help="recorded session (Session.npz)")]
+@dataclass(frozen=True, kw_only=True)
+class Options(Wanted):
+    """What `neds-rt calibrate` can be told."""
+
+    rig: Annotated[Path | None, typer.Argument(help="RIG.toml to collect from; or give --session")] = None
+    session: Annotated[Path | None, typer.Option(help="recorded session (.npz, or .nwb of neds-rt collect)")] = None
     out: Annotated[Path, typer.Option(help="checkpoint to write (.safetensors)")]
-    base: Annotated[
-        Path | None, typer.Option("--from", help="checkpoint or trunk to start from; none: a first day, from scratch")
-    ] = None
     config: Annotated[Path | None, typer.Option(help="CALIBRATE.toml; none: defaults")] = None
-    json: Annotated[bool, typer.Option("--json", help="print the report as JSON, last")] = False
+
+
+class Timed(Bar):
+    """The bar, and when each stage began, ns of the monotonic clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began: dict[str, int] = {}
+
+    def stage(self, name: str) -> None:
+        """A new stage."""
+        self.began[name] = time.monotonic_ns()
+        super().stage(name)
 
 
 @taking(Options)
 def calibrate(given: Options) -> None:
-    """Fit a decoder to a session in stages, judge it on a part of its own, and write it with its gate.
+    """Collect a session from a rig, or read one; fit a decoder in stages, judge it, and write it with its gate.
 
     Exit code 0: every judged output passed (NEDS or the linear decoder); 3: one did not, and the file says so; 2: the
-    session cannot be calibrated on. Ctrl-C ends it with nothing written.
+    session cannot be calibrated on. While it collects, Ctrl-C ends the collection early, and what has come is fitted;
+    later it ends the command with nothing written. What was collected stays: the same command goes on with it.
     """
-    from calibration import command, process, report as reports
+    from calibration import command
     from neds_core.files import beside
 
-    order = command.Order(str(given.session), str(given.base or ""), str(given.config or ""), str(given.out))
-    command.refuse(order)
-    bar = Bar()
-    with bar.bar:
-        found = process.run(order, bar)
+    _refuse(given)
+    if given.rig is None:
+        command.refuse(_order(given, given.session))
+        raise typer.Exit(_fit(given, given.session, None, {}))
+    command.refuse(_order(given, None))
+    command.prepared(_order(given, None))
+    stop, began, folder = Stop(), time.monotonic_ns(), beside(given.out, "-session")
+    collected = gather(given, given.rig, folder, stop)
+    times = {"collect": (began, time.monotonic_ns())}
+    _say(collected)
+    if stop.first not in (0, signal.SIGINT):
+        stop.check()
+    code = _fit(given, Path(collected.session), collected, times)
+    sys.stdout.flush()
+    os._exit(code)  # liblsl destroys each inlet for 0.5 s
+
+
+def _refuse(given: Options) -> None:
+    """Raise `ConfigError` where it is not clear what to calibrate on."""
+    from neds_core.errors import ConfigError
+
+    if (given.rig is None) is (given.session is None):
+        both = "a RIG.toml and --session" if given.rig else "neither a RIG.toml nor --session"
+        raise ConfigError(f"calibrate: {both} given; give a RIG.toml to collect from, or --session FILE of a recording")
+    if given.rig is not None:
+        if given.trials is None and given.minutes is None:
+            raise ConfigError("calibrate RIG.toml: nothing says when enough has come; give --trials N or --minutes M")
+        return
+    for field in fields(Wanted):
+        if field.name not in ALSO_RECORDED and getattr(given, field.name) != field.default:
+            option = field.name.replace("_", "-")
+            raise ConfigError(f"--{option} is for a collection; leave it out, or give a RIG.toml and no --session")
+
+
+def _order(given: Options, session: Path | None) -> Any:
+    """The calibration of a session, None = one that is still to be collected."""
+    from calibration.command import Order
+
+    return Order(*(str(each or "") for each in (session, given.base, given.config, given.out)))
+
+
+def _say(collected: Any) -> None:
+    """How the collection went (its `Report`). Raises `DataError` where it cannot be calibrated on."""
+    from calibration.collecting import words
+    from neds_core.errors import DataError
+
+    emit(collected, lambda: words.summary(collected), False)
+    if collected.unwritten:
+        raise DataError(f"no session is written: {collected.unwritten}")
+    if collected.failed:
+        raise DataError(
+            f"the collection ended because of an error: {collected.notes[-1]}; the same command goes on with "
+            f"{collected.folder}, and --session {collected.session} calibrates on what has come"
+        )
+
+
+def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, tuple[int, int]]) -> int:
+    """Fit, judge and print; returns the exit code. collected: the report of a collection, None = there was none."""
+    import msgspec
+
+    from calibration import process, report as reports
+    from neds_core.errors import NedsError
+    from neds_core.files import beside
+
+    began, bar = time.monotonic_ns(), Timed()
+    try:
+        with bar.bar:
+            found = process.run(_order(given, session), bar)
+    except NedsError:
+        if collected is not None:
+            note(f"what was collected is kept in {collected.folder}; the same command goes on with it")
+        raise
+    judged, over = bar.began.get("judge", began), time.monotonic_ns()
+    times = times | {"fit": (began, judged), "judge": (judged, over)}
 
     def lines() -> list[str]:
         ending = "its gate passed" if found.passed else "its gate did not pass, so it stays UNGATED"
         page = beside(given.out, ".html")
         return [*reports.lines(found), f"{given.out}: written; {ending}", f"{page}: the report as a page"]
 
-    emit(found, lines, given.json)
-    if not found.passed:
-        raise typer.Exit(3)
+    more = {"collection": collected, "monotonic_ns": times} if collected is not None else {}
+    emit(msgspec.structs.asdict(found) | more, lines, given.json)
+    return 0 if found.passed else 3

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -24,12 +24,10 @@ PLAIN_S, LIVE_S = 10.0, 0.5  # between two plain lines, and two looks
 MOST_SAID = 4  # of the newest notices, in the live view
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `neds-rt collect` can be told."""
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a command that collects can be told, whatever comes of the session then."""
 
-    rig: Annotated[Path, typer.Argument(help="RIG.toml; its checkpoint may be missing")]
-    out: Annotated[Path, typer.Option(help="folder of the collection; one that was begun is gone on with")]
     trials: Annotated[int | None, typer.Option(min=1, help="end after so many labelled trials")] = None
     minutes: Annotated[float | None, typer.Option(help="end after so many minutes of data (in trials, if any)")] = None
     base: Annotated[
@@ -45,14 +43,35 @@ class Options:
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Wanted):
+    """What `neds-rt collect` can be told."""
+
+    rig: Annotated[Path, typer.Argument(help="RIG.toml; its checkpoint may be missing")]
+    out: Annotated[Path, typer.Option(help="folder of the collection; one that was begun is gone on with")]
+
+
 @taking(Options)
 def collect(given: Options) -> None:
     """Collect a session from LSL into a folder, as Session.npz and NWB. It ends by itself, or with Ctrl-C.
 
     What has come is on the disk every 2 s and after each trial. The same command goes on where it ended.
     """
-    stop = Stop()
-    config = _config(given)
+    from calibration.collecting import words
+
+    found = gather(given, given.rig, given.out, Stop())
+    emit(found, None if given.json else lambda: words.summary(found), given.json)
+    if found.unwritten:
+        note(f"neds-rt: no session is written: {found.unwritten}")
+    os._exit(2 if found.unwritten or found.failed else 0)  # liblsl destroys each inlet for 0.5 s
+
+
+def gather(given: Wanted, rig: Path, folder: Path, stop: Stop) -> Any:
+    """Collect into a folder until enough has come or a signal does, and write the session of all that it holds.
+
+    Returns the `Report` of `calibration.collecting.collect`. Raises a `NedsError` where nothing can be collected.
+    """
+    config = _config(given, rig)
     from calibration.collecting import collect as collecting, wanted, words
     from calibration.collecting.progress import Goal
     from neds_core.io.nwb import Subject
@@ -63,9 +82,11 @@ def collect(given: Options) -> None:
     subject = Subject(given.subject, given.species, given.sex, given.age)
     subject.refuse()
     base = wanted.base_of(given.base, given.bin_ms)
-    collection = collecting.begin(config, base, given.out, Goal(given.trials, given.minutes))
+    collection = collecting.begin(config, base, folder, Goal(given.trials, given.minutes))
     progress = collection.progress
-    if not progress.enough:
+    if progress.enough:
+        note(f"{folder} holds enough already: {len(progress.trials)} trials, {progress.minutes:.2f} minutes")
+    else:
         configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
         system.open_files(config.input.count)
         streams = find_streams(config, None, given.allow_replay, stop.check)
@@ -75,15 +96,11 @@ def collect(given: Options) -> None:
         with Shown(lambda: words.lines(progress), progress.warnings, live) as shown:
             collecting.take(collection, streams, over, shown.say)
     stop.loop_is_over()
-    note(f"writing the session of {given.out}")
-    found = collecting.finish(collection, subject)
-    emit(found, None if given.json else lambda: words.summary(found), given.json)
-    if found.unwritten:
-        note(f"neds-rt: no session is written: {found.unwritten}")
-    os._exit(2 if found.unwritten or collection.failed else 0)  # liblsl destroys each inlet for 0.5 s
+    note(f"writing the session of {folder}")
+    return collecting.finish(collection, subject)
 
 
-def _config(given: Options) -> RigConfig:
+def _config(given: Wanted, rig: Path) -> RigConfig:
     """The rig with the options applied. Raises `ConfigError` where they do not fit."""
     import msgspec
 
@@ -91,7 +108,7 @@ def _config(given: Options) -> RigConfig:
     from runtime import config as rigs
     from runtime.io.lsl_resolve import REPLAY_SESSION
 
-    config = rigs.load(given.rig, rigs.FirstDay)
+    config = rigs.load(rig, rigs.FirstDay)
     if given.minutes is not None:
         rigs.check_seconds("--minutes", 60.0 * given.minutes)
     if given.trials is not None and not (config.input.markers and config.bins.use_markers):

@@ -15,7 +15,7 @@ TASKS = ("decode", "encode", "within", "cross")
 def evaluate(
     given: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES", help="a Session.npz and one checkpoint for each training seed, in any order"),
+        typer.Argument(metavar="FILES", help="a recording (.npz, .nwb) and one checkpoint for each seed, in any order"),
     ],
     task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode",
     split: Annotated[Split, typer.Option(help="with decode: part of the recording; all: of one not trained on")] = (
@@ -34,8 +34,8 @@ def evaluate(
     import torch
 
     from neds_core import checkpoint as files
-    from neds_core.data import session_file
     from neds_core.errors import ConfigError
+    from neds_core.io import recording
     from runtime.scoring import report, seeds
 
     if task not in TASKS:
@@ -47,14 +47,16 @@ def evaluate(
     for path in given:
         if not path.exists():
             raise ConfigError(f"{path} does not exist; check the path")
-    recordings, checkpoints = ([p for p in given if (p.suffix == ".npz") == is_npz] for is_npz in (True, False))
+    recordings, checkpoints = (
+        [p for p in given if (p.suffix.lower() in recording.KINDS) is one] for one in (True, False)
+    )
     if len(recordings) != 1 or not checkpoints:
         raise ConfigError(
-            f"given {len(recordings)} recordings (.npz) and {len(checkpoints)} checkpoints; give one recording and its "
-            "checkpoints, in any order"
+            f"given {len(recordings)} recordings (.npz, .nwb) and {len(checkpoints)} checkpoints; give one recording "
+            "and its checkpoints, in any order"
         )
     torch.set_num_threads(1)
-    session = session_file.load(recordings[0])
+    session = recording.load(recordings[0])
     made = [files.load(path) for path in checkpoints]
     result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
     if task == "decode":

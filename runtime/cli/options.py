@@ -16,7 +16,7 @@ def taking(options: type[T]) -> Callable[[Callable[[T], None]], Callable[..., No
     parameters = [
         inspect.Parameter(
             f.name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if f.default is MISSING else f.default,
             annotation=hints[f.name],
         )

@@ -46,6 +46,11 @@ class Stop:
         if not isinstance(lost.exc_value, Stopped):
             self._told(lost)
 
+    @property
+    def first(self) -> int:
+        """The first signal that came, 0 = none yet."""
+        return self._first
+
     def check(self) -> None:
         """Raise `Stopped` if a signal has come."""
         if self._first:

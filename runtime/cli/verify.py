@@ -10,7 +10,7 @@ import typer
 
 def verify(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint")],
-    recording: Annotated[Path, typer.Argument(help="a Session.npz")],
+    recording: Annotated[Path, typer.Argument(help="a Session.npz, or an NWB file of neds-rt")],
     json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
     """Stream a recording through every engine and compare each with the offline forward of the same bins.
@@ -23,13 +23,13 @@ def verify(
 
     from benchmarks import machine
     from neds_core import checkpoint as checkpoints
-    from neds_core.data import session_file
+    from neds_core.io import recording as recordings
     from neds_core.scores import tasks as evaluation
     from runtime.io import system as priority
     from runtime.scoring import verify as verifying
 
     torch.set_num_threads(1)
-    made, session = checkpoints.load(checkpoint), session_file.load(recording)
+    made, session = checkpoints.load(checkpoint), recordings.load(recording)
     evaluation.refuse_other_units(made, session)
     with priority.pinned() as pinned:
         rows, failed = verifying.verify(made, session)

@@ -43,9 +43,9 @@ def test_a_new_folder_is_taken_and_another_one_refused(tmp_path: Path) -> None:
     assert folders.read(tmp_path / "a" / "b").next() == tmp_path / "a" / "b" / "run-001.blocks"
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "thesis.docx").touch()
-    with pytest.raises(ConfigError, match=r"holds .b., which is of no collection; name a new folder"):
+    with pytest.raises(ConfigError, match=r"holds .b., which is of no collection; name another"):
         folders.read(tmp_path / "a")
-    with pytest.raises(ConfigError, match="is no folder; name a new one"):
+    with pytest.raises(ConfigError, match="is no folder; name another"):
         folders.read(tmp_path / "a" / "thesis.docx")
 
 
@@ -64,5 +64,5 @@ def test_another_rig_does_not_go_on_with_it(
     kept, header = folders.read(tmp_path), log.header
     folders.refuse_other(kept, header)
     other: Header = replace(header, **change)
-    with pytest.raises(DataError, match=f"{what}; name another folder with --out"):
+    with pytest.raises(DataError, match=f"{what}; name another with --out"):
         folders.refuse_other(kept, other)

@@ -61,9 +61,9 @@ def test_a_missing_file(fails: Fails, tmp_path: Path, rig_home: Path) -> None:
 
 def test_evaluate_wants_one_recording_and_checkpoints(fails: Fails, rig_home: Path) -> None:
     recording, checkpoint = rig_home / "session.npz", rig_home / "tiny.safetensors"
-    assert "given 2 recordings (.npz) and 1 checkpoints" in fails("evaluate", recording, checkpoint, recording)
-    assert "given 0 recordings (.npz) and 1 checkpoints" in fails("evaluate", checkpoint)
-    assert "given 1 recordings (.npz) and 0 checkpoints" in fails("evaluate", recording)
+    assert "given 2 recordings (.npz, .nwb) and 1 checkpoints" in fails("evaluate", recording, checkpoint, recording)
+    assert "given 0 recordings (.npz, .nwb) and 1 checkpoints" in fails("evaluate", checkpoint)
+    assert "given 1 recordings (.npz, .nwb) and 0 checkpoints" in fails("evaluate", recording)
 
 
 def test_an_unknown_decoder(fails: Fails, make_rig: MakeRig) -> None:

@@ -258,5 +258,5 @@ def test_other_units_do_not_go_on_with_a_folder(
     rig = make_rig(input=f'spikes = "{stream_name}"\nmarkers = "{stream_name}-m"\nwait_s = 5.0')
     said = fails("collect", rig, "--out", tmp_path / "day")
     assert "holds a collection of units" in said
-    assert said.endswith("name another folder with --out")
+    assert said.endswith("name another with --out")
     del outlet, markers
