@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from calibration import judge as judges, page, report as reports
+from calibration import judge as judges, page, report as reports, update as updates
 from calibration.fitting import base as bases, fit as fits, stages
 from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig
@@ -28,12 +28,14 @@ from neds_core.train.log import Show
 
 class Order(msgspec.Struct, frozen=True):
     """What to calibrate: paths of the session ("" = it is still to be collected), the base ("" = none), the
-    configuration ("" = defaults), the output."""
+    configuration ("" = defaults), the output. update: units keep their rows, the trunk is frozen, and the report
+    has the base beside what came of it."""
 
     session: str
     base: str
     config: str
     out: str
+    update: bool = False
 
 
 def run(order: Order, show: Show) -> Report:
@@ -52,7 +54,8 @@ def run(order: Order, show: Show) -> Report:
     name = Path(order.base).name if order.base else ""
     report = reports.make(fitted, judged, cut, name, began)
     checkpoint.save(gated(judged, task), out)
-    report = msgspec.structs.replace(report, checkpoint=str(out), checkpoint_sha=sha256(out))
+    before = updates.compare(checkpoint.load(Path(order.base)), judged.made, cut.judge) if order.update else None
+    report = msgspec.structs.replace(report, checkpoint=str(out), checkpoint_sha=sha256(out), compared=before)
     with whole(beside(out, ".html")) as partial:
         partial.write_text(page.html(report, judged), encoding="utf-8")
     return report
@@ -71,6 +74,7 @@ def prepared(order: Order) -> tuple[CalibrateConfig, Base | None]:
     """The configuration and the base. Raises a `NedsError` where they do not fit, whatever the session."""
     config = toml.load(Path(order.config), CalibrateConfig) if order.config else CalibrateConfig()
     base = bases.read(Path(order.base)) if order.base else None
+    config = updates.of_rows(config) if order.update else config
     stages.refuse(config, base)
     return config, base
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec import Struct
 
+from calibration import update
 from calibration.fitting.fit import Fitted, Step
 from calibration.judge import Judgement, Reliability
+from calibration.update import Compared
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.parts import LEAST, Parts
 from neds_core.data.session import Session
@@ -51,7 +53,8 @@ class Report(Struct, frozen=True):
     """All that a calibration measured.
 
     units, units_kept: of the session, those at or above min_rate_hz; rows_kept: units that kept their rows of the base;
-    not_judged: outputs with inferred labels; blend: share of NEDS. seconds: wall time, all in all.
+    not_judged: outputs with inferred labels; blend: share of NEDS. seconds: wall time, all in all. compared: with the
+    decoder that it is an update of, None = of none.
     """
 
     session: str
@@ -71,6 +74,7 @@ class Report(Struct, frozen=True):
     lags: dict[str, LagCurve]
     latency: Latency
     seconds: float
+    compared: dict[str, Compared] | None = None
 
 
 def latency(made: Checkpoint, part: Session, steps: int = LATENCY_STEPS) -> Latency:
@@ -147,6 +151,8 @@ def lines(found: Report) -> Iterator[str]:
         yield f"{name}: calibration error {of.error:.3f} ({of.bins} bins, {of.n} trials); temperature {temperature}"
     step = found.latency
     yield f"one step here ({step.engine}): p50 {step.p50_ms:.2f} ms, p99 {step.p99_ms:.2f} ms, max {step.max_ms:.2f} ms"
+    if found.compared is not None:
+        yield from update.lines(found.compared)
     ending = "passed: every judged output may be published" if found.passed else "not passed: see the outputs above"
     yield f"gate {ending} ({found.seconds:.0f} s)"
 

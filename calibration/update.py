@@ -111,6 +111,11 @@ def _published(made: Checkpoint, part: Session) -> dict[str, np.ndarray]:
     }
 
 
+def worse(found: Mapping[str, Compared]) -> list[str]:
+    """Outputs of which what is proposed is surely worse: the interval lies below 0."""
+    return [name for name, one in found.items() if one.gain.high is not None and one.gain.high < 0]
+
+
 def lines(found: Mapping[str, Compared]) -> Iterator[str]:
     """As text."""
     if not found:

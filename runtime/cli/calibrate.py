@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from runtime.cli.collect import Wanted, gather
 from runtime.cli.options import taking
 from runtime.cli.output import emit, note
 from runtime.cli.processes import Stop
+from runtime.cli.swap import address_of
 from runtime.cli.train import Bar
 
 ALSO_RECORDED = ("base", "json")  # options of a collection that a recorded session takes too
@@ -29,6 +30,11 @@ class Options(Wanted):
     session: Annotated[Path | None, typer.Option(help="recorded session (.npz, or .nwb of neds-rt collect)")] = None
     out: Annotated[Path, typer.Option(help="checkpoint to write (.safetensors)")]
     config: Annotated[Path | None, typer.Option(help="CALIBRATE.toml; none: defaults")] = None
+    update: Annotated[bool, typer.Option("--update", help="from what the rig's run decodes with; then ask to swap")] = (
+        False
+    )
+    yes: Annotated[bool, typer.Option("--yes", help="with --update: swap without asking, if nothing is worse")] = False
+    address: Annotated[str, typer.Option(help="with --update: the run's control address")] = ""
 
 
 class Timed(Bar):
@@ -56,18 +62,24 @@ def calibrate(given: Options) -> None:
     from neds_core.files import beside
 
     _refuse(given)
-    if given.rig is None:
+    rig = given.rig
+    if rig is None:
         command.refuse(_order(given, given.session))
-        raise typer.Exit(_fit(given, given.session, None, {}))
+        raise typer.Exit(0 if _fit(given, given.session, None, {}).passed else 3)
+    address = address_of(rig, given.address) if given.update else ""
+    given = _from_run(given, address) if given.update else given
     command.refuse(_order(given, None))
     command.prepared(_order(given, None))
     stop, began, folder = Stop(), time.monotonic_ns(), beside(given.out, "-session")
-    collected = gather(given, given.rig, folder, stop)
+    collected = gather(given, rig, folder, stop)
     times = {"collect": (began, time.monotonic_ns())}
     _say(collected)
     if stop.first not in (0, signal.SIGINT):
         stop.check()
-    code = _fit(given, Path(collected.session), collected, times)
+    found = _fit(given, Path(collected.session), collected, times)
+    code = 0 if found.passed else 3
+    if found.passed and given.update:
+        code = _propose(given, found, address)
     sys.stdout.flush()
     os._exit(code)  # liblsl destroys each inlet for 0.5 s
 
@@ -79,10 +91,17 @@ def _refuse(given: Options) -> None:
     if (given.rig is None) is (given.session is None):
         both = "a RIG.toml and --session" if given.rig else "neither a RIG.toml nor --session"
         raise ConfigError(f"calibrate: {both} given; give a RIG.toml to collect from, or --session FILE of a recording")
+    if not given.update and (given.yes or given.address):
+        option = "yes" if given.yes else "address"
+        raise ConfigError(f"--{option} is for an update; give --update too, or leave it out")
     if given.rig is not None:
         if given.trials is None and given.minutes is None:
             raise ConfigError("calibrate RIG.toml: nothing says when enough has come; give --trials N or --minutes M")
+        if given.update and given.base is not None:
+            raise ConfigError("--update starts from what the rig's run decodes with; leave --from out")
         return
+    if given.update:
+        raise ConfigError("--update collects from a rig whose run decodes; give its RIG.toml, and no --session")
     for field in fields(Wanted):
         if field.name not in ALSO_RECORDED and getattr(given, field.name) != field.default:
             option = field.name.replace("_", "-")
@@ -93,7 +112,37 @@ def _order(given: Options, session: Path | None) -> Any:
     """The calibration of a session, None = one that is still to be collected."""
     from calibration.command import Order
 
-    return Order(*(str(each or "") for each in (session, given.base, given.config, given.out)))
+    return Order(*(str(each or "") for each in (session, given.base, given.config, given.out)), update=given.update)
+
+
+def _from_run(given: Options, address: str) -> Options:
+    """The options of an update: the base is what the run decodes with."""
+    from calibration.update import running_of
+
+    running = running_of(address)
+    note(f"an update of {running.model} ({running.sha[:12]}), which goes on decoding")
+    return replace(given, base=running.path)
+
+
+def _propose(given: Options, found: Any, address: str) -> int:
+    """Swap an update that has passed into the run, on the operator's word; returns the exit code."""
+    from calibration.swap import swap
+    from calibration.update import worse
+
+    if loses := worse(found.compared):
+        note(f"{', '.join(loses)}: worse than what runs")
+        if given.yes:
+            note(f"{given.out} is not swapped in")
+            return 3
+    if not given.yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            note(f"to let it decode: neds-rt swap {given.rig} {given.out}")
+            return 0
+        if not typer.confirm("let it decode in the run?", err=True):
+            return 0
+    answer = swap(address, given.out, waits=note)
+    note(answer.said)
+    return 0 if answer.ok else 3 if answer.by_gate else 2
 
 
 def _say(collected: Any) -> None:
@@ -111,8 +160,8 @@ def _say(collected: Any) -> None:
         )
 
 
-def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, tuple[int, int]]) -> int:
-    """Fit, judge and print; returns the exit code. collected: the report of a collection, None = there was none."""
+def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, tuple[int, int]]) -> Any:
+    """Fit, judge and print; returns the `Report`. collected: the report of a collection, None = there was none."""
     import msgspec
 
     from calibration import process, report as reports
@@ -137,4 +186,4 @@ def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, 
 
     more = {"collection": collected, "monotonic_ns": times} if collected is not None else {}
     emit(msgspec.structs.asdict(found) | more, lines, given.json)
-    return 0 if found.passed else 3
+    return found

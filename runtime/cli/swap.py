@@ -31,14 +31,14 @@ def swap(
     from calibration.swap import swap as change
 
     at = "now" if now else ""
-    _show(change(_address(rig, address), checkpoint, at, force, _seconds(wait), note), json)
+    _show(change(address_of(rig, address), checkpoint, at, force, _seconds(wait), note), json)
 
 
 def rollback(rig: RIG, address: ADDRESS = "", wait: WAIT = 60.0, json: JSON = False) -> None:
     """Go back to the decoder before the newest, or drop one that waits to take over."""
     from calibration.swap import roll_back
 
-    _show(roll_back(_address(rig, address), _seconds(wait), note), json)
+    _show(roll_back(address_of(rig, address), _seconds(wait), note), json)
 
 
 def freeze(
@@ -51,15 +51,16 @@ def freeze(
     """Have a run keep its decoder: swaps are refused until `--off`. A rollback and a fallback still work."""
     from calibration.swap import freeze as hold
 
-    _show(hold(_address(rig, address), not off, _seconds(wait)), json)
+    _show(hold(address_of(rig, address), not off, _seconds(wait)), json)
 
 
-def _address(rig: Path, given: str) -> str:
-    from calibration.swap import address_of
+def address_of(rig: Path, given: str) -> str:
+    """Where the run of a rig takes requests: `given`, or what the rig says."""
+    from calibration import swap as swaps
     from runtime import config as rigs
 
-    config = rigs.load(rig)
-    return given or address_of(config)
+    config = rigs.load(rig, rigs.FirstDay)
+    return given or swaps.address_of(config)
 
 
 def _seconds(wait: float) -> float:

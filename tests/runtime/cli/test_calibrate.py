@@ -94,6 +94,12 @@ def test_a_session_that_cannot_be_calibrated_on_is_refused(
         (("rig.toml", "--trials", 40), "outputs is empty, and there is no base"),
         (("rig.toml", "--trials", 40, "--config", "calibrate.toml"), "outputs is empty, and there is no base"),
         (("rig.toml", "--trials", 40, "--from", "gone.safetensors"), "gone.safetensors"),
+        (("rig.toml", "--trials", 40, "--yes"), "--yes is for an update; give --update too"),
+        (("--session", "s.npz", "--update"), "--update collects from a rig whose run decodes"),
+        (
+            ("rig.toml", "--trials", 40, "--update", "--from", "x"),
+            "--update starts from what the rig's run",
+        ),
         (("rig.toml", "--trials", 40, "--out", "shuffled.nwb"), "exists and is no checkpoint"),
     ],
 )
