@@ -118,6 +118,7 @@ ROOMS = {
         "page": ("judge", "report"),
         "command": ("fitting", "judge", "report", "page"),
         "process": ("command", "report"),
+        "rehearsal": ("swap", "command"),
         "__main__": ("fitting", "command", "process"),
     },
     "benchmarks": {
