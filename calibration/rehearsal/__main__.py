@@ -17,7 +17,7 @@ from neds_core.data import session_file
 from neds_core.files import beside
 from neds_core.train.log import Lines
 
-COMMON = 'outputs = ["wheel_speed", "whisker_motion_energy"]\nmin_rate_hz = 0.5\n'
+COMMON = f"outputs = {list(halves.OUTPUTS)}\nmin_rate_hz = 0.5\n"
 MADE = {
     "half-a.safetensors": (0, "[scratch]\nsteps = 260\n[fit]\nbatch = 24\nema_decay = 0.98\ncheck_every = 20\n"),
     "half-b-before.safetensors": (1, "[model]\nwidth = 16\nlayers = 1\nheads = 2\n[scratch]\nsteps = 120\n"),

@@ -9,6 +9,7 @@ import numpy as np
 from neds_core.data import session as sessions
 from neds_core.data.session import Session, UnitTable
 
+OUTPUTS = ("wheel_speed", "whisker_motion_energy")
 BEFORE = 120  # trials of the days before: the base's, and the stand-in's
 
 
@@ -24,21 +25,21 @@ def half(session: Session, which: int) -> Session:
 
 
 def before(session: Session, which: int) -> Session:
-    """The first trials of a half, with its traces alone."""
-    return sessions.select(traces(half(session, which)), slice(0, BEFORE))
+    """The first trials of a half, with the outputs alone."""
+    return sessions.select(outputs(half(session, which)), slice(0, BEFORE))
 
 
 def today(session: Session) -> Session:
     """What is played: the units that the base has never seen, from trial `BEFORE` on, then the first trials again, so
     that a slow machine does not run out of them."""
-    own = traces(half(session, 1))
+    own = outputs(half(session, 1))
     n = len(own.segments)
     return laid_out(own, np.r_[BEFORE:n, 0 : min(BEFORE, n)])
 
 
-def traces(session: Session) -> Session:
-    """The session without its classes: every trial then counts as labelled."""
-    specs = tuple(spec for spec in session.specs if spec.kind == "continuous")
+def outputs(session: Session) -> Session:
+    """The session with those of its behaviours that are decoded. None is a class: every trial counts as labelled."""
+    specs = tuple(spec for spec in session.specs if spec.name in OUTPUTS)
     return replace(session, specs=specs, values={spec.name: session.values[spec.name] for spec in specs})
 
 

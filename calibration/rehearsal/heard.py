@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from runtime.client import Subscriber
+from runtime.io import system
 from runtime.io.lsl_clock import now_ns
 from runtime.wire import Decode, Flag
 
@@ -39,6 +40,7 @@ class Heard:
         self._thread.join(2.0)
 
     def _hear(self) -> None:
+        system.beside_the_loop()  # as a client that acts on what it hears
         with Subscriber(self._address) as link:
             while not link.ended and self._runs():
                 message = link.receive(100.0)

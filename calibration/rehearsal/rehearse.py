@@ -27,7 +27,7 @@ from runtime.io.control import Answer
 from runtime.io.lsl_clock import now_ns
 
 ALONE_S, AFTER_S = 8.0, 14.0  # the run decodes alone; it decodes with the new decoder, beyond its probation
-READY_S, END_S = 120.0, 60.0  # longest wait for a command to be ready, and to end
+READY_S, END_S = 240.0, 60.0  # longest wait for a command to be ready (the first one compiles), and to end
 LONGEST_S = 900  # of the run, should nobody end it
 LEAST_TRIALS = 29  # that a session to be calibrated on has
 RIG = """rig = "rehearsal"
@@ -86,10 +86,12 @@ class _Morning:
         return self.asked.folder / "today.safetensors"
 
 
-def rehearse(asked: Asked, say: Callable[[str], None]) -> Found:
-    """The whole of it, within minutes. Raises a `NedsError` where a step cannot be done."""
+def rehearse(asked: Asked, began: float, say: Callable[[str], None]) -> Found:
+    """The whole of it, within minutes. began: `time.monotonic()` of the command's start.
+
+    Raises a `NedsError` where a step cannot be done.
+    """
     asked.refuse()
-    began = time.monotonic()
     files.make_folder(asked.folder)
     rig, marks = asked.folder / "rig.toml", dict[str, int]()
     prefix = f"rehearsal-{os.getpid()}"

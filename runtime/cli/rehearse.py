@@ -22,11 +22,12 @@ def rehearse(
     Takes 4 minutes. Exit code 0: every message across the swap was of the decoder that it named and fresh, and the new
     decoder decodes as it does offline; 3: not so. Whether its gate passes is reported and does not matter here.
     """
+    began = time.monotonic()
     from calibration.rehearsal import found as finding, rehearse as rehearsing
     from runtime.cli.demo import demo
 
     folder = out or Path("runs") / time.strftime("rehearsal-%Y%m%d-%H%M%S")
-    found = rehearsing.rehearse(rehearsing.Asked(demo(), folder, trials, config), note)
+    found = rehearsing.rehearse(rehearsing.Asked(demo(), folder, trials, config), began, note)
     emit(found, lambda: finding.lines(found), json)
     if not found.ok:
         raise typer.Exit(3)
