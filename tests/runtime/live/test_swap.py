@@ -16,9 +16,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 import zmq
 
 from calibration.swap import roll_back, swap
+from neds_core import checkpoint as checkpoints
 from neds_core.files import sha256
 from runtime.client import unpack
 from runtime.io import chain, log_file
@@ -64,9 +66,9 @@ class Heard:
 class Live:
     """A run that goes on, and somebody who hears every message of it."""
 
-    def __init__(self, home: Path, rig_home: Path, *options: str) -> None:
+    def __init__(self, home: Path, rig_home: Path, *options: str, rig: str = RIG) -> None:
         self.home, self.messages = home, []
-        (home / "rig.toml").write_text(RIG.format(home=rig_home))
+        (home / "rig.toml").write_text(rig.format(home=rig_home))
         command = [NEDS_RT, "run", home / "rig.toml", "--play", "--split", "all", "--headless", "--json"]
         command += ["--save-log", home / "run.npz", *options]
         with (home / "out").open("wb") as out, (home / "err").open("wb") as err:
@@ -199,3 +201,63 @@ def test_callers_are_answered_and_the_chain_has_it_all(heard: Heard, gated: Call
     taken = [(each["why"], "taken", each["token"]) for each in heard.summary["exchanges"]]
     assert [link for link in links if link[1] == "taken"] == taken
     assert [link[1] for link in links].count("accepted") == 3
+
+
+# --- one that is unfit ---
+
+PROBATION = RIG.replace("probation_s = 0.0", "probation_s = 60.0")
+TIGHT = PROBATION + "probation_misses = 0\n[output]\nbudget_ms = 1.0\n[bins]\nlateness_ms = 0.1\n"
+
+
+def unfit(kind: str, gated: Callable[..., Path], home: Path) -> Path:
+    """A checkpoint whose gate has passed, and whose values are not finite, or which steps too slowly for its budget."""
+    if kind == "slow":
+        return gated(3, layers=120, band=100)
+    made = checkpoints.load(gated(3))
+    with torch.no_grad():
+        for spec in made.specs:
+            made.model.head(spec.name).weight.copy_(torch.full_like(made.model.head(spec.name).weight, 3e38))
+    checkpoints.save(made, home / "unfit.safetensors")
+    return home / "unfit.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rig", "why"),
+    [
+        ("infinite", PROBATION, "it gave a value that is not finite"),
+        pytest.param("slow", TIGHT, "its engine missed 1 deadlines", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_goes_back_by_itself_from_one_that_is_unfit(
+    tmp_path: Path, rig_home: Path, gated: Callable[..., Path], kind: str, rig: str, why: str
+) -> None:
+    """A subscriber never gets a value of what is not finite; from the fallback on messages say so, and so does the
+    chain."""
+    path, first = unfit(kind, gated, tmp_path), sha256(rig_home / "tiny.safetensors")
+    live = Live(tmp_path, rig_home, "--seconds", "60", rig=rig)
+    try:
+        live.decodes(first)
+        assert swap(live.control, path, "now").ok
+        deadline = time.monotonic() + START_S
+        while not any(m.flags & Flag.FALLBACK and not m.flags & NULL for m in live.messages):
+            assert live.process.poll() is None, (tmp_path / "err").read_text()
+            assert time.monotonic() < deadline, "it never went back"
+            time.sleep(0.02)
+        live.process.send_signal(signal.SIGINT)
+        heard = live.over([])
+    finally:
+        live.stop()
+    unfit_sha = sha256(path)
+    own = [m for m in heard.messages if m.model_sha == unfit_sha]
+    back = heard.messages[heard.messages.index(own[-1]) + 1 :]
+    assert own
+    assert kind == "slow" or all(m.flags & NULL for m in own)
+    assert all(m.model_sha == first and m.flags & Flag.FALLBACK for m in back)
+    assert not any(m.flags & Flag.FALLBACK for m in heard.messages if m not in back)
+    assert back[0].flags & Flag.SWAP
+    links = chain.read(tmp_path / "swaps.jsonl")
+    taken = [(link.why, link.to_sha) for link in links if link.outcome == "taken"]
+    assert taken == [("swap", unfit_sha), ("fallback", first)]
+    assert why in links[-1].said
+    assert [each["why"] for each in heard.summary["exchanges"]] == ["swap", "fallback"]
+    assert "unfit" in heard.summary["events"]
