@@ -18,10 +18,13 @@ $(BIN)/pytest -m "$(1) and serial" $(PYTEST_ARGS) || test $$? = 5 || failed=1; \
 exit $$failed
 endef
 
-.PHONY: run test lint slow clean
+.PHONY: run calibrate test lint slow clean
 
 run: $(STAMP)
 	$(BIN)/neds-rt run
+
+calibrate: $(STAMP)
+	$(BIN)/neds-rt rehearse
 
 test: $(STAMP)
 	$(call pytest,not slow)

@@ -119,6 +119,7 @@ ROOMS = {
         "page": ("judge", "report"),
         "command": ("fitting", "judge", "update", "report", "page"),
         "process": ("command", "report"),
+        "rehearsal": ("swap", "command"),
         "__main__": ("fitting", "command", "process"),
     },
     "benchmarks": {

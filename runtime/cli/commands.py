@@ -27,6 +27,7 @@ from runtime.cli.output import note
 from runtime.cli.ownership import refuse_foreign_packages
 from runtime.cli.parity import parity
 from runtime.cli.play import play
+from runtime.cli.rehearse import rehearse
 from runtime.cli.report import report
 from runtime.cli.run import run
 from runtime.cli.swap import freeze, rollback, swap
@@ -63,8 +64,8 @@ def options(
 
 
 COMMANDS = (
-    run, play, report, check, collect, calibrate, swap, rollback, freeze, train, tune, ensemble, evaluate, verify,
-    parity, import_official,
+    run, play, report, check, collect, calibrate, swap, rollback, freeze, rehearse, train, tune, ensemble, evaluate,
+    verify, parity, import_official,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -16,19 +16,16 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 import zmq
 
 from calibration.swap import roll_back, swap
-from neds_core.data.session import Session
+from neds_core import checkpoint as checkpoints
 from neds_core.files import sha256
 from runtime.client import unpack
 from runtime.io import chain, log_file
-from runtime.io.block_file import MAGIC, packed
 from runtime.io.control import Answer, State, ask
-from runtime.io.lsl_description import unit_rows
 from runtime.wire import Decode, Flag
-from tests.calibration.rigs import collected
-from tests.runtime.cli.test_calibrate import TINY
 
 NEDS_RT = Path(sys.executable).with_name("neds-rt")
 ROOT = Path(__file__).parents[3]
@@ -69,9 +66,9 @@ class Heard:
 class Live:
     """A run that goes on, and somebody who hears every message of it."""
 
-    def __init__(self, home: Path, rig_home: Path, *options: str) -> None:
+    def __init__(self, home: Path, rig_home: Path, *options: str, rig: str = RIG) -> None:
         self.home, self.messages = home, []
-        (home / "rig.toml").write_text(RIG.format(home=rig_home))
+        (home / "rig.toml").write_text(rig.format(home=rig_home))
         command = [NEDS_RT, "run", home / "rig.toml", "--play", "--split", "all", "--headless", "--json"]
         command += ["--save-log", home / "run.npz", *options]
         with (home / "out").open("wb") as out, (home / "err").open("wb") as err:
@@ -206,35 +203,61 @@ def test_callers_are_answered_and_the_chain_has_it_all(heard: Heard, gated: Call
     assert [link[1] for link in links].count("accepted") == 3
 
 
-@pytest.mark.slow
-def test_an_update_starts_from_what_runs_and_takes_over(
-    rig_home: Path, session: Session, tmp_path: Path, gated: Callable[..., Path]
+# --- one that is unfit ---
+
+PROBATION = RIG.replace("probation_s = 0.0", "probation_s = 60.0")
+TIGHT = PROBATION + "probation_misses = 0\n[output]\nbudget_ms = 1.0\n[bins]\nlateness_ms = 0.1\n"
+
+
+def unfit(kind: str, gated: Callable[..., Path], home: Path) -> Path:
+    """A checkpoint whose gate has passed, and whose values are not finite, or which steps too slowly for its budget."""
+    if kind == "slow":
+        return gated(3, layers=120, band=100)
+    made = checkpoints.load(gated(3))
+    with torch.no_grad():
+        for spec in made.specs:
+            made.model.head(spec.name).weight.copy_(torch.full_like(made.model.head(spec.name).weight, 3e38))
+    checkpoints.save(made, home / "unfit.safetensors")
+    return home / "unfit.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rig", "why"),
+    [
+        ("infinite", PROBATION, "it gave a value that is not finite"),
+        pytest.param("slow", TIGHT, "its engine missed 1 deadlines", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_goes_back_by_itself_from_one_that_is_unfit(
+    tmp_path: Path, rig_home: Path, gated: Callable[..., Path], kind: str, rig: str, why: str
 ) -> None:
-    """What was collected before is fitted beside the run: its chain, the flag and the message say whose child it is."""
-    folder = tmp_path / "today-session"
-    folder.mkdir()
-    (folder / "run-001.blocks").write_bytes(MAGIC + packed(collected(session, units=unit_rows(session.units))))
-    (tmp_path / "today.toml").write_text(
-        'rig = "swaps"\n[input]\nspikes = "x"\nmarkers = "y"\nbehaviours = {wheel_speed = "z"}\n'
-    )
-    (tmp_path / "calibrate.toml").write_text(TINY)
-    live = Live(tmp_path, rig_home, "--seconds", "120")
+    """A subscriber never gets a value of what is not finite; from the fallback on messages say so, and so does the
+    chain."""
+    path, first = unfit(kind, gated, tmp_path), sha256(rig_home / "tiny.safetensors")
+    live = Live(tmp_path, rig_home, "--seconds", "60", rig=rig)
     try:
-        assert swap(live.control, gated(1)).ok
-        live.decodes(sha256(gated(1)))
-        out = tmp_path / "today.safetensors"
-        command = [NEDS_RT, "calibrate", tmp_path / "today.toml", "--update", "--yes", "--trials", "40", "--out", out]
-        options = ["--config", tmp_path / "calibrate.toml", "--address", live.control, "--headless", "--json"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=START_S, check=False)
-        assert done.returncode == 0, done.stderr
-        live.decodes(sha256(out))
+        live.decodes(first)
+        assert swap(live.control, path, "now").ok
+        deadline = time.monotonic() + START_S
+        while not any(m.flags & Flag.FALLBACK and not m.flags & NULL for m in live.messages):
+            assert live.process.poll() is None, (tmp_path / "err").read_text()
+            assert time.monotonic() < deadline, "it never went back"
+            time.sleep(0.02)
+        live.process.send_signal(signal.SIGINT)
+        heard = live.over([])
     finally:
         live.stop()
-    report = msgspec.json.decode(done.stdout.splitlines()[-1])
-    assert (report["rows_kept"], report["base"]) == (11, gated(1).name)  # one unit is filtered out
-    assert set(report["compared"]) == {"wheel_speed", "choice"}
-    assert report["compared"]["wheel_speed"]["n"] == report["parts"]["judge"]["segments"]
-    assert "goes on decoding" in done.stderr
-    last = [link for link in chain.read(tmp_path / "swaps.jsonl") if link.outcome == "taken"][-1]
-    assert (last.to_sha, last.parents, last.forced) == (sha256(out), (sha256(gated(1)), "9a9e"), False)
-    assert not any(m.flags & Flag.UNGATED for m in live.messages if m.model_sha == sha256(out))
+    unfit_sha = sha256(path)
+    own = [m for m in heard.messages if m.model_sha == unfit_sha]
+    back = heard.messages[heard.messages.index(own[-1]) + 1 :]
+    assert own
+    assert kind == "slow" or all(m.flags & NULL for m in own)
+    assert all(m.model_sha == first and m.flags & Flag.FALLBACK for m in back)
+    assert not any(m.flags & Flag.FALLBACK for m in heard.messages if m not in back)
+    assert back[0].flags & Flag.SWAP
+    links = chain.read(tmp_path / "swaps.jsonl")
+    taken = [(link.why, link.to_sha) for link in links if link.outcome == "taken"]
+    assert taken == [("swap", unfit_sha), ("fallback", first)]
+    assert why in links[-1].said
+    assert [each["why"] for each in heard.summary["exchanges"]] == ["swap", "fallback"]
+    assert "unfit" in heard.summary["events"]
