@@ -184,7 +184,7 @@ def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, 
         page = beside(given.out, ".html")
         said = [*reports.lines(found), f"{given.out}: written; {ending}", f"{page}: the report as a page"]
         swap = f"neds-rt swap {given.rig} {given.out} has a run go on with it"
-        return [*said, swap] if given.rig and found.passed else said
+        return [*said, swap] if given.rig and found.passed and not given.update else said
 
     more = {"collection": collected, "monotonic_ns": times} if collected is not None else {}
     emit(msgspec.structs.asdict(found) | more, lines, given.json)
