@@ -35,13 +35,14 @@ class Phase(Struct, frozen=True):
 
 class Messages(Struct, frozen=True):
     """What a subscriber heard. wrong_model: messages of another decoder than the log has for their bin, or that do not
-    say at the right one that another decodes; stale_at_swap: too old when read, of those within 2 s of the exchange."""
+    say at the right one that another decodes; stale_at_swap: too old when read, of those within 2 s of the exchange;
+    lost: never came."""
 
     heard: int
     wrong_model: int
     stale_at_swap: int
     stale: int
-    missed: int
+    lost: int
 
 
 class Exact(Struct, frozen=True):
@@ -93,7 +94,7 @@ def messages(log: RunLog, heard: Heard) -> Messages:
         before, seq = own, message.seq
     at = [int(log.t_end_ns[each.token]) for each in turns]
     near = sum(any(abs(t - edge) <= AROUND_NS for edge in at) for t in heard.stale_ns)
-    return Messages(len(heard.messages), wrong, near, len(heard.stale_ns), heard.missed)
+    return Messages(len(heard.messages), wrong, near, len(heard.stale_ns), heard.lost)
 
 
 def exact(log: RunLog, heard: Heard, path: Path) -> Exact:
@@ -140,7 +141,7 @@ def lines(found: Found) -> Iterator[str]:
     said, of = found.messages, found.exact
     yield (
         f"messages: {said.heard} heard, {said.wrong_model} of a wrong model, {said.stale_at_swap} stale within 2 s of "
-        f"the swap ({said.stale} in the whole run), {said.missed} missed"
+        f"the swap ({said.stale} in the whole run), {said.lost} lost"
     )
     yield (
         f"the new decoder against offline: first output {_small(of.first)}, all {of.bins} bins {_small(of.all)} "

@@ -1,4 +1,4 @@
-"""What a subscriber hears of a run: every message as the client hands it out, and which were too old to act on."""
+"""What a subscriber hears of a run: every message that reaches it, and which were too old to act on."""
 
 from __future__ import annotations
 
@@ -15,18 +15,30 @@ from runtime.wire import Decode, Flag
 WITHOUT = Flag.GAP | Flag.HOLD | Flag.IDLE | Flag.END  # such a message has no values
 
 
+class _Every(Subscriber):
+    """The client, which hands out the newest message; all that it has read are kept as well."""
+
+    def __init__(self, address: str, kept: list[Decode]) -> None:
+        super().__init__(address)
+        self._kept = kept
+
+    def _take(self, frames: list[bytes]) -> None:
+        before = self._last
+        super()._take(frames)
+        if self._last is not None and self._last is not before:
+            self._kept.append(self._last)
+
+
 class Heard:
     """A subscriber in a thread of its own, opened with `with`.
 
-    messages: in order, without those that were stale. stale_ns: when stale ones were read, LSL clock; missed: messages
-    that were lost, or followed by a newer one before they were read.
+    messages: all that were received, in order. stale_ns: when the client found one too old to hand it out, LSL clock.
     """
 
     def __init__(self, address: str, runs: Callable[[], bool]) -> None:
         """runs: whether the run is still there."""
         self.messages: list[Decode] = []
         self.stale_ns: list[int] = []
-        self.missed = 0
         self._address, self._runs = address, runs
         self._thread = threading.Thread(target=self._hear, name="heard", daemon=True)
 
@@ -41,14 +53,16 @@ class Heard:
 
     def _hear(self) -> None:
         system.beside_the_loop()  # as a client that acts on what it hears
-        with Subscriber(self._address) as link:
+        with _Every(self._address, self.messages) as link:
             while not link.ended and self._runs():
-                message = link.receive(100.0)
-                if message is not None:
-                    self.messages.append(message)
+                link.receive(100.0)
                 while len(self.stale_ns) < link.stale:
                     self.stale_ns.append(now_ns())
-                self.missed = link.missed
+
+    @property
+    def lost(self) -> int:
+        """Messages between the first and the last that never came."""
+        return self.messages[-1].seq - self.messages[0].seq + 1 - len(self.messages) if self.messages else 0
 
     def decoded(self) -> int:
         """Messages with values so far."""

@@ -182,7 +182,9 @@ def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, 
     def lines() -> list[str]:
         ending = "its gate passed" if found.passed else "its gate did not pass, so it stays UNGATED"
         page = beside(given.out, ".html")
-        return [*reports.lines(found), f"{given.out}: written; {ending}", f"{page}: the report as a page"]
+        said = [*reports.lines(found), f"{given.out}: written; {ending}", f"{page}: the report as a page"]
+        swap = f"neds-rt swap {given.rig} {given.out} has a run go on with it"
+        return [*said, swap] if given.rig and found.passed and not given.update else said
 
     more = {"collection": collected, "monotonic_ns": times} if collected is not None else {}
     emit(msgspec.structs.asdict(found) | more, lines, given.json)

@@ -119,10 +119,13 @@ class Morning:
 
 
 def children(process: subprocess.Popen[bytes]) -> tuple[int, ...]:
-    """Processes that it has started."""
+    """The fits that it has started; what a library starts for a moment is none."""
+    found = []
     with suppress(OSError):
-        return tuple(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
-    return ()
+        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            if b"\0calibration\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return tuple(found)
 
 
 def goes(morning: Morning) -> None:

@@ -89,9 +89,9 @@ class Bench:
         rig = self.home / "rig.toml"
         return self.start("collect", rig, "--out", self.folder, "--allow-replay", "--json", *options)
 
-    def until(self, run: Command, trials: int) -> None:
+    def until(self, run: Command, trials: int, folder: str = "day1") -> None:
         """Wait until so many ends of trials are on the disk."""
-        deadline, path = time.monotonic() + WAIT_S, self.folder / "run-001.blocks"
+        deadline, path = time.monotonic() + WAIT_S, self.home / folder / "run-001.blocks"
         while time.monotonic() < deadline:
             blocks = block_file.load(path)[0] if path.exists() else []
             if sum(m.event == "segment_end" for block in blocks for m in block.marks) >= trials:
@@ -176,6 +176,29 @@ def test_ctrl_c_ends_it_and_all_is_kept(bench: Bench) -> None:
     assert (report["stopped_by"], report["trials"]) == ("signal", len(found.segments))
     assert 2 <= len(found.segments) < 12
     assert inside(found)["counts"].shape == (25 * len(found.segments), 12)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+def test_ctrl_c_ends_the_collection_of_a_calibration_and_the_second_one_its_fit(bench: Bench, rig_home: Path) -> None:
+    """What has come is fitted after the first; after the second nothing is written, and what was collected stays."""
+    bench.play(0, 60)
+    base, out = rig_home / "tiny.safetensors", bench.home / "today.safetensors"
+    options = ("--minutes", 60, "--from", base, "--out", out, "--allow-replay", "--json")
+    run = bench.start("calibrate", bench.home / "rig.toml", *options)
+    bench.until(run, 32, "today-session")
+    run.process.send_signal(signal.SIGINT)
+    children, deadline = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children"), time.monotonic() + WAIT_S
+    while "ended by signal" not in run.out.read_text() or not children.read_text():
+        assert run.process.poll() is None, run.err.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2.0)  # beyond what counts as one Ctrl-C
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(WAIT_S) == 130, run.err.read_text()
+    assert "stopped before it was done (SIGINT)" in run.err.read_text()
+    assert not [path for path in bench.home.iterdir() if path.name.startswith("today.")]
+    assert len(session_file.load(bench.home / "today-session" / "session.npz").segments) >= 29
 
 
 # --- refused, in one sentence, before anything is made ---

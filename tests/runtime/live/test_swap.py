@@ -212,7 +212,7 @@ TIGHT = PROBATION + "probation_misses = 0\n[output]\nbudget_ms = 1.0\n[bins]\nla
 def unfit(kind: str, gated: Callable[..., Path], home: Path) -> Path:
     """A checkpoint whose gate has passed, and whose values are not finite, or which steps too slowly for its budget."""
     if kind == "slow":
-        return gated(3, layers=120, band=100)
+        return gated(3, layers=300, band=100)
     made = checkpoints.load(gated(3))
     with torch.no_grad():
         for spec in made.specs:

@@ -20,7 +20,9 @@ from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.files import sha256
+from neds_core.io import nwb
 from runtime.cli import commands, evaluate as cmd_evaluate, main as cli
+from runtime.core import timeline
 from runtime.scoring import curves, report, seeds
 
 Evaluate = Callable[..., tuple[int, str, str]]
@@ -161,6 +163,27 @@ def test_a_part_that_was_trained_on_is_no_evidence(rig_home: Path, tmp_path: Pat
     done = CliRunner().invoke(commands.app, ["evaluate", str(rig_home / "session.npz"), str(own), "--split", "all"])
 
     assert "trained on or chosen by bins of this part (all): these scores are no evidence of skill" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore")  # of pynwb's libraries
+def test_an_nwb_file_is_scored_and_verified_as_its_session(session: Session, rig_home: Path, tmp_path: Path) -> None:
+    """All but its file's name."""
+    few = sessions.select(session, slice(0, 20))
+    few = replace(few, runs=None, events=timeline.spread(session.counts, session.bin_ns, 0))
+    recordings = (tmp_path / "session.npz", tmp_path / "session.nwb")
+    session_file.save(few, recordings[0])
+    nwb.save(few, recordings[1], nwb.Origin(0, nwb.Subject(), {}, {}))
+    checkpoint, scores = rig_home / "tiny.safetensors", []
+    for recording in recordings:
+        done = CliRunner().invoke(commands.app, ["evaluate", str(recording), str(checkpoint), "--json"])
+        assert done.exit_code == 0, done.output
+        scores.append(msgspec.json.decode(done.stdout.splitlines()[-1]))
+    left_out = ("note", "recording")
+    assert [{k: v for k, v in one.items() if k not in left_out} for one in scores] == [
+        {k: v for k, v in scores[0].items() if k not in left_out}
+    ] * 2
+    done = CliRunner().invoke(commands.app, ["verify", str(checkpoint), str(recordings[1]), "--json"])
+    assert "largest difference" in done.stdout, done.output
 
 
 def test_decoding_has_its_curves(drawn: dict[str, tuple[dict[str, Any], Path]]) -> None:
