@@ -1,4 +1,4 @@
-"""The blocks of a simulated day, one animal: what is collected, calibrated and played, through the product's commands."""
+"""The blocks of a simulated day of one animal: collected, calibrated and played by the product's own commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ outputs = [{outputs}]
 width = 32
 layers = 1
 band = 50
-unit_dropout = 0.3
+filter_taus_ms = [40, 120, 300]
+dropout = 0.1
+embed_dropout = 0.1
+unit_dropout = 0.2
 
 [scratch]
 steps = {steps}
@@ -96,7 +99,7 @@ class Day:
         world = self.world(0, (0,), trials)
         given = ("collect", rig, "--out", out, "--trials", trials, "--allow-replay", "--headless", "--json")
         with Child(self.folder, *given) as child:
-            self._heard(child)
+            self.heard(child)
 
             def go_on() -> bool:
                 self.watch()
@@ -108,29 +111,29 @@ class Day:
         return out / "session.npz"
 
     def calibrate(self, session: Path, name: str, steps: int) -> tuple[Path, Any]:
-        """`neds-rt calibrate` on a session; returns the checkpoint and its report. A gate that fails is no hindrance."""
+        """`neds-rt calibrate` on a session; returns the checkpoint and its report, whatever its gate says."""
         made, kept = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
         if not kept.exists():
             outputs = ", ".join(f'"{n}"' for n in self.effector.names("velocity"))
             config = self.folder / "calibrate.toml"
             config.write_text(CONFIG.format(outputs=outputs, steps=steps), encoding="utf-8")
-            with Child(self.folder, "calibrate", "--session", session, "--config", config, "--out", made, "--json") as c:
-                kept.write_bytes(msgspec.json.encode(c.wait(self.watch, codes=(0, 3))))
+            given = ("calibrate", "--session", session, "--config", config, "--out", made, "--json")
+            with Child(self.folder, *given) as child:
+                kept.write_bytes(msgspec.json.encode(child.wait(self.watch, codes=(0, 3))))
         return made, msgspec.json.decode(kept.read_bytes())
 
-    def closed_loop(self, checkpoint: Path, decoder: str, kind: int, delays: tuple[int, ...], trials: int) -> Played:
+    def closed_loop(self, checkpoint: Path, decoder: str, world: World, log: Path) -> Played:
         """Trials under a decoder of the checkpoint; of an oracle the run decodes too, and its values are exchanged.
 
-        The log of the run stays in the folder as DECODER.npz.
+        log: where the run's own log goes.
         """
         rig = write_rig(self.folder / "closed.toml", self.prefix, tuple(self.channels), checkpoint)
-        world, run = self.world(kind, delays, trials), "ridge" if decoder == ORACLE else decoder
-        log = self.folder / f"{decoder}.npz"
+        run = "ridge" if decoder == ORACLE else decoder
         given = ("run", rig, "--decoder", run, "--allow-replay", "--headless", "--json", "--save-log", log)
         with Child(self.folder, *given) as child:
             address = child.said(r"decode and status on (tcp://\S+),", self.watch)
             with Subscriber(address) as link:
-                self._heard(child)
+                self.heard(child)
                 driver = (Oracle if decoder == ORACLE else Decoded)(link, self.effector)
 
                 def go_on() -> bool:
@@ -138,25 +141,25 @@ class Day:
                     child.check()
                     return True
 
-                pace = live.play(world, self.sender, driver, self.seed + kind, go_on)
+                pace = live.play(world, self.sender, driver, self.seed, go_on)
                 summary = child.stop(self.watch)
                 return _played(world, pace, driver, link, summary)
 
-    def relabelled(self, decoder: str) -> Path:
-        """The session of a closed-loop block with the intended velocities in the place of the decoded ones."""
-        log = log_file.load(self.folder / f"{decoder}.npz")
+    def relabelled(self, log_path: Path) -> Path:
+        """The file of a closed-loop block as a session, its decoded velocities exchanged for the intended ones."""
+        log = log_file.load(log_path)
         told = {name: s._asdict() for name, s in self.channels.items()}
         known = tuple(
             BehaviourSpec(name, "continuous", **{k: v for k, v in said.items() if v is not None})
             for name, said in told.items()
         )
         log.header = msgspec.structs.replace(log.header, specs=known)
-        made = sessions.make([log], self.body.table, f"simulation of {decoder}", marked=True).session
-        path = self.folder / f"refit-{decoder}.npz"
+        made = sessions.make([log], self.body.table, f"simulation-{log_path.stem}", marked=True).session
+        path = log_path.with_name(f"{log_path.stem}-relabelled.npz")
         session_file.save(refit.relabel(made, self.effector), path)
         return path
 
-    def _heard(self, child: Child) -> None:
+    def heard(self, child: Child) -> None:
         """Wait until the child listens to the spikes."""
         while not self.sender.heard:
             self.watch()

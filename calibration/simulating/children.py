@@ -55,7 +55,7 @@ class Child:
         self.out, self.err = folder / f"{self.name}.out", folder / f"{self.name}.err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             command = start.command("runtime.cli", *arguments)
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
             )
 
@@ -63,12 +63,12 @@ class Child:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        end(self._process, STOP_S)
+        end(self.process, STOP_S)
 
     @property
     def runs(self) -> bool:
         """Whether it has not ended."""
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     def check(self) -> None:
         """Raise `StreamError` if it has ended."""
@@ -77,7 +77,7 @@ class Child:
 
     def _said(self) -> str:
         lines = self.err.read_text(errors="backslashreplace").strip().splitlines() or ["it said nothing"]
-        how = ended_by(self._process.returncode)
+        how = ended_by(self.process.returncode)
         return f"neds-rt {self.name} of this simulation has ended ({how}): {lines[-1].removeprefix('neds-rt: ')}"
 
     def said(self, pattern: str, watch: Watch) -> str:
@@ -96,11 +96,11 @@ class Child:
         while self.runs:
             watch()
             time.sleep(LOOK_S)
-        if self._process.returncode not in codes:
+        if self.process.returncode not in codes:
             raise DataError(self._said())
         return msgspec.json.decode(self.out.read_text().splitlines()[-1])
 
     def stop(self, watch: Watch) -> Any:
         """Ask a run to end; returns its summary."""
-        self._process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
         return self.wait(watch)

@@ -1,4 +1,4 @@
-"""What moves the cursor: the animal's own intent (open loop), decoded values from ZeroMQ, or the intent in their place."""
+"""What moves the cursor: the animal itself (open loop), decoded values over ZeroMQ, or its intent in their place."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from calibration.simulating.drivers import Driver
 from calibration.simulating.task import BIN_NS, BIN_TICKS, TICK_NS, Effector
 from calibration.simulating.world import World
 from runtime.core.timeline import inside_ns
+from runtime.io import system
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import Declared
 from runtime.io.lsl_sender import Sender
@@ -44,7 +45,17 @@ def channels(effector: Effector) -> dict[str, Declared]:
 
 def play(world: World, sender: Sender, driver: Driver, seed: int, go_on: Callable[[], bool]) -> Pace:
     """Play a world until its trials are done or `go_on`, asked once a bin, says no. seed: of spikes' moments."""
-    pace, rng = Pace(), np.random.default_rng((seed, 11))
+    system.raise_priority()  # it stands for an acquisition system, which has its own machine
+    try:
+        return _play(world, sender, driver, np.random.default_rng((seed, 11)), go_on)
+    finally:
+        system.lower_priority()
+
+
+def _play(
+    world: World, sender: Sender, driver: Driver, rng: np.random.Generator, go_on: Callable[[], bool]
+) -> Pace:  # fmt: skip
+    pace = Pace()
     zero_ns = (now_ns() + LEAD_NS) // BIN_NS * BIN_NS
     while not world.over:
         edge_ns = zero_ns + (world.tick + 1) * TICK_NS

@@ -22,8 +22,8 @@ def relabelled(velocity: np.ndarray, to_target: np.ndarray, window: float) -> np
     far = np.linalg.norm(to_target, axis=1, keepdims=True)
     speed = np.linalg.norm(velocity, axis=1, keepdims=True)
     towards = np.divide(to_target, far, out=np.zeros_like(to_target), where=far > 0)
-    known = np.isfinite(velocity).all(1) & np.isfinite(to_target).all(1)
-    return np.where(known[:, None], np.where(far > window, speed * towards, 0.0), np.nan)
+    known = np.isfinite(velocity + to_target).all(axis=1, keepdims=True)
+    return np.where(known, np.where(far > window, speed * towards, 0.0), np.nan)
 
 
 def relabel(session: Session, effector: Effector) -> Session:

@@ -1,4 +1,4 @@
-"""The simulated task, centre-out: what moves, where the targets are, and when a trial is won. All constants are here."""
+"""The simulated task, centre-out: what moves, where the targets are, when a trial is won; with all its constants."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ TICK_NS = 5_000_000  # the world steps by it, on an absolute schedule
 BIN_NS = 20_000_000  # of the decoder
 BIN_TICKS = BIN_NS // TICK_NS
 TICK_S = TICK_NS * 1e-9
-DWELL_S = 0.3  # in the window without a break
+DWELL_S = 0.4  # in the window without a break
 TIMEOUT_S = 3.0  # from the target's appearance
-PAUSE_S = 0.4  # between trials: the cursor is held at the centre
+PAUSE_S = 0.4  # between trials: nothing moves; the next begins at the centre
 VISUAL_S = 0.1  # the animal sees the screen of so long ago
 DWELL, TIMEOUT, PAUSE, VISUAL = (round(s / TICK_S) for s in (DWELL_S, TIMEOUT_S, PAUSE_S, VISUAL_S))  # ticks
 AFTER = 2 * BIN_TICKS  # ticks that a trial's segment goes on: its end marker must not come late
@@ -56,7 +56,7 @@ class Effector:
 
 CURSOR = Effector(
     name="cursor", axes=("x", "y"), unit="cm", n_targets=8, reach=8.0, window=2.0, speed=15.0, slow_s=0.25,
-    skill=0.646, like="bci-monkey-20160325 (mean of x 0.681 and y 0.611)", noise=0.62,
+    skill=0.646, like="bci-monkey-20160325 (mean of x 0.681 and y 0.611)", noise=0.64,
 )  # fmt: skip
 WHEEL = Effector(
     name="wheel", axes=("turn",), unit="rad", n_targets=2, reach=0.6, window=0.15, speed=1.5, slow_s=0.25,

@@ -1,4 +1,4 @@
-"""The world of a simulation, tick by tick: pure, no clock and no socket. A velocity goes in, spikes and trials come out."""
+"""The world of a simulation, tick by tick and pure: a velocity goes in, spikes and trials come out."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class World:
     def step(self, velocity: np.ndarray | None, *, stale: bool = False) -> np.ndarray:
         """One tick with this velocity (D,); None = stand still, because the value is old (`stale`) or withheld.
 
-        Returns the animal's spikes (U,) in this tick. Outside trials the cursor is held at the centre.
+        Returns the animal's spikes (U,) in this tick. Outside trials nothing moves.
         """
         self._schedule()
         now = self._now
