@@ -44,6 +44,12 @@ class Order(Struct, frozen=True):
 QUICK = Order(delays_ms=(0, 200), seeds=(0,), trials=16, open_trials=40, steps=60)
 
 
+def ordered(quick: bool, **asked: Any) -> Order:
+    """An order by its fields, None = as in `QUICK` or `Order`; a list is taken as a tuple."""
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in asked.items() if v is not None}
+    return msgspec.structs.replace(QUICK if quick else Order(), **given)
+
+
 class Block(Struct, frozen=True):
     """One closed-loop block, a line of the results file. skill: R2 of the decoder on its calibration's judging part."""
 

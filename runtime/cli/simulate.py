@@ -7,16 +7,13 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from runtime.cli.options import taking
 from runtime.cli.output import emit, note
 from runtime.cli.processes import Stop
-
-if TYPE_CHECKING:
-    from calibration.simulating.study import Order
 
 simulate = typer.Typer(
     help="Simulate an animal in a closed loop; every figure says so.", no_args_is_help=True, rich_markup_mode=None
@@ -53,7 +50,10 @@ def closed_loop(given: Options) -> None:
     from calibration.simulating import study as studies, table
     from runtime.io.lsl_resolve import REPLAY_SESSION, configure
 
-    order = _order(given)
+    order = studies.ordered(
+        given.quick, decoders=given.decoder, delays_ms=given.delay_ms, seeds=given.seeds, trials=given.trials,
+        open_trials=given.open_trials, effector=given.effector, adapts=given.adapt, refit=given.refit,
+    )  # fmt: skip
     studies.refuse(order)
     with ExitStack() as stack:
         work = given.work or (given.out.with_suffix(".work") if given.out else None)
@@ -62,19 +62,3 @@ def closed_loop(given: Options) -> None:
         found = table.build(studies.Study(order, folder, given.out, note, stop.check).run())
     emit(found, None if given.json else lambda: table.lines(found), given.json)
     os._exit(0)  # liblsl destroys each outlet for a while
-
-
-def _order(given: Options) -> Order:
-    """What is asked for, with defaults in the places of what is not given."""
-    import msgspec
-
-    from calibration.simulating.study import QUICK, Order
-
-    asked = {
-        "decoders": given.decoder and tuple(given.decoder), "delays_ms": given.delay_ms and tuple(given.delay_ms),
-        "seeds": given.seeds and tuple(given.seeds), "trials": given.trials, "open_trials": given.open_trials,
-        "effector": given.effector,
-    }  # fmt: skip
-    known = {key: value for key, value in asked.items() if value is not None}
-    start = QUICK if given.quick else Order()
-    return msgspec.structs.replace(start, **known, adapts=given.adapt, refit=given.refit)

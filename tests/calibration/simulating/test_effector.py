@@ -39,7 +39,7 @@ def test_a_withheld_value_is_in_effect_as_one_without_a_velocity() -> None:
 
 
 def test_a_shorter_delay_overtakes_nothing_in_silence() -> None:
-    """What was on its way with a longer delay is dropped when a newer value arrives first: no value goes back in time."""
+    """What is still on its way when a newer value takes effect before it is dropped: no value goes back in time."""
     line = DelayLine()
     line.push(0, VALID, 200, np.array([1.0]))
     line.push(20, VALID, 0, np.array([2.0]))

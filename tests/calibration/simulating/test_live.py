@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,9 +91,9 @@ def decoder(body: Body, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     configure(REPLAY_SESSION, "machine")
-    yield Day(EASY, 3, tmp_path_factory.mktemp("day"), adapts=True, watch=lambda: None)
+    return Day(EASY, 3, tmp_path_factory.mktemp("day"), adapts=True, watch=lambda: None)
 
 
 @pytest.mark.slow

@@ -59,7 +59,8 @@ def blocks() -> list[Block]:
         block(name, fitted_to, seed, won, time_s)
         for seed in (0, 1)
         for name, fitted_to, won, time_s in (
-            ("ridge", FIRST, 0.5, 1.0), ("neds", FIRST, 0.8, 1.0), ("oracle", FIRST, 1.0, 0.5), ("ridge", REFIT, 1.0, 0.5)
+            ("ridge", FIRST, 0.5, 1.0), ("neds", FIRST, 0.8, 1.0), ("oracle", FIRST, 1.0, 0.5),
+            ("ridge", REFIT, 1.0, 0.5),
         )
     ]  # fmt: skip
 
