@@ -65,8 +65,13 @@ def blocks() -> list[Block]:
     ]  # fmt: skip
 
 
-def test_the_table_counts_trials_of_all_seeds() -> None:
-    cells = {(c.decoder, c.fitted_to, c.delay_ms, c.measure): c for c in table.build(blocks()).cells}
+@pytest.fixture(scope="module")
+def made() -> table.Result:
+    return table.build(blocks())
+
+
+def test_the_table_counts_trials_of_all_seeds(made: table.Result) -> None:
+    cells = {(c.decoder, c.fitted_to, c.delay_ms, c.measure): c for c in made.cells}
     ridge = cells["ridge", FIRST, 0, "success"]
     assert (ridge.value, ridge.n) == (0.5, 20)
     assert ridge.low < 0.5 < ridge.high
@@ -76,15 +81,14 @@ def test_the_table_counts_trials_of_all_seeds() -> None:
     assert np.isnan(cells["oracle", FIRST, 200, "efficiency"].value)
 
 
-def test_differences_are_of_the_pairs_that_are_there() -> None:
-    found = {(d.first, d.second, d.delay_ms, d.measure): d.value for d in table.build(blocks()).differences}
+def test_differences_are_of_the_pairs_that_are_there(made: table.Result) -> None:
+    found = {(d.first, d.second, d.delay_ms, d.measure): d.value for d in made.differences}
     assert found["neds, open loop", "ridge, open loop", 0, "success"] == pytest.approx(0.3)
     assert found["ridge, ReFIT", "ridge, open loop", 0, "success"] == pytest.approx(0.5)
     assert not any("neds, ReFIT" in first for first, *_ in found)
 
 
-def test_everything_that_is_shown_says_simulation() -> None:
-    made = table.build(blocks())
+def test_everything_that_is_shown_says_simulation(made: table.Result) -> None:
     heads = [line for line in table.lines(made) if line.startswith("| sim") or "seeds" in line]
     assert len(heads) == 5
     assert all("simulation" in line.lower() for line in heads)
