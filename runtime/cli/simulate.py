@@ -54,11 +54,11 @@ def closed_loop(given: Options) -> None:
         given.quick, decoders=given.decoder, delays_ms=given.delay_ms, seeds=given.seeds, trials=given.trials,
         open_trials=given.open_trials, effector=given.effector, adapts=given.adapt, refit=given.refit,
     )  # fmt: skip
-    studies.refuse(order)
     with ExitStack() as stack:
         work = given.work or (given.out.with_suffix(".work") if given.out else None)
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="neds-rt-")))
+        study = studies.Study(order, folder, given.out, note, stop.check)
         configure(REPLAY_SESSION, "machine")
-        found = table.build(studies.Study(order, folder, given.out, note, stop.check).run())
+        found = table.build(study.run())
     emit(found, None if given.json else lambda: table.lines(found), given.json)
     os._exit(0)  # liblsl destroys each outlet for a while
