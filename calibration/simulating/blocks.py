@@ -100,13 +100,7 @@ class Day:
         given = ("collect", rig, "--out", out, "--trials", trials, "--allow-replay", "--headless", "--json")
         with Child(self.folder, *given) as child:
             self.heard(child)
-
-            def go_on() -> bool:
-                self.watch()
-                child.check()
-                return True
-
-            live.play(world, self.sender, Performed(len(self.effector.axes)), self.seed, go_on)
+            live.play(world, self.sender, Performed(len(self.effector.axes)), self.seed, self._watching(child))
             child.wait(self.watch)
         return out / "session.npz"
 
@@ -135,13 +129,7 @@ class Day:
             with Subscriber(address) as link:
                 self.heard(child)
                 driver = (Oracle if decoder == ORACLE else Decoded)(link, self.effector)
-
-                def go_on() -> bool:
-                    self.watch()
-                    child.check()
-                    return True
-
-                pace = live.play(world, self.sender, driver, self.seed, go_on)
+                pace = live.play(world, self.sender, driver, self.seed, self._watching(child))
                 summary = child.stop(self.watch)
                 return _played(world, pace, driver, link, summary)
 
@@ -161,10 +149,19 @@ class Day:
 
     def heard(self, child: Child) -> None:
         """Wait until the child listens to the spikes."""
+        watch = self._watching(child)
         while not self.sender.heard:
+            watch()
+            live.rest()
+
+    def _watching(self, child: Child) -> Watch:
+        """Raises where the child has ended, or the whole is to end."""
+
+        def watch() -> None:
             self.watch()
             child.check()
-            live.rest()
+
+        return watch
 
 
 def _played(world: World, pace: Pace, driver: Decoded, link: Subscriber, summary: Any) -> Played:

@@ -43,17 +43,17 @@ def channels(effector: Effector) -> dict[str, Declared]:
     return {name: Declared(units[what], "signed", SAYS, 0.0) for what in WHAT for name in effector.names(what)}
 
 
-def play(world: World, sender: Sender, driver: Driver, seed: int, go_on: Callable[[], bool]) -> Pace:
-    """Play a world until its trials are done or `go_on`, asked once a bin, says no. seed: of spikes' moments."""
+def play(world: World, sender: Sender, driver: Driver, seed: int, watch: Callable[[], None]) -> Pace:
+    """Play a world until its trials are done. seed: of spikes' moments; watch: called once a bin, raises to end it."""
     system.raise_priority()  # it stands for an acquisition system, which has its own machine
     try:
-        return _play(world, sender, driver, np.random.default_rng((seed, 11)), go_on)
+        return _play(world, sender, driver, np.random.default_rng((seed, 11)), watch)
     finally:
         system.lower_priority()
 
 
 def _play(
-    world: World, sender: Sender, driver: Driver, rng: np.random.Generator, go_on: Callable[[], bool]
+    world: World, sender: Sender, driver: Driver, rng: np.random.Generator, watch: Callable[[], None]
 ) -> Pace:  # fmt: skip
     pace = Pace()
     zero_ns = (now_ns() + LEAD_NS) // BIN_NS * BIN_NS
@@ -70,8 +70,8 @@ def _play(
         spikes = world.step(velocity, stale=stale)
         driver.intended(edge_ns, world.animal.intent)
         _send(world, sender, spikes, edge_ns, zero_ns, rng)
-        if world.tick % BIN_TICKS == 0 and not go_on():
-            break
+        if world.tick % BIN_TICKS == 0:
+            watch()
     return pace
 
 

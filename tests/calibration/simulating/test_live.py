@@ -118,7 +118,7 @@ def test_decoded_values_move_the_cursor_as_late_as_they_are_told_to(day: Day, de
 
             recorder = Recorder(link, fall_silent)
             day.heard(child)
-            live.play(world, day.sender, recorder, 3, lambda: True)
+            live.play(world, day.sender, recorder, 3, day.watch)
             os.kill(child.process.pid, signal.SIGCONT)
             child.stop(day.watch)
     log = log_file.load(saved)
