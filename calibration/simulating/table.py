@@ -10,6 +10,7 @@ from msgspec import Struct
 from calibration.simulating.study import FIRST, REFIT, SIMULATION, Block
 from calibration.simulating.task import EFFECTORS, TIMEOUT_S, Trial
 from neds_core.scores.bootstrap import Interval, hierarchical, hierarchical_paired
+from runtime.io import system
 
 MEASURES: dict[str, Callable[[Trial], tuple[float, float]]] = {  # a sum and what it is divided by
     "success": lambda t: (float(t.success), 1.0),
@@ -51,8 +52,8 @@ class Difference(Struct, frozen=True):
 class Result(Struct, frozen=True):
     """All blocks of a simulation in numbers. skill: R2 of each decoder on what its calibration judged it by, by seed.
 
-    sub_ms: bin edge to receipt: the median, p99 and maximum, the worst of all blocks. stale_share: of the ticks in
-    trials, those without motion because the value was too old.
+    sub_ms: bin edge to receipt: the median, p99 and maximum, the worst of all blocks. late_ticks: share of ticks that began over
+    5 ms late; stale_share: of those without motion because the value was too old.
     """
 
     says: str
@@ -67,6 +68,7 @@ class Result(Struct, frozen=True):
     sub_ms: tuple[float, float, float]
     late_ticks: float
     stale_share: float
+    machine: dict[str, str | int | dict[str, str]]  # that made the table
 
 
 Rows = dict[tuple[str, str], list[Block]]
@@ -95,7 +97,7 @@ def build(blocks: Sequence[Block]) -> Result:
         differences=differences, skill={f"{d}, {f}": _skill(of) for (d, f), of in kinds.items()},
         sub_ms=(_worst(played, 0), _worst(played, 1), _worst(played, 2)),
         late_ticks=sum(each.late_ticks for each in played) / max(1, ticks),
-        stale_share=sum(t.stale_ticks for t in trials) / max(1, ticks),
+        stale_share=sum(t.stale_ticks for t in trials) / max(1, ticks), machine=system.facts(system.PACKAGES),
     )  # fmt: skip
 
 
