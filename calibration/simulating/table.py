@@ -52,8 +52,8 @@ class Difference(Struct, frozen=True):
 class Result(Struct, frozen=True):
     """All blocks of a simulation in numbers. skill: R2 of each decoder on what its calibration judged it by, by seed.
 
-    sub_ms: bin edge to receipt: the median, p99 and maximum, the worst of all blocks. late_ticks: share of ticks that began over
-    5 ms late; stale_share: of those without motion because the value was too old.
+    sub_ms: bin edge to receipt: the median, p99 and maximum, the worst of all blocks. late_ticks, stale_share: of all
+    ticks, those that began over 5 ms late, and those without motion because the value was too old.
     """
 
     says: str
