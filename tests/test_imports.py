@@ -115,6 +115,7 @@ ROOMS = {
         "fitting": (),
         "judge": (),
         "update": ("fitting", "judge"),
+        "simulating": ("collecting",),
         "report": ("fitting", "judge", "update"),
         "page": ("judge", "report"),
         "command": ("fitting", "judge", "update", "report", "page"),

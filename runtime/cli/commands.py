@@ -30,6 +30,7 @@ from runtime.cli.play import play
 from runtime.cli.rehearse import rehearse
 from runtime.cli.report import report
 from runtime.cli.run import run
+from runtime.cli.simulate import closed_loop, simulate
 from runtime.cli.swap import freeze, rollback, swap
 from runtime.cli.train import train
 from runtime.cli.tune import tune
@@ -70,6 +71,8 @@ COMMANDS = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(bench, name="bench")
+simulate.command("closed-loop")(closed_loop)
+app.add_typer(simulate, name="simulate")
 
 
 def _leave_a_folder_that_is_gone() -> None:
