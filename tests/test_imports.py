@@ -61,6 +61,7 @@ LAZY_IN_CLI = {"calibration", "benchmarks"}
 ROOMS = {
     "runtime": {
         "start": (),
+        "children": ("start", "io"),
         "console": (),
         "wire": (),
         "config": ("wire",),

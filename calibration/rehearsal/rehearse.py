@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,13 +14,13 @@ import msgspec
 
 from calibration import swap as swaps
 from calibration.rehearsal import found as finding, halves
-from calibration.rehearsal.children import Child
 from calibration.rehearsal.found import Found
 from calibration.rehearsal.heard import Heard
 from neds_core import files
 from neds_core.data import session_file
 from neds_core.errors import ConfigError, StreamError
 from neds_core.files import sha256
+from runtime.children import Child
 from runtime.io import chain, log_file, system
 from runtime.io.control import Answer
 from runtime.io.lsl_clock import now_ns
@@ -110,7 +109,7 @@ def rehearse(asked: Asked, began: float, say: Callable[[str], None]) -> Found:
         say(f"{answer.said}; it decodes for another {AFTER_S:g} s")
         _wait(morning, AFTER_S)
         marks["over"] = now_ns()
-        _stop(morning)
+        morning.run.stop(within_s=END_S)
     found = _found(morning, calibrated, marks, time.monotonic() - began)
     (asked.folder / "rehearsal.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     return found
@@ -123,9 +122,9 @@ def _begin(
     folder = asked.folder
     say("starting a player of units that the base has never seen, and a run that decodes them with a stand-in")
     play = ("play", recording, "--prefix", prefix, "--parent", os.getpid(), "--wait", READY_S)
-    player = stack.enter_context(Child(folder / "play.out", lambda line: None, *play))
+    player = stack.enter_context(Child(folder, *play))
     options = ("--allow-replay", "--headless", "--json", "--seconds", LONGEST_S, "--save-log", folder / "run.npz")
-    run = stack.enter_context(Child(folder / "run.out", lambda line: None, "run", rig, *options))
+    run = stack.enter_context(Child(folder, "run", rig, *options))
     address = run.until(r"decode and status on (tcp://\S+),", READY_S)
     control = run.until(r"control on (tcp://\S+),", READY_S)
     heard = stack.enter_context(Heard(address, lambda: run.process.poll() is None))
@@ -136,7 +135,7 @@ def _begin(
         if time.monotonic() > deadline:
             raise StreamError(f"the run decoded nothing within {READY_S:g} s; try again when the machine is idle")
         time.sleep(0.05)
-    say(f"the run decodes: {run.said[0]}")
+    say(f"the run decodes: {run.lines[0]}")
     return _Morning(asked, say, run, heard, control)
 
 
@@ -155,12 +154,8 @@ def _calibrate(morning: _Morning, stack: ExitStack, rig: Path) -> dict[str, Any]
     options += ["--out", morning.out, "--allow-replay", "--headless", "--json"]
     options += [] if asked.config is None else ["--config", asked.config]
     say("neds-rt calibrate rig.toml " + " ".join(map(str, options)))
-    with Child(asked.folder / "calibrate.out", say, "calibrate", rig, *options) as child:
-        while child.process.poll() is None:
-            _wait(morning, 0.2)
-    if child.process.returncode not in (0, 3):
-        child.check()
-    return child.result()
+    with Child(asked.folder, "calibrate", rig, *options, say=say) as child:
+        return child.result(morning.run.check, codes=(0, 3))
 
 
 def _swap(morning: _Morning, *, forced: bool) -> Answer:
@@ -171,19 +166,6 @@ def _swap(morning: _Morning, *, forced: bool) -> Answer:
     if not answer.ok:
         raise StreamError(f"the swap was refused: {answer.said}")
     return answer
-
-
-def _stop(morning: _Morning) -> None:
-    """End the run as an operator does, and have its log."""
-    process = morning.run.process
-    process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + END_S
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            raise StreamError(f"the run did not end within {END_S:g} s")
-        time.sleep(0.05)
-    if process.returncode:
-        morning.run.check()
 
 
 def _found(morning: _Morning, calibrated: dict[str, Any], marks: dict[str, int], seconds: float) -> Found:

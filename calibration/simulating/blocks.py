@@ -13,18 +13,18 @@ from msgspec import Struct
 from calibration.collecting import session as sessions
 from calibration.simulating import live, refit
 from calibration.simulating.animal import Animal, Body
-from calibration.simulating.children import Child, Watch, write_rig
 from calibration.simulating.drivers import Decoded, Oracle, Performed
 from calibration.simulating.live import Pace
 from calibration.simulating.task import Effector, Trial, shuffled
 from calibration.simulating.world import World
 from neds_core.data import session_file
 from neds_core.data.session import BehaviourSpec
+from runtime.children import Child, Watch
 from runtime.client import Subscriber
 from runtime.io import log_file
 from runtime.io.lsl_sender import Sender
 
-WAIT_S = 60.0
+WAIT_S, START_S = 60.0, 120.0
 ORACLE = "oracle"
 CONFIG = """# Of a simulation: a small network, fitted from scratch.
 outputs = [{outputs}]
@@ -49,6 +49,32 @@ window_bins = 50
 lags = [1, 10]
 filter_taus_ms = [[40.0, 120.0, 300.0]]
 """
+RIG = """# Written by a simulation: spikes and behaviour are made up.
+rig = "simulation"
+checkpoint = "{checkpoint}"
+
+[input]
+spikes = "{prefix}-spikes"
+markers = "{prefix}-markers"
+wait_s = 30.0
+
+[input.behaviours]
+{behaviours}
+
+[bins]
+lateness_ms = 10.0
+
+[output]
+decode_port = 0
+latest_port = 0
+"""
+
+
+def write_rig(path: Path, prefix: str, names: tuple[str, ...], checkpoint: Path | None) -> Path:
+    """The rig of a simulation's streams, as a file."""
+    behaviours = "\n".join(f'{name} = "{prefix}-behaviour:{name}"' for name in names)
+    path.write_text(RIG.format(checkpoint=checkpoint or "", prefix=prefix, behaviours=behaviours), encoding="utf-8")
+    return path
 
 
 class Played(Struct, frozen=True):
@@ -101,7 +127,7 @@ class Day:
         with Child(self.folder, *given) as child:
             self.heard(child)
             live.play(world, self.sender, Performed(len(self.effector.axes)), self.seed, self._watching(child))
-            child.wait(self.watch)
+            child.result(self.watch)
         return out / "session.npz"
 
     def calibrate(self, session: Path, name: str, steps: int) -> tuple[Path, Any]:
@@ -113,7 +139,7 @@ class Day:
             config.write_text(CONFIG.format(outputs=outputs, steps=steps), encoding="utf-8")
             given = ("calibrate", "--session", session, "--config", config, "--out", made, "--json")
             with Child(self.folder, *given) as child:
-                kept.write_bytes(msgspec.json.encode(child.wait(self.watch, codes=(0, 3))))
+                kept.write_bytes(msgspec.json.encode(child.result(self.watch, codes=(0, 3))))
         return made, msgspec.json.decode(kept.read_bytes())
 
     def closed_loop(self, checkpoint: Path, decoder: str, world: World, log: Path) -> Played:
@@ -125,7 +151,7 @@ class Day:
         run = "ridge" if decoder == ORACLE else decoder
         given = ("run", rig, "--decoder", run, "--allow-replay", "--headless", "--json", "--save-log", log)
         with Child(self.folder, *given) as child:
-            address = child.said(r"decode and status on (tcp://\S+),", self.watch)
+            address = child.until(r"decode and status on (tcp://\S+),", START_S, self.watch)
             with Subscriber(address) as link:
                 self.heard(child)
                 driver = (Oracle if decoder == ORACLE else Decoded)(link, self.effector)

@@ -12,11 +12,11 @@ import msgspec
 from msgspec import Struct
 
 from calibration.simulating.blocks import ORACLE, Day, Played
-from calibration.simulating.children import Watch
 from calibration.simulating.task import EFFECTORS
 from neds_core import files
 from neds_core.data.parts import LEAST_SEGMENTS
 from neds_core.errors import ConfigError, DataError
+from runtime.children import Watch
 
 DECODERS = ("ridge", "neds", ORACLE)
 FIRST, REFIT = "open loop", "ReFIT"  # what the decoder was fitted to

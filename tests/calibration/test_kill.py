@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from calibration.rehearsal import halves
-from calibration.rehearsal.children import Child
 from calibration.rehearsal.heard import Heard
 from neds_core import checkpoint
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.files import sha256
 from neds_core.io import recording
+from runtime.children import Child
 from runtime.io import block_file, chain
 from runtime.io.control import State, ask
 from tests.calibration.conftest import TINY
@@ -93,9 +93,8 @@ class Morning:
         options = ("--trials", LEAST, "--from", self.home / "base.safetensors", "--out", self.out)
         config = self.home / "calibrate.toml"
         return Child(
-            self.home / "calibrate.out", lambda line: None, "calibrate", self.home / "rig.toml", *options,
-            "--config", config, "--allow-replay", "--json",
-        )  # fmt: skip
+            self.home, "calibrate", self.home / "rig.toml", *options, "--config", config, "--allow-replay", "--json"
+        )
 
     def killed(self, stage: str, process: subprocess.Popen[bytes], others: tuple[int, ...] = ()) -> None:
         """Kill, let what is left of it end, and wait until the run has decoded more."""
@@ -134,7 +133,7 @@ def goes(morning: Morning) -> None:
         until(lambda: morning.trials() >= 3, "no trial came")
         morning.killed("collecting", first.process)
     with morning.calibrate() as second:
-        until(lambda: bool(children(second.process)), f"no fit began: {second.said}")
+        until(lambda: bool(children(second.process)), f"no fit began: {second.lines}")
         time.sleep(1.0)
         morning.killed("fitting", second.process, children(second.process))
     with morning.calibrate() as third:
@@ -170,8 +169,8 @@ def morning(
     options = ("--allow-replay", "--headless", "--json", "--seconds", 280)
     play = ("play", home / "played.npz", "--prefix", prefix, "--parent", os.getpid())
     with ExitStack() as stack:
-        stack.enter_context(Child(home / "play.out", lambda line: None, *play))
-        run = stack.enter_context(Child(home / "run.out", lambda line: None, "run", home / "rig.toml", *options))
+        stack.enter_context(Child(home, *play))
+        run = stack.enter_context(Child(home, "run", home / "rig.toml", *options))
         address = run.until(r"decode and status on (tcp://\S+),", WAIT_S)
         heard = stack.enter_context(Heard(address, lambda: run.process.poll() is None))
         made = Morning(home, played, heard, run, run.until(r"control on (tcp://\S+),", WAIT_S))

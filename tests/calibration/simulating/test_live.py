@@ -16,8 +16,7 @@ from calibration.fitting.config import CalibrateConfig, FitConfig, Linear, Scrat
 from calibration.fitting.fit import Task
 from calibration.simulating import live
 from calibration.simulating.animal import Animal, Body
-from calibration.simulating.blocks import Day
-from calibration.simulating.children import Child, write_rig
+from calibration.simulating.blocks import START_S, Day, write_rig
 from calibration.simulating.drivers import Decoded, Drive
 from calibration.simulating.task import BIN_NS, BIN_TICKS, CURSOR, shuffled
 from calibration.simulating.world import World
@@ -25,6 +24,7 @@ from neds_core import checkpoint
 from neds_core.config import ModelConfig
 from neds_core.data import parts
 from neds_core.data.session import BehaviourSpec, Session
+from runtime.children import Child
 from runtime.client import Subscriber
 from runtime.io import log_file
 from runtime.io.lsl_resolve import REPLAY_SESSION, configure
@@ -104,7 +104,7 @@ def test_decoded_values_move_the_cursor_as_late_as_they_are_told_to(day: Day, de
     given = ("run", rig, "--decoder", "ridge", "--allow-replay", "--headless", "--json", "--save-log", saved)
     world = day.world(1, (0, 200), 3)
     with Child(tmp_path, *given) as child:
-        address = child.said(r"decode and status on (tcp://\S+),", day.watch)
+        address = child.until(r"decode and status on (tcp://\S+),", START_S, day.watch)
         with Subscriber(address) as link:
             silent = False
 
