@@ -138,8 +138,8 @@ def goes(morning: Morning) -> None:
         morning.killed("fitting", second.process, children(second.process))
     with morning.calibrate() as third:
         until(lambda: third.process.poll() is not None, "the fit does not end")
-    assert third.process.returncode in (0, 3), third.said
-    assert any("holds enough already" in line for line in third.said)
+    assert third.process.returncode in (0, 3), third.lines
+    assert any("holds enough already" in line for line in third.lines)
     path = str(morning.out)
     asker = subprocess.Popen([sys.executable, "-c", ASKS_AND_DIES, morning.control, path, sha256(morning.out)])
     asker.wait(WAIT_S)
@@ -216,7 +216,7 @@ def test_what_was_collected_before_and_after_a_kill_is_what_was_sent(morning: Mo
 @pytest.mark.slow
 def test_the_run_never_failed_and_took_over_what_was_judged(morning: Morning) -> None:
     """Every message is of the base or, from one bin on, of the new decoder; the chain has it to the end."""
-    assert morning.run.process.returncode == 0, morning.run.said
+    assert morning.run.process.returncode == 0, morning.run.lines
     base, new = sha256(morning.home / "base.safetensors"), sha256(morning.out)
     shas = [m.model_sha for m in morning.heard.messages]
     assert shas == sorted(shas, key=[base, new].index)
