@@ -42,8 +42,8 @@ class Checkpoint:
     """Everything a decoder needs, and its identity `sha` (SHA-256 of the file).
 
     first: its network, None = it has none. others: of an ensemble, its networks behind the first, of the same shape and
-    the same scalers. judged: what the verdicts rest on, None = not judged. lost: rows of units that its base had and its
-    own session has not. state_space: of a decoder that was brought.
+    the same scalers. judged: what the verdicts rest on, None = not judged. lost: rows of units that its base had and
+    its own session has not. state_space: of a decoder that was brought.
     """
 
     header: Header

@@ -108,7 +108,7 @@ ROOMS = {
             "scores",
             "io",  # a recording is read whatever its file
         ),
-        "io": ("errors", "config", "data", "files", "model", "checkpoint", "official"),
+        "io": ("errors", "config", "data", "files", "linear", "model", "checkpoint", "official"),
     },
     "calibration": {
         "swap": (),
