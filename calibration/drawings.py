@@ -101,7 +101,13 @@ def _learning(axes: Axes, name: str, of: Learning) -> None:
 def _units(axes: Axes, name: str, of: Contribution) -> None:
     rows = reports.top(of)
     place = np.arange(len(rows))
-    axes.bar(place - 0.2, [of.linear[k] for k in rows], 0.4, color=COLOURS["ridge"], label="ridge")
+    axes.bar(
+        place - 0.2,
+        [of.linear[k] for k in rows],
+        0.4,
+        color=COLOURS["ridge"],
+        label=f"ridge{' (offered)' * (of.decoder == 'ridge')}",
+    )
     if of.decoder != "ridge" and any(of.offered[k] is not None for k in rows):
         drops = [of.offered[k] or 0.0 for k in rows]
         axes.bar(place + 0.2, drops, 0.4, color=COLOURS[of.decoder], label=f"{of.decoder} (offered)")
@@ -128,7 +134,7 @@ def _reliability(axes: Axes, name: str, of: Reliability) -> None:
     axes.set_aspect("equal")
     axes.set_xlabel(f"probability of the guess, {of.n} trials")
     axes.set_ylabel(f"{name}\nshare that is right")
-    axes.legend(frameon=False, loc="upper left", fontsize="small")
+    axes.legend(frameon=False, loc="lower right", fontsize="small")
 
 
 def _lags(axes: Axes, name: str, of: LagCurve) -> None:
