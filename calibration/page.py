@@ -44,6 +44,12 @@ def write(found: Report, out: Path, links: Sequence[Link] = ()) -> Path:
     return page
 
 
+def remove(out: Path) -> None:
+    """Remove the page of a checkpoint and its figures."""
+    for path in (beside(out, ".html"), *(beside(out, f".{name}.png") for name in FIGURES)):
+        path.unlink(missing_ok=True)
+
+
 def html(found: Report, pictures: dict[str, tuple[str, bytes]], links: Sequence[Link] = ()) -> str:
     """The page: verdicts with their scores, figures by name with their captions, stages, exchanges, and the text."""
     figures = (_figure(name, *pictures[name]) for name in FIGURES if name in pictures)

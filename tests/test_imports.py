@@ -124,7 +124,7 @@ ROOMS = {
         "page": ("drawings", "report"),
         "command": ("fitting", "judge", "update", "report", "page"),
         "process": ("command", "report"),
-        "rehearsal": ("swap", "command"),
+        "rehearsal": ("swap", "command", "page", "report"),
         "__main__": ("fitting", "command", "process"),
     },
     "benchmarks": {
