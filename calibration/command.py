@@ -19,7 +19,7 @@ from neds_core import checkpoint, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import parts
 from neds_core.errors import ConfigError
-from neds_core.files import beside, sha256, whole, without_ending
+from neds_core.files import sha256, without_ending
 from neds_core.io import recording
 from neds_core.judged import Gate
 from neds_core.tensors import refuse_foreign
@@ -56,8 +56,7 @@ def run(order: Order, show: Show) -> Report:
     checkpoint.save(gated(judged, task), out)
     before = updates.compare(checkpoint.load(Path(order.base)), judged.made, cut.judge) if order.update else None
     report = msgspec.structs.replace(report, checkpoint=str(out), checkpoint_sha=sha256(out), compared=before)
-    with whole(beside(out, ".html")) as partial:
-        partial.write_text(page.html(report, judged), encoding="utf-8")
+    page.write(report, out)
     return report
 
 

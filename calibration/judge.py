@@ -32,16 +32,28 @@ class Case:
     statistic: Callable[[np.ndarray], np.ndarray]
 
 
+class Diagram(Struct, frozen=True):
+    """Trials by confidence, in equal bins: mean probability of the guess, share that is right (None = no trial), n."""
+
+    confidence: list[float | None]
+    accuracy: list[float | None]
+    n: list[int]
+
+
 class Reliability(Struct, frozen=True):
     """Expected calibration error of a class's offered decoder on the judging part, in so many equal bins.
 
     temperature: that of NEDS and of the linear decoder, folded into their read-outs (1 = too few trials to choose one).
+    error_before: without them. after, before: what the errors are made of.
     """
 
     error: float
     bins: int
     n: int
     temperature: dict[str, float]
+    error_before: float
+    after: Diagram
+    before: Diagram
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,7 @@ def judge(made: Checkpoint, part: Session, temperatures: Mapping[str, Mapping[st
     values = {s.name: judging.values(said, s.name, judging.shares_of(made, s.name)) for s in measured}
     cases = {s.name: case(made, s, said, values[s.name]) for s in measured}
     for spec in measured:
-        each, verdict = values[spec.name], verdicts[spec.name]
+        verdict = verdicts[spec.name]
         names = [s.name for s in measured if judging.same_point(s, spec)]
         best = chosen([verdicts[name] for name in names], [made.header.blend[name] for name in names])
         found = offer(cases[spec.name], best, verdict.recommended)
@@ -81,13 +93,33 @@ def judge(made: Checkpoint, part: Session, temperatures: Mapping[str, Mapping[st
         reason = f"the gate of this calibration: {found.word}, {found.reason}"
         verdicts[spec.name] = msgspec.structs.replace(verdict, recommended=found.decoder, reason=reason)
         if spec.kind == "class":
-            label, probs = said.target[spec.name], each[found.decoder]
-            known = label >= 0
-            error = reliability.reliability_error(probs[known], label[known].astype(np.int64), RELIABILITY_BINS)
             used = {"neds": 1.0, "ridge": 1.0} | dict(temperatures.get(spec.name, {}))
-            reliable[spec.name] = Reliability(error, RELIABILITY_BINS, int(known.sum()), used)
+            reliable[spec.name] = reliability_of(made, spec.name, said, found.decoder, used)
     header = msgspec.structs.replace(made.header, verdicts=verdicts)
     return Judgement(replace(made, header=header), offers, reliable, said)
+
+
+def reliability_of(
+    made: Checkpoint, name: str, said: Judged, decoder: Name, temperature: Mapping[str, float]
+) -> Reliability:
+    """What the probabilities of a class are worth with its temperatures, and without them."""
+    label, prior = said.target[name], np.array(made.header.prior[name])
+    known = label >= 0
+    truth = label[known].astype(np.int64)
+
+    def warm(probs: np.ndarray, of: str) -> np.ndarray:
+        return reliability.with_temperature(probs.astype(np.float64), 1.0 / temperature[of], prior)
+
+    each = np.stack([warm(network, "neds") for network in said.neds[name]])
+    old = judging.mixed(each, warm(said.linear[name], "ridge"), judging.shares_of(made, name))
+    new = judging.values(said, name, judging.shares_of(made, name))
+    errors, diagrams = [], []
+    for probs in (new[decoder][known], old[decoder][known]):
+        errors.append(reliability.reliability_error(probs, truth, RELIABILITY_BINS))
+        shown = reliability.reliability(probs, truth, RELIABILITY_BINS)
+        sure, right = ([float(v) if np.isfinite(v) else None for v in x] for x in (shown.confidence, shown.accuracy))
+        diagrams.append(Diagram(sure, right, shown.n.tolist()))
+    return Reliability(errors[0], RELIABILITY_BINS, int(known.sum()), dict(temperature), errors[1], *diagrams)
 
 
 def chosen(verdicts: Sequence[Verdict], shares: Sequence[float]) -> Name:

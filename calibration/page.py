@@ -1,38 +1,69 @@
-"""The report of a calibration as one HTML page: it loads nothing, so it can be mailed and kept."""
+"""The report of a calibration as one HTML page that loads nothing, so it can be mailed; its figures beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from html import escape
+from pathlib import Path
 
-import numpy as np
-
-from calibration import report as reports
-from calibration.judge import Judgement
+from calibration import drawings, report as reports
 from calibration.report import Report
-from neds_core import judging
+from neds_core.files import beside, whole
 from neds_core.judged import Offer
+from runtime.io.chain import Link
 
-WIDTH, HEIGHT, PAD = 760, 150, 8
-SHOWN = 600  # bins of a trace that are drawn
 COLOURS = {"PASS": "#1a7f37", "RIDGE": "#0b6e99", "NEED": "#9a6700", "REFUSE": "#b3261e"}
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:800px;margin:2em auto;padding:0 1em;color:#222}
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:820px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}
 td.n{text-align:right;font-variant-numeric:tabular-nums}b.word{color:#fff;padding:.1em .5em;border-radius:.3em}
-svg{background:#fafafa;border:1px solid #eee}small{color:#555}"""
+img{max-width:100%}small{color:#555}td.n small{white-space:nowrap}pre{white-space:pre-wrap}"""
+FIGURES = ("traces", "learning", "units", "reliability", "lags")
+TITLES = {
+    "traces": "Traces", "learning": "Learning curves", "units": "Contribution of units",
+    "reliability": "Reliability of probabilities", "lags": "Behaviour against the spikes",
+}  # fmt: skip
 
 
-def html(found: Report, judgement: Judgement) -> str:
-    """The page: verdicts, scores, traces of the judging part, stages, lag curves, and what the text report says."""
+def write(found: Report, out: Path, links: Sequence[Link] = ()) -> Path:
+    """Write DECODER.html and its figures, DECODER.traces.png and so on, beside the checkpoint `out`; returns the page.
+
+    links: of the chain of decoders, what the page says of exchanges. Figures of an earlier report are replaced.
+    """
+    pictures = {name: (caption, png) for name, caption, png in drawings.draw(found)}
+    for name in FIGURES:
+        path = beside(out, f".{name}.png")
+        if name not in pictures:
+            path.unlink(missing_ok=True)
+            continue
+        with whole(path) as partial:
+            partial.write_bytes(pictures[name][1])
+    page = beside(out, ".html")
+    with whole(page) as partial:
+        partial.write_text(html(found, pictures, links), encoding="utf-8")
+    return page
+
+
+def remove(out: Path) -> None:
+    """Remove the page of a checkpoint and its figures."""
+    for path in (beside(out, ".html"), *(beside(out, f".{name}.png") for name in FIGURES)):
+        path.unlink(missing_ok=True)
+
+
+def html(found: Report, pictures: dict[str, tuple[str, bytes]], links: Sequence[Link] = ()) -> str:
+    """The page: verdicts with their scores, figures by name with their captions, stages, exchanges, and the text."""
+    figures = (_figure(name, *pictures[name]) for name in FIGURES if name in pictures)
     parts = [
         f"<h1>Calibration of {escape(found.session)}</h1>",
         f"<p>Gate <b>{'passed' if found.passed else 'not passed'}</b>. Checkpoint {escape(found.checkpoint)}, base "
         f"{escape(found.base) or 'none'}, {found.seconds:.0f} s.</p>",
-        *(_output(name, offer, judgement) for name, offer in found.offers.items()),
-        *(f"<h2>{escape(name)}</h2><p>Not judged: its labels are inferred.</p>" for name in found.not_judged),
+        "<h2>Verdicts</h2>",
+        _verdicts(found),
+        *(f"<p><b>{escape(name)}</b>: not judged, its labels are inferred.</p>" for name in found.not_judged),
+        *figures,
         "<h2>Stages</h2>",
         _stages(found),
-        *_lags(found),
+        *_exchanges(links),
         "<h2>As text</h2><pre>" + escape("\n".join(reports.lines(found))) + "</pre>",
     ]
     title = f"<title>Calibration of {escape(found.session)}</title>"
@@ -40,59 +71,33 @@ def html(found: Report, judgement: Judgement) -> str:
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def _output(name: str, offer: Offer, judgement: Judgement) -> str:
+def _verdicts(found: Report) -> str:
+    """A row an output: the word, what is offered, the score of each decoder, and why."""
+    names = "".join(f"<th>{name}</th>" for name in reports.ORDER)
+    rows = "".join(_verdict(name, offer) for name, offer in found.offers.items())
+    part = found.parts["judge"]
+    where = f"Judging part: {part.segments} segments, {part.seconds:.0f} s, on which nothing was fitted or chosen"
+    head = f"<tr><th>output</th><th>word</th><th>offered</th><th>score</th>{names}</tr>"
+    return f"<table>{head}{rows}</table><small>{where}. In brackets: 95 % over trials or blocks.</small>"
+
+
+def _verdict(name: str, offer: Offer) -> str:
     more = f" {offer.n_more} more" if offer.word == "NEED" else ""
     word = f'<b class="word" style="background:{COLOURS[offer.word]}">{offer.word}{more}</b>'
-    rows = "".join(
-        f'<tr><td>{k}</td><td class="n">{s.value:.3f}</td><td class="n">'
-        f"{'' if s.low is None or s.high is None else f'{s.low:.3f} to {s.high:.3f}'}</td></tr>"
-        for k, s in offer.scores.items()
-    )
-    table = f"<table><tr><th>decoder</th><th>{offer.measure}</th><th>95 % interval</th></tr>{rows}</table>"
-    where = f"<small>{offer.n} segments or blocks that nothing was fitted or chosen on</small>"
-    return f"<h2>{escape(name)} {word}</h2><p>{escape(offer.reason)}.</p>{table}{where}{_trace(name, offer, judgement)}"
+    offered = offer.decoder if offer.word in ("PASS", "RIDGE") else "nothing"
+    scores = ""
+    for decoder in reports.ORDER:
+        score = offer.scores.get(decoder)
+        value, _, limits = reports.score(score).partition(" ") if score else ("", "", "")
+        scores += f'<td class="n">{value}<br><small>{limits}</small></td>'
+    why = f'<tr><td></td><td colspan="{3 + len(reports.ORDER)}"><small>{escape(offer.reason)}</small></td></tr>'
+    return f"<tr><td>{escape(name)}</td><td>{word}</td><td>{offered}</td><td>{offer.measure}</td>{scores}</tr>{why}"
 
 
-def _trace(name: str, offer: Offer, judgement: Judgement) -> str:
-    """What was measured and what the decoder of the offer said, over the first bins of the judging part."""
-    target = judgement.said.target[name]
-    if judgement.said.neds[name].ndim != 2:  # a class has no trace
-        return ""
-    share = np.array([judgement.made.header.blend[name]])
-    spread = judgement.made.header.verdicts[name].spread.get(offer.decoder)
-    value = judging.values(judgement.said, name, share)[offer.decoder][:SHOWN]
-    lines = {"#999": target[:SHOWN].astype(float), COLOURS[offer.word]: value}
-    band = None if spread is None else 1.96 * spread.constant
-    said = f"grey: measured; coloured: {offer.decoder}" + ("; band: 95 % by the selecting part" if band else "")
-    return f"<p>{_svg(lines, band)}<br><small>{said}; trials stand side by side</small></p>"
-
-
-def _svg(lines: dict[str, np.ndarray], band: float | None = None, x: np.ndarray | None = None) -> str:
-    """Lines (n,) by colour, NaN = a gap; band: half width about the last of them."""
-    known = np.concatenate([v[np.isfinite(v)] for v in lines.values()])
-    low, high = float(known.min()), float(known.max())
-    n = max(len(v) for v in lines.values())
-    at = np.arange(n) if x is None else x
-
-    def place(i: int, v: float) -> str:
-        across = PAD + (at[i] - at[0]) / max(float(at[-1] - at[0]), 1e-9) * (WIDTH - 2 * PAD)
-        return f"{across:.1f},{PAD + (high - v) / max(high - low, 1e-9) * (HEIGHT - 2 * PAD):.1f}"
-
-    def path(values: np.ndarray) -> Iterator[str]:
-        pen = "M"
-        for i, v in enumerate(values):
-            if np.isfinite(v):
-                yield f"{pen}{place(i, float(v))}"
-            pen = "L" if np.isfinite(v) else "M"
-
-    drawn = []
-    if band is not None:
-        middle = list(lines.values())[-1]
-        edge = [place(i, v + band) for i, v in enumerate(middle)]
-        edge += [place(i, middle[i] - band) for i in reversed(range(len(middle)))]
-        drawn.append(f'<polygon points="{" ".join(edge)}" fill="#000" opacity="0.08"/>')
-    drawn += [f'<path d="{"".join(path(v))}" fill="none" stroke="{c}"/>' for c, v in lines.items()]
-    return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img">{"".join(drawn)}</svg>'
+def _figure(name: str, caption: str, png: bytes) -> str:
+    data = b64encode(png).decode()
+    image = f'<img alt="{escape(TITLES[name])}" src="data:image/png;base64,{data}">'
+    return f"<h2>{TITLES[name]}</h2><p>{image}<br><small>{escape(caption)}</small></p>"
 
 
 def _stages(found: Report) -> str:
@@ -104,12 +109,14 @@ def _stages(found: Report) -> str:
     return f"<table><tr><th>stage</th><th>seconds</th><th>skill on the selecting part</th></tr>{rows}</table>"
 
 
-def _lags(found: Report) -> Iterator[str]:
-    """R2 of each trace against its lag."""
-    for name, curve in found.lags.items():
-        r2 = np.array([np.nan if v is None else v for v in curve.r2])
-        if np.isfinite(r2).any():
-            lag = np.array(curve.lag_ms)
-            yield f"<h2>{escape(name)} against the spikes</h2><p>{_svg({'#0b6e99': r2}, x=lag)}<br><small>R2 on the "
-            yield f"fitting part, the trace moved by {lag[0]:.0f} to {lag[-1]:.0f} ms; largest {np.nanmax(r2):.2f} at "
-            yield f"{lag[int(np.nanargmax(r2))]:.0f} ms</small></p>"
+def _exchanges(links: Sequence[Link]) -> Iterator[str]:
+    """What was swapped and why, as the chain of decoders says."""
+    if not links:
+        return
+    yield "<h2>What was swapped</h2><table><tr><th>time (UTC)</th><th>what</th><th>from bin</th><th>why</th></tr>"
+    for link in links:
+        what = f"{link.why}, {link.outcome}{', forced' if link.forced else ''}"
+        bin_ = "" if link.token < 0 else str(link.token)
+        yield f"<tr><td>{escape(link.time)}</td><td>{escape(what)}</td>"
+        yield f'<td class="n">{bin_}</td><td>{escape(link.said)}</td></tr>'
+    yield "</table>"

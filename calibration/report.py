@@ -1,4 +1,4 @@
-"""The report of a calibration: one value, as JSON or as lines of text."""
+"""The report of a calibration: one value, as JSON or as lines of text. Pages and figures are made of it alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec import Struct
 
-from calibration import update
+from calibration import insight, update
 from calibration.fitting.fit import Fitted, Step
+from calibration.insight import Contribution, Learning
 from calibration.judge import Judgement, Reliability
 from calibration.update import Compared
+from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.parts import LEAST, Parts
 from neds_core.data.session import Session
@@ -21,6 +23,8 @@ from runtime.engines import create, prepare
 
 LATENCY_STEPS = 1000
 ORDER = ("constant", "ridge", "neds", "blend")
+SHOWN = 600  # bins of a trace that are kept
+TOP = 20  # units of an output that are shown
 
 
 class Latency(Struct, frozen=True):
@@ -49,6 +53,21 @@ class LagCurve(Struct, frozen=True):
     best_ms: float
 
 
+class Trace(Struct, frozen=True):
+    """The first bins of the judging part: what was measured (None = not known), and what is offered, in `unit`.
+
+    segment: of each bin, counted from 0; half: half width of a 95 % interval, by the errors on the selecting part.
+    """
+
+    decoder: str
+    unit: str
+    bin_ms: float
+    segment: list[int]
+    measured: list[float | None]
+    value: list[float]
+    half: float | None
+
+
 class Report(Struct, frozen=True):
     """All that a calibration measured.
 
@@ -72,7 +91,11 @@ class Report(Struct, frozen=True):
     blend: dict[str, float]
     reliability: dict[str, Reliability]
     lags: dict[str, LagCurve]
+    traces: dict[str, Trace]
+    learning: dict[str, Learning]
+    contributions: dict[str, Contribution]
     latency: Latency
+    report_seconds: float  # of it, for learning curves and contributions
     seconds: float
     compared: dict[str, Compared] | None = None
 
@@ -99,6 +122,10 @@ def latency(made: Checkpoint, part: Session, steps: int = LATENCY_STEPS) -> Late
 def make(fitted: Fitted, judgement: Judgement, parts: Parts, base: str, began: float) -> Report:
     """The report before its checkpoint is written; began: `time.monotonic()` of the start."""
     made, named = judgement.made, {"fit": parts.fit, "select": parts.select, "judge": parts.judge}
+    start = time.monotonic()
+    learning = insight.learning(fitted, parts, list(judgement.offers))
+    contributions = insight.units(fitted, parts.select, judgement.offers)
+    took = time.monotonic() - start
     words = {offer.word for offer in judgement.offers.values()}
     return Report(
         session=parts.fit.name,
@@ -121,9 +148,36 @@ def make(fitted: Fitted, judgement: Judgement, parts: Parts, base: str, began: f
             )
             for name, lag in fitted.lags.items()
         },
+        traces=dict(traces(judgement)),
+        learning=learning,
+        contributions=contributions,
         latency=latency(made, parts.fit),
+        report_seconds=took,
         seconds=time.monotonic() - began,
     )  # fmt: skip
+
+
+def traces(judgement: Judgement) -> Iterator[tuple[str, Trace]]:
+    """What is offered of each trace beside what was measured, by output."""
+    made, said = judgement.made, judgement.said
+    for spec in (s for s in made.specs if s.kind == "continuous" and s.name in judgement.offers):
+        decoder = judgement.offers[spec.name].decoder
+        value = judging.values(said, spec.name, judging.shares_of(made, spec.name))[decoder][:SHOWN]
+        spread = made.header.verdicts[spec.name].spread.get(decoder)
+        measured = [float(v) if np.isfinite(v) else None for v in said.target[spec.name][:SHOWN]]
+        segment = (said.segment[:SHOWN] - said.segment[0]).tolist()
+        half = None if spread is None else 1.96 * spread.constant
+        yield (
+            spec.name, Trace(decoder, spec.unit, made.header.bin_ns * 1e-6, segment, measured, value.tolist(), half),
+        )  # fmt: skip
+
+
+def top(of: Contribution) -> list[int]:
+    """Rows of the units that matter most to what is offered: the most that it loses first."""
+    known = [k for k, drop in enumerate(of.offered) if drop is not None]
+    drops = of.offered if known else of.linear
+    rows = known or range(len(of.ids))
+    return sorted(rows, key=lambda k: -(drops[k] or 0.0))[:TOP]
 
 
 def lines(found: Report) -> Iterator[str]:
@@ -141,14 +195,23 @@ def lines(found: Report) -> Iterator[str]:
     for name, offer in found.offers.items():
         yield f"{name}: {_word(offer, 'TRIALS' if trials else 'BLOCKS OF 10 S')}"
         if offer.scores:
-            each = [f"{k} {_score(offer.scores[k])}" for k in ORDER if k in offer.scores]
+            each = [f"{k} {score(offer.scores[k])}" for k in ORDER if k in offer.scores]
             yield f"  {offer.measure} of {offer.n} judging segments or blocks: {', '.join(each)}"
         yield f"  {offer.reason}"
     for name in found.not_judged:
         yield f"{name}: not judged, its labels are inferred"
     for name, of in found.reliability.items():
         temperature = ", ".join(f"{k} {t:.2f}" for k, t in of.temperature.items())
-        yield f"{name}: calibration error {of.error:.3f} ({of.bins} bins, {of.n} trials); temperature {temperature}"
+        yield (
+            f"{name}: calibration error {of.error:.3f}, {of.error_before:.3f} without temperatures ({of.bins} bins, "
+            f"{of.n} trials); temperature {temperature}"
+        )
+    for name, of in found.learning.items():
+        each = ", ".join(f"{n} {score(s) if s else 'too few'}" for n, s in zip(of.trials, of.linear, strict=True))
+        yield f"{name}: {of.measure} of the linear decoder on select, by trials that fitted it: {each}"
+    for name, of in found.contributions.items():
+        most = ", ".join(f"{of.ids[k]} {of.offered[k] or of.linear[k]:+.3f}" for k in top(of)[:5])
+        yield f"{name}: units that {of.decoder} loses most without, on select ({of.measure} {of.whole:.3f}): {most}"
     step = found.latency
     yield f"one step here ({step.engine}): p50 {step.p50_ms:.2f} ms, p99 {step.p99_ms:.2f} ms, max {step.max_ms:.2f} ms"
     if found.compared is not None:
@@ -163,6 +226,7 @@ def _word(offer: Offer, what: str) -> str:
     return f"{offer.word}, offered {offer.decoder}" if offer.word in ("PASS", "RIDGE") else offer.word
 
 
-def _score(score: Score) -> str:
-    limits = "" if score.low is None or score.high is None else f" [{score.low:.3f}, {score.high:.3f}]"
-    return f"{score.value:.3f}{limits}"
+def score(of: Score) -> str:
+    """A score with its interval."""
+    limits = "" if of.low is None or of.high is None else f" [{of.low:.3f}, {of.high:.3f}]"
+    return f"{of.value:.3f}{limits}"

@@ -11,17 +11,23 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from msgspec import Struct
 from safetensors import SafetensorError
 from torch import Tensor
 
-from neds_core.config import TrainConfig
 from neds_core.data.filters import checked
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
-from neds_core.judged import Gate, Judged, Verdict, read_judged
-from neds_core.linear.linear import Bank, Linear
+from neds_core.header import (
+    Header as Header,  # given on: a checkpoint is read and made with these
+    Imported as Imported,
+    LinearHeader as LinearHeader,
+    Member as Member,
+    Record as Record,
+)
+from neds_core.judged import Judged, read_judged
+from neds_core.linear.linear import Linear
+from neds_core.linear.state_space import StateSpace, of_tensors
 from neds_core.model import rows
 from neds_core.model.model import NEDS
 from neds_core.model.rows import Rows
@@ -31,93 +37,17 @@ FORMAT = 1
 PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
 
 
-class LinearHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """The linear decoder of one output, beside its weights."""
-
-    bank: Bank
-    penalty: float
-
-
-class Record(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a checkpoint came about. `test_looks` counts the scorings of the test part that were recorded as such
-    (`neds-rt evaluate --record`), `test_scores` holds the last of them. trunk_sha: SHA-256 of the multi-session NEDS
-    that it was fine-tuned from, or empty; interrupted: the best so far of a training that was stopped."""
-
-    created: str
-    recording: str
-    recording_sha: str
-    seed: int
-    train_segments: int
-    validation_segments: int
-    best_step: int
-    validation_skill: float
-    seconds: float
-    versions: dict[str, str]
-    test_looks: int = 0
-    test_scores: dict[str, dict[str, float]] = {}
-    trunk_sha: str = ""
-    interrupted: bool = False
-
-
-class Imported(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where weights that were not trained here come from.
-
-    sessions: the source's names of the model's sessions; session_rows: their rows in the source's
-    session table; assumed: one sentence for each thing that neither the file nor the user said.
-    """
-
-    source: str
-    source_sha: str
-    epoch: int
-    sessions: tuple[str, ...]
-    session_rows: tuple[int, ...]
-    assumed: tuple[str, ...]
-
-
-class Member(Struct, frozen=True, forbid_unknown_fields=True):
-    """One network of an ensemble: the checkpoint that it came in, by name and SHA-256, its own blend and record."""
-
-    name: str
-    sha: str
-    blend: dict[str, float]
-    record: Record
-
-
-class Header(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a checkpoint says beside its tensors, as JSON. mean, sd: of continuous outputs, in their units; prior: class
-    shares in training. Of an ensemble, `blend` is the mean of its members' and `record` the first member's, but for
-    `created`, `seconds` (all members') and looks at the test part (the ensemble's)."""
-
-    format: int
-    name: str
-    bin_ns: int
-    config: TrainConfig
-    specs: tuple[BehaviourSpec, ...]
-    unit_map_sha: str
-    mean: dict[str, float]
-    sd: dict[str, float]
-    prior: dict[str, list[float]]
-    linear: dict[str, LinearHeader]
-    blend: dict[str, float]  # share of NEDS in the blend, chosen on validation
-    record: Record
-    longest_silence_bins: int = 0  # in a training segment, no kept unit fired for so long; 0 = never, or not known
-    imported: Imported | None = None  # then there is no linear decoder and no blend
-    members: tuple[Member, ...] = ()  # of an ensemble; () = one network
-    verdicts: dict[str, Verdict] = {}  # of each output; {} = not judged
-    gate: Gate | None = None  # of a calibration; None = nothing has checked it on a session of its own
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Everything a decoder needs, and its identity `sha` (SHA-256 of the file).
 
-    others: of an ensemble, its networks behind the first (`model`), of the same shape and the same scalers.
-    judged: what the verdicts rest on, None = not judged. lost: rows of units that its base had and its own
-    session has not.
+    first: its network, None = it has none. others: of an ensemble, its networks behind the first, of the same shape and
+    the same scalers. judged: what the verdicts rest on, None = not judged. lost: rows of units that its base had and
+    its own session has not. state_space: of a decoder that was brought.
     """
 
     header: Header
-    model: NEDS
+    first: NEDS | None
     units: UnitTable
     scalers: Scalers
     linear: dict[str, Linear]
@@ -125,6 +55,17 @@ class Checkpoint:
     others: tuple[NEDS, ...] = ()
     judged: Judged | None = None
     lost: Rows | None = None
+    state_space: StateSpace | None = None
+
+    @property
+    def model(self) -> NEDS:
+        """The first network. Raises `CheckpointError` where there is none."""
+        if self.first is None:
+            raise CheckpointError(
+                f"{self.header.name!r} is a decoder that was brought and holds no network; give a checkpoint that "
+                "neds-rt train or calibrate wrote"
+            )
+        return self.first
 
     @property
     def networks(self) -> tuple[NEDS, ...]:
@@ -143,7 +84,7 @@ class Checkpoint:
             self.header, name=one.name, blend=one.blend, record=one.record, members=(), verdicts={}
         )
         judged = self.judged.member(member) if self.judged else None
-        return replace(self, header=header, model=self.networks[member], others=(), judged=judged)
+        return replace(self, header=header, first=self.networks[member], others=(), judged=judged)
 
     @property
     def specs(self) -> tuple[BehaviourSpec, ...]:
@@ -176,9 +117,10 @@ def _text(values: np.ndarray) -> torch.Tensor:
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write the checkpoint; nothing half-written is left behind."""
+    networks = checkpoint.networks if checkpoint.state_space is None else ()
     tensors = {
         f"{_prefix(checkpoint.header, n)}{k}": v.contiguous()
-        for n, network in enumerate(checkpoint.networks)
+        for n, network in enumerate(networks)
         for k, v in network.state_dict().items()
     }
     tensors |= {
@@ -193,6 +135,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         tensors[f"linear/{name}/bias"] = torch.from_numpy(np.atleast_1d(model.bias))
     tensors |= checkpoint.judged.tensors() if checkpoint.judged else {}
     tensors |= checkpoint.lost.tensors() if checkpoint.lost else {}
+    if checkpoint.state_space is not None:
+        tensors |= {k: torch.from_numpy(v) for k, v in checkpoint.state_space.tensors().items()}
     metadata = {"neds_rt": msgspec.json.encode(checkpoint.header).decode()}
     write_tensors(path, tensors, metadata, lambda partial: parse(partial.read_bytes(), path))
 
@@ -243,6 +187,8 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         raise ValueError(str(error)) from None
     if units.sha256 != header.unit_map_sha:
         raise CheckpointError(f"{path}: its unit table does not match its own SHA-256; copy or train it again")
+    if header.brought is not None:
+        return _brought(header, tensors, units)
     n_units = (len(units),)
     if header.imported is not None:
         n_units = tuple(tensors[f"model/rates.{s}.bias"].shape[0] for s in range(len(header.imported.sessions)))
@@ -280,6 +226,21 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
     return Checkpoint(header, model, units, scalers, linear, others=tuple(others), judged=judged, lost=lost)
 
 
+def _brought(header: Header, tensors: dict[str, Tensor], units: UnitTable) -> Checkpoint:
+    found = of_tensors(tensors)
+    try:
+        found.refuse_unfit(len(header.specs), len(units))
+    except ValueError as error:
+        raise CheckpointError(f"{header.name}: {error}") from None
+    for spec in header.specs:
+        if spec.kind != "continuous":
+            raise ValueError(f"{spec.name} is a class, which a state space does not decode")
+        _check_scale(header, spec)
+    nothing = np.zeros(len(units), np.float32)
+    scalers = Scalers(tensors["units/kept"].numpy(), nothing, nothing, header.mean, header.sd, {}, {})
+    return Checkpoint(header, None, units, scalers, {}, state_space=found)
+
+
 def _network(header: Header, tensors: dict[str, Tensor], n_units: tuple[int, ...], member: int) -> NEDS:
     prefix = _prefix(header, member)
     model = NEDS(header.config.model, n_units, header.specs)
@@ -294,10 +255,14 @@ def same_scale(one: NEDS, other: NEDS) -> bool:
     return all(map(torch.equal, one.tokenizer().scale(), other.tokenizer().scale()))
 
 
-def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linear], n_units: int) -> None:
-    """The scale of an output is there and above 0, and so are its linear decoder and share in the blend."""
+def _check_scale(header: Header, spec: BehaviourSpec) -> None:
     if spec.kind == "continuous" and not (np.isfinite(header.mean[spec.name]) and 0.0 < header.sd[spec.name] < np.inf):
         raise ValueError(f"the scale of {spec.name} is incomplete or not above 0")
+
+
+def _check_decoders(header: Header, spec: BehaviourSpec, linear: dict[str, Linear], n_units: int) -> None:
+    """The scale of an output is there and above 0, and so are its linear decoder and share in the blend."""
+    _check_scale(header, spec)
     if header.imported is not None:
         return
     prior = header.prior.get(spec.name, [])

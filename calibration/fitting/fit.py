@@ -32,13 +32,17 @@ LEAST_LABELS = 8  # trials from which on a temperature is chosen
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A checkpoint without a gate, how its stages went, and what the quality checks measured."""
+    """A checkpoint without a gate, how its stages went, and what the quality checks measured.
+
+    once: the linear decoders of the fitting part alone.
+    """
 
     made: Checkpoint
     steps: tuple[Step, ...]
     temperatures: dict[str, dict[str, float]]
     lags: dict[str, quality.Lag]
     units_kept: int  # of the base, by id and region
+    once: dict[str, Linear]
 
 
 def fit(task: Task) -> Fitted:
@@ -77,7 +81,7 @@ def fit(task: Task) -> Fitted:
         Checkpoint(header, model, parts.fit.units, scale, refitted, judged=evidence, lost=stages.lost)
     )
     steps = (Step("linear decoders", linear_s), *stages.steps)
-    return Fitted(made, steps, temperatures, lags, stages.kept)
+    return Fitted(made, steps, temperatures, lags, stages.kept, once)
 
 
 def linears(

@@ -10,11 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from calibration import command
+from calibration import command, page
 from calibration.command import Order
 from calibration.rehearsal import halves
 from neds_core.data import session_file
-from neds_core.files import beside
 from neds_core.train.log import Lines
 
 COMMON = f"outputs = {list(halves.OUTPUTS)}\nmin_rate_hz = 0.5\n"
@@ -34,7 +33,7 @@ def main() -> None:
             session_file.save(halves.before(whole, which), session)
             config.write_text(COMMON + more, encoding="utf-8")
             command.run(Order(str(session), "", str(config), str(folder / name)), Lines())
-        beside(folder / name, ".html").unlink()
+        page.remove(folder / name)
 
 
 if __name__ == "__main__":

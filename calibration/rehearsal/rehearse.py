@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from calibration import swap as swaps
+from calibration import page as pages, swap as swaps
 from calibration.rehearsal import found as finding, halves
 from calibration.rehearsal.found import Found
 from calibration.rehearsal.heard import Heard
+from calibration.report import Report
 from neds_core import files
 from neds_core.data import session_file
 from neds_core.errors import ConfigError, StreamError
@@ -198,5 +199,5 @@ def _found(morning: _Morning, calibrated: dict[str, Any], marks: dict[str, int],
         seconds=seconds,
         machine=system.facts(system.PACKAGES),
         folder=str(morning.asked.folder),
-        page=str(files.beside(morning.out, ".html")),
+        page=str(pages.write(msgspec.convert(calibrated, Report), morning.out, links)),
     )

@@ -82,3 +82,18 @@ def variance(each, out):
         for k in range(n):
             square += (each[k, v] - mean) ** 2
         out[v] = square / np.float32(n - 1)
+
+
+@jit
+def advance(a, b, offset, counts, state, new):
+    """state (V,) = a (V, V) @ state + b (V, U) @ counts (U,) uint16 + offset (V,), float64; new (V,) is scratch."""
+    width, units = b.shape
+    for v in range(width):
+        total = offset[v]
+        for w in range(width):
+            total += a[v, w] * state[w]
+        for u in range(units):
+            total += b[v, u] * counts[u]
+        new[v] = total
+    for v in range(width):
+        state[v] = new[v]

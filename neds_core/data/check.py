@@ -39,6 +39,7 @@ def check(session: Session, origin: str) -> None:
         _check_units(session)
         _check_segments(session)
         _check_moments(session)
+        _check_starts(session)
         _check_spikes(session)
         for spec in session.specs:
             _check_behaviour(spec, session.values[spec.name], session.valid)
@@ -164,6 +165,7 @@ def _check_shapes(session: Session) -> None:
         kind = "float" if spec.kind == "continuous" else "int"
         wanted[f"value {spec.name}"] = (session.values[spec.name], kind, (n_bins,))
     wanted |= {f"moment {name}": (ms, "float", (n_segments,)) for name, ms in session.moments.items()}
+    wanted |= {f"start of {name}": (values, "float", (n_segments,)) for name, values in session.starts.items()}
     for name, (array, kind, shape) in wanted.items():
         if array.shape != shape or array.dtype.kind != KINDS[kind]:
             raise DataError(f"{name} is {array.dtype} {array.shape}, not {kind} {shape}; convert the recording again")
@@ -216,6 +218,16 @@ def _check_moments(session: Session) -> None:
         if far := known[np.abs(ms[known]) > longest_ms].tolist():
             s = far[0]
             raise DataError(f"moment {name} is {ms[s]:.6g} ms in segment {s}, longer than the recording; {remedy}")
+
+
+def _check_starts(session: Session) -> None:
+    """Starts are of traces, and finite or not known."""
+    traces = [spec.name for spec in session.specs if spec.kind == "continuous"]
+    for name, values in session.starts.items():
+        if name not in traces:
+            raise DataError(f"start of {name!r}: the recording has no such trace; it has {', '.join(traces) or 'none'}")
+        if np.isinf(values).any() or np.abs(values[np.isfinite(values)]).max(initial=0.0) > VALUE_MOST:
+            raise DataError(f"start of {name} is beyond {VALUE_MOST:g} in a segment; NaN says that it is not known")
 
 
 def _is_clock(start_ms: np.ndarray, moment: np.ndarray, bin_ms: float) -> bool:

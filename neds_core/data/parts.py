@@ -55,11 +55,11 @@ def _places(n: int, gap: int) -> list[tuple[int, int]]:
 
 
 def _stretch(session: Session, begin: int, end: int) -> Session:
-    """Bins begin to end of those inside the segments, counted through; moments of cut segments mean nothing."""
+    """Bins begin to end of those inside the segments, counted through; no moments or starts."""
     length = np.diff(session.segments)[:, 0]
     first = np.cumsum(length) - length
     start = session.segments[:, 0] + np.clip(begin - first, 0, length)
     stop = session.segments[:, 0] + np.clip(end - first, 0, length)
     kept = stop > start
     segments = np.stack([start, stop], 1)[kept]
-    return replace(session, segments=segments, segment_ids=session.segment_ids[kept], moments={})
+    return replace(session, segments=segments, segment_ids=session.segment_ids[kept], moments={}, starts={})

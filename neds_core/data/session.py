@@ -111,7 +111,8 @@ class Session:
     float32 (NaN = undefined) or int64 (-1 = undefined); segments (S, 2) int64 start and stop
     bins, contiguous inside, in time order. events, where the source has spike times: t_ns (n,) int64 from
     the start of bin 0, non-decreasing, and unit (n,) int32. moments: what happened when in each segment, name ->
-    (S,) float ms from its start, NaN = it did not; such as first_movement.
+    (S,) float ms from its start, NaN = it did not; such as first_movement. starts: where a trace stood when each
+    segment began, name -> (S,) float in its unit, NaN = not known: what an online decoder went on from.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Session:
     licence: str = ""
     citation: str = ""
     moments: dict[str, np.ndarray] = field(default_factory=dict)
+    starts: dict[str, np.ndarray] = field(default_factory=dict)
     runs: bool | None = None  # of a part: whether the whole is `continuous`; None = it is the whole
 
     def __post_init__(self) -> None:
@@ -188,9 +190,9 @@ class Splits:
 
 def select(session: Session, rows: slice | np.ndarray) -> Session:
     """The segments that `rows` picks, a slice or an index or mask in time order; the bins of the whole stay."""
-    moments = {name: ms[rows] for name, ms in session.moments.items()}
-    segments, ids = session.segments[rows], session.segment_ids[rows]
-    return replace(session, segments=segments, segment_ids=ids, moments=moments, runs=session.continuous)
+    moments, starts = ({name: v[rows] for name, v in each.items()} for each in (session.moments, session.starts))
+    segments, ids, runs = session.segments[rows], session.segment_ids[rows], session.continuous
+    return replace(session, segments=segments, segment_ids=ids, moments=moments, starts=starts, runs=runs)
 
 
 def join(first: Session, second: Session) -> Session:
@@ -208,6 +210,7 @@ def join(first: Session, second: Session) -> Session:
         segments=np.stack([segments[starts, 0], stops], axis=1),
         segment_ids=ids[starts],
         moments={name: np.concatenate([ms, second.moments[name]])[order][starts] for name, ms in first.moments.items()},
+        starts={name: np.concatenate([v, second.starts[name]])[order][starts] for name, v in first.starts.items()},
     )
 
 

@@ -49,6 +49,7 @@ def save(session: Session, path: Path) -> None:
         "unit_depth_um": session.units.depth_um,
         **{f"value/{name}": v for name, v in session.values.items()},
         **{f"moment/{name}": ms for name, ms in session.moments.items()},
+        **{f"start/{name}": values for name, values in session.starts.items()},
     }
     if session.events is None:
         arrays["counts"] = session.counts
@@ -141,4 +142,5 @@ def _build(header: Header, arrays: dict[str, np.ndarray], origin: str) -> Sessio
         licence=header.licence,
         citation=header.citation,
         moments={k.removeprefix("moment/"): ms for k, ms in arrays.items() if k.startswith("moment/")},
+        starts={k.removeprefix("start/"): v for k, v in arrays.items() if k.startswith("start/")},
     )

@@ -6,6 +6,7 @@ Each converter knows its source's faults (see the data's README) and leaves them
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -255,3 +256,44 @@ def bci_monkey(npz: Path, block: int) -> Session:
         citation="Hennig JA, Golub MD, Lund PJ, Sadtler PT, Oby ER, Quick KM, Ryu SI, Tyler-Kabara EC, Batista AP, "
         "Yu BM, Chase SM. Constraints on neural redundancy. eLife (2018)",
     )
+
+
+CURSOR = ("cursor_vel_x", "cursor_vel_y")
+CURSOR_SIGN = "of the next step, in the axes of the source's cursor; the source states no unit"
+
+
+def bci_monkey_online(npz: Path, block: int) -> Session:
+    """The same block with the velocities that its online decoder gave: one segment for each unbroken run of steps.
+
+    The source leaves steps out, also within trials. So a segment begins where a step does not go on from the velocity
+    of the one before, and `starts` holds the velocity that it goes on from. A bin's value is the next step's velocity.
+    """
+    whole, raw = bci_monkey(npz, block), np.load(npz)
+    now, after, frozen = (raw[f"block{block}_{key}"] for key in ("vel", "velNext", "isFreezePeriod"))
+    first = np.flatnonzero(np.r_[True, (after[:-1] != now[1:]).any(1)])
+    segments = np.stack([first, np.r_[first[1:], len(now)]], axis=1).astype(np.int64)
+    held = np.array([int(frozen[start:stop].sum()) for start, stop in segments])  # at its start, if at all
+    return replace(
+        whole,
+        name=f"{whole.name}-online",
+        specs=tuple(BehaviourSpec(name, "continuous", sign=CURSOR_SIGN) for name in CURSOR),
+        values={name: after[:, k].astype(np.float32) for k, name in enumerate(CURSOR)},
+        segments=segments,
+        segment_ids=np.arange(len(segments), dtype=np.int64),
+        moments={"cursor_freed": np.where(held > 0, held * whole.bin_ns * 1e-6, np.nan)},
+        starts={name: now[first, k] for k, name in enumerate(CURSOR)},
+    )
+
+
+def bci_monkey_decoder(npz: Path, block: int) -> dict[str, np.ndarray]:
+    """The online decoder of a block on spike counts, as the arrays that `neds_core.io.state_space.read` takes."""
+    whole, raw = bci_monkey(npz, block), np.load(npz)
+    a, b, offset = (raw[f"block{block}_nDecoder_{key}"] for key in ("M1", "M2", "M0"))
+    after = raw[f"block{block}_velNext"]
+    return {
+        "A": a, "B": b, "b": np.ravel(offset), "unit_ids": whole.units.ids, "unit_region": whole.units.region,
+        "bin_ms": np.array(45.0), "outputs": np.array(CURSOR), "output_unit": np.array(["", ""]),
+        "output_sign": np.array([CURSOR_SIGN] * 2), "output_mean": after.mean(0), "output_sd": after.std(0),
+        "name": np.array(f"online-decoder-block{block}"), "licence": np.array(whole.licence),
+        "citation": np.array(whole.citation),
+    }  # fmt: skip

@@ -86,9 +86,10 @@ def check(
 def _plan(config: RigConfig, checkpoint: Checkpoint, decoder: Decoder) -> dict[str, Any]:
     """What does not depend on the streams."""
     from neds_core.data import lead
+    from runtime.engines import prepare
 
     model, header = checkpoint.header.config.model, checkpoint.header
-    field = model.receptive_field
+    field = prepare.receptive_bins(checkpoint) if header.brought else model.receptive_field
     return {
         "rig": config.rig,
         "model": header.name,

@@ -22,6 +22,7 @@ from runtime.cli.check import check
 from runtime.cli.collect import collect
 from runtime.cli.ensemble import ensemble
 from runtime.cli.evaluate import evaluate
+from runtime.cli.import_decoder import import_decoder
 from runtime.cli.import_official import import_official
 from runtime.cli.output import note
 from runtime.cli.ownership import refuse_foreign_packages
@@ -66,7 +67,7 @@ def options(
 
 COMMANDS = (
     run, play, report, check, collect, calibrate, swap, rollback, freeze, rehearse, train, tune, ensemble, evaluate,
-    verify, parity, import_official,
+    verify, parity, import_official, import_decoder,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

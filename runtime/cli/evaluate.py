@@ -59,6 +59,7 @@ def evaluate(
     session = recording.load(recordings[0])
     made = [files.load(path) for path in checkpoints]
     result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
+    _refuse_brought(made, task, figures, record)
     if task == "decode":
         result |= {"split": split.value, "note": _note(made, recordings[0], split)}
         rows = _decoded(made, session, split)
@@ -72,6 +73,18 @@ def evaluate(
         print(msgspec.json.encode(result).decode())
     else:
         print("\n".join(report.pooled_lines(result) if task == "decode" else report.task_lines(result)))
+
+
+def _refuse_brought(checkpoints: list[Any], task: str, figures: Path | None, record: bool) -> None:
+    """A decoder that was brought is streamed and scored, and no more."""
+    from neds_core.errors import ConfigError
+
+    for made in checkpoints:
+        if made.state_space is not None and (task != "decode" or figures or record):
+            raise ConfigError(
+                f"{made.header.name!r} is a decoder that was brought: it is scored by --task decode without --figures "
+                "and --record; leave them out"
+            )
 
 
 def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
@@ -130,6 +143,8 @@ def _pooled(rows: list[Any], session: Any, folder: Path | None) -> dict[str, Any
 
     result = seeds.pool(rows)
     first = rows[0]
+    if first.checkpoint.state_space is not None:
+        return result
     result["curves"] = curves.curves(first, sessions.split(session).validation)
     if folder is not None:
         from benchmarks.accuracy import evaluated

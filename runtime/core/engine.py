@@ -12,6 +12,7 @@ from runtime.core.values import Layout, Token
 DECODERS = ("neds", "ridge", "blend")  # "ridge" is the linear decoder: ridge for traces, logistic for classes
 RECOMMENDED = "recommended"  # each output by the one of these that its checkpoint recommends
 NAMES = (*DECODERS, RECOMMENDED)
+BROUGHT = "brought"  # of a checkpoint that holds a decoder which was not trained here, and no other
 
 
 class Engine(Protocol):
@@ -61,11 +62,11 @@ class Spread:
 class Decoder:
     """What decodes: an engine, and where its numbers come from. The loop holds one, and may exchange it for another.
 
-    name: one of `NAMES`, `RECOMMENDED` only where outputs differ in theirs. model, model_sha, model_created: of the
-    checkpoint. unit_map_sha: of the units that it was trained on, n_units of them, with `bin_ns` a bin. profile (U,):
-    mean of sqrt(counts) in training; used (U,) bool: units that the decoder uses; silence_ns: for how long none of them
-    was silent in training, 0 = not known. spread: None = not known of any output. gated: a gate judged it on a session
-    of these units, offers of every output what is published here, and was not overruled.
+    name: one of `NAMES`, `RECOMMENDED` only where outputs differ in theirs, or `BROUGHT`. model, model_sha,
+    model_created: of the checkpoint. unit_map_sha: of the units that it was trained on, n_units of them, with `bin_ns`
+    a bin. profile (U,): mean of sqrt(counts) in training; used (U,) bool: units that the decoder uses; silence_ns: for
+    how long none of them was silent in training, 0 = not known. spread: None = not known of any output. gated: a gate
+    judged it on a session of these units, offers of every output what is published here, and was not overruled.
     """
 
     engine: Engine

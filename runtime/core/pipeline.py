@@ -64,6 +64,7 @@ class Pipeline:
         self._newest_ns = self._live_ns = NO_TIME  # of spikes, and the end of the newest bin with live data
         self._skipped: list[Decoded] = []
         self._last_mark: Mark | None = None
+        self._stands: np.ndarray | None = None  # (V,) of the segment that starts with this bin
         self._begun: int | None = None  # segment of the newest start that was taken
 
     def exchange(self, decoder: Decoder) -> None:
@@ -166,6 +167,7 @@ class Pipeline:
     def _apply_marks(self, t_end_ns: int) -> bool:
         """Apply markers stamped before the bin's end; returns whether the segment ends with this bin."""
         ends = self._begins = False
+        self._stands = None
         while self._marks and self._marks[0].t_ns < t_end_ns:
             mark = self._marks.pop(0)
             if self._last_mark is not None and mark <= self._last_mark:
@@ -177,6 +179,7 @@ class Pipeline:
                 index = (t_end_ns - self.binner.grid_ns) // self.binner.bin_ns - 1
                 self._inside, self._clock, self._reset_next, ends = True, index - first - 1, True, False
                 self._begins = True
+                self._stands = self.decoder.engine.layout.row(mark.stands) if mark.stands else None
             else:
                 ends = True
         return ends and self.rules.markers
@@ -258,7 +261,7 @@ class Pipeline:
             index=index, t_end_ns=t_end_ns, counts=counts, valid=live and not skip and not idle,
             clock=self._clock, reset=(self._reset_next or self._poisoned) and not idle, idle=idle,
             segment=self.segment if not idle else -1, newest_ns=self._newest_ns,
-            late=late, coarse=self._coarse_left > 0, resent=resent,
+            late=late, coarse=self._coarse_left > 0, resent=resent, stands=None if skip else self._stands,
         )  # fmt: skip
         if self.recent is not None:
             self.recent.take(token, cold=self._reset_next)

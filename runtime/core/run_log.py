@@ -148,7 +148,7 @@ class Trace:
 
 COLUMNS = (
     "counts", "values", "t_end_ns", "sent_ns", "clock", "segment", "infer_ns", "wait_ns", "flags", "state", "valid",
-    "reset", "idle", "in_time", "sd",
+    "reset", "idle", "in_time", "sd", "stands",
 )  # fmt: skip
 
 
@@ -156,7 +156,8 @@ class RunLog:
     """One run: header, a row a token, markers, measured behaviour, events, latencies and, at its end, the outcome.
 
     Rows are tokens in order from token 0, the first n of at most `capacity`: counts (T, U) uint16; values (T, V)
-    float32, NaN where null; sd (T, V) float32, NaN where not known; t_end_ns, clock, segment, infer_ns, wait_ns,
+    float32, NaN where null; sd (T, V) float32, NaN where not known; stands (T, V) float64, NaN where a marker said
+    nothing; t_end_ns, clock, segment, infer_ns, wait_ns,
     sent_ns (0 = not published) (T,) int64; flags (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle,
     in_time (T,) bool. kept: chunks (n,) `SPIKES` of the spikes that were binned, where the run keeps them.
     """
@@ -167,6 +168,7 @@ class RunLog:
         self.n = 0
         self.counts = np.zeros((capacity, n_units), np.uint16)
         self.values, self.sd = (np.full((capacity, n_values), np.nan, np.float32) for _ in range(2))
+        self.stands = np.full((capacity, n_values), np.nan)
         self.t_end_ns, self.sent_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self.clock, self.segment = np.full(capacity, -1, np.int64), np.full(capacity, -1, np.int64)
         self.infer_ns, self.wait_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
@@ -221,6 +223,8 @@ class RunLog:
             self.values[n] = decoded.values
         if decoded.sd is not None:
             self.sd[n] = decoded.sd
+        if token.stands is not None:
+            self.stands[n] = token.stands
         self.t_end_ns[n], self.clock[n], self.segment[n] = token.t_end_ns, token.clock, token.segment
         self.valid[n], self.reset[n], self.idle[n] = token.valid, token.reset, token.idle
         self.infer_ns[n], self.flags[n] = decoded.infer_ns, decoded.flags

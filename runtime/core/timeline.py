@@ -26,6 +26,7 @@ class Segment:
     t_ns: np.ndarray  # (n,) int64, sorted, relative to the time line
     unit: np.ndarray  # (n,) int32
     labels: dict[str, str]
+    stands: dict[str, float]  # where traces stand when it begins, as far as the recording knows
 
 
 def gap_bins(bin_ns: int) -> int:
@@ -61,7 +62,7 @@ def spread(counts: np.ndarray, bin_ns: int, seed: int) -> tuple[np.ndarray, np.n
 def timeline(session: Session, shift_ns: int = 0) -> list[Segment]:
     """The session's segments one after the other with gaps, each starting on a bin edge plus shift_ns."""
     found, at = [], 0
-    for (start, stop), number in zip(session.segments, session.segment_ids, strict=True):
+    for s, ((start, stop), number) in enumerate(zip(session.segments, session.segment_ids, strict=True)):
         start, stop = int(start), int(stop)
         if session.events is None:
             t_ns, unit = spread(session.counts[start:stop], session.bin_ns, SPREAD_SEED + int(number))
@@ -69,10 +70,12 @@ def timeline(session: Session, shift_ns: int = 0) -> list[Segment]:
             lo, hi = np.searchsorted(session.events[0], [start * session.bin_ns, stop * session.bin_ns])
             t_ns, unit = session.events[0][lo:hi] - start * session.bin_ns, session.events[1][lo:hi]
         labels = {
-            s.name: s.classes[int(session.values[s.name][stop - 1])]
-            for s in session.specs
-            if s.kind == "class" and session.values[s.name][stop - 1] >= 0
+            spec.name: spec.classes[int(session.values[spec.name][stop - 1])]
+            for spec in session.specs
+            if spec.kind == "class" and session.values[spec.name][stop - 1] >= 0
         }
-        found.append(Segment(int(number), start, stop - start, at + shift_ns, t_ns + at + shift_ns, unit, labels))
+        stands = {name: float(v[s]) for name, v in session.starts.items() if np.isfinite(v[s])}
+        begin_ns = at + shift_ns
+        found.append(Segment(int(number), start, stop - start, begin_ns, t_ns + begin_ns, unit, labels, stands))
         at += (stop - start + gap_bins(session.bin_ns)) * session.bin_ns
     return found

@@ -23,7 +23,7 @@ class Mark:
     """A marker of the task: applied to the bin that holds its stamp.
 
     labels: what the task says of the segment, name -> label. first_bin: the segment's first bin in the recording that
-    is played, None where it is not a recording.
+    is played, None where it is not a recording. stands: of a start, where an output stands then, name -> value.
     """
 
     t_ns: int
@@ -31,6 +31,7 @@ class Mark:
     segment: int
     labels: dict[str, Label] = field(default_factory=dict, compare=False)
     first_bin: int | None = field(default=None, compare=False)
+    stands: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Token:
     reset True = the engine starts cold before this bin; idle True = between segments.
     observed (M,) float32: measured behaviour for an engine that is made to see it, in the order and
     units of the outputs, a class by its index, NaN = hidden. The live loop leaves it None.
+    stands (V,) float64: where the outputs stand before this bin, by the marker that begins its segment, NaN = not said;
+    None = of none, or within a segment. For decoders with a state of their own.
     """
 
     index: int
@@ -57,6 +60,7 @@ class Token:
     coarse: bool = False  # many spikes shared a stamp since the last close
     resent: bool = False  # spikes were sent again since the last close
     observed: np.ndarray | None = None
+    stands: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,14 @@ class Layout:
     def n_values(self) -> int:
         """V."""
         return len(self.scale)
+
+    def row(self, values: dict[str, float]) -> np.ndarray:
+        """(V,) float64: values of traces by name, NaN for all others."""
+        found = np.full(self.n_values, np.nan)
+        for spec in self.specs:
+            if spec.kind == "continuous":
+                found[self.columns[spec.name]] = values.get(spec.name, np.nan)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from kernels.cpu.pack import Precision
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
 from neds_core.judged import Spread as Calibrated
-from runtime.core.engine import NAMES, RECOMMENDED, Decoder, Spread
+from neds_core.linear.state_space import StateSpace
+from runtime.core.engine import BROUGHT, NAMES, RECOMMENDED, Decoder, Spread
 from runtime.engines.cuda_stream import CudaStreamEngine
 from runtime.engines.cuda_window import CudaWindowEngine
 from runtime.engines.ensemble import EnsembleEngine
 from runtime.engines.layout import layout
 from runtime.engines.linear import LinearEngine
+from runtime.engines.state_space import StateSpaceEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.window import WindowEngine
 
@@ -42,12 +44,14 @@ def network(checkpoint: Checkpoint, weights: Precision = "float32", device: Devi
 
 def create(
     checkpoint: Checkpoint, decoder: str, weights: Precision = "float32", device: Device = "cpu"
-) -> Network | LinearEngine | EnsembleEngine:
+) -> Network | LinearEngine | EnsembleEngine | StateSpaceEngine:
     """The engine of a decoder name: neds is the mean of the checkpoint's networks, blend has the linear decoder too.
 
     weights, device: how those of NEDS are stored (see `StreamEngine`), and where.
     """
     decoder = named(checkpoint, decoder)
+    if checkpoint.state_space is not None:
+        return _brought(checkpoint, checkpoint.state_space, weights, device)
     if decoder != "neds" and not checkpoint.linear:
         raise ConfigError(
             f"checkpoint {checkpoint.header.name!r} holds no linear decoder; train one with neds-rt train"
@@ -61,9 +65,26 @@ def create(
     return EnsembleEngine(networks, shares(checkpoint, decoder), linear)
 
 
+def _brought(checkpoint: Checkpoint, space: StateSpace, weights: Precision, device: Device) -> StateSpaceEngine:
+    for key, value, only in (("weights", weights, "float32"), ("device", device, "cpu")):
+        if value != only:
+            raise ConfigError(
+                f"engine.{key} is {value!r}, and {checkpoint.header.name!r} is a decoder that was brought; leave it at "
+                f"{only!r}"
+            )
+    return StateSpaceEngine(checkpoint, space)
+
+
 def named(checkpoint: Checkpoint, decoder: str) -> str:
     """The decoder that a name stands for. `recommended` is one of the others where all outputs agree on it, and neds
-    where the checkpoint was not judged."""
+    where the checkpoint was not judged. One that was brought is all that its checkpoint holds."""
+    if checkpoint.state_space is not None:
+        if decoder not in (RECOMMENDED, BROUGHT):
+            raise ConfigError(
+                f"decoder {decoder!r} is not in {checkpoint.header.name!r}, which is a decoder that was brought; leave "
+                f"engine.decoder at {RECOMMENDED!r}"
+            )
+        return BROUGHT
     if decoder not in NAMES:
         raise ConfigError(f"decoder {decoder!r} is not known; choose one of {', '.join(NAMES)}")
     if decoder != RECOMMENDED:
@@ -105,6 +126,8 @@ def ungated(checkpoint: Checkpoint, decoder: str) -> str:
 def said(checkpoint: Checkpoint) -> str:
     """What `recommended` is, in words."""
     verdicts = checkpoint.header.verdicts
+    if checkpoint.state_space is not None:
+        return f"decoder {BROUGHT}: {checkpoint.header.name} was imported, and nothing here has judged it"
     if not verdicts:
         return "decoder neds: the checkpoint does not recommend one; --decoder ridge or blend publishes another"
     each = ", ".join(f"{name} {verdict.recommended}" for name, verdict in verdicts.items())
@@ -160,7 +183,9 @@ def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", d
 
 def _silence_ns(checkpoint: Checkpoint) -> int:
     """How long the units that are used may be silent: half as long again as training saw, and at least what chance
-    allows at their mean rate once in e^40 times."""
+    allows at their mean rate once in e^40 times. Of a decoder that was brought it is not known: 0."""
+    if checkpoint.state_space is not None:
+        return 0
     bin_ns = checkpoint.header.bin_ns
     seen_ns = checkpoint.header.longest_silence_bins * bin_ns
     a_bin = float(checkpoint.scalers.spike_mean[checkpoint.scalers.kept].sum())  # spikes; too few where counts are high

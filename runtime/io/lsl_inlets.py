@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import TracebackType
 from typing import Annotated, Any, Self
 
@@ -187,6 +188,7 @@ class Marker(Struct, frozen=True):
     event: str
     segment: Annotated[int, Meta(ge=-1, le=2**62)] | Annotated[float, Meta(ge=-1, le=2**53)] = -1
     labels: Any = None
+    stands: Any = None
     bin: Annotated[int, Meta(ge=0, le=2**62)] | Annotated[float, Meta(ge=0, le=2**53)] | None = None
 
     def __post_init__(self) -> None:
@@ -244,9 +246,17 @@ class MarkerInlet(Inlet):
                 self.ended = True
             if event == "segment_start" or event == "segment_end":
                 t_ns = round(stamp * 1e9) + self.clock.offset_ns
-                labels = self._labels(marker.labels)
-                marks.append(Mark(t_ns, event, segment, labels, None if marker.bin is None else int(marker.bin)))
+                first_bin = None if marker.bin is None else int(marker.bin)
+                labels, stands = self._labels(marker.labels), self._stands(marker.stands)
+                marks.append(Mark(t_ns, event, segment, labels, first_bin, stands))
         return marks
+
+    def _stands(self, given: Any) -> dict[str, float]:
+        """Where outputs stand; what is no number is counted as a bad label."""
+        named = self._labels(given)
+        found = {name: float(v) for name, v in named.items() if isinstance(v, int | float) and math.isfinite(v)}
+        self.bad_labels += len(named) - len(found)
+        return found
 
     def _labels(self, given: Any) -> dict[str, Label]:
         """The labels that are a text, a number or a truth; another costs itself, not the mark."""

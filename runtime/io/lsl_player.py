@@ -131,7 +131,9 @@ class Player:
         notes, inside = [], inside_ns(bin_ns)
         for s in plan:
             begin, end = zero_ns + s.start_ns, zero_ns + s.start_ns + s.n_bins * bin_ns
-            start = {"event": "segment_start", "segment": s.number, "bin": s.first_bin}
+            start: dict[str, object] = {"event": "segment_start", "segment": s.number, "bin": s.first_bin}
+            if s.stands:
+                start["stands"] = s.stands
             stop = {"event": "segment_end", "segment": s.number, "labels": s.labels}
             notes.append((begin + inside, msgspec.json.encode(start).decode()))
             notes.append((end - inside, msgspec.json.encode(stop).decode()))

@@ -69,7 +69,7 @@ class SessionSource:
         self._marks, inside = [], inside_ns(bin_ns)
         for s in plan:
             end_ns = s.start_ns + s.n_bins * bin_ns
-            self._marks.append(Mark(s.start_ns + inside, "segment_start", s.number, {}, s.first_bin))
+            self._marks.append(Mark(s.start_ns + inside, "segment_start", s.number, {}, s.first_bin, s.stands))
             self._marks.append(Mark(end_ns - inside, "segment_end", s.number, dict(s.labels)))
 
     def wait(self, timeout_s: float) -> np.ndarray:

@@ -10,6 +10,7 @@ import msgspec
 from neds_core import judging
 from neds_core.judged import Verdict
 from runtime.core.binning import COUNTERS
+from runtime.core.engine import BROUGHT, DECODERS
 from runtime.core.run_log import LOG_FULL
 
 LATENCIES = {
@@ -46,11 +47,15 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{'trial avg':>9} {'lag ms':>7}"
         )
     for name, row in traces.items():
+        each = " ".join(f"{_number(row.get(f'{decoder}_r2')):>7}" for decoder in DECODERS)
         out.append(
-            f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {row['neds_r2']:7.3f} {row['ridge_r2']:7.3f} "
-            f"{row['blend_r2']:7.3f} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
+            f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {each} {row['mean_r2']:9.3f} "
+            f"{row['peak_lag_ms']:7.0f}"
         )
-    out += [_gains(name, row) for name, row in traces.items()]
+    out += [
+        _gains(name, row) if "ridge_r2" in row else f"{name:24} {_largest(row['max_abs_error'], row)}"
+        for name, row in traces.items()
+    ]
     out += [f"{name:24} {_covers(row['sd'])}" for name, row in traces.items() if "sd" in row]
     out += [*judging.lines(msgspec.convert(summary["recommended"], dict[str, Verdict])), *summary["ahead"]]
     if summary["stopped_by"] == "signal":
@@ -65,6 +70,11 @@ def _covers(row: dict[str, Any]) -> str:
     """What intervals covered of the measured values."""
     ours, flat = ("/".join(f"{100 * share:.0f}" for share in row[k].values()) for k in ("covers", "constant_covers"))
     return f"{'/'.join(row['covers'])} % intervals of sd cover {ours} %, of one width {flat} %, n {row['n']}"
+
+
+def _largest(error: float, row: dict[str, Any]) -> str:
+    """How far a decoder that was brought was from what was measured, at most."""
+    return f"largest error {error:.2g} {row['unit']}"
 
 
 def _gains(name: str, row: dict[str, Any]) -> str:
@@ -166,6 +176,10 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
     out = [f"{result['recording']}, {part}, {len(result['checkpoints'])} checkpoint(s)"]
     out += [result["note"], ""] if result["note"] else [""]
     for name, row in result["traces"].items():
+        if BROUGHT in row:
+            r2, error = " ".join(f"{v:.3f}" for v in row[BROUGHT]), max(row["max_abs_error"])
+            out.append(f"{name}  {BROUGHT} {r2} {_range(row['ci95'][0])}, {_largest(error, row)}, n {row['n'][0]}")
+            continue
         ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
         out += [
             f"{name}{f'   recommended: {chosen}' if (chosen := ' '.join(row['recommended'])) else ''}",

@@ -11,13 +11,14 @@ import numpy as np
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bootstrap, r2 as scores, spread as spreads
-from runtime.core.engine import DECODERS, RECOMMENDED
+from runtime.core.engine import BROUGHT, DECODERS, RECOMMENDED
 from runtime.core.run_log import RunLog
 from runtime.core.values import Layout
 from runtime.core.words import listed
 from runtime.engines import create as engines
 from runtime.engines.ensemble import variance, weighted, with_linear
 from runtime.engines.layout import layout
+from runtime.engines.state_space import StateSpaceEngine
 from runtime.scoring.points import Row, score_points
 from runtime.scoring.truth import Truth, occurrences
 
@@ -61,16 +62,17 @@ def score_trace(
     ours = given["published"]
     phase = bool(np.ptp(mean_trial) > 0)
     row: Row = {"r2": scores.r2(y, ours), "r2_about_mean_trial": scores.r2(y, ours, mean_trial) if phase else None}
-    for name in DECODERS:
+    for name in DECODERS if BROUGHT not in given else (BROUGHT,):
         row[f"{name}_r2"] = scores.r2(y, given[name])
         row[f"{name}_r2_about_mean_trial"] = scores.r2(y, given[name], mean_trial) if phase else None
         row[f"{name}_ci95"] = interval(y, given[name], group)
+    if "ridge" in given:
+        row |= {f"{name}_minus_ridge": gain(y, [given[name]], given["ridge"], group) for name in ("neds", "blend")}
+        row["ridge_median_abs_error"] = float(np.median(np.abs(y - given["ridge"])))
     return row | {
         "mean_r2": scores.r2(y, mean_trial),
-        "neds_minus_ridge": gain(y, [given["neds"]], given["ridge"], group),
-        "blend_minus_ridge": gain(y, [given["blend"]], given["ridge"], group),
         "median_abs_error": float(np.median(np.abs(y - ours))),
-        "ridge_median_abs_error": float(np.median(np.abs(y - given["ridge"]))),
+        "max_abs_error": float(np.abs(y - ours).max()),
         "peak_lag_ms": scores.peak_lag(y, ours, group) * bin_ns * 1e-6,
         "n": len(y),
         "ci95": interval(y, ours, group),
@@ -156,7 +158,17 @@ def _accuracies(truth: np.ndarray, guesses: dict[str, np.ndarray], names: Sequen
 
 def all_decoders(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Offline values (n, V) of neds, ridge, blend and `recommended` on counts, validity and resets the run logged."""
+    if checkpoint.state_space is not None:
+        return {BROUGHT: _brought(checkpoint, log, rows)}
     return _decoders(checkpoint, *_parts(checkpoint, log, rows))
+
+
+def _brought(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> np.ndarray:
+    """Offline values (n, V) of a decoder that was brought, from where the markers that were logged say it stands."""
+    at, cold, kept = log.told(rows)
+    engine = engines.create(checkpoint, BROUGHT)
+    assert isinstance(engine, StateSpaceEngine)
+    return engine.offline(log.counts[at], log.valid[at], log.clock[at], cold, log.stands[at])[kept]
 
 
 def _parts(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -197,6 +209,10 @@ class Scored:
 
 def score_log(checkpoint: Checkpoint, log: RunLog, rows: np.ndarray, truth: Truth) -> Scored:
     """All that the tokens `rows` of a log are scored by, of a live run and of one without sockets alike."""
+    if checkpoint.state_space is not None:
+        found, where = all_decoders(checkpoint, log, rows), layout(checkpoint)
+        outputs, n_scored = score(checkpoint, where, log, rows, found, truth)
+        return Scored(found, outputs, n_scored, exactness(where, log.values[rows], found[BROUGHT], log.valid[rows]))
     each, linear = _parts(checkpoint, log, rows)
     found, where, decoder = _decoders(checkpoint, each, linear), layout(checkpoint), log.header.decoder
     outputs, n_scored = score(checkpoint, where, log, rows, found, truth)

@@ -8,9 +8,10 @@ import numpy as np
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import lead
+from neds_core.data.session import BehaviourSpec
 from neds_core.errors import DataError
 from neds_core.scores import bootstrap, r2 as scores
-from runtime.core.engine import DECODERS
+from runtime.core.engine import BROUGHT, DECODERS
 from runtime.engines.layout import layout
 from runtime.scoring import score as scoring
 from runtime.scoring.score import Row
@@ -54,6 +55,9 @@ def pool(seeds: list[SeedScores]) -> Row:
             continue
         y = first.truth.traces[spec.name]
         known, column = np.isfinite(y), plan.columns[spec.name].start
+        if BROUGHT in first.found:
+            traces[spec.name] = _brought(spec, seeds)
+            continue
         values = {n: [s.found[n][known, column].astype(np.float64) for s in seeds] for n in DECODERS}
         ridge = values["ridge"][0]
         reference = first.outputs[spec.name]
@@ -75,3 +79,10 @@ def pool(seeds: list[SeedScores]) -> Row:
     exact = [s.exact for s in seeds if s.exact is not None]
     found = {"traces": traces, "other": other, "ahead": list(lead.lines(plan.specs))}
     return found | {"streamed_vs_offline_max_abs": max(exact) if exact else None}
+
+
+def _brought(spec: BehaviourSpec, seeds: list[SeedScores]) -> Row:
+    """A decoder that was brought: R2 and the largest error, as it was streamed. It has nothing beside it."""
+    each = [s.outputs[spec.name] for s in seeds]
+    return {BROUGHT: [row["r2"] for row in each], "ci95": [row["ci95"] for row in each], "unit": spec.unit,
+            "max_abs_error": [row["max_abs_error"] for row in each], "n": [row["n"] for row in each]}  # fmt: skip

@@ -16,12 +16,13 @@ from neds_core.data import session as sessions
 from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.scores import r2 as scores, tasks as evaluation
-from runtime.core.engine import RECOMMENDED, Engine
+from runtime.core.engine import BROUGHT, RECOMMENDED, Engine
 from runtime.core.run_log import RunLog
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare
 from runtime.engines.layout import layout
 from runtime.engines.rates import RateEngine
+from runtime.engines.state_space import StateSpaceEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.torch_stream import TorchStreamEngine
 from runtime.live import offline
@@ -54,6 +55,7 @@ class Told:
             yield Token(
                 i, 0, self.log.counts[row], bool(self.log.valid[row]), int(self.log.clock[row]),
                 reset=bool(self.log.reset[row]), observed=None if observed is None else observed[i],
+                stands=self.log.stands[row],
             )  # fmt: skip
 
 
@@ -66,8 +68,8 @@ def told(checkpoint: Checkpoint, session: Session) -> Told:
     whole = replace(session, values={**session.values, **values})
     columns = [np.where(v < 0, np.nan, v) if v.dtype.kind == "i" else v for v in values.values()]  # no label is -1
     behaviour = np.stack(columns, axis=1).astype(np.float32)
-    quickest = "ridge" if checkpoint.linear else "neds"  # what counts is what the engines are told
-    log = offline.stream(checkpoint, session, quickest)
+    quickest = BROUGHT if checkpoint.state_space else "ridge" if checkpoint.linear else "neds"
+    log = offline.stream(checkpoint, session, quickest)  # what counts is what the engines are told
     rows = log.decoded_rows()
     return Told(whole, log, rows, truth.bins(session, log, rows), behaviour)
 
@@ -75,6 +77,10 @@ def told(checkpoint: Checkpoint, session: Session) -> Told:
 def verify(checkpoint: Checkpoint, session: Session) -> tuple[dict[str, Row], list[str]]:
     """A row for each engine and case, by its name; and the names that miss a bound."""
     log, found = told(checkpoint, session), {}
+    if checkpoint.state_space is not None:
+        engine = engines.create(checkpoint, BROUGHT)
+        found[engine.name] = _compare(engine, log)[0]
+        return found, [name for name, row in found.items() if not _within(row)]
     n_members = len(checkpoint.networks)
     for m in range(n_members):
         which = f", member {m}" if n_members > 1 else ""
@@ -144,6 +150,8 @@ def _compare(
     logged = log.log.counts[log.rows], valid, log.log.clock[log.rows], log.log.reset[log.rows]
     if observed is not None and isinstance(engine, StreamEngine):
         offline = engine.offline(*logged, observed)
+    elif isinstance(engine, StateSpaceEngine):
+        offline = engine.offline(*logged, log.log.stands[log.rows])
     else:
         offline = engine.offline(*logged)
     worst = scoring.exactness(engine.layout, streamed, offline, valid)

@@ -73,7 +73,8 @@ def test_a_calibration_in_a_child_is_written_with_its_gate(order: Order) -> None
     assert made.header.gate.parents == (sha256(Path(order.base)),)
     assert not list(Path(order.out).parent.glob("*.partial"))
     assert bases.read(Path(order.out)).parents == (made.sha, sha256(Path(order.base)))  # of the next calibration
-    assert "<svg" in Path(order.out).with_suffix(".html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in Path(order.out).with_suffix(".html").read_text(encoding="utf-8")
+    assert {"today.traces.png", "today.units.png"} <= {p.name for p in Path(order.out).parent.glob("today.*.png")}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from calibration import command, judge as judges, page, report as reports
+from calibration import command, judge as judges
 from calibration.fitting import fit as fits
 from calibration.fitting.fit import Fitted, Task
 from calibration.judge import CONSTANT, MOST, Case, offer
@@ -179,19 +178,3 @@ def test_the_gate_says_where_it_comes_from(judged: judges.Judgement, make_task: 
     assert gate.parents == ("b" * 64, "a" * 64)
     assert gate.passed
     assert not gate.forced
-
-
-def test_the_report_has_all_of_it(first_day: Fitted, judged: judges.Judgement, cut: Parts) -> None:
-    """As JSON, and as text that names each output."""
-    found = reports.make(first_day, judged, cut, "", 0.0)
-
-    again = msgspec.json.decode(msgspec.json.encode(found), type=reports.Report)
-    assert again.passed
-    assert 0.0 < again.latency.p50_ms <= again.latency.p99_ms <= again.latency.max_ms
-    text = "\n".join(reports.lines(found))
-    assert "nan" not in text
-    assert all(word in text for word in ("wheel_speed: ", "choice: ", "from scratch", "p99", "calibration error"))
-    said = page.html(found, judged)
-    assert text.splitlines()[-1] in said
-    assert said.count("<svg") == 2  # the trace of the wheel, and its lag curve
-    assert not re.search(r"(src|href)=|url\(|nan", said)

@@ -81,7 +81,7 @@ def unimodal_fit(task: Task, setting: Setting, seed: int) -> Fitted:
     if task.quick:
         config, steps = but(config, fit=but(config.fit, steps=QUICK_STEPS, batch=QUICK_BATCH)), QUICK_STEPS
     model = trained(task, config, seed, steps)
-    return decoder(task, replace(made, model=model.requires_grad_(False)), "neds", None)
+    return decoder(task, replace(made, first=model.requires_grad_(False)), "neds", None)
 
 
 PHASE_FREE = ("neds", "neds-seed1", "neds-seed2")

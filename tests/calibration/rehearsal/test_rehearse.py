@@ -59,7 +59,8 @@ def test_a_new_decoder_is_collected_judged_and_swapped_in_without_a_wrong_messag
     links = chain.read(folder / "swaps.jsonl")
     assert [link.outcome for link in links] == found.chain == ["accepted", "taken", "kept"]
     assert all(link.forced == found.forced for link in links)
-    assert "<svg" in (folder / "today.html").read_text(encoding="utf-8")
+    said = (folder / "today.html").read_text(encoding="utf-8")
+    assert all(f"swap, {outcome}" in said for outcome in found.chain)
     assert (folder / "today-session" / "session.nwb").is_file()
 
 

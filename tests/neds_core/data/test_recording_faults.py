@@ -149,6 +149,11 @@ FAULTS: dict[str, tuple[Callable[[Session], Session], str]] = {
         lambda s: replace(s, specs=(s.specs[0], msgspec.structs.replace(s.specs[1], contrasts={"x": (("left",), ())}))),
         "needs two sides that share no class",
     ),
+    "starts of other segments": (lambda s: replace(s, starts={"wheel_speed": np.zeros(3)}), "start of wheel_speed is"),
+    "starts of no trace": (lambda s: replace(s, starts={"choice": np.zeros(60)}), "start of 'choice': the recor"),
+    "starts at infinity": (
+        lambda s: replace(s, starts={"wheel_speed": np.r_[np.zeros(59), np.inf]}), "start of wheel_speed is beyond",
+    ),
     "moments of other segments": (lambda s: replace(s, moments={"lick": np.zeros(3)}), "moment lick is"),
     "moments at infinity": (lambda s: replace(s, moments={"lick": np.full(60, np.inf)}), "moment lick is infinite"),
     "moments of the recording's clock": (

@@ -158,12 +158,16 @@ def test_trials_are_split_in_time_order(session: Session) -> None:
 
 def test_interleaved_parts_join_in_time_order(session: Session) -> None:
     """Every segment with its own id and moments."""
-    session = replace(session, moments={"first_movement": np.arange(60.0)})
+    session = replace(
+        session, moments={"first_movement": np.arange(60.0)}, starts={"wheel_speed": np.arange(100.0, 160.0)}
+    )
     odd, even = sessions.select(session, slice(1, None, 2)), sessions.select(session, np.arange(0, 60, 2))
 
     joined = sessions.join(odd, even)
 
     np.testing.assert_array_equal(joined.moments["first_movement"], np.arange(60.0))
+    np.testing.assert_array_equal(joined.starts["wheel_speed"], np.arange(100.0, 160.0))
+    np.testing.assert_array_equal(sessions.split(session).test.starts["wheel_speed"], np.arange(148.0, 160.0))
     np.testing.assert_array_equal(sessions.split(session).test.moments["first_movement"], np.arange(48.0, 60.0))
 
     np.testing.assert_array_equal(joined.segments, session.segments)

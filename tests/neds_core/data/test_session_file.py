@@ -34,15 +34,20 @@ def assert_same(a: Session, b: Session) -> None:
         (a.units.ids, b.units.ids), (a.units.region, b.units.region), (a.units.depth_um, b.units.depth_um),
         *[(a.values[s.name], b.values[s.name]) for s in a.specs], *zip(a.events or (), b.events or (), strict=True),
         *[(ms, b.moments[name]) for name, ms in a.moments.items()],
+        *[(values, b.starts[name]) for name, values in a.starts.items()],
     ]  # fmt: skip
     assert a.moments.keys() == b.moments.keys()
+    assert a.starts.keys() == b.starts.keys()
     for x, y in arrays:
         np.testing.assert_array_equal(x, y, strict=True)
 
 
 def test_a_recording_survives_its_file(session: Session, unbroken: Session, tmp_path: Path) -> None:
     """Of counts, and of spike times, whose counts are made again on reading; nothing else is written."""
-    moved = replace(session, name="moved", moments={"first_movement": np.r_[np.nan, np.linspace(0.0, 700.0, 59)]})
+    moved = replace(
+        session, name="moved", moments={"first_movement": np.r_[np.nan, np.linspace(0.0, 700.0, 59)]},
+        starts={"wheel_speed": np.r_[np.nan, np.linspace(-1.0, 1.0, 59)]},
+    )  # fmt: skip
     for one in (session, unbroken, moved):
         session_file.save(one, tmp_path / f"{one.name}.npz")
 

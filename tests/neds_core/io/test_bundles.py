@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neds_core import checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import DataError
@@ -201,8 +202,11 @@ def of_mouse() -> Session:
     return bundles.mouse_head_direction(DATA / "mouse-head-direction" / "A2929-200711.npz")
 
 
+MONKEY = DATA / "bci-monkey-20131218" / "bci_20131218.npz"
+
+
 def of_monkey(block: int) -> Session:
-    return bundles.bci_monkey(DATA / "bci-monkey-20131218" / "bci_20131218.npz", block)
+    return bundles.bci_monkey(MONKEY, block)
 
 
 SOURCES: dict[str, Callable[[], Session]] = {
@@ -212,6 +216,8 @@ SOURCES: dict[str, Callable[[], Session]] = {
     "mouse-head-direction": of_mouse,
     "bci-monkey-20131218": lambda: of_monkey(1),
     "bci-monkey-20131218/session-block2.npz": lambda: of_monkey(2),
+    "bci-monkey-20131218/online-block1.npz": lambda: bundles.bci_monkey_online(MONKEY, 1),
+    "bci-monkey-20131218/online-block2.npz": lambda: bundles.bci_monkey_online(MONKEY, 2),
 }
 with_sources = pytest.mark.skipif(not DATA.is_dir(), reason=f"the published bundles are not at {DATA}")
 
@@ -233,6 +239,39 @@ def test_shipped_recordings_are_their_conversions(name: str) -> None:
     assert ours.moments.keys() == theirs.moments.keys()
     for moment, ms in ours.moments.items():
         np.testing.assert_array_equal(ms, theirs.moments[moment])
+    assert ours.starts.keys() == theirs.starts.keys()
+    for name, values in ours.starts.items():
+        np.testing.assert_array_equal(values, theirs.starts[name])
+
+
+@with_sources
+@pytest.mark.parametrize("block", [1, 2])
+def test_the_shipped_online_decoders_are_the_sources(block: int) -> None:
+    """Their matrices as recorded, of the very units that the recording has."""
+    made = checkpoint.load(ROOT / "examples" / "bci-monkey-20131218" / f"online-decoder-block{block}.safetensors")
+    source, space = arrays_of(MONKEY), made.state_space
+    assert space is not None
+    assert made.header.brought is not None
+    assert made.header.brought.licence == "MIT"
+    for key, matrix in (("M1", space.a), ("M2", space.b), ("M0", space.offset)):
+        np.testing.assert_array_equal(matrix, np.reshape(source[f"block{block}_nDecoder_{key}"], matrix.shape))
+    assert made.units.sha256 == shipped(f"bci-monkey-20131218/online-block{block}.npz").units.sha256
+
+
+def test_a_run_of_steps_ends_where_the_next_goes_on_from_elsewhere(tmp_path: Path) -> None:
+    """Each begins with the velocity that its first step goes on from; a bin has the next step's velocity."""
+    path = steps_of(tmp_path / "made-up.npz", [0.0] * 6, [1, 1, 0, 0, 1, 0])
+    now = np.array([[1.0, 0], [2, 0], [3, 0], [9, 9], [5, 0], [6, 0]])
+    after = np.array([[2.0, 0], [3, 0], [4, 0], [8, 8], [6, 0], [7, 0]])
+    np.savez(path, **arrays_of(path), block2_vel=now, block2_velNext=after)  # pyright: ignore[reportArgumentType]
+
+    one = bundles.bci_monkey_online(path, 2)
+
+    assert one.segments.tolist() == [[0, 3], [3, 4], [4, 6]]
+    assert one.starts["cursor_vel_x"].tolist() == [1.0, 9.0, 5.0]
+    assert one.starts["cursor_vel_y"].tolist() == [0.0, 9.0, 0.0]
+    assert one.values["cursor_vel_x"].tolist() == [2.0, 3.0, 4.0, 8.0, 6.0, 7.0]
+    np.testing.assert_array_equal(one.moments["cursor_freed"], [90.0, np.nan, 45.0])
 
 
 @with_sources

@@ -112,7 +112,7 @@ def test_window_is_offline(make_checkpoint: Callable[..., Checkpoint], make_neds
     size = ModelConfig(attention="full", tokenizer="stitcher", width=32, heads=2, window_bins=WINDOW)
     config = TrainConfig("none", BOTH, model=size)
     header = msgspec.structs.replace(causal.header, config=config)
-    engine = CudaWindowEngine(replace(causal, header=header, model=make_neds(size, (U,))), device=DEVICE, attend=window)
+    engine = CudaWindowEngine(replace(causal, header=header, first=make_neds(size, (U,))), device=DEVICE, attend=window)
     counts, valid, _ = drawn(7)
     clock, reset = np.array([0, 1, 2, 3, 4, 2, 3]), np.arange(7) == 5
     valid[:4] = [False, True, False, True]

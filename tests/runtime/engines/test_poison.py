@@ -40,7 +40,7 @@ def make_engine(make_checkpoint: Callable[..., Checkpoint], make_neds: Callable[
             size = ModelConfig(attention="full", width=16, heads=2, window_bins=25)
             config = TrainConfig("none", checkpoint.header.config.outputs, model=size)
             header = msgspec.structs.replace(checkpoint.header, config=config)
-            return engines.create(replace(checkpoint, header=header, model=make_neds(size, (U,))), "neds")
+            return engines.create(replace(checkpoint, header=header, first=make_neds(size, (U,))), "neds")
         if name == "torch":
             return TorchStreamEngine(checkpoint)
         if name in ("ridge", "blend"):

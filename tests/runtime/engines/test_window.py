@@ -45,7 +45,7 @@ def make_full(
         model.units[0].mean.copy_(torch.from_numpy(causal.scalers.spike_mean))
         model.units[0].gain.copy_(torch.from_numpy(causal.scalers.spike_gain))
         config = TrainConfig(causal.header.config.recording, causal.header.config.outputs, model=size)
-        return replace(causal, header=msgspec.structs.replace(causal.header, config=config), model=model)
+        return replace(causal, header=msgspec.structs.replace(causal.header, config=config), first=model)
 
     return make
 

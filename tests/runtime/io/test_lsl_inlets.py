@@ -218,6 +218,7 @@ JSON = st.recursive(
 )
 LABELS = st.dictionaries(st.text(max_size=5) | st.just(HALF), JSON, max_size=3)
 FIELDS = {"segment": st.integers(0, 9) | JSON, "labels": LABELS | JSON, "bin": JSON, "more": st.just(np.nan) | JSON}
+FIELDS |= {"stands": LABELS | JSON}
 
 
 @given(
@@ -252,6 +253,21 @@ def test_a_label_that_cannot_be_used_costs_itself_and_not_the_mark(lsl_session: 
     assert [mark.labels for mark in marks] == [{}, {}, {"rt": 0.4}, {"choice": "left", "rt": None}, {}]
     assert (inlet.bad, inlet.bad_labels) == (0, 4)
     assert inlet.odd_labels == {"choice": "['left']", "target": "{'x': 1}", "n": "1" + "0" * 30}
+
+
+def test_where_outputs_stand_is_numbers_and_what_is_none_is_counted(lsl_session: str, stream_name: str) -> None:
+    """A task says at a segment's start what its cursor does; a text or a null costs itself, not the mark."""
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Markers", 1, 0.0, pylsl.cf_string, stream_name))
+    stands = '{"cursor_vel_x": 1.5, "cursor_vel_y": -2, "cursor_x": "left", "cursor_y": null, "z": NaN, "list": [1]}'
+    marks: list[Mark] = []
+    with MarkerInlet(resolve_text(stream_name, WAIT_S)) as inlet:
+        outlet.push_sample([f'{{"event": "segment_start", "segment": 4, "stands": {stands}}}'], 1000.0)
+        deadline = time.monotonic() + WAIT_S
+        while not marks and time.monotonic() < deadline:
+            marks += inlet.pull()
+            time.sleep(0.01)
+    assert marks[0].stands == {"cursor_vel_x": 1.5, "cursor_vel_y": -2.0}
+    assert (inlet.bad, inlet.bad_labels) == (0, 4)
 
 
 def test_a_marker_that_cannot_be_read_is_shown_without_escape_sequences(lsl_session: str, stream_name: str) -> None:

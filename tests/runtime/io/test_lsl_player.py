@@ -214,8 +214,11 @@ def test_narrow_bins_over_real_lsl(lsl_session: str, stream_name: str, short: Se
 
 def test_labels_come_only_at_the_end_of_a_segment(lsl_session: str, stream_name: str, short: Session) -> None:
     """A label that is told early is a label the decoder could have used."""
+    short = replace(short, starts={"wheel_speed": np.array([0.25, np.nan, -3.0])})
     player = Player(short, stream_name)
     notes = [(t, msgspec.json.decode(text)) for t, text in player._notes(timeline(short), 0)]
+    stands = [note.get("stands") for _, note in notes if note["event"] == "segment_start"]
+    assert stands == [{"wheel_speed": 0.25}, None, {"wheel_speed": -3.0}]  # NaN: the recording does not know
     assert [note["event"] for _, note in notes] == ["segment_start", "segment_end"] * 3 + ["recording_end"]
     assert [t for t, _ in notes] == sorted(t for t, _ in notes)
     assert all("labels" not in note for _, note in notes if note["event"] != "segment_end")
