@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.studies import calibration as study, gate, row_starts
+from benchmarks.studies import gate
+from benchmarks.studies.calibration import row_starts, starts as study
 from calibration.judge import CONSTANT
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session, UnitTable

@@ -1,4 +1,4 @@
-"""New units of the same animal: `python -m benchmarks.studies.calibration [--out FILE.json]`.
+"""New units of the same animal: `python -m benchmarks.studies.calibration.starts [--out FILE.json]`.
 
 The demo's units in two halves, split within each region. A base is trained on half A (trials 0 to 119, two traces),
 and calibrated on half B with the last n trials before trial 238; trials 240 to 299 are scored once. Of the n trials
@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.machine import describe
 from benchmarks.recordings import EXAMPLES
-from benchmarks.studies import row_starts
+from benchmarks.studies.calibration import row_starts
 from calibration.fitting import fit as fits
 from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig, Everything, FitConfig, Readouts, Scratch, Stage

@@ -1,0 +1,1 @@
+"""How calibration learns: five arms, each a kind of new session, with their controls."""
