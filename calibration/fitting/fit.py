@@ -28,6 +28,7 @@ from neds_core.train.sources import Source
 
 TEMPERATURES = (0.5, 5.0)  # what so few trials may make of a probability
 LEAST_LABELS = 8  # trials from which on a temperature is chosen
+Linears = tuple[dict[str, Linear], dict[str, Linear], float]  # as `linears` returns them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,11 @@ class Fitted:
     once: dict[str, Linear]
 
 
-def fit(task: Task) -> Fitted:
-    """Check, fit and choose. Raises `DataError` or `ConfigError` for what cannot be calibrated."""
+def fit(task: Task, fitted: Linears | None = None) -> Fitted:
+    """Check, fit and choose. Raises `DataError` or `ConfigError` for what cannot be calibrated.
+
+    fitted: the linear decoders of these parts, where the caller has them; a class's temperature is folded into them.
+    """
     torch.set_num_threads(1)
     began, parts, config, found = time.monotonic(), task.parts, recipe(task), task.base
     specs = tuple(parts.fit.spec(name) for name in config.outputs)
@@ -56,7 +60,7 @@ def fit(task: Task) -> Fitted:
     lags = quality.check_steps(parts, measured, scale, task.config.limits)
     if found:
         quality.check_markers(scale, found.trial_mean, task.config.limits, parts.fit.bin_ns * 1e-6)
-    once, refitted, linear_s = linears(task, config, specs, scale)
+    once, refitted, linear_s = fitted or linears(task, config, specs, scale)
     stages = Stages(task, config, Source(parts.fit, parts.select, scale))
     model = stages.run()
     temperatures = _cool(model, once, refitted, specs, parts.select, scale)
@@ -84,9 +88,7 @@ def fit(task: Task) -> Fitted:
     return Fitted(made, steps, temperatures, lags, stages.kept, once)
 
 
-def linears(
-    task: Task, config: TrainConfig, specs: tuple[BehaviourSpec, ...], scale: Scalers
-) -> tuple[dict[str, Linear], dict[str, Linear], float]:
+def linears(task: Task, config: TrainConfig, specs: tuple[BehaviourSpec, ...], scale: Scalers) -> Linears:
     """The linear decoders of the fitting part, searched inside it; the same again with what selects; seconds."""
     began, done, clock = time.monotonic(), 0, told(config)
     total = baseline.n_fits(specs, config.linear, clock)

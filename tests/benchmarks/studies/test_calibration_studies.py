@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.studies import gate
-from benchmarks.studies.calibration import row_starts, starts as study
+from benchmarks.studies.calibration import row_starts
+from benchmarks.studies.calibration.five import half
 from calibration.judge import CONSTANT
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session, UnitTable
@@ -55,7 +56,7 @@ def test_what_counts_as_a_wrong_pass(word: str, neds: float, ridge: float, wrong
 
 def test_two_halves_share_no_unit(session: Session) -> None:
     """Each has half of each region's units."""
-    one, two = study.half(session, 0), study.half(session, 1)
+    one, two = half(session, 0), half(session, 1)
 
     assert sorted([*one.units.ids, *two.units.ids]) == session.units.ids.tolist()
     for region in np.unique(session.units.region):
