@@ -70,6 +70,11 @@ class Arm:
     conditions: tuple[str, ...] = CONDITIONS
     minutes: bool = False
 
+    @property
+    def asked(self) -> tuple[tuple[Mode, tuple[int, ...]], ...]:
+        """The amounts of each mode, in the order in which they are fitted."""
+        return (("first", self.amounts), ("recent", self.recent))
+
 
 def gap_of(session: Session) -> int:
     """Two trials, or 10 s in bins."""
@@ -138,9 +143,9 @@ def shuffled(session: Session, seed: int) -> Session:
     return replace(session, values=values)
 
 
-def minutes(arm: Arm, amount: int, n: int) -> str:
-    """Equivalent minutes on a rig, n places in all."""
+def minutes(arm: Arm, n: int) -> str:
+    """Equivalent minutes on a rig, of n trials; the true ones of a run's n bins."""
     if arm.minutes:
-        return f"{amount}"
+        return f"{n * arm.days[0].session.bin_ns / 60e9:g}"
     slow, fast = PER_MINUTE
     return f"{n / fast:.0f}-{n / slow:.0f}"

@@ -60,7 +60,7 @@ class Cell(NamedTuple):
 
 def queue(arm: Arm) -> Iterator[tuple[Day, Cell]]:
     """All cells of an arm: by amount, the ridge first, then every condition of a seed; the most recent n come last."""
-    for mode, amounts in (("first", arm.amounts), ("recent", arm.recent)):
+    for mode, amounts in arm.asked:
         for amount in amounts:
             yield from _of_amount(arm, mode, amount)
 

@@ -89,7 +89,7 @@ def result(arm: Arm, done: dict[Cell, Row]) -> dict[str, Any]:
     told = Scores(arm, done)
     rows = [
         _row(told, mode, amount, output)
-        for mode, amounts in (("first", arm.amounts), ("recent", arm.recent))
+        for mode, amounts in arm.asked
         for amount in sorted(amounts, key=lambda n: n or np.inf)
         for output in arm.outputs
     ]
@@ -113,7 +113,7 @@ def _row(told: Scores, mode: Mode, amount: int, output: str) -> dict[str, Any]:
     pairs["offered minus ridge"] = offered, ridge
     n = round(float(np.mean(places))) if places else 0
     return {
-        "mode": mode, "amount": amount, "n": n, "minutes": minutes(arm, amount, n), "output": output,
+        "mode": mode, "amount": amount, "n": n, "minutes": minutes(arm, n), "output": output,
         "fits": {name: sum(len(seeds) for seeds in found.values()) for name, found in each.items()},
         "scores": {name: told.score(found, output) for name, found in each.items()},
         "differences": {name: told.minus(*pair, output) for name, pair in pairs.items()},
@@ -191,7 +191,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(['---'] * len(head))} |"
         for row in rows:
             each = [_value(row["scores"][name]) for name in names] + [_gain(row["differences"][name]) for name in pairs]
-            amount = f"{row['amount']}" if row["amount"] else f"all ({row['n']})"
+            whole = row["minutes"] if "-" not in row["minutes"] else row["n"]
+            amount = f"{row['amount']}" if row["amount"] else f"all ({whole})"
             yield f"| {amount} | {row['minutes']} | {row['output']} | {' | '.join(each)} |"
         yield ""
     yield from _goals(found)
@@ -199,7 +200,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 def _goals(found: dict[str, Any]) -> Iterator[str]:
     for row in found["full_minus_near"]:
-        said = f"{row['mode']} {row['near']}, {row['output']}, {row['decoder']}: full minus near"
+        said = f"{row['mode']} n, {row['output']}, {row['decoder']}: full minus {row['near']}"
         yield f"- {said} {_gain(row['full_minus_near'])}: {'within' if row['within'] else 'not within'} {WITHIN}"
     gains = [(row, row["differences"]["offered minus ridge"]) for row in found["rows"]]
     below = [f"{row['mode']} {row['amount']} {row['output']}" for row, gain in gains if gain and gain[2] < 0]
@@ -207,7 +208,12 @@ def _goals(found: dict[str, Any]) -> Iterator[str]:
     if found["stage_s"]:
         yield f"- rows and read-outs: {found['stage_s']['median']:.0f} s, at most {found['stage_s']['most']:.0f} s"
     yield f"- offered: {found['offered']}"
-    yield f"- refused: {len(found['refused'])}; missing: {found['missing'] or 'nothing'}"
+    yield f"- refused: {len(found['refused'])} of the fits of a seed"
+    lacking = [
+        f"{row['mode']} {row['amount'] or 'all'}, {row['condition']}: {row['missing']} of {row['of']}"
+        for row in found["missing"]
+    ]
+    yield f"- missing: {'; '.join(lacking) or 'nothing'}"
 
 
 def _value(found: Interval | None) -> str:

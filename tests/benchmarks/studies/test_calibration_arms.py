@@ -49,7 +49,7 @@ def spans(part: Session) -> tuple[int, int]:
 def test_parts_lie_apart_and_before_every_test_part(session: Session, data: st.DataObject) -> None:
     """Fitting, selecting and test parts share no trial, come in this order, and have two trials between them."""
     arm = arm_of(session, data.draw(st.integers(0, 3)))
-    day, mode = arm.days[0], data.draw(st.sampled_from(["first", "recent"]))
+    day, mode = arm.days[0], data.draw(st.sampled_from(arm.asked))[0]
     origin = EVERY if mode == "first" else data.draw(st.integers(0, 3))
     most = day.tests[max(origin, 0)][0] - day.gap - day.start
     amount = data.draw(st.sampled_from([ALL, *range(8, most + 1)]))
