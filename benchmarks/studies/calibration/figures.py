@@ -30,8 +30,15 @@ def curves(results: list[dict[str, Any]], out: Path) -> None:
                 axes[k, column].set_ylabel(output.replace("_", " "), fontsize="small")
             axes[0, column].set_title(f"{found['arm']} {found['title']}", fontsize="medium")
             axes[1, column].set_xlabel("first n minutes" if found["arm"] == 4 else "first n trials", fontsize="small")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(LINES), frameon=False, fontsize="small")
+        known = {name: line for each in axes.flat for line, name in zip(*each.get_legend_handles_labels(), strict=True)}
+        figure.legend(
+            list(known.values()),
+            list(known),
+            loc="outside lower center",
+            ncols=len(LINES),
+            frameon=False,
+            fontsize="small",
+        )
 
 
 def _panel(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.calibration.arms import ALL, CONTROLS, ROWS_KEPT, Arm, Mode, minutes
-from benchmarks.studies.calibration.cells import RIDGE, Cell, Row, queue
+from benchmarks.studies.calibration.cells import RIDGE, SEEDS, Cell, Row, queue
 from neds_core.scores import bootstrap, r2 as scores
 from neds_core.scores.bootstrap import Interval, Statistic
 
 WITHIN, STAGE_S = 0.05, 60.0  # goals: of a score behind the full fit, and of the stage of rows and read-outs
 ROWS_AND_READOUTS = "rows and read-outs"
+DECODERS = (("NEDS", "calibrated", "neds"), ("offered", "calibrated", "offered"), (RIDGE, RIDGE, RIDGE))
 Found = dict[str, dict[int, np.ndarray]]  # session -> seed -> rows of all its test parts
 
 
@@ -42,7 +43,8 @@ class Scores:
         for (session, seed), by_origin in each.items():
             if len(by_origin) == origins[session]:
                 tests = [np.array(one) for origin in sorted(by_origin) for one in by_origin[origin]]
-                found.setdefault(session, {})[seed] = np.concatenate(tests)
+                seeds = SEEDS if condition == RIDGE else (seed,)  # one linear fit stands beside every seed
+                found.setdefault(session, {}).update(dict.fromkeys(seeds, np.concatenate(tests)))
         return found
 
     def statistic(self, output: str) -> Statistic:
@@ -60,14 +62,12 @@ class Scores:
         return bootstrap.hierarchical(rows, session, mouse, self.statistic(output))
 
     def minus(self, first: Found, second: Found, output: str) -> Interval | None:
-        """The paired difference, over the sessions and seeds that both have (a ridge is the same for all seeds)."""
+        """The paired difference, over the sessions and seeds that both have."""
         pairs: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
         for name in first.keys() & second.keys():
-            one, two = first[name], second[name]
-            alone = len(two) == 1
-            seeds = sorted(one if alone else one.keys() & two.keys())
+            seeds = sorted(first[name].keys() & second[name].keys())
             if seeds:
-                pairs[name] = [one[s] for s in seeds], list(two.values()) if alone else [two[s] for s in seeds]
+                pairs[name] = [first[name][s] for s in seeds], [second[name][s] for s in seeds]
         if not pairs:
             return None
         if len(self.arm.days) == 1:
@@ -95,8 +95,10 @@ def result(arm: Arm, done: dict[Cell, Row]) -> dict[str, Any]:
     ]
     return {
         "arm": arm.number, "title": arm.title, "outputs": arm.outputs, "sessions": [d.session.name for d in arm.days],
-        "rows": rows, "full_minus_near": _against_full(told), "stage_s": _stage_seconds(done),
-        "offered": _offered(arm, done), "refused": _refused(done), "missing": _missing(arm, done),
+        "rows": rows, "full_minus_near": _against_full(told),
+        "recent_minus_first": list(_compared(told, ("recent", arm.near), ("first", arm.near))),
+        "stage_s": _stage_seconds(done), "offered": _offered(arm, done), "refused": _refused(done),
+        "missing": _missing(arm, done),
         "cpu_s": sum(row["cpu_s"] for row in done.values()),
     }  # fmt: skip
 
@@ -122,16 +124,20 @@ def _row(told: Scores, mode: Mode, amount: int, output: str) -> dict[str, Any]:
 
 def _against_full(told: Scores) -> list[dict[str, Any]]:
     """The full fit minus that of the near amount, for the ridge too: what more trials would bring."""
-    found = []
+    near, found = told.arm.near, []
     for mode in ("first", "recent"):
-        for output in told.arm.outputs:
-            for condition, decoder in (("calibrated", "neds"), ("calibrated", "offered"), (RIDGE, RIDGE)):
-                full, near = (told.rows(mode, n, condition, output, decoder) for n in (ALL, told.arm.near))
-                said = "calibrated" if decoder == "neds" else decoder
-                if (gap := told.minus(full, near, output)) is not None:
-                    row = {"mode": mode, "output": output, "decoder": said, "full_minus_near": gap}
-                    found.append({**row, "near": told.arm.near, "within": gap.high <= WITHIN})
+        for row in _compared(told, (mode, ALL), (mode, near)):
+            found.append({"mode": mode, "near": near, **row, "within": row["difference"].high <= WITHIN})
     return found
+
+
+def _compared(told: Scores, one: tuple[Mode, int], other: tuple[Mode, int]) -> Iterator[dict[str, Any]]:
+    """A decoder that was fitted on one amount minus the same on another, on the same test parts."""
+    for output in told.arm.outputs:
+        for name, condition, decoder in DECODERS:
+            first, second = (told.rows(*which, condition, output, decoder) for which in (one, other))
+            if (gain := told.minus(first, second, output)) is not None:
+                yield {"output": output, "decoder": name, "difference": gain}
 
 
 def _stage_seconds(done: dict[Cell, Row]) -> dict[str, float]:
@@ -200,8 +206,10 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 def _goals(found: dict[str, Any]) -> Iterator[str]:
     for row in found["full_minus_near"]:
-        said = f"{row['mode']} n, {row['output']}, {row['decoder']}: full minus {row['near']}"
-        yield f"- {said} {_gain(row['full_minus_near'])}: {'within' if row['within'] else 'not within'} {WITHIN}"
+        said = f"{row['mode']} n, {row['output']}, {row['decoder']}: all minus {row['near']}"
+        yield f"- {said} {_gain(row['difference'])}: {'within' if row['within'] else 'not within'} {WITHIN}"
+    for row in found["recent_minus_first"]:
+        yield f"- most recent minus first, {row['output']}, {row['decoder']}: {_gain(row['difference'])}"
     gains = [(row, row["differences"]["offered minus ridge"]) for row in found["rows"]]
     below = [f"{row['mode']} {row['amount']} {row['output']}" for row, gain in gains if gain and gain[2] < 0]
     yield f"- offered below the ridge by more than the interval: {', '.join(below) or 'never'}"
