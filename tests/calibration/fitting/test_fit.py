@@ -70,6 +70,19 @@ def test_the_selecting_part_is_read(session: Session, make_task: Callable[..., T
     assert not same(fitted, fits.fit(make_task(cutting.cut(other))))
 
 
+def test_linear_decoders_that_the_caller_has_are_not_searched_again(
+    make_task: Callable[..., Task], fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits come out, and no search is made."""
+    task = make_task()
+    config, train = fits.recipe(task), task.parts.fit
+    specs = tuple(train.spec(name) for name in config.outputs)
+    given = fits.linears(task, config, specs, scalers.fit(train, specs, config.min_rate_hz))
+    monkeypatch.setattr(fits, "linears", None)
+
+    assert same(fitted, fits.fit(task, given))
+
+
 def test_every_stage_is_reported(fitted: Fitted, first_day: Fitted) -> None:
     """With its seconds and its skill on the selecting part; the best of the labelled ones never falls."""
     names = [step.name for step in fitted.steps]
