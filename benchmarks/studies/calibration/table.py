@@ -186,7 +186,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     kept = any(row["fits"][ROWS_KEPT] for row in found["rows"])
     names = ("offered", "calibrated", *CONTROLS, *([ROWS_KEPT] if kept else []), RIDGE)
     pairs = ("calibrated minus scratch", "calibrated minus shuffled trunk", "offered minus ridge")
-    head = ["n", "rig min", "output", *names, *pairs]
+    head = ["n", "rig min", "output", *(name.replace("calibrated", "NEDS") for name in (*names, *pairs))]
     for mode in ("first", "recent"):
         rows = [row for row in found["rows"] if row["mode"] == mode and row["fits"]["calibrated"] + row["fits"][RIDGE]]
         if not rows:

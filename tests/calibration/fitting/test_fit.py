@@ -77,10 +77,10 @@ def test_linear_decoders_that_the_caller_has_are_not_searched_again(
     task = make_task()
     config, train = fits.recipe(task), task.parts.fit
     specs = tuple(train.spec(name) for name in config.outputs)
-    given = fits.linears(task, config, specs, scalers.fit(train, specs, config.min_rate_hz))
+    linear = fits.linears(task, config, specs, scalers.fit(train, specs, config.min_rate_hz))
     monkeypatch.setattr(fits, "linears", None)
 
-    assert same(fitted, fits.fit(task, given))
+    assert same(fitted, fits.fit(task, linear))
 
 
 def test_every_stage_is_reported(fitted: Fitted, first_day: Fitted) -> None:
