@@ -148,4 +148,4 @@ def minutes(arm: Arm, n: int) -> str:
     if arm.minutes:
         return f"{n * arm.days[0].session.bin_ns / 60e9:g}"
     slow, fast = PER_MINUTE
-    return f"{n / fast:.0f}-{n / slow:.0f}"
+    return f"{n / fast:.2g}-{n / slow:.2g}"

@@ -93,7 +93,7 @@ def true_minutes() -> Arm:
     day = Day(second, "rat", "run 1", 0, tests)
     return Arm(
         4, "continuous, true minutes", PLACE, (5, ALL, 2, 1, 3), (5,), (5,), 5, (day,), {"run 1": (first,)}, recipe,
-        CalibrateConfig(outputs=PLACE), conditions=(*CONDITIONS, ROWS_KEPT), minutes=True,
+        CalibrateConfig(outputs=PLACE), base_seeds=1, conditions=(*CONDITIONS, ROWS_KEPT), minutes=True,
     )  # fmt: skip
 
 
