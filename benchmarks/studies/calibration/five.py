@@ -12,9 +12,10 @@ from benchmarks.accuracy.mice import steinmetz, trunks
 from benchmarks.recordings import EXAMPLES
 from benchmarks.studies.calibration.arms import ALL, CONDITIONS, ROWS_KEPT, Arm, Day, fourths, gap_of, length
 from calibration.fitting.config import CalibrateConfig, LimitsConfig
+from calibration.rehearsal.halves import BEFORE, half
 from neds_core.config import FitConfig, MaskConfig, ModelConfig, PretrainConfig
 from neds_core.data import session as sessions, session_file
-from neds_core.data.session import Session, UnitTable
+from neds_core.data.session import Session
 
 MASKS = MaskConfig(decoding=3.0)
 WHEEL, PLACE = ("wheel_speed", "whisker_motion_energy"), ("position_x", "position_y")
@@ -27,17 +28,6 @@ MICE = PretrainConfig(
     fit=msgspec.structs.replace(trunks.FIT, steps=300),
 )  # fmt: skip
 TESTED = 0.4  # the last share of a mouse's session, in four parts
-
-
-def half(session: Session, which: int) -> Session:
-    """Every second unit of each region, in an order that a seed fixes: half 0 or 1."""
-    rng, rows = np.random.default_rng(0), []
-    for region in np.unique(session.units.region):
-        own = np.flatnonzero(session.units.region == region)
-        rows.append(rng.permutation(own)[which::2])
-    keep = np.sort(np.concatenate(rows))
-    units = UnitTable(*(getattr(session.units, k)[keep] for k in ("ids", "region", "depth_um")))
-    return replace(session, units=units, counts=session.counts[:, keep], events=None)
 
 
 def new_animal() -> Arm:
@@ -70,8 +60,8 @@ def _mouse_day(one: steinmetz.Bundle, base: str) -> Day:
 def new_units() -> Arm:
     """3: half of the units of `ibl-dy016` in the base, the other half calibrated, from trial 120 on."""
     whole = session_file.load(EXAMPLES / "ibl-dy016" / "session.npz")
-    seen = sessions.select(replace(half(whole, 0), name="ibl-dy016 half A"), slice(0, 120))
-    day = Day(replace(half(whole, 1), name="ibl-dy016 half B"), "dy016", "half A", 120, fourths(240, 300))
+    seen = sessions.select(replace(half(whole, 0), name="ibl-dy016 half A"), slice(0, BEFORE))
+    day = Day(replace(half(whole, 1), name="ibl-dy016 half B"), "dy016", "half A", BEFORE, fourths(240, 300))
     fit = FitConfig(steps=260, batch=24, learning_rate=2e-3, ema_decay=0.98, threads=1)
     recipe = PretrainConfig(("half A",), WHEEL, min_rate_hz=0.5, masks=MASKS, fit=fit)
     config = CalibrateConfig(outputs=WHEEL)

@@ -17,11 +17,12 @@ import torch
 from benchmarks.recordings import EXAMPLES
 from benchmarks.studies.calibration import row_starts
 from benchmarks.studies.calibration.arms import FITS
-from benchmarks.studies.calibration.five import WHEEL, half
+from benchmarks.studies.calibration.five import WHEEL
 from calibration.fitting import fit as fits
 from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig, Everything, FitConfig, Scratch, Stage
 from calibration.fitting.fit import Stages, Task
+from calibration.rehearsal.halves import half
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.parts import GAP_SEGMENTS, Parts
 from neds_core.data.session import Session

@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks.studies import gate
 from benchmarks.studies.calibration import row_starts
-from benchmarks.studies.calibration.five import half
 from calibration.judge import CONSTANT
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session, UnitTable
@@ -52,17 +51,6 @@ def test_what_counts_as_a_wrong_pass(word: str, neds: float, ridge: float, wrong
     found = Offer(word, "neds", "")  # pyright: ignore[reportArgumentType]
 
     assert gate.passes_wrongly(found, neds, ridge, 0.0) == wrong
-
-
-def test_two_halves_share_no_unit(session: Session) -> None:
-    """Each has half of each region's units."""
-    one, two = half(session, 0), half(session, 1)
-
-    assert sorted([*one.units.ids, *two.units.ids]) == session.units.ids.tolist()
-    for region in np.unique(session.units.region):
-        n = [int((s.units.region == region).sum()) for s in (one, two)]
-        assert abs(n[0] - n[1]) <= 1
-    np.testing.assert_array_equal(one.counts, session.counts[:, np.isin(session.units.ids, one.units.ids)])
 
 
 @pytest.mark.parametrize("kind", row_starts.KINDS)
