@@ -110,12 +110,16 @@ def _row(told: Scores, mode: Mode, amount: int, output: str) -> dict[str, Any]:
     offered = told.rows(mode, amount, "calibrated", output, "offered")
     each = {RIDGE: ridge, "calibrated": calibrated, "offered": offered}
     each |= {name: told.rows(mode, amount, name, output, "neds") for name in (*CONTROLS, ROWS_KEPT)}
+    if calibrated:  # all columns of the same sessions: those that are not refused
+        each = {name: {s: seeds for s, seeds in found.items() if s in calibrated} for name, found in each.items()}
+        ridge = each[RIDGE]
     places = [row["places"] for cell, row in told.done.items() if (cell.mode, cell.amount) == (mode, amount)]
     pairs = {f"calibrated minus {name}": (calibrated, each[name]) for name in (*CONTROLS, ROWS_KEPT, RIDGE)}
     pairs["offered minus ridge"] = offered, ridge
     n = round(float(np.mean(places))) if places else 0
     return {
         "mode": mode, "amount": amount, "n": n, "minutes": minutes(arm, n), "output": output,
+        "sessions": len(calibrated or ridge),
         "fits": {name: sum(len(seeds) for seeds in found.values()) for name, found in each.items()},
         "scores": {name: told.score(found, output) for name, found in each.items()},
         "differences": {name: told.minus(*pair, output) for name, pair in pairs.items()},
