@@ -26,7 +26,9 @@ def curves(results: list[dict[str, Any]], out: Path) -> None:
     with canvas(out, 3.0 * len(results), 5.6, nrows=2, ncols=len(results), squeeze=False) as (figure, axes):
         for column, found in enumerate(results):
             for k, output in enumerate(found["outputs"]):
-                _panel(axes[k, column], [row for row in found["rows"] if row["output"] == output])
+                some = len(found["sessions"]) / 2  # a row of fewer sessions is another mean
+                own = [row for row in found["rows"] if row["output"] == output and row["sessions"] >= some]
+                _panel(axes[k, column], own)
                 axes[k, column].set_ylabel(output.replace("_", " "), fontsize="small")
             axes[0, column].set_title(f"{found['arm']} {found['title']}", fontsize="medium")
             axes[1, column].set_xlabel("first n minutes" if found["arm"] == 4 else "first n trials", fontsize="small")
@@ -57,7 +59,8 @@ def _panel(axes: Axes, rows: list[dict[str, Any]]) -> None:
         lowest = min(lowest, *y)
     axes.set_xscale("log")
     ticks = [_place(row) for row in rows]
-    axes.set_xticks(ticks, [f"{n:g}" for n in ticks], fontsize="small")
+    crowded = [n > 1 and any(n < m < 1.3 * n for m in ticks) for n in ticks]
+    axes.set_xticks(ticks, ["" if c else f"{n:g}" for n, c in zip(ticks, crowded, strict=True)], fontsize="small")
     axes.minorticks_off()
     if lowest < LOWEST:
         axes.set_ylim(bottom=LOWEST)
