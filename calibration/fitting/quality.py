@@ -20,6 +20,7 @@ STUCK = 0.01  # of the fitting part's standard deviation: a trace that varies le
 SURE = 0.05  # R2 by which another lag must be better before it counts
 BANK, PENALTIES, FOLDS = Bank(taus_ms=(60.0,), root=True), (100.0, 1e3, 1e4, 1e5), 4
 LONGEST_MS, STEP_MS = 2000.0, 40.0
+LEAST_ORDER, SHIFTS, SDS = 20, 60, 3.0  # labelled trials that can tell their order; of chance, how many and how far above
 ALIKE, UNLIKE = 0.8, 0.2  # correlation of two trial averages that fit when shifted, and by how much better
 
 
@@ -134,19 +135,25 @@ def check_steps(parts: Parts, specs: tuple[BehaviourSpec, ...], scale: Scalers, 
 
 
 def _check_label_order(train: Session, spec: BehaviourSpec, kept: np.ndarray) -> None:
-    """Labels of a class fit the trials they stand at better than the ones before and after."""
+    """Labels of a class fit the trials they stand at better than the ones before and after.
+
+    What a fit is worth that is one by chance is measured: with the same labels moved by 3 trials and more.
+    """
     label = train.values[spec.name][train.segments[:, 1] - 1]
     counts = np.stack([train.counts[a:b].sum(0, dtype=np.float32) for a, b in train.segments])[:, kept]
     each = np.stack([label[:-2], label[1:-1], label[2:]], 1)
     rows = (each >= 0).all(1)
-    if rows.sum() < 2 * FOLDS:
+    n = int(rows.sum())
+    if n < LEAST_ORDER:
         return
     y = (each[rows] == np.bincount(label[label >= 0]).argmax()).astype(np.float64)
     if not (y.std(0) > 0).all():
         return
-    folds = linear.folds(np.arange(int(rows.sum())), FOLDS)
-    before, own, after = linear.ridge_search(np.sqrt(counts[1:-1])[rows], y, folds, PENALTIES).max(0)
-    if max(before, after) > 2 * SURE + max(0.0, own):
+    moved = np.unique(np.linspace(3, n - 3, min(n - 5, SHIFTS)).astype(int))
+    y = np.column_stack([y, *(np.roll(y[:, 1], by) for by in moved)])
+    r2 = linear.ridge_search(np.sqrt(counts[1:-1])[rows], y, linear.folds(np.arange(n), FOLDS), PENALTIES).max(0)
+    (before, own, after), chance = r2[:3], r2[3:]
+    if max(before, after) > max(chance.mean() + SDS * chance.std(), max(0.0, own) + 2 * SURE):
         which = "before" if before > after else "after"
         raise DataError(
             f"the labels of {spec.name} fit the spikes of their neighbours better than their own (R2 "
