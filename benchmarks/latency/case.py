@@ -48,7 +48,7 @@ class Case:
 def prepare(folder: Path, given: RigConfig, load: Load, seconds: float, checkpoint: Checkpoint | None = None) -> Case:
     """Write the rig of a measurement of so many seconds. given: a configuration with absolute paths.
 
-    checkpoint: one that is not on disk, None = the configuration's. Raises `ConfigError` where there is nothing to play.
+    checkpoint: one that is not on disk, None = the configuration's. Raises `ConfigError` where nothing is to be played.
     """
     if checkpoint is not None:
         checkpoints.save(checkpoint, folder / "checkpoint.safetensors")

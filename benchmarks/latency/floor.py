@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,7 +36,9 @@ def measure(seconds: float) -> dict[str, Any]:
     """
     name = f"floor-{os.getpid()}-{time.monotonic_ns() % 10**6}"
     run = command("benchmarks.latency.floor", name, seconds)
-    done = subprocess.run(run, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds + 2 * START_S, check=False)
+    done = subprocess.run(
+        run, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds + 2 * START_S, check=False
+    )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise StreamError(f"the floor of this machine could not be measured: {said[-1] if said else 'no word'}")
@@ -61,7 +62,9 @@ def copy_gb_s() -> float:
 def _receive(name: str, seconds: float) -> None:
     """Start the sender, take in what it sends, and print all three as JSON: lists of ms."""
     sender = subprocess.Popen(
-        command("benchmarks.latency.floor", name, seconds, os.getpid()), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        command("benchmarks.latency.floor", name, seconds, os.getpid()),
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
     )
     try:
         assert sender.stdout is not None

@@ -11,7 +11,6 @@ import typer
 
 from runtime.cli.options import taking
 
-
 MOST_PUSHES = 1 << 20  # of which the times are kept: 87 minutes at 5 ms
 
 

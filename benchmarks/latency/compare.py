@@ -1,0 +1,120 @@
+"""`neds-rt bench compare A.json B.json`: what changed between two measurements beyond their noise.
+
+Both are cut into blocks of a second, and paired by their place: the same load was under way. A statistic is the mean over
+the blocks of what each says (its median, its maximum, its missed deadlines); its interval comes from resampled pairs
+(Efron & Tibshirani 1993, ch. 13). Neighbouring seconds share what else the machine did, so pairs are drawn in runs of
+`RUN` (Kuensch 1989).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from benchmarks.report import Report
+from neds_core.errors import DataError
+from neds_core.scores.bootstrap import RULES, percentiles, times_drawn
+
+RUN = 5  # blocks that are drawn together
+LEAST = 4  # runs without which nothing can be said
+LEVEL = 99.0  # %, of each interval: many statistics are looked at
+LEAST_SHARE, LEAST_MS = 0.10, 0.05  # a change below either of them is none
+LEAST_MISSES = 1e-3  # as a share of the tokens
+STATISTICS = ("p50", "max")
+# What has to be the same; the code, its versions and the command may differ: that is what is compared.
+LIKE = {
+    "kind": "kind of measurement", "mode": "pace", "bin_ms": "bin width", "budget_ms": "budget", "units": "units",
+    "load": "load", "decoder": "decoder", "checkpoint_sha256": "checkpoint", "config_sha256": "configuration",
+    "scheduling": "scheduling granted", "warm_up_s": "warm-up", "seconds": "seconds",
+}  # fmt: skip
+LIKE_MACHINE = {"cpu": "processor", "cores": "cores", "system": "system", "governor": "governor", "limits": "limits"}
+
+
+class Change(Struct, frozen=True):
+    """One statistic in both, its change and the interval of that. word: worse, better, or '' = within the noise."""
+
+    name: str
+    a: float
+    b: float
+    low: float
+    high: float
+    word: str
+
+    @property
+    def change(self) -> float:
+        """B minus A."""
+        return self.b - self.a
+
+
+def unlike(a: Report, b: Report) -> list[str]:
+    """What differs that should not, in words."""
+    pairs = [(words, a.get(key), b.get(key)) for key, words in LIKE.items()]
+    pairs += [(words, a["machine"].get(key), b["machine"].get(key)) for key, words in LIKE_MACHINE.items()]
+    return [f"{words} ({_short(x)}, {_short(y)})" for words, x, y in pairs if x != y]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def compare(a: Report, b: Report, force: bool = False) -> list[Change]:
+    """Every statistic that both have. Raises `DataError` for runs that are unlike (unless force) or too short."""
+    if (different := unlike(a, b)) and not force:
+        raise DataError(f"the two are unlike: {'; '.join(different)}; measure again alike, or add --force")
+    x, y = a["blocks"], b["blocks"]
+    n = min(len(x["n"]), len(y["n"]))
+    if n < RUN * LEAST:
+        raise DataError(f"the shorter one has {n} blocks, {RUN * LEAST} are needed; measure for longer")
+    found = []
+    for name in x:
+        if isinstance(x[name], dict) and name in y:
+            for statistic in STATISTICS:
+                values = [np.array(one[name][statistic][:n], float) for one in (x, y)]
+                if (change := _change(f"{name} {statistic}", *values)) is not None:
+                    found.append(change)
+    if "deadline_misses" in x and "deadline_misses" in y:
+        shares = [np.array(one["deadline_misses"][:n]) / np.maximum(1, one["n"][:n]) for one in (x, y)]
+        if (change := _change("missed deadlines", *shares, least=LEAST_MISSES)) is not None:
+            found.append(change)
+    return found
+
+
+def _change(name: str, a: np.ndarray, b: np.ndarray, least: float = LEAST_MS) -> Change | None:
+    """The change of a statistic over paired blocks (n,), NaN = none; None where too few have one."""
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    n = len(a) // RUN
+    if n < LEAST:
+        return None
+    runs = (b - a)[: n * RUN].reshape(n, RUN).mean(1)
+    times = times_drawn(np.random.default_rng(0), n, RULES.times)
+    found = percentiles(float(runs.mean()), times @ runs / n, LEVEL)
+    mean_a, mean_b = float(a.mean()), float(b.mean())
+    beyond = abs(mean_b - mean_a) > max(least, LEAST_SHARE * abs(mean_a))
+    word = "worse" if beyond and found.low > 0 else "better" if beyond and found.high < 0 else ""
+    return Change(name, round(mean_a, 6), round(mean_b, 6), round(found.low, 6), round(found.high, 6), word)
+
+
+def worse(changes: list[Change]) -> list[Change]:
+    """Those by which B is worse beyond the noise."""
+    return [change for change in changes if change.word == "worse"]
+
+
+def lines(a: Report, b: Report, changes: list[Change]) -> Iterator[str]:
+    """The table: means over the seconds, with the change and its interval."""
+    yield f"{'mean over the seconds':26} {'A':>10} {'B':>10} {'change':>10}   {LEVEL:g} % interval"
+    for c in changes:
+        yield f"{c.name:26} {c.a:10.4f} {c.b:10.4f} {c.change:+10.4f}   [{c.low:+.4f}, {c.high:+.4f}] {c.word}".rstrip()
+    for name, one in (("A", a), ("B", b)):
+        m, floor = one["machine"], one.get("floor_ms")
+        sum_ms = f", floor p50 {floor['p50']:.3f} p99 {floor['p99']:.3f} ms" if floor else ""
+        changed = " with changed files" if m["git"]["changed"] else ""
+        yield f"{name}: {one['created']}, code {m['git']['commit'][:12]}{changed}{sum_ms}"
+    for each in unlike(a, b):
+        yield f"unlike: {each}"
+    found = [f"{c.name} {c.change:+.3f}" for c in worse(changes)]
+    yield f"B is worse: {', '.join(found)}" if found else "B is not worse beyond the noise"
