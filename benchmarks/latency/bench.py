@@ -17,6 +17,7 @@ from neds_core.checkpoint import Checkpoint
 from runtime.config import RigConfig
 
 FLOOR_S = (2.0, 10.0)  # the least and the most that its measurement takes
+AS_RECORDED = Load()
 Say = Callable[[str], None]
 
 
@@ -29,7 +30,7 @@ class Asked:
     """
 
     config: RigConfig
-    load: Load = Load()
+    load: Load = AS_RECORDED
     seconds: float = 60.0
     warm_up_s: float = 5.0
     floor_s: float = 0.0

@@ -1,9 +1,9 @@
 """`neds-rt bench compare A.json B.json`: what changed between two measurements beyond their noise.
 
-Both are cut into blocks of a second, and paired by their place: the same load was under way. A statistic is the mean over
-the blocks of what each says (its median, its maximum, its missed deadlines); its interval comes from resampled pairs
-(Efron & Tibshirani 1993, ch. 13). Neighbouring seconds share what else the machine did, so pairs are drawn in runs of
-`RUN` (Kuensch 1989).
+Both are cut into blocks of a second, and paired by their place: the same load was under way. A statistic is the mean
+over the blocks of what each says (its median, its maximum, its missed deadlines); its interval comes from resampled
+pairs (Efron & Tibshirani 1993, ch. 13). Neighbouring seconds share what else the machine did, so pairs are drawn in
+runs of `RUN` (Kuensch 1989). What differs from one hour to the next on a shared machine is in no interval: repeat.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from benchmarks.report import Report
 from neds_core.errors import DataError
 from neds_core.scores.bootstrap import RULES, percentiles, times_drawn
 
-RUN = 5  # blocks that are drawn together
-LEAST = 4  # runs without which nothing can be said
+RUN = 2  # blocks that are drawn together
+LEAST = 8  # runs without which nothing can be said
 LEVEL = 99.0  # %, of each interval: many statistics are looked at
 LEAST_SHARE, LEAST_MS = 0.10, 0.05  # a change below either of them is none
 LEAST_MISSES = 1e-3  # as a share of the tokens

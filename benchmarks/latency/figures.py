@@ -12,7 +12,7 @@ from runtime.core.latency import Latency
 
 SHOWN = {
     "edge_to_pub_ms": RED, "edge_to_sub_ms": BLACK, "wait_ms": SKY, "infer_ms": BLUE, "send_ms": GREEN,
-    "sub_ms": ORANGE, "age_ms": PURPLE, "step_ms": RED, "take_ms": SKY,
+    "sub_ms": ORANGE, "age_ms": PURPLE, "step_ms": RED, "take_ms": "0.5",
 }  # fmt: skip
 CAUSE_COLOURS = (RED, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK, "0.5")
 

@@ -160,7 +160,7 @@ def tokens(log: RunLog, begin: int) -> dict[str, int]:
 def blocks(samples: Samples, found: Scheduled, begin: int, taken: Taken) -> dict[str, Any]:
     """Statistics of each second after the warm-up: what `neds-rt bench compare` draws."""
     t = found.t_end
-    n = max(0, int((t[-1] - begin) // BLOCK_NS)) if len(t) else 0  # whole ones
+    n = max(0, int((t[-1] + taken.log.header.bin_ns - begin) // BLOCK_NS)) if len(t) else 0  # whole ones
 
     def each(when: np.ndarray, values: np.ndarray, statistic: Any) -> list[float | None]:
         place = (when - begin) // BLOCK_NS

@@ -1,0 +1,145 @@
+"""The budget, and what a comparison calls worse."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import report
+from benchmarks.latency import budget, compare, figures, measured, saturated, words
+from neds_core.errors import ConfigError, DataError
+from tests.benchmarks.latency.scripted import Scripted
+
+PART = {"p50": 0.1, "p90": 0.1, "p99": 0.2, "p99.9": 0.2, "max": 0.2, "n": 100}
+
+
+def made(seed: int = 0, seconds: int = 24, slow_ms: float = 0.0) -> dict[str, Any]:
+    """A report of a run whose waits vary; slow_ms: the engine takes so much longer once a second."""
+    rng, run = np.random.default_rng(seed), Scripted(50 * seconds)
+    while run.next < 50 * seconds:
+        slow = slow_ms if run.next % 50 < 3 else 0.0
+        closed = 1 if run.next * 20.0 + 20.0 >= run.now else int((run.now - run.next * 20.0) // 20.0)
+        closed = min(max(1, closed), 50 * seconds - run.next)
+        run.passes(closed=closed, wait=float(rng.gamma(4.0, 0.2)) if closed == 1 else 0.0, infer=0.3 + slow)
+    floor = {"timer": PART, "lsl": PART, "zmq": PART, "p50": 0.3, "p99": 0.6}
+    where = {
+        "mode": "paced", "seconds": seconds, "warm_up_s": 0.0, "units": 3, "bin_ms": 20.0, "budget_ms": 20.0,
+        "decoder": "neds", "engine": "e", "scheduling": "normal", "checkpoint_sha256": "a" * 64, "config_sha256": "b",
+        "load": {"rate": 100.0, "burst": 0, "push_ms": 0.0, "streams": 1, "recording": ""},
+    }  # fmt: skip
+    found = report.begun("latency") | where | measured.of(run.taken(), 0.0)
+    found |= {"floor_ms": floor, "memory_copy_gb_s": 5.0}
+    return found | {"not_ours_ms": measured.not_ours(found)}
+
+
+@pytest.fixture(scope="module")
+def quick() -> dict[str, Any]:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def slow() -> dict[str, Any]:
+    return made(1, slow_ms=50.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("p99=10ms,miss=1e-4", {"p99": 10.0, "miss": 1e-4}),
+        ("p99.9=500us, max=0.02s", {"p99.9": 0.5, "max": 20.0}),
+        ("miss=0", {"miss": 0.0}),
+    ],
+)
+def test_a_budget_is_read(text: str, limits: dict[str, float]) -> None:
+    assert budget.parse(text) == pytest.approx(limits)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "p98=10ms", "p99", "p99=10", "p99=ms", "p99=1.2.3ms", "miss=2", "miss=no", "p99=-1ms"]
+)
+def test_what_is_no_budget_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--budget .*(10ms|1e-4)"):
+        budget.parse(text)
+
+
+def test_a_budget_is_broken_in_one_sentence_that_names_the_stage(quick: dict[str, Any], slow: dict[str, Any]) -> None:
+    limits = budget.parse("p99=10ms,miss=1e-3")
+    assert budget.broken(limits, quick) == ""
+    said = budget.broken(limits, slow)
+    assert said.startswith("budget broken: p99 of edge_to_pub_ms is ")
+    assert f"{slow['deadline_misses']} of 1200 deadlines were missed" in said
+    assert f"{slow['deadline_misses']} infer" in said
+
+
+def test_a_measurement_without_a_sample_keeps_no_budget(quick: dict[str, Any]) -> None:
+    nothing = quick | {"scheduled": 0, "deadline_misses": 0, "edge_to_pub_ms": dict.fromkeys(PART)}
+    assert budget.broken({"miss": 1.0}, nothing)
+    assert budget.broken({"p99": 10.0}, nothing)
+
+
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_two_runs_of_one_kind_are_not_told_apart(quick: dict[str, Any], seed: int) -> None:
+    assert [c.word for c in compare.compare(quick, made(seed))] == [""] * len(compare.compare(quick, quick))
+
+
+def test_a_sleep_in_one_stage_is_found_and_named(quick: dict[str, Any], slow: dict[str, Any]) -> None:
+    found = {c.name for c in compare.worse(compare.compare(quick, slow))}
+    assert {"edge_to_pub_ms max", "infer_ms max", "missed deadlines"} <= found
+    assert not any(name.startswith(("send_ms", "sub_ms", "take_ms")) for name in found)
+    assert {c.name for c in compare.compare(slow, quick) if c.word == "better"} == found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("checkpoint_sha256", "c" * 64, "checkpoint (aaaaaaaaaaaa, cccccccccccc)"),
+        ("bin_ms", 10.0, "bin width (20.0, 10.0)"),
+        ("scheduling", "SCHED_FIFO 10", "scheduling granted (normal, SCHED_FIFO 10)"),
+        ("cores", 64, "cores ("),
+    ],
+)
+def test_unlike_runs_are_refused_unless_forced(quick: dict[str, Any], key: str, value: object, said: str) -> None:
+    other = copy.deepcopy(quick)
+    (other["machine"] if key == "cores" else other)[key] = value
+    with pytest.raises(DataError, match="--force") as refused:
+        compare.compare(quick, other)
+    assert said in str(refused.value)
+    assert compare.worse(compare.compare(quick, other, force=True)) == []
+
+
+def test_runs_that_are_too_short_are_refused(quick: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="the shorter one has 10 blocks, 16 are needed; measure for longer"):
+        compare.compare(quick, made(1, seconds=10) | {"seconds": 24})
+
+
+def test_a_report_is_read_as_it_was_written_and_others_are_refused(quick: dict[str, Any], tmp_path: Path) -> None:
+    report.save(quick, tmp_path / "a.json")
+    assert report.load(tmp_path / "a.json") == quick
+    (tmp_path / "text.json").write_text("no report")
+    (tmp_path / "other.json").write_text("[1]")
+    (tmp_path / "new.json").write_text('{"schema": 99, "kind": "latency"}')
+    for name, said in {"gone": "does not exist", "text": "no report", "other": "no report", "new": "schema 99"}.items():
+        with pytest.raises(DataError, match=said):
+            report.load(tmp_path / f"{name}.json")
+
+
+def test_the_page_holds_the_table_and_its_pictures_and_loads_nothing(slow: dict[str, Any], tmp_path: Path) -> None:
+    pictures = figures.draw(slow, tmp_path / "run")
+    report.page(slow, words.lines(slow), pictures, tmp_path / "run.html")
+    page = (tmp_path / "run.html").read_text()
+    assert page.count('src="data:image/png;base64,') == len(pictures) == 2
+    assert not any(word in page for word in ("http:", "https:", "<script", "<link", 'src="/'))
+    for line in words.lines(slow):
+        assert line.split()[0].replace("&", "&amp;") in page
+    assert f"by stage: infer {slow['deadline_misses']}" in page
+
+
+def test_a_pause_back_to_back_counts_for_the_bins_that_it_held_up() -> None:
+    """100 bins of 1 ms and one of 50: it stands for those that would have come 49, 48, ... ms earlier."""
+    found = saturated.corrected(np.array([1e6] * 100 + [50e6], np.int64))
+    assert found.histogram.get_total_count() == 100 + 50
+    assert found.summary_ms()["p90"] == pytest.approx(36.0, abs=2.0)
