@@ -20,7 +20,7 @@ from neds_core.errors import ConfigError
 from neds_core.files import sha256
 from runtime.config import RigConfig
 
-LOG_SLACK_S = 30.0
+LOG_SLACK_S, PLAY_SLACK_S = 30.0, 10.0  # the sender begins before the loop counts its seconds
 replace = msgspec.structs.replace
 
 
@@ -57,7 +57,7 @@ def prepare(folder: Path, given: RigConfig, load: Load, seconds: float, checkpoi
     prefix = f"bench-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     if load.rate or load.burst:
         recording = folder / "session.npz"
-        session_file.save(made_up(load, made.units, made.specs, made.header.bin_ns, seconds + LOG_SLACK_S), recording)
+        session_file.save(made_up(load, made.units, made.specs, made.header.bin_ns, seconds + PLAY_SLACK_S), recording)
         names = [spec.name for spec in behaviours(made.specs, load.streams)]
         markers = load.streams >= 2
         # the units of made-up spikes fire alike, unlike any in training

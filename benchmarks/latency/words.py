@@ -42,6 +42,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     if "deadline_misses" in result:
         yield from _missed(result)
         yield from _machine(result)
+    if "bins_per_s" in result:
+        yield f"{result['bins_per_s']:g} bins a second, one after the other: {_times(result)} real time"
     what = f"{result['units']} units, bins of {result['bin_ms']:g} ms; {_load(result)}"
     yield f"{result['decoder']} ({result['engine']}), {what}"
     m = result["machine"]
@@ -84,6 +86,10 @@ def _machine(result: dict[str, Any]) -> Iterator[str]:
     yield f"memory: {result['memory_copy_gb_s']} GB/s copied by one core"
     if (exact := result["streamed_vs_offline_max_abs"]) is not None:
         yield f"largest difference from the offline forward pass: {exact:.1e}"
+
+
+def _times(result: dict[str, Any]) -> str:
+    return f"{result['bins_per_s'] * result['bin_ms'] * 1e-3:.0f} times"
 
 
 def _load(result: dict[str, Any]) -> str:

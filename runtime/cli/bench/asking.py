@@ -39,7 +39,7 @@ def asked(given: Options) -> Asked:
     import msgspec
 
     from benchmarks.cost.kernel_sweep import Size
-    from benchmarks.cost.random_models import random_checkpoint
+    from benchmarks.cost.random_models import for_a_run
     from benchmarks.latency.bench import Asked
     from benchmarks.latency.load import Load
     from runtime import config as rigs
@@ -49,7 +49,7 @@ def asked(given: Options) -> Asked:
     engine = {name: v for name in ("decoder", "weights") if (v := getattr(given, name)) is not None}
     made = None
     if given.units is not None:
-        made, engine = random_checkpoint(Size(units=given.units)), engine | {"decoder": "neds"}
+        made, engine = for_a_run(Size(units=given.units)), engine | {"decoder": "neds"}
     changed = msgspec.to_builtins(config.engine) | engine
     try:
         kept = msgspec.convert(changed, rigs.EngineConfig)

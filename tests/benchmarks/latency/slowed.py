@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 STAGES = {
     "infer": ("runtime.engines.stream", "StreamEngine", "step"),
     "send": ("runtime.io.publish", "Publisher", "send"),
