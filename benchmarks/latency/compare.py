@@ -73,12 +73,12 @@ def compare(a: Report, b: Report, force: bool = False) -> list[Change]:
     for name in x:
         if isinstance(x[name], dict) and name in y:
             for statistic in STATISTICS:
-                values = [np.array(one[name][statistic][:n], float) for one in (x, y)]
-                if (change := _change(f"{name} {statistic}", *values)) is not None:
+                before, after = (np.array(one[name][statistic][:n], float) for one in (x, y))
+                if (change := _change(f"{name} {statistic}", before, after)) is not None:
                     found.append(change)
     if "deadline_misses" in x and "deadline_misses" in y:
-        shares = [np.array(one["deadline_misses"][:n]) / np.maximum(1, one["n"][:n]) for one in (x, y)]
-        if (change := _change("missed deadlines", *shares, least=LEAST_MISSES)) is not None:
+        before, after = (np.array(one["deadline_misses"][:n]) / np.maximum(1, one["n"][:n]) for one in (x, y))
+        if (change := _change("missed deadlines", before, after, LEAST_MISSES)) is not None:
             found.append(change)
     return found
 

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.latency.case import Case
+from benchmarks.latency.subscriber import COLUMNS
 from neds_core.errors import StreamError
 from runtime.core.run_log import RunLog
 from runtime.io import log_file, system
@@ -73,7 +74,7 @@ def drive(case: Case, seconds: float, loop: list[str] = LOOP, during: During | N
     ]  # fmt: skip
     with _child("sender", play, folder, environment) as sender, _child("loop", decode, folder) as deciding:
         address = _until(deciding, ADDRESS)
-        listen = command("benchmarks.latency.subscriber", address, folder / "heard.npz")
+        listen = command("benchmarks.latency.subscriber", address, folder / "heard.npy")
         with _child("subscriber", listen, folder) as subscriber:
             _until(sender, re.compile(f"({CONNECTED})"))
             pids = Processes(deciding.process.pid, sender.process.pid, subscriber.process.pid)
@@ -85,8 +86,7 @@ def drive(case: Case, seconds: float, loop: list[str] = LOOP, during: During | N
         system.end(sender.process, within_s=5.0)
     log = log_file.load(folder / "run.npz")
     summary = msgspec.json.decode(deciding.out.read_text(encoding="utf-8").splitlines()[-1])
-    with np.load(folder / "heard.npz") as file:
-        heard = {name: file[name] for name in file.files}
+    heard = dict(zip(COLUMNS, np.load(folder / "heard.npy").T, strict=True))
     return Taken(log, summary, np.load(folder / "pushes.npy"), heard, samples)
 
 

@@ -16,6 +16,7 @@ from benchmarks.latency.passes import OWN, Scheduled
 from runtime.core.latency import Latency
 from runtime.core.misses import CAUSES
 from runtime.core.run_log import RunLog
+from runtime.core.values import NO_TIME
 
 BLOCK_NS = 1_000_000_000
 MOST_MISSES = 2000  # that are listed one by one
@@ -78,7 +79,7 @@ def _samples(taken: Taken, found: Scheduled) -> Samples:
     alone = np.flatnonzero(np.isin(np.arange(len(t)), left))  # the tokens that were published themselves
     parts = {f"{name}_ms": (t[alone], found.parts[alone, k]) for k, name in enumerate(OWN) if name != "infer"}
     stepped = np.flatnonzero(log.infer_ns[: len(t)] > 0)
-    carried = left[(np.isfinite(log.values[left]).any(1)) & (log.newest_ns[left] > 0)]
+    aged = left[passes.carried(log, left) & (log.newest_ns[left] != NO_TIME)]
     gaps = np.diff(log.sent_ns[left])
     return {
         "edge_to_pub_ms": (t, found.edge_to_pub),
@@ -88,7 +89,7 @@ def _samples(taken: Taken, found: Scheduled) -> Samples:
         **parts,
         "infer_ms": (t[stepped], log.infer_ns[stepped]),
         "after_ms": (t[alone], found.after[alone]),
-        "age_ms": (log.t_end_ns[carried], passes.age(log, carried)),
+        "age_ms": (log.t_end_ns[aged], log.sent_ns[aged] - log.newest_ns[aged]),
         "interval_jitter_ms": (log.t_end_ns[left[1:]], np.abs(gaps - log.header.bin_ns)),
         **_sender(taken, found, alone),
         **_heard(taken, found),
@@ -148,7 +149,7 @@ def warm_up(found: Scheduled, warm: np.ndarray, seconds: float) -> dict[str, Any
 def tokens(log: RunLog, begin: int) -> dict[str, int]:
     """What became of the tokens after the warm-up."""
     after = log.t_end_ns[: log.n] >= begin
-    null = ~np.isfinite(log.values[: log.n]).any(1) & ~log.idle[: log.n]
+    null = ~passes.carried(log, np.arange(log.n)) & ~log.idle[: log.n]
     return {
         "closed": int(after.sum()),
         "idle": int((after & log.idle[: log.n]).sum()),

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.core.misses import CAUSES
 from runtime.core.run_log import RunLog
-from runtime.core.values import NO_TIME
 from runtime.wire import Flag
 
 OWN = ("busy", "wait", "take", "infer", "send")  # a token is spent in these, one after the other
@@ -80,9 +78,14 @@ def scheduled(log: RunLog) -> Scheduled:
         by_clock |= log.idle[rows] & (log.wait_ns[at] >= lateness_ns)
     late = sent - edge > round(log.header.budget_ms * 1e6)
     return Scheduled(
-        at, edge, parts, began, log.after_ns[at], sent + log.after_ns[at], np.isfinite(log.values[at]).any(1), by_clock,
-        late, np.where(late, log.miss[at].astype(int) - 1, -1),
+        at, edge, parts, began, log.after_ns[at], sent + log.after_ns[at], carried(log, at), by_clock, late,
+        np.where(late, log.miss[at].astype(int) - 1, -1),
     )  # fmt: skip
+
+
+def carried(log: RunLog, rows: np.ndarray) -> np.ndarray:
+    """(m,) bool: which of the rows (m,) have a value."""
+    return np.asarray(np.isfinite(log.values[rows])).any(axis=1, keepdims=True)[:, 0]
 
 
 def _within(each: np.ndarray, place: np.ndarray, n: int) -> np.ndarray:
@@ -94,14 +97,3 @@ def _lateness_ns(log: RunLog) -> int | None:
     """How long a bin of this run waits after its edge, None where the log does not say."""
     bins = log.header.config.get("bins", {})
     return round(bins["lateness_ms"] * 1e6) if "lateness_ms" in bins else None
-
-
-def age(log: RunLog, at: np.ndarray) -> np.ndarray:
-    """(m,) ns from the newest spike's stamp to the send, of the published rows `at` (m,) that carried values."""
-    known = (log.newest_ns[at] != NO_TIME) & np.isfinite(log.values[at]).any(1)
-    return log.sent_ns[at[known]] - log.newest_ns[at[known]]
-
-
-def causes(found: Scheduled) -> dict[str, int]:
-    """Cause -> late tokens, every cause."""
-    return {name: int((found.cause == k).sum()) for k, name in enumerate(CAUSES)}

@@ -1,6 +1,6 @@
 """A subscriber in a process of its own: when each estimate arrived, and what it said of its own times.
 
-`python -m benchmarks.latency.subscriber ADDRESS OUT.npz` listens until the run's last message, or SIGTERM.
+`python -m benchmarks.latency.subscriber ADDRESS OUT.npy` listens until the run's last message, or SIGTERM.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def listen(address: str, out: Path) -> None:
         rows.append((now, message.t_pub_ns, message.t_end_ns, message.token, message.seq, message.flags))
     table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
     with whole(out) as partial, partial.open("wb") as file:
-        np.savez(file, **{name: table[:, k] for k, name in enumerate(COLUMNS)})
+        np.save(file, table)
     context.destroy(linger=0)
 
 

@@ -69,6 +69,7 @@ def play(given: Options) -> None:
     import numpy as np
 
     from neds_core.data import session as sessions
+    from neds_core.files import whole
     from neds_core.io import recording
     from runtime.config import check_seconds
     from runtime.io import system
@@ -98,5 +99,6 @@ def play(given: Options) -> None:
         player.play(shift_ns, round(given.push_ms * 1e6), pushes)
     finally:
         if pushes is not None and given.pushes is not None:
-            pushes.save(given.pushes)
+            with whole(given.pushes) as partial, partial.open("wb") as file:
+                np.save(file, pushes.kept())
     print(f"done, {player.sent} spikes sent", flush=True)

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,7 +14,6 @@ import pylsl
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
-from neds_core.files import whole
 from runtime.core.timeline import Segment, gap_bins, inside_ns, timeline
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Declared, describe, describe_channel
@@ -50,10 +48,9 @@ class Pushes:
             self.rows[self.n] = due_ns, woke_ns, sent_ns
             self.n += 1
 
-    def save(self, path: Path) -> None:
-        """Write them as .npy, (n, 3) int64."""
-        with whole(path) as partial, partial.open("wb") as file:
-            np.save(file, self.rows[: self.n])
+    def kept(self) -> np.ndarray:
+        """(n, 3) int64."""
+        return self.rows[: self.n]
 
 
 class Player:

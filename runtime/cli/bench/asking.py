@@ -1,16 +1,53 @@
-"""What the options of `neds-rt bench latency` ask for."""
+"""The options of `neds-rt bench latency`, and what they ask for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from neds_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from benchmarks.latency.bench import Asked
-    from runtime.cli.bench.latency import Options
+from runtime.cli.bench.options import Json
 
 SWEEPS = ("units", "rate", "bins")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of `neds-rt bench latency`."""
+
+    rig: Annotated[Path | None, typer.Argument(help="RIG.toml; none: the demo")] = None
+    seconds: Annotated[float, typer.Option(help="length of the measurement, after the warm-up")] = 60.0
+    warm_up: Annotated[float, typer.Option(min=0.0, max=600.0, help="seconds at the start that count apart")] = 5.0
+    saturated: Annotated[
+        bool, typer.Option("--saturated", help="instead: one bin after the other, as fast as it goes, without LSL")
+    ] = False
+    checkpoint: Annotated[Path | None, typer.Option(help="another checkpoint than the rig's")] = None
+    decoder: Annotated[str | None, typer.Option(help="neds, ridge, blend or recommended")] = None
+    weights: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8")] = None
+    units: Annotated[
+        int | None, typer.Option(min=1, max=5000, help="a model with random weights for so many units; needs --rate")
+    ] = None
+    rate: Annotated[
+        float, typer.Option(min=0.0, max=1e6, help="made-up spikes a second; 0: the rig's recording is played")
+    ] = 0.0
+    burst: Annotated[int, typer.Option(min=0, max=100_000, help="more spikes within 2 ms, once a second")] = 0
+    push_ms: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="ms between two chunks of the sender, 0: a quarter of a bin")
+    ] = 0.0
+    streams: Annotated[
+        int, typer.Option(min=0, max=4, help="1: spikes, 2: and markers, 3 and 4: and behaviours; 0: as the rig has")
+    ] = 0
+    budget: Annotated[
+        str | None, typer.Option(help="a gate, such as p99=10ms,miss=1e-4: exit 3 where it is broken")
+    ] = None
+    sweep: Annotated[str | None, typer.Option(help="instead: short runs over units, rate or bins")] = None
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.json; beside it FILE.html, FILE.cdf.png and FILE.timeline.png")
+    ] = None
+    json: Json = False
 
 
 def check(given: Options) -> None:
@@ -34,8 +71,8 @@ def check(given: Options) -> None:
         raise ConfigError("--units and --checkpoint were both given; leave one of them out")
 
 
-def asked(given: Options) -> Asked:
-    """The measurement of one run. Raises `ConfigError` where the options do not fit."""
+def asked(given: Options) -> Any:
+    """The measurement of one run (`benchmarks.latency.bench.Asked`). Raises `ConfigError` where the options do not fit."""
     import msgspec
 
     from benchmarks.cost.kernel_sweep import Size
