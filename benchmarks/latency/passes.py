@@ -85,7 +85,7 @@ def scheduled(log: RunLog) -> Scheduled:
 
 def carried(log: RunLog, rows: np.ndarray) -> np.ndarray:
     """(m,) bool: which of the rows (m,) have a value."""
-    return np.asarray(np.isfinite(log.values[rows])).any(axis=1, keepdims=True)[:, 0]
+    return np.asarray(np.isfinite(log.values[rows]).any(axis=1))
 
 
 def _within(each: np.ndarray, place: np.ndarray, n: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from runtime.client import unpack
 from runtime.io import system
 from runtime.wire import Decode, Flag
 
-COLUMNS = ("recv_ns", "t_pub_ns", "t_end_ns", "token", "seq", "flags")
+COLUMNS: tuple[str, ...] = ("recv_ns", "t_pub_ns", "t_end_ns", "token", "seq", "flags")
 POLL_MS = 200
 
 

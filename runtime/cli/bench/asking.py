@@ -72,7 +72,10 @@ def check(given: Options) -> None:
 
 
 def asked(given: Options) -> Any:
-    """The measurement of one run (`benchmarks.latency.bench.Asked`). Raises `ConfigError` where the options do not fit."""
+    """The measurement of one run, a `benchmarks.latency.bench.Asked`.
+
+    Raises `ConfigError` where the options do not fit.
+    """
     import msgspec
 
     from benchmarks.cost.kernel_sweep import Size
