@@ -48,6 +48,7 @@ def of(taken: Taken, warm_up_s: float) -> dict[str, Any]:
         **rows,
         "latencies": [*rows],
         "scheduled": int((~warm).sum()),
+        "measured_s": round(int((~warm).sum()) * log.header.bin_ns * 1e-9, 3),
         "deadline_misses": len(late),
         "miss_causes": {c: int((found.cause[late] == k).sum()) for k, c in enumerate(CAUSES)},
         "miss_stages": dict(Counter(stages)),
@@ -66,7 +67,7 @@ def of(taken: Taken, warm_up_s: float) -> dict[str, Any]:
         "blocks": blocks(samples, found, begin, taken),
         "histograms": {name: each.encoded() for name, each in latency.items()},
         "stolen_ms": log.outcome.stolen_ms,
-        "run_delay_ms": _grown(taken.samples[:, 1]),
+        "run_delay_ms": _grown(taken.samples, 1, begin, int(found.t_end[-1]) if len(found.t_end) else begin),
         "streamed_vs_offline_max_abs": taken.summary.get("streamed_vs_offline_max_abs"),
         "counters": log.outcome.counters,
     }
@@ -189,9 +190,12 @@ def _each_second(t: np.ndarray, total: np.ndarray, begin: int, n: int) -> list[f
     return [round(float(v), 3) for v in np.diff(np.interp(edges, t, total))]
 
 
-def _grown(total: np.ndarray) -> float | None:
-    """By how much a total grew while it was watched, None where it is not known."""
-    return round(float(total[-1] - total[0]), 3) if len(total) and np.isfinite(total).all() else None
+def _grown(samples: np.ndarray, column: int, begin: int, end: int) -> float | None:
+    """By how much a total grew from begin to end, ns; None where it is not known."""
+    t, total = samples[:, 0], samples[:, column]
+    if len(t) < 2 or not np.isfinite(total).all():
+        return None
+    return round(float(np.diff(np.interp([begin, end], t, total))[0]), 3)
 
 
 def not_ours(result: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -69,7 +69,9 @@ def _missed(result: dict[str, Any]) -> Iterator[str]:
             yield f"  by {what}: {', '.join(f'{name} {k}' for name, k in found.items() if k)}"
     yield f"slowest 1 % of the bins: most of their time in {result['slowest_stage'] or 'nothing'}"
     tokens, warm = result["tokens"], result["warm_up"]
-    yield f"bins: {tokens['closed']} closed, {tokens['idle']} between segments, {tokens['invalid']} invalid"
+    idle, ended = f"{tokens['idle']} between segments", result["stopped_by"].replace("_", " ")
+    closed = f"{tokens['closed']} closed in {result['measured_s']:g} s"
+    yield f"bins: {closed}, {idle}, {tokens['invalid']} invalid; ended by {ended}"
     yield (
         f"warm-up of {warm['seconds']:g} s, not counted above: {warm['n']} bins, {warm['deadline_misses']} missed, "
         f"max {_ms(warm['edge_to_pub_ms']['max'])} ms"

@@ -41,7 +41,7 @@ class Options:
         int, typer.Option(min=0, max=4, help="1: spikes, 2: and markers, 3 and 4: and behaviours; 0: as the rig has")
     ] = 0
     budget: Annotated[
-        str | None, typer.Option(help="a gate, such as p99=10ms,miss=1e-4: exit 3 where it is broken")
+        str | None, typer.Option(help="a gate, such as p99=10ms,miss=1e-4 or p99=floor+1ms: exit 3 where it is broken")
     ] = None
     sweep: Annotated[str | None, typer.Option(help="instead: short runs over units, rate or bins")] = None
     out: Annotated[

@@ -79,7 +79,7 @@ def test_a_hidden_sleep_is_flagged_and_breaks_the_budget(
     assert compare.unlike(clean, slowed) == []
     found = {c.name for c in compare.worse(compare.compare(clean, slowed))}
     assert {"infer_ms max", "edge_to_pub_ms max", "missed deadlines"} <= found
-    assert "infer" in budget.broken({"p99": 20.0, "miss": 1e-2}, slowed)
+    assert "infer" in budget.broken(budget.parse("p99=20ms,miss=1e-2"), slowed)
 
     a, b = tmp_path / "a.json", tmp_path / "b.json"
     report.save(clean, a)

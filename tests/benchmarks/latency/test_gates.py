@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import report
-from benchmarks.latency import budget, compare, figures, measured, saturated, words
+from benchmarks.latency import budget, compare, figures, measured, saturated, watch, words
+from benchmarks.latency.budget import Limit
 from neds_core.errors import ConfigError, DataError
 from tests.benchmarks.latency.scripted import Scripted
 
@@ -28,7 +29,8 @@ def made(seed: int = 0, seconds: int = 24, slow_ms: float = 0.0) -> dict[str, An
     floor = {"timer": PART, "lsl": PART, "zmq": PART, "p50": 0.3, "p99": 0.6}
     where = {
         "mode": "paced", "seconds": seconds, "warm_up_s": 0.0, "units": 3, "bin_ms": 20.0, "budget_ms": 20.0,
-        "decoder": "neds", "engine": "e", "scheduling": "normal", "checkpoint_sha256": "a" * 64, "config_sha256": "b",
+        "decoder": "neds", "engine": "e", "stopped_by": "seconds",
+        "scheduling": "normal", "checkpoint_sha256": "a" * 64, "config_sha256": "b",
         "load": {"rate": 100.0, "burst": 0, "push_ms": 0.0, "streams": 1, "recording": ""},
     }  # fmt: skip
     found = report.begun("latency") | where | measured.of(run.taken(), 0.0)
@@ -49,17 +51,27 @@ def slow() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "limits"),
     [
-        ("p99=10ms,miss=1e-4", {"p99": 10.0, "miss": 1e-4}),
-        ("p99.9=500us, max=0.02s", {"p99.9": 0.5, "max": 20.0}),
-        ("miss=0", {"miss": 0.0}),
+        ("p99=10ms,miss=1e-4", {"p99": Limit(10.0), "miss": Limit(1e-4)}),
+        ("p99.9=500us, max=0.02s", {"p99.9": Limit(0.5), "max": Limit(20.0)}),
+        ("miss=0", {"miss": Limit(0.0)}),
+        ("p50=1ms,p99=floor+1ms", {"p50": Limit(1.0), "p99": Limit(1.0, over_floor=True)}),
     ],
 )
-def test_a_budget_is_read(text: str, limits: dict[str, float]) -> None:
-    assert budget.parse(text) == pytest.approx(limits)
+def test_a_budget_is_read(text: str, limits: dict[str, Limit]) -> None:
+    assert budget.parse(text) == limits
+
+
+def test_a_budget_above_the_floor_moves_with_it(quick: dict[str, Any]) -> None:
+    """The same run on a machine that takes less itself has more of its own."""
+    room = quick["edge_to_pub_ms"]["p99"] - quick["floor_ms"]["p99"]
+    limits = budget.parse(f"p99=floor+{room + 0.01:.3f}ms")
+    assert budget.broken(limits, quick) == ""
+    said = budget.broken(limits, quick | {"floor_ms": quick["floor_ms"] | {"p99": 0.1}})
+    assert "(the budget is the floor 0.1 and " in said
 
 
 @pytest.mark.parametrize(
-    "text", ["", "p98=10ms", "p99", "p99=10", "p99=ms", "p99=1.2.3ms", "miss=2", "miss=no", "p99=-1ms"]
+    "text", ["", "p98=10ms", "p99", "p99=10", "p99=ms", "p99=1.2.3ms", "miss=2", "miss=no", "p99=-1ms", "max=floor+1ms"]
 )
 def test_what_is_no_budget_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--budget .*(10ms|1e-4)"):
@@ -77,8 +89,8 @@ def test_a_budget_is_broken_in_one_sentence_that_names_the_stage(quick: dict[str
 
 def test_a_measurement_without_a_sample_keeps_no_budget(quick: dict[str, Any]) -> None:
     nothing = quick | {"scheduled": 0, "deadline_misses": 0, "edge_to_pub_ms": dict.fromkeys(PART)}
-    assert budget.broken({"miss": 1.0}, nothing)
-    assert budget.broken({"p99": 10.0}, nothing)
+    assert budget.broken({"miss": Limit(1.0)}, nothing)
+    assert budget.broken({"p99": Limit(10.0)}, nothing)
 
 
 @pytest.mark.parametrize("seed", range(2, 6))
@@ -143,3 +155,18 @@ def test_a_pause_back_to_back_counts_for_the_bins_that_it_held_up() -> None:
     found = saturated.corrected(np.array([1e6] * 100 + [50e6], np.int64))
     assert found.histogram.get_total_count() == 100 + 50
     assert found.summary_ms()["p90"] == pytest.approx(36.0, abs=2.0)
+
+
+def test_a_watched_machine_keeps_its_last_result_until_one_is_no_worse(
+    quick: dict[str, Any], slow: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worse one lies beside it; after another checkpoint there is nothing to compare with."""
+    last, runs = tmp_path / "latency-here.json", tmp_path / "runs"
+    assert watch.judge(quick, last, runs) == 0
+    assert watch.judge(slow, last, runs) == 3
+    assert (report.load(last), report.load(runs / last.name)) == (quick, slow)
+    again = made(7)
+    assert watch.judge(again, last, runs) == 0
+    assert report.load(last) == again
+    assert watch.judge(slow | {"checkpoint_sha256": "c" * 64}, last, runs) == 0
+    assert "unlike: checkpoint (aaaaaaaaaaaa, cccccccccccc)" in capsys.readouterr().out
