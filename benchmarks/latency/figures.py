@@ -18,7 +18,11 @@ CAUSE_COLOURS = (RED, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK, "0.5")
 
 
 def draw(result: dict[str, Any], stem: Path) -> dict[str, Path]:
-    """Write STEM.cdf.png and STEM.timeline.png; returns title -> file."""
+    """Write STEM.cdf.png and STEM.timeline.png, or STEM.load.png of a sweep; returns title -> file."""
+    if "rows" in result:
+        load = stem.with_name(f"{stem.name}.load.png")
+        sweep(result, load)
+        return {"Cost against load": load}
     tail, time = (stem.with_name(f"{stem.name}.{name}.png") for name in ("cdf", "timeline"))
     cdf(result, tail)
     timeline(result, time)
@@ -66,3 +70,31 @@ def timeline(result: dict[str, Any], out: Path) -> None:
             yscale="log", xlabel="s after the warm-up", ylabel=f"{name.removesuffix('_ms').replace('_', ' ')} (ms)"
         )
         axes.legend(frameon=False, fontsize="small", ncols=3, loc="upper right")
+
+
+def sweep(result: dict[str, Any], out: Path) -> None:
+    """Latencies against what was swept; the budget is one bin, and a load that breaks it is crossed."""
+    factor = result["factor"]
+    rows = sorted(result["rows"], key=lambda row: row[factor])
+    x = [row[factor] for row in rows]
+    drawn = {
+        ("edge_to_pub_ms", "p50"): (RED, "-"), ("edge_to_pub_ms", "p99"): (RED, "--"),
+        ("edge_to_pub_ms", "max"): (RED, ":"), ("infer_ms", "p50"): (BLUE, "-"), ("infer_ms", "p99"): (BLUE, "--"),
+    }  # fmt: skip
+    with canvas(out, 7, 4) as (_, axes):
+        for (name, p), (colour, style) in drawn.items():
+            y = [np.nan if row[name][p] is None else row[name][p] for row in rows]
+            axes.plot(x, y, style, marker="o", ms=3, color=colour, lw=1.3, label=f"{name.removesuffix('_ms')} {p}")
+        axes.plot(x, [row["bin_ms"] for row in rows], "--", color="0.6", lw=0.8, label="budget")
+        broken = [row for row in rows if row["broken"]]
+        axes.plot(
+            [row[factor] for row in broken], [row["edge_to_pub_ms"]["p99"] for row in broken], "x", ms=9, color=BLACK,
+            label="broken",
+        )  # fmt: skip
+        axes.set(
+            xscale="log",
+            yscale="log",
+            ylabel="ms",
+            xlabel={"bin_ms": "bin (ms)", "rate": "spikes/s"}.get(factor, factor),
+        )
+        axes.legend(frameon=False, fontsize="small", ncols=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,21 @@ def latency(given: Options) -> None:
     result = saturated.saturated(asked) if given.saturated else bench.paced(asked, note)
     if given.out is not None:
         report.save(result, given.out)
-        _page(result, given.out)
+        _page(result, words.lines(result), given.out)
     emit(result, None if given.json else lambda: words.lines(result), given.json)
     if limits is not None and (said := budget.broken(limits, result)):
         note(said)
         raise typer.Exit(3)
 
 
-def _page(result: dict[str, Any], out: Path) -> None:
+def _page(result: dict[str, Any], lines: Iterable[str], out: Path) -> None:
     """The pictures and the page of a report beside its JSON."""
     from benchmarks import report
-    from benchmarks.latency import figures, words
+    from benchmarks.latency import figures
 
     stem = out.with_suffix("")
     pictures = figures.draw(result, stem)
-    report.page(result, words.lines(result), pictures, stem.with_name(f"{stem.name}.html"))
+    report.page(result, lines, pictures, stem.with_name(f"{stem.name}.html"))
 
 
 def _sweep(given: Options) -> None:
@@ -56,4 +57,5 @@ def _sweep(given: Options) -> None:
     result = sweep.run(given.sweep, given.seconds, given.warm_up, note)
     if given.out is not None:
         report.save(result, given.out)
+        _page(result, sweep.lines(result), given.out)
     emit(result, None if given.json else lambda: sweep.lines(result), given.json)

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks import report
-from benchmarks.latency import budget, compare, figures, measured, saturated, watch, words
+from benchmarks.latency import budget, case, compare, figures, measured, saturated, sweep, watch, words
 from benchmarks.latency.budget import Limit
+from neds_core import checkpoint as checkpoints
+from neds_core.data import session_file
 from neds_core.errors import ConfigError, DataError
+from runtime import config
 from tests.benchmarks.latency.scripted import Scripted
 
 PART = {"p50": 0.1, "p90": 0.1, "p99": 0.2, "p99.9": 0.2, "max": 0.2, "n": 100}
@@ -148,6 +151,37 @@ def test_the_page_holds_the_table_and_its_pictures_and_loads_nothing(slow: dict[
     for line in words.lines(slow):
         assert line.split()[0].replace("&", "&amp;") in page
     assert f"by stage: infer {slow['deadline_misses']}" in page
+
+
+def test_a_sweep_says_which_load_breaks_the_budget_and_where(
+    quick: dict[str, Any], slow: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [
+        sweep.row(sweep.Point(units=n), one | {"counters": {"spikes_lost_upstream": 0}})
+        for n, one in ((100, quick), (2000, slow))
+    ]
+    found = report.begun("latency-sweep") | {"factor": "units", "rows": rows}
+    assert [row["broken"] for row in rows] == [False, True]
+    table = list(sweep.lines(found))
+    assert table[2].endswith("infer  BROKEN")
+    assert table[-1].startswith("1 of 2 loads keep the budget")
+    pictures = figures.draw(found, tmp_path / "s")
+    report.page(found, table, pictures, tmp_path / "s.html")
+    assert (tmp_path / "s.html").read_text().count("data:image/png") == 1
+
+
+@pytest.mark.parametrize("bin_ms", sorted({p.bin_ms for points in sweep.POINTS.values() for p in points}))
+def test_every_bin_width_of_a_sweep_is_one_that_a_rig_may_have(bin_ms: float, tmp_path: Path) -> None:
+    """Its files are read as a run reads them."""
+    point = sweep.Point(units=8, rate=100.0, bin_ms=bin_ms)
+    asked = sweep.asked(point, 1.0, 0.0)
+    made = case.prepare(tmp_path, asked.config, asked.load, 1.0, asked.checkpoint)
+    read = config.load(made.rig)
+    assert read.bins.lateness_ms < read.output.budget_ms == bin_ms
+    assert checkpoints.load(Path(read.checkpoint)).header.bin_ns == bin_ms * 1e6
+    played = session_file.load(made.recording)
+    assert played.bin_ns == bin_ms * 1e6
+    assert len(played.units) == 8
 
 
 def test_a_pause_back_to_back_counts_for_the_bins_that_it_held_up() -> None:
