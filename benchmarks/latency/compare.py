@@ -3,7 +3,9 @@
 Both are cut into blocks of a second, and paired by their place: the same load was under way. A statistic is the mean
 over the blocks of what each says (its median, its maximum, its missed deadlines); its interval comes from resampled
 pairs (Efron & Tibshirani 1993, ch. 13). Neighbouring seconds share what else the machine did, so pairs are drawn in
-runs of `RUN` (Kuensch 1989). What differs from one hour to the next on a shared machine is in no interval: repeat.
+runs of `RUN` (Kuensch 1989). What differs from one minute to the next on a shared machine is in no interval: the work
+of the sender, which the code under test does not touch, tells by how much the machine itself was slower or faster, and
+a change has to go beyond that as well.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ LEVEL = 99.0  # %, of each interval: many statistics are looked at
 LEAST_SHARE, LEAST_MS = 0.10, 0.05  # a change below either of them is none
 LEAST_MISSES = 1e-3  # as a share of the tokens
 STATISTICS = ("p50", "max")
+REFERENCE = "push_ms"  # what only the machine and the load decide
 # What has to be the same; the code, its versions and the command may differ: that is what is compared.
 LIKE = {
     "kind": "kind of measurement", "mode": "pace", "bin_ms": "bin width", "budget_ms": "budget", "units": "units",
@@ -69,22 +72,36 @@ def compare(a: Report, b: Report, force: bool = False) -> list[Change]:
     n = min(len(x["n"]), len(y["n"]))
     if n < RUN * LEAST:
         raise DataError(f"the shorter one has {n} blocks, {RUN * LEAST} are needed; measure for longer")
-    found = []
+    found, moved = [], drift(a, b)
     for name in x:
-        if isinstance(x[name], dict) and name in y:
+        if isinstance(x[name], dict) and name in y and name != REFERENCE:
             for statistic in STATISTICS:
                 before, after = (np.array(one[name][statistic][:n], float) for one in (x, y))
-                if (change := _change(f"{name} {statistic}", before, after)) is not None:
+                share = LEAST_SHARE + moved[statistic]
+                if (change := _change(f"{name} {statistic}", before, after, LEAST_MS, share)) is not None:
                     found.append(change)
     if "deadline_misses" in x and "deadline_misses" in y:
         before, after = (np.array(one["deadline_misses"][:n]) / np.maximum(1, one["n"][:n]) for one in (x, y))
-        if (change := _change("missed deadlines", before, after, LEAST_MISSES)) is not None:
+        if (change := _change("missed deadlines", before, after, LEAST_MISSES, LEAST_SHARE)) is not None:
             found.append(change)
     return found
 
 
-def _change(name: str, a: np.ndarray, b: np.ndarray, least: float = LEAST_MS) -> Change | None:
-    """The change of a statistic over paired blocks (n,), NaN = none; None where too few have one."""
+def drift(a: Report, b: Report) -> dict[str, float]:
+    """Statistic -> by what share the machine itself was slower or faster in B; 0 where no sender took part."""
+    x, y = a["blocks"].get(REFERENCE), b["blocks"].get(REFERENCE)
+    if x is None or y is None:
+        return dict.fromkeys(STATISTICS, 0.0)
+    mean = {s: [float(np.nanmean(np.array(one[s], float))) for one in (x, y)] for s in STATISTICS}
+    share = {s: abs(after / before - 1.0) if before > 0.0 else 0.0 for s, (before, after) in mean.items()}
+    return {s: max(share[s], share["p50"]) for s in STATISTICS}
+
+
+def _change(name: str, a: np.ndarray, b: np.ndarray, least: float, share: float) -> Change | None:
+    """The change of a statistic over paired blocks (n,), NaN = none; None where too few have one.
+
+    It counts where it is above both `least` and the share of A.
+    """
     both = np.isfinite(a) & np.isfinite(b)
     a, b = a[both], b[both]
     n = len(a) // RUN
@@ -94,7 +111,7 @@ def _change(name: str, a: np.ndarray, b: np.ndarray, least: float = LEAST_MS) ->
     times = times_drawn(np.random.default_rng(0), n, RULES.times)
     found = percentiles(float(runs.mean()), times @ runs / n, LEVEL)
     mean_a, mean_b = float(a.mean()), float(b.mean())
-    beyond = abs(mean_b - mean_a) > max(least, LEAST_SHARE * abs(mean_a))
+    beyond = abs(mean_b - mean_a) > max(least, share * abs(mean_a))
     word = "worse" if beyond and found.low > 0 else "better" if beyond and found.high < 0 else ""
     return Change(name, round(mean_a, 6), round(mean_b, 6), round(found.low, 6), round(found.high, 6), word)
 
@@ -114,6 +131,8 @@ def lines(a: Report, b: Report, changes: list[Change]) -> Iterator[str]:
         sum_ms = f", floor p50 {floor['p50']:.3f} p99 {floor['p99']:.3f} ms" if floor else ""
         changed = " with changed files" if m["git"]["changed"] else ""
         yield f"{name}: {one['created']}, code {m['git']['commit'][:12]}{changed}{sum_ms}"
+    moved = ", ".join(f"{name} {share:.0%}" for name, share in drift(a, b).items())
+    yield f"the machine itself changed by: {moved} (work of the sender); {LEAST_SHARE:.0%} more is a change"
     for each in unlike(a, b):
         yield f"unlike: {each}"
     found = [f"{c.name} {c.change:+.3f}" for c in worse(changes)]

@@ -28,6 +28,8 @@ NOT_OURS = {
 }  # fmt: skip
 IN_BLOCKS = (
     "edge_to_pub_ms", "edge_to_sub_ms", "sub_ms", "age_ms", "wait_ms", "take_ms", "infer_ms", "send_ms", "after_ms",
+    "push_ms",
+    "push_ms",
 )  # fmt: skip
 Samples = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (when (n,), how long (n,)), ns
 
@@ -98,14 +100,21 @@ def _samples(taken: Taken, found: Scheduled) -> Samples:
 
 
 def _sender(taken: Taken, found: Scheduled, alone: np.ndarray) -> Samples:
-    """The wait for a bin's last sample in two: until the sender had it out, and from there to the loop's waking."""
+    """The wait for a bin's last sample in two: until the sender had it out, and from there to the loop's waking.
+
+    And what the sender's own work takes for a chunk: it depends on the machine and the load alone.
+    """
     pushes = taken.pushes
     stream = alone[~found.allowance[alone]]
     place = np.searchsorted(pushes[:, 0], found.t_end[stream])  # the first chunk due at or after the edge
     stream, place = stream[place < len(pushes)], place[place < len(pushes)]
     edge, out = found.t_end[stream], pushes[place, 2]
     woke = edge + found.parts[stream, :2].sum(1)
-    return {"sender_ms": (edge, out - edge), "arrive_ms": (edge, np.maximum(woke - out, 0))}
+    return {
+        "sender_ms": (edge, out - edge),
+        "arrive_ms": (edge, np.maximum(woke - out, 0)),
+        "push_ms": (pushes[:, 0], pushes[:, 2] - pushes[:, 1]),
+    }
 
 
 def _heard(taken: Taken, found: Scheduled) -> Samples:

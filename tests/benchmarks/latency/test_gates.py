@@ -108,6 +108,20 @@ def test_a_sleep_in_one_stage_is_found_and_named(quick: dict[str, Any], slow: di
     assert {c.name for c in compare.compare(slow, quick) if c.word == "better"} == found
 
 
+def test_what_a_slower_machine_explains_is_no_change(quick: dict[str, Any]) -> None:
+    """All that takes a third longer does, in the sender as well; its own sleep would still show."""
+    slower = copy.deepcopy(quick)
+    for name, block in slower["blocks"].items():
+        if name.endswith("_ms") and isinstance(block, dict):
+            for statistic, values in block.items():
+                block[statistic] = [None if v is None else 1.3 * v for v in values]
+    assert compare.drift(quick, slower) == pytest.approx({"p50": 0.3, "max": 0.3}, abs=0.01)
+    assert compare.worse(compare.compare(quick, slower)) == []
+    for statistic in ("p50", "max"):
+        slower["blocks"]["push_ms"][statistic] = quick["blocks"]["push_ms"][statistic]
+    assert {"edge_to_pub_ms p50", "wait_ms max"} <= {c.name for c in compare.worse(compare.compare(quick, slower))}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
