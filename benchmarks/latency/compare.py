@@ -25,6 +25,9 @@ LEAST = 8  # runs without which nothing can be said
 LEVEL = 99.0  # %, of each interval: many statistics are looked at
 LEAST_SHARE, LEAST_MS = 0.10, 0.05  # a change below either of them is none
 LEAST_MISSES = 1e-3  # as a share of the tokens
+STUDENT_99 = {  # degrees of freedom -> quantile of Student's t for a 99 % interval
+    2: 9.925, 3: 5.841, 4: 4.604, 5: 4.032, 6: 3.707, 7: 3.499, 8: 3.355, 9: 3.250, 10: 3.169, 12: 3.055, 15: 2.947,
+}  # fmt: skip
 STATISTICS = ("p50", "max")
 REFERENCE = "push_ms"  # what only the machine and the load decide
 # What has to be the same; the code, its versions and the command may differ: that is what is compared.
@@ -55,6 +58,7 @@ class Change(Struct, frozen=True):
 def unlike(a: Report, b: Report) -> list[str]:
     """What differs that should not, in words."""
     pairs = [(words, a.get(key), b.get(key)) for key, words in LIKE.items()]
+    pairs.append(("launches", *(len(one.get("launches", [])) for one in (a, b))))
     pairs += [(words, a["machine"].get(key), b["machine"].get(key)) for key, words in LIKE_MACHINE.items()]
     return [f"{words} ({_short(x)}, {_short(y)})" for words, x, y in pairs if x != y]
 
@@ -69,6 +73,7 @@ def compare(a: Report, b: Report, force: bool = False) -> list[Change]:
     if (different := unlike(a, b)) and not force:
         raise DataError(f"the two are unlike: {'; '.join(different)}; measure again alike, or add --force")
     x, y = a["blocks"], b["blocks"]
+    launched = x.get("launch", []), y.get("launch", [])
     n = min(len(x["n"]), len(y["n"]))
     if n < RUN * LEAST:
         raise DataError(f"the shorter one has {n} blocks, {RUN * LEAST} are needed; measure for longer")
@@ -78,11 +83,11 @@ def compare(a: Report, b: Report, force: bool = False) -> list[Change]:
             for statistic in STATISTICS:
                 before, after = (np.array(one[name][statistic][:n], float) for one in (x, y))
                 share = LEAST_SHARE + moved[statistic]
-                if (change := _change(f"{name} {statistic}", before, after, LEAST_MS, share)) is not None:
+                if (change := _change(f"{name} {statistic}", before, after, (LEAST_MS, share), launched)) is not None:
                     found.append(change)
     if "deadline_misses" in x and "deadline_misses" in y:
         before, after = (np.array(one["deadline_misses"][:n]) / np.maximum(1, one["n"][:n]) for one in (x, y))
-        if (change := _change("missed deadlines", before, after, LEAST_MISSES, LEAST_SHARE)) is not None:
+        if (change := _change("missed deadlines", before, after, (LEAST_MISSES, LEAST_SHARE), launched)) is not None:
             found.append(change)
     return found
 
@@ -97,12 +102,15 @@ def drift(a: Report, b: Report) -> dict[str, float]:
     return {s: max(share[s], share["p50"]) for s in STATISTICS}
 
 
-def _change(name: str, a: np.ndarray, b: np.ndarray, least: float, share: float) -> Change | None:
+def _change(
+    name: str, a: np.ndarray, b: np.ndarray, least: tuple[float, float], launch: tuple[list[int], list[int]]
+) -> Change | None:
     """The change of a statistic over paired blocks (n,), NaN = none; None where too few have one.
 
-    It counts where it is above both `least` and the share of A.
+    least: it counts above both, the second as a share of A. launch: of each block of A and of B.
     """
     both = np.isfinite(a) & np.isfinite(b)
+    wide = _between_launches(a, b, launch)
     a, b = a[both], b[both]
     n = len(a) // RUN
     if n < LEAST:
@@ -111,9 +119,27 @@ def _change(name: str, a: np.ndarray, b: np.ndarray, least: float, share: float)
     times = times_drawn(np.random.default_rng(0), n, RULES.times)
     found = percentiles(float(runs.mean()), times @ runs / n, LEVEL)
     mean_a, mean_b = float(a.mean()), float(b.mean())
-    beyond = abs(mean_b - mean_a) > max(least, share * abs(mean_a))
-    word = "worse" if beyond and found.low > 0 else "better" if beyond and found.high < 0 else ""
-    return Change(name, round(mean_a, 6), round(mean_b, 6), round(found.low, 6), round(found.high, 6), word)
+    low, high = min(found.low, mean_b - mean_a - wide), max(found.high, mean_b - mean_a + wide)
+    beyond = abs(mean_b - mean_a) > max(least[0], least[1] * abs(mean_a))
+    word = "worse" if beyond and low > 0 else "better" if beyond and high < 0 else ""
+    return Change(name, round(mean_a, 6), round(mean_b, 6), round(low, 6), round(high, 6), word)
+
+
+def _between_launches(a: np.ndarray, b: np.ndarray, launch: tuple[list[int], list[int]]) -> float:
+    """Half the interval of B minus A by how much launches of one code differ (Welch 1947).
+
+    a, b (n,): of each block; launch: of each block of A and of B. 0 where there is one each.
+    """
+    means = [
+        np.array([np.nanmean(one[place == k]) for k in np.unique(place) if np.isfinite(one[place == k]).any()])
+        for one, place in ((a, np.array(launch[0][: len(a)])), (b, np.array(launch[1][: len(b)])))
+    ]
+    freedom = sum(len(each) - 1 for each in means)
+    if min(len(each) for each in means) < 2:
+        return 0.0
+    return STUDENT_99[max(k for k in STUDENT_99 if k <= freedom)] * float(
+        np.sqrt(sum(each.var(ddof=1) / len(each) for each in means))
+    )
 
 
 def worse(changes: list[Change]) -> list[Change]:
@@ -135,5 +161,7 @@ def lines(a: Report, b: Report, changes: list[Change]) -> Iterator[str]:
     yield f"the machine itself changed by: {moved} (work of the sender); {LEAST_SHARE:.0%} more is a change"
     for each in unlike(a, b):
         yield f"unlike: {each}"
+    if min(len(one.get("launches", [])) for one in (a, b)) < 2:
+        yield "one launch: what differs between two launches of one code is in no interval; measure with --launches 3"
     found = [f"{c.name} {c.change:+.3f}" for c in worse(changes)]
     yield f"B is worse: {', '.join(found)}" if found else "B is not worse beyond the noise"

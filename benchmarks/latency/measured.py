@@ -29,7 +29,6 @@ NOT_OURS = {
 IN_BLOCKS = (
     "edge_to_pub_ms", "edge_to_sub_ms", "sub_ms", "age_ms", "wait_ms", "take_ms", "infer_ms", "send_ms", "after_ms",
     "push_ms",
-    "push_ms",
 )  # fmt: skip
 Samples = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (when (n,), how long (n,)), ns
 
@@ -41,9 +40,8 @@ def of(taken: Taken, warm_up_s: float) -> dict[str, Any]:
     warm = found.t_end < begin
     samples = {name: (t[t >= begin], ns[t >= begin]) for name, (t, ns) in _samples(taken, found).items()}
     latency = {name: histogram(ns) for name, (_, ns) in samples.items()}
-    rows = {name: {"n": len(samples[name][1])} | each.summary_ms() for name, each in latency.items()}
-    source = np.asarray(log.source_delay_ms)
-    rows["source_delay_ms"] = {"n": len(source)} | histogram(np.maximum(source, 0) * 1e6).summary_ms()
+    latency["source_delay_ms"] = histogram(np.maximum(log.source_delay_ms, 0.0) * 1e6)
+    rows = {name: {"n": each.histogram.get_total_count()} | each.summary_ms() for name, each in latency.items()}
     late = np.flatnonzero(found.late & ~warm)
     stages = [found.stage(int(i)) for i in late]
     return {

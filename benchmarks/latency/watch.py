@@ -19,7 +19,7 @@ from runtime import config as rigs
 from runtime.cli.demo import demo
 from runtime.cli.output import note
 
-SECONDS = 60.0
+SECONDS, LAUNCHES = 60.0, 3
 RESULTS, RUNS = machine.ROOT / "benchmarks" / "results", machine.ROOT / "runs"
 
 
@@ -32,7 +32,7 @@ def name() -> str:
 
 def suite() -> report.Report:
     """The demo, paced, and the headline of a step's cost."""
-    found = bench.paced(Asked(rigs.load(demo() / "rig.toml"), seconds=SECONDS), note)
+    found = bench.paced(Asked(rigs.load(demo() / "rig.toml"), seconds=SECONDS, launches=LAUNCHES), note)
     note("the cost of a step")
     cost = kernels.run(quick=True)
     return found | {"kernels": {key: cost[key] for key in ("headline", "gate")}}

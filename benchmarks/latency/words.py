@@ -69,6 +69,8 @@ def _missed(result: dict[str, Any]) -> Iterator[str]:
         for what, found in (("cause", result["miss_causes"]), ("stage", result["miss_stages"])):
             yield f"  by {what}: {', '.join(f'{name} {k}' for name, k in found.items() if k)}"
     yield f"slowest 1 % of the bins: most of their time in {result['slowest_stage'] or 'nothing'}"
+    if len(found := result["launches"]) > 1:
+        yield f"p50 / max of each launch: {', '.join(_both(each['edge_to_pub_ms']) for each in found)}"
     tokens, warm = result["tokens"], result["warm_up"]
     idle, ended = f"{tokens['idle']} between segments", result["stopped_by"].replace("_", " ")
     closed = f"{tokens['closed']} closed in {result['measured_s']:g} s"
@@ -77,6 +79,10 @@ def _missed(result: dict[str, Any]) -> Iterator[str]:
         f"warm-up of {warm['seconds']:g} s, not counted above: {warm['n']} bins, {warm['deadline_misses']} missed, "
         f"max {_ms(warm['edge_to_pub_ms']['max'])} ms"
     )
+
+
+def _both(row: dict[str, float | None]) -> str:
+    return f"{_ms(row['p50'])} / {_ms(row['max'])}"
 
 
 def _machine(result: dict[str, Any]) -> Iterator[str]:

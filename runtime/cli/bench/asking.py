@@ -21,6 +21,9 @@ class Options:
     rig: Annotated[Path | None, typer.Argument(help="RIG.toml; none: the demo")] = None
     seconds: Annotated[float, typer.Option(help="length of the measurement, after the warm-up")] = 60.0
     warm_up: Annotated[float, typer.Option(min=0.0, max=600.0, help="seconds at the start that count apart")] = 5.0
+    launches: Annotated[
+        int, typer.Option(min=1, max=100, help="processes are started anew so often, within --seconds")
+    ] = 3
     saturated: Annotated[
         bool, typer.Option("--saturated", help="instead: one bin after the other, as fast as it goes, without LSL")
     ] = False
@@ -100,4 +103,4 @@ def asked(given: Options) -> Any:
         config = msgspec.structs.replace(config, checkpoint=str(given.checkpoint.absolute()))
     streams = given.streams or (2 if given.rate else 0)
     load = Load(rate=given.rate, burst=given.burst, push_ms=given.push_ms, streams=streams)
-    return Asked(config, load, given.seconds, given.warm_up, checkpoint=made)
+    return Asked(config, load, given.seconds, given.warm_up, given.launches, checkpoint=made)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import report
-from benchmarks.latency import budget, case, compare, figures, measured, saturated, sweep, watch, words
+from benchmarks.latency import budget, case, compare, figures, launches, measured, saturated, sweep, watch, words
 from benchmarks.latency.budget import Limit
 from neds_core import checkpoint as checkpoints
 from neds_core.data import session_file
@@ -29,14 +29,17 @@ def made(seed: int = 0, seconds: int = 24, slow_ms: float = 0.0) -> dict[str, An
         closed = 1 if run.next * 20.0 + 20.0 >= run.now else int((run.now - run.next * 20.0) // 20.0)
         closed = min(max(1, closed), 50 * seconds - run.next)
         run.passes(closed=closed, wait=float(rng.gamma(4.0, 0.2)) if closed == 1 else 0.0, infer=0.3 + slow)
-    floor = {"timer": PART, "lsl": PART, "zmq": PART, "p50": 0.3, "p99": 0.6}
     where = {
         "mode": "paced", "seconds": seconds, "warm_up_s": 0.0, "units": 3, "bin_ms": 20.0, "budget_ms": 20.0,
         "decoder": "neds", "engine": "e", "stopped_by": "seconds",
         "scheduling": "normal", "checkpoint_sha256": "a" * 64, "config_sha256": "b",
         "load": {"rate": 100.0, "burst": 0, "push_ms": 0.0, "streams": 1, "recording": ""},
     }  # fmt: skip
-    found = report.begun("latency") | where | measured.of(run.taken(), 0.0)
+    return finished(report.begun("latency") | where | launches.joined([measured.of(run.taken(), 0.0)]))
+
+
+def finished(found: dict[str, Any]) -> dict[str, Any]:
+    floor = {"timer": PART, "lsl": PART, "zmq": PART, "p50": 0.3, "p99": 0.6}
     found |= {"floor_ms": floor, "memory_copy_gb_s": 5.0}
     return found | {"not_ours_ms": measured.not_ours(found)}
 
@@ -106,6 +109,44 @@ def test_a_sleep_in_one_stage_is_found_and_named(quick: dict[str, Any], slow: di
     assert {"edge_to_pub_ms max", "infer_ms max", "missed deadlines"} <= found
     assert not any(name.startswith(("send_ms", "sub_ms", "take_ms")) for name in found)
     assert {c.name for c in compare.compare(slow, quick) if c.word == "better"} == found
+
+
+def test_launches_are_joined_as_one_run_of_which_each_is_still_told(
+    quick: dict[str, Any], slow: dict[str, Any]
+) -> None:
+    both = launches.joined([quick, slow])
+    assert both["scheduled"] == 2400
+    assert both["deadline_misses"] == slow["deadline_misses"] == sum(both["miss_causes"].values())
+    assert both["edge_to_pub_ms"]["n"] == 2400
+    assert both["edge_to_pub_ms"]["max"] == slow["edge_to_pub_ms"]["max"]
+    assert quick["edge_to_pub_ms"]["p99"] < both["edge_to_pub_ms"]["p99"] < slow["edge_to_pub_ms"]["p99"]
+    assert both["blocks"]["launch"] == [0] * 24 + [1] * 24
+    assert both["blocks"]["infer_ms"]["max"] == quick["blocks"]["infer_ms"]["max"] + slow["blocks"]["infer_ms"]["max"]
+    assert [miss["t_s"] for miss in both["misses"]] == pytest.approx([24.0 + m["t_s"] for m in slow["misses"]])
+    assert [one["edge_to_pub_ms"] for one in both["launches"]] == [quick["edge_to_pub_ms"], slow["edge_to_pub_ms"]]
+    assert launches.joined([quick])["edge_to_pub_ms"] == quick["edge_to_pub_ms"]
+
+
+def several(*shift_ms: float) -> dict[str, Any]:
+    """A report of as many launches, in which all waits of a launch are shifted by so much."""
+    parts = []
+    for seed, shift in enumerate(shift_ms):
+        part = made(seed, 12)
+        for name in ("wait_ms", "edge_to_pub_ms"):
+            for s, values in part["blocks"][name].items():
+                part["blocks"][name][s] = [None if v is None else v + shift for v in values]
+        parts.append(part)
+    return parts[0] | launches.joined(parts)
+
+
+def test_what_two_launches_of_one_code_differ_by_is_noise() -> None:
+    """Paired seconds alone would call it a change: within a launch nothing shows it."""
+    worse = {c.name for c in compare.worse(compare.compare(several(0.0, 0.7, 0.1), several(0.7, 0.0, 0.8)))}
+    assert worse == set()
+    worse = {c.name for c in compare.worse(compare.compare(several(0.0, 0.1, 0.0), several(0.7, 0.8, 0.8)))}
+    assert {"wait_ms p50", "edge_to_pub_ms p50"} <= worse
+    with pytest.raises(DataError, match=r"launches \(3, 2\)"):
+        compare.compare(several(0.0, 0.0, 0.0), several(0.0, 0.0))
 
 
 def test_what_a_slower_machine_explains_is_no_change(quick: dict[str, Any]) -> None:
