@@ -58,7 +58,7 @@ class Change(Struct, frozen=True):
 def unlike(a: Report, b: Report) -> list[str]:
     """What differs that should not, in words."""
     pairs = [(words, a.get(key), b.get(key)) for key, words in LIKE.items()]
-    pairs.append(("launches", *(len(one.get("launches", [])) for one in (a, b))))
+    pairs.append(("launches", len(a.get("launches", [])), len(b.get("launches", []))))
     pairs += [(words, a["machine"].get(key), b["machine"].get(key)) for key, words in LIKE_MACHINE.items()]
     return [f"{words} ({_short(x)}, {_short(y)})" for words, x, y in pairs if x != y]
 

@@ -5,7 +5,6 @@ Which threads share a core differs from launch to launch, and so do latencies: w
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from runtime.core.latency import Latency
@@ -18,8 +17,7 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """What `measured.of` gave of each launch, one at least, as if it were one run; `launches` tells them apart."""
     found = dict(parts[0])
     found |= {key: round(sum(part[key] for part in parts), 3) for key in SUMS}
-    found |= {key: dict(sum((Counter(part[key]) for part in parts[1:]), Counter(parts[0][key]))) for key in COUNTS}
-    found["miss_causes"] = {name: found["miss_causes"].get(name, 0) for name in parts[0]["miss_causes"]}
+    found |= {key: _summed([part[key] for part in parts]) for key in COUNTS}
     for name in found["latencies"]:
         latency = Latency.decoded(parts[0]["histograms"][name])
         for part in parts[1:]:
@@ -40,6 +38,11 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
             for part in parts
         ],
     }
+
+
+def _summed(parts: list[dict[str, int]]) -> dict[str, int]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}
 
 
 def _misses(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -118,6 +118,7 @@ def test_launches_are_joined_as_one_run_of_which_each_is_still_told(
     assert both["scheduled"] == 2400
     assert both["deadline_misses"] == slow["deadline_misses"] == sum(both["miss_causes"].values())
     assert both["edge_to_pub_ms"]["n"] == 2400
+    assert both["tokens"] == {"closed": 2400, "idle": 0, "invalid": 0, "without_live_data": 0}
     assert both["edge_to_pub_ms"]["max"] == slow["edge_to_pub_ms"]["max"]
     assert quick["edge_to_pub_ms"]["p99"] < both["edge_to_pub_ms"]["p99"] < slow["edge_to_pub_ms"]["p99"]
     assert both["blocks"]["launch"] == [0] * 24 + [1] * 24
