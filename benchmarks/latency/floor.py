@@ -30,7 +30,7 @@ COPY_MB, COPIES = 64, 5
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    """Percentiles in ms of each of `PARTS`, p50 and p99 of their sum (of percentiles: an upper bound).
+    """Percentiles in ms of each of `PARTS`, and the sums of their p50 and p99 (a guide: no percentiles of the sum).
 
     Raises `StreamError` where the two processes do not meet.
     """

@@ -36,7 +36,7 @@ class Scripted:
 
     def passes(
         self, closed: int = 1, wait: float = 1.0, take: float = 0.2, infer: float = 0.3, send: float = 0.1,
-        after: float = 0.2, valid: bool = True, flags: int = 0,
+        after: float = 0.2, valid: bool = True,
     ) -> None:  # fmt: skip
         """One pass that closes so many bins. wait: from the newest one's edge to the waking."""
         edge = (self.next + closed) * 20.0
@@ -50,7 +50,7 @@ class Scripted:
             )  # fmt: skip
             each_ns = round(infer * MS / closed)
             newest = Decoded(
-                token, np.ones(1, np.float32) if valid else None, flags, each_ns if valid else 0, State.RUNNING
+                token, np.ones(1, np.float32) if valid else None, 0, each_ns if valid else 0, State.RUNNING
             )
             self.log.add(newest)
             self.accounting.stepped(newest)
