@@ -19,7 +19,7 @@ SAID = {
     "wait_ms": "wait for the bin to close",
     "sender_ms": "  until the sender had it out",
     "arrive_ms": "  from there to the waking",
-    "push_ms": "  the sender's own work a chunk",
+    "push_ms": "  the sender's work a chunk",
     "take_ms": "take: bin and prepare",
     "infer_ms": "infer: engine step",
     "send_ms": "send",

@@ -149,8 +149,8 @@ class Trace:
 
 COLUMNS = (
     "counts", "values", "t_end_ns", "sent_ns", "clock", "segment", "infer_ns", "wait_ns", "flags", "state", "valid",
-    "reset", "idle", "in_time", "sd", "stands", "newest_ns", "began_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns", "faults",
-    "miss", "busy_ns",
+    "reset", "idle", "in_time", "sd", "stands", "newest_ns", "began_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns",
+    "faults", "miss", "busy_ns",
 )  # fmt: skip
 OF_PASS = (
     "sent_ns", "wait_ns", "began_ns", "busy_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns", "faults", "miss",
