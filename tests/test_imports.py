@@ -48,6 +48,7 @@ EXTRA = {
     "runtime/cli/*.py": {"typer", "rich", "torch"},
     "calibration/drawings.py": {"matplotlib"},
     "benchmarks/figures.py": {"matplotlib"},
+    "benchmarks/latency/*.py": {"pylsl", "zmq"},  # a floor of both, and a subscriber
     "benchmarks/*figures*.py": {"matplotlib"},
     "benchmarks/cost/full_forward.py": {"onnxruntime"},
     "benchmarks/studies/region_figures.py": {"umap"},
@@ -134,7 +135,8 @@ ROOMS = {
         "intervals": (),
         "recordings": (),
         "figures": (),
-        "latency": ("machine", "rows", "figures"),
+        "report": ("machine",),
+        "latency": ("machine", "rows", "figures", "report", "cost"),
         "cost": ("machine", "rows", "figures", "recordings", "accuracy"),
         "accuracy": ("machine", "rows", "intervals", "recordings", "figures"),
         "studies": ("machine", "rows", "intervals", "recordings", "figures", "accuracy"),

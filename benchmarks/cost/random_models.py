@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import torch
 
 from benchmarks.cost.full_forward import PAPER
 from benchmarks.cost.kernel_sweep import Size
 from benchmarks.cost.timing import BIN_NS
-from neds_core.checkpoint import FORMAT, Checkpoint, Header, Record
+from neds_core.checkpoint import FORMAT, Checkpoint, Header, LinearHeader, Record
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
+from neds_core.linear.linear import Bank, Linear
 from neds_core.model.model import NEDS
 from runtime.core.values import Token
 
@@ -56,3 +60,20 @@ def tokens(size: Size, n: int, seed: int = 0) -> list[Token]:
     """Bins of Poisson counts: most are 0."""
     counts = np.random.default_rng(seed).poisson(size.spikes / size.units, (n, size.units)).astype(np.uint16)
     return [Token(i, 0, c, valid=True) for i, c in enumerate(counts)]
+
+
+def for_a_run(size: Size, bin_ns: int = BIN_NS) -> Checkpoint:
+    """`random_checkpoint` with what a file needs beside the network: class shares, and linear decoders of zeros."""
+    made = random_checkpoint(size)
+    bank, linear = Bank(lags=1), {}
+    for spec in made.specs:
+        shape = bank.n_features(size.units), max(1, len(spec.classes))
+        linear[spec.name] = Linear(bank, 1.0, np.zeros(shape, np.float32), np.zeros(shape[1], np.float32))
+    header = msgspec.structs.replace(
+        made.header,
+        bin_ns=bin_ns,
+        prior={s.name: [1.0 / len(s.classes)] * len(s.classes) for s in made.specs if s.kind == "class"},
+        linear={name: LinearHeader(one.bank, one.penalty) for name, one in linear.items()},
+        blend=dict.fromkeys(linear, 1.0),
+    )
+    return replace(made, header=header, linear=linear)

@@ -1,1 +1,1 @@
-"""Latency of the live loop: the suite that measures it belongs here."""
+"""Latency of the live loop: measured through its sockets, compared, and watched (`neds-rt bench latency`)."""

@@ -11,6 +11,8 @@ import typer
 
 from runtime.cli.options import taking
 
+MOST_PUSHES = 1 << 20  # of which the times are kept: 87 minutes at 5 ms
+
 
 class Split(StrEnum):
     """Which chronological part is played."""
@@ -51,6 +53,10 @@ class Options:
     behaviours: Annotated[Behaviours, typer.Option(help="content of the behaviour streams")] = Behaviours.RECORDED
     wait: Annotated[float, typer.Option(help="seconds to wait for a consumer")] = 60.0
     seed: Annotated[int, typer.Option(help="seed of the random phase")] = 0
+    push_ms: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="ms between two chunks of spikes, 0: a quarter of a bin")
+    ] = 0.0
+    pushes: Annotated[Path | None, typer.Option(help="write when each chunk was due and sent to this .npy")] = None
     parent: Annotated[int, typer.Option(hidden=True, help="id of the process to end with")] = 0
 
 
@@ -63,10 +69,11 @@ def play(given: Options) -> None:
     import numpy as np
 
     from neds_core.data import session as sessions
+    from neds_core.files import whole
     from neds_core.io import recording
     from runtime.config import check_seconds
     from runtime.io import system
-    from runtime.io.lsl_player import Player
+    from runtime.io.lsl_player import Player, Pushes
     from runtime.io.lsl_resolve import configure
 
     check_seconds("--wait", given.wait)
@@ -86,5 +93,12 @@ def play(given: Options) -> None:
     player.wait(given.wait)
     print("a consumer has connected: the first segment starts in 1 s", flush=True)
     random = given.phase is Phase.RANDOM
-    player.play(int(np.random.default_rng(given.seed).integers(0, session.bin_ns)) if random else 0)
+    shift_ns = int(np.random.default_rng(given.seed).integers(0, session.bin_ns)) if random else 0
+    pushes = None if given.pushes is None else Pushes(MOST_PUSHES)
+    try:
+        player.play(shift_ns, round(given.push_ms * 1e6), pushes)
+    finally:
+        if pushes is not None and given.pushes is not None:
+            with whole(given.pushes) as partial, partial.open("wb") as file:
+                np.save(file, pushes.kept())
     print(f"done, {player.sent} spikes sent", flush=True)

@@ -18,6 +18,7 @@ class Accounting:
         self.bin_ns, self.budget_ns = bin_ns, budget_ns
         self.latency = {name: Latency(round(MINUTE_NS / bin_ns)) for name in LATENCIES}
         self.misses = dict.fromkeys(CAUSES, 0)
+        self.cause = ""  # why a token of the newest pass was late, '' = none was
         self._missed_at_ns: list[int] = []
 
     def stepped(self, decoded: Decoded) -> None:
@@ -39,8 +40,9 @@ class Accounting:
             self.latency["edge_to_pub_ms"].record(took_ns)
             if has_values:
                 self.latency["edge_to_pub_decoded_ms"].record(took_ns)
+        self.cause = cause(p, self.budget_ns) if late else ""
         if late:
-            self.misses[cause(p, self.budget_ns)] += late
+            self.misses[self.cause] += late
             self._missed_at_ns += [p.sent_ns] * late
         return has_values and p.sent_ns - p.edge_ns <= self.budget_ns
 

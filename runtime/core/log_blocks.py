@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from runtime.core.run_log import COLUMNS, Header, RunLog, Trace
+from runtime.core.misses import Passage
+from runtime.core.run_log import COLUMNS, OF_PASS, Header, RunLog, Trace
 from runtime.core.values import Decoded
 
 
@@ -31,10 +32,10 @@ class BlockLog(RunLog):
         self._segment = token.segment
         return super().add(decoded)
 
-    def published(self, token: int, wait_ns: int, sent_ns: int, in_time: bool) -> None:
+    def published(self, token: int, passage: Passage, in_time: bool, cause: str = "") -> None:
         """A token has left; see `RunLog.published`."""
         if token >= self.first:
-            super().published(token - self.first, wait_ns, sent_ns, in_time)
+            super().published(token - self.first, passage, in_time, cause)
 
     def hand_over(self) -> None:
         """Hand on what has come since the last block, as a log of its own, and go on with an empty one."""
@@ -49,7 +50,9 @@ class BlockLog(RunLog):
         self.kept.clear()  # the binner adds to this very list
         self.marks, self.events, self.behaviours = [], [], {name: Trace() for name in self.behaviours}
         self.values[:n] = self.sd[:n] = np.nan
-        self.sent_ns[:n], self.wait_ns[:n], self.in_time[:n] = 0, 0, False
+        for name in OF_PASS:
+            getattr(self, name)[:n] = 0
+        self._awake = -1
         self.first, self.n = self.first + n, 0
         self._hand_on(block)
 

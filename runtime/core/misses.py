@@ -12,10 +12,11 @@ PREEMPTED_NS = 2_000_000
 class Passage:
     """One pass of the loop that published: times in ns of the LSL clock, or durations in ns.
 
-    edge_ns: right edge of the newest bin. due_ns: when it had to close by the clock. woke_ns: when the loop woke with
-    it. before_ns: when its decoding had ended and the send began. closed: bins that closed in this pass. cpu_ns: CPU
-    time of this thread between waking and sent. faults: major page faults since the pass before. gc_ns: in the
-    garbage collector.
+    edge_ns: right edge of the newest bin. due_ns: when it had to close by the clock. began_ns: when the loop began to
+    wait, 0 = not known. busy_ns: how long it had worked before, in its pass before this one. woke_ns: when it woke
+    with the bin. before_ns: when its decoding had ended and the send began.
+    closed: bins that closed in this pass. cpu_ns: CPU time of this thread between waking and sent. faults: major page
+    faults since the pass before. gc_ns: in the garbage collector.
     """
 
     edge_ns: int
@@ -28,6 +29,8 @@ class Passage:
     cpu_ns: int = 0
     faults: int = 0
     gc_ns: int = 0
+    began_ns: int = 0
+    busy_ns: int = 0
 
 
 def cause(passage: Passage, budget_ns: int) -> str:

@@ -12,8 +12,9 @@ from neds_core.data.session import BehaviourSpec
 from runtime.core.engine import Decoder
 from runtime.core.exchange import Turn
 from runtime.core.latency import Latency
+from runtime.core.misses import CAUSES, Passage
 from runtime.core.state import State
-from runtime.core.values import Decoded, Mark
+from runtime.core.values import NO_TIME, Decoded, Mark
 
 STATES = tuple(State)
 FORMAT = 1
@@ -148,7 +149,12 @@ class Trace:
 
 COLUMNS = (
     "counts", "values", "t_end_ns", "sent_ns", "clock", "segment", "infer_ns", "wait_ns", "flags", "state", "valid",
-    "reset", "idle", "in_time", "sd", "stands",
+    "reset", "idle", "in_time", "sd", "stands", "newest_ns", "began_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns",
+    "faults", "miss", "busy_ns",
+)  # fmt: skip
+OF_PASS = (
+    "sent_ns", "wait_ns", "began_ns", "busy_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns", "faults", "miss",
+    "in_time",
 )  # fmt: skip
 
 
@@ -160,6 +166,10 @@ class RunLog:
     nothing; t_end_ns, clock, segment, infer_ns, wait_ns,
     sent_ns (0 = not published) (T,) int64; flags (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle,
     in_time (T,) bool. kept: chunks (n,) `SPIKES` of the spikes that were binned, where the run keeps them.
+    newest_ns (T,) int64, stamp of the newest spike, `NO_TIME` = none. Of the pass that published a token, 0 elsewhere:
+    wait_ns, began_ns, busy_ns, before_ns, cpu_ns, gc_ns, faults (T,) int64 as in `Passage`; after_ns (T,) int64, from
+    the send to the next wait; miss (T,) uint8, 1 + the place in `CAUSES` of why it
+    or one that it superseded was late, 0 = none was.
     """
 
     def __init__(self, header: Header, capacity: int, n_units: int, n_values: int, keep_ns: int = 2**62) -> None:
@@ -175,6 +185,11 @@ class RunLog:
         self.flags, self.state = np.zeros(capacity, np.int32), np.zeros(capacity, np.uint8)
         self.valid, self.reset = np.zeros(capacity, bool), np.zeros(capacity, bool)
         self.idle, self.in_time = np.zeros(capacity, bool), np.zeros(capacity, bool)
+        self.newest_ns = np.full(capacity, NO_TIME, np.int64)
+        self.began_ns, self.busy_ns, self.before_ns, self.after_ns = (np.zeros(capacity, np.int64) for _ in range(4))
+        self.cpu_ns, self.gc_ns, self.faults = (np.zeros(capacity, np.int64) for _ in range(3))
+        self.miss = np.zeros(capacity, np.uint8)
+        self._awake = -1  # the row whose pass goes on, -1 = none
         self.outcome = Outcome(stopped_by="")
         self.marks: list[Mark] = []
         self.behaviours: dict[str, Trace] = {}
@@ -227,16 +242,26 @@ class RunLog:
             self.stands[n] = token.stands
         self.t_end_ns[n], self.clock[n], self.segment[n] = token.t_end_ns, token.clock, token.segment
         self.valid[n], self.reset[n], self.idle[n] = token.valid, token.reset, token.idle
-        self.infer_ns[n], self.flags[n] = decoded.infer_ns, decoded.flags
+        self.infer_ns[n], self.flags[n], self.newest_ns[n] = decoded.infer_ns, decoded.flags, token.newest_ns
         self.state[n] = STATES.index(decoded.state)
         self.n = n + 1
         return True
 
-    def published(self, token: int, wait_ns: int, sent_ns: int, in_time: bool) -> None:
-        """A token has left. wait_ns: from its edge to the loop's waking. in_time: with values, within its budget."""
+    def published(self, token: int, passage: Passage, in_time: bool, cause: str = "") -> None:
+        """A token has left. in_time: with values, within its budget. cause: one of `CAUSES`, '' = nothing was late."""
         if token < self.n:
-            self.wait_ns[token] = wait_ns
-            self.sent_ns[token], self.in_time[token] = sent_ns, in_time
+            p, row = passage, token
+            self.wait_ns[row], self.sent_ns[row], self.in_time[row] = p.woke_ns - p.edge_ns, p.sent_ns, in_time
+            self.began_ns[row], self.busy_ns[row], self.before_ns[row] = p.began_ns, p.busy_ns, p.before_ns
+            self.cpu_ns[row], self.gc_ns[row], self.faults[row] = p.cpu_ns, p.gc_ns, p.faults
+            self.miss[row] = 1 + CAUSES.index(cause) if cause else 0
+            self._awake = row
+
+    def rests(self, now_ns: int) -> None:
+        """The loop waits again: the pass before is over."""
+        if self._awake >= 0:
+            self.after_ns[self._awake] = now_ns - self.sent_ns[self._awake]
+            self._awake = -1
 
     def expect(self, name: str) -> None:
         """A behaviour that may be measured."""

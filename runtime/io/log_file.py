@@ -16,7 +16,9 @@ from runtime.core.run_log import COLUMNS, FORMAT, Header, LoggedEvent, Outcome, 
 from runtime.core.values import SPIKES, Mark
 
 JSON = "run.json"
-LATER = ("sd", "stands")  # columns that older logs lack
+LATER = (  # columns that older logs lack
+    "sd", "stands", "newest_ns", "began_ns", "busy_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns", "faults", "miss",
+)  # fmt: skip
 KEPT = ("t_ns", "unit")  # of SPIKES
 ROW_BYTES = 256  # of a token beside its counts: values, times, flags, measured behaviour
 

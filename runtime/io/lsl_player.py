@@ -36,6 +36,23 @@ def _undisturbed() -> Iterator[None]:
         gc.unfreeze()
 
 
+class Pushes:
+    """When each chunk was to be sent, when the player woke for it, and when its spikes and keep-alive were out: ns."""
+
+    def __init__(self, capacity: int) -> None:
+        self.rows, self.n = np.zeros((capacity, 3), np.int64), 0
+
+    def note(self, due_ns: int, woke_ns: int, sent_ns: int) -> None:
+        """One chunk; beyond the capacity nothing is kept."""
+        if self.n < len(self.rows):
+            self.rows[self.n] = due_ns, woke_ns, sent_ns
+            self.n += 1
+
+    def kept(self) -> np.ndarray:
+        """(n, 3) int64."""
+        return self.rows[: self.n]
+
+
 class Player:
     """The outlets of one playback, named PREFIX-spikes, PREFIX-markers and PREFIX-<behaviour>."""
 
@@ -90,8 +107,12 @@ class Player:
             if time.monotonic() > deadline or self._orphaned():
                 raise StreamError(f"nobody connected within {timeout_s:g} s; start `neds-rt run` first or raise --wait")
 
-    def play(self, shift_ns: int = 0) -> None:
-        """Send everything at its own time. Returns when the recording has ended, or the parent process has."""
+    def play(self, shift_ns: int = 0, push_ns: int = 0, pushes: Pushes | None = None) -> None:
+        """Send everything at its own time. Returns when the recording has ended, or the parent process has.
+
+        push_ns: between two chunks of spikes, 0 = a quarter of a bin. The schedule is open: a chunk that is late does
+        not move the next. pushes: is told of each.
+        """
         bin_ns = self.session.bin_ns
         plan = timeline(self.session, shift_ns)
         zero_ns = (now_ns() + int(LEAD_S * 1e9)) // bin_ns * bin_ns + bin_ns
@@ -101,18 +122,23 @@ class Player:
         values = self._values(plan, zero_ns)
         end_ns = zero_ns + plan[-1].start_ns + (plan[-1].n_bins + gap_bins(bin_ns)) * bin_ns
         edge_ns = zero_ns - int(LEAD_S * 1e9) // bin_ns * bin_ns
-        slices = max(1, min(SLICES, bin_ns // SLICE_NS))
-        slice_ns, at, note, value, tick = bin_ns // slices, 0, 0, 0, 0
+        push_ns = push_ns or bin_ns // max(1, min(SLICES, bin_ns // SLICE_NS))
+        at = note = value = 0
+        said_ns = edge_ns  # the next bin edge that a keep-alive is to pass
         with _undisturbed():
             while edge_ns <= end_ns and not self._orphaned():
                 self._sleep_until(edge_ns)
+                woke_ns = now_ns() if pushes is not None else 0
                 upto = int(np.searchsorted(t_ns, edge_ns))
                 if upto > at:
                     self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
                     self.sent += upto - at
                     at = upto
-                if tick % slices == 0:
+                if edge_ns >= said_ns:
                     self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
+                    said_ns += (edge_ns - said_ns) // bin_ns * bin_ns + bin_ns
+                if pushes is not None:
+                    pushes.note(edge_ns, woke_ns, now_ns())
                 while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
                     self.markers.push_sample([notes[note][1]], notes[note][0] * 1e-9)
                     note += 1
@@ -121,8 +147,7 @@ class Player:
                     for name, trace in self.traces.items():
                         self.behaviours[name].push_sample([float(trace[row])], stamp * 1e-9)
                     value += 1
-                edge_ns += slice_ns
-                tick += 1
+                edge_ns += push_ns
         time.sleep(0.5)  # the last samples leave before the outlets close
 
     def _notes(self, plan: list[Segment], zero_ns: int) -> list[tuple[int, str]]:

@@ -153,6 +153,7 @@ class _Loop:
         self.accounting = Accounting(pipeline.decoder.bin_ns, plan.budget_ns)
         log.latency = self.accounting.latency
         self._jumps = self._jump_left = 0
+        self._woke_ns = 0  # in the newest pass, 0 = there was none
         self._log_full = self._resent = False
 
     def run(self, track: StateTrack) -> None:
@@ -193,10 +194,14 @@ class _Loop:
     def _pass(self) -> int:
         """Wait for spikes, take in what has come, close what is due, publish the newest. Returns when it woke."""
         source, pipeline, clock = self.source, self.pipeline, self.clock
-        wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - clock.now_ns()) * 1e-9))
+        began = clock.now_ns()
+        busy_ns = began - self._woke_ns if self._woke_ns else 0
+        self.log.rests(began)
+        wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - began) * 1e-9))
         faults = clock.faults()
         spikes = source.wait(wait_s)
         now, cpu_ns, gc_ns = clock.now_ns(), clock.cpu_ns(), clock.gc_ns()
+        self._woke_ns = now
         marks, unended, astray = source.marks(), pipeline.unended, pipeline.astray_markers
         self.log.marks += marks
         pipeline.withheld = source.withheld
@@ -214,7 +219,8 @@ class _Loop:
             passage = Passage(
                 edge_ns=edge_ns, due_ns=edge_ns + pipeline.rules.lateness_ns, woke_ns=now, before_ns=before,
                 sent_ns=sent, closed=len(closed), infer_ns=closed[-1].infer_ns, cpu_ns=clock.cpu_ns() - cpu_ns,
-                faults=clock.faults() - faults, gc_ns=clock.gc_ns() - gc_ns,
+                faults=clock.faults() - faults, gc_ns=clock.gc_ns() - gc_ns, began_ns=began,
+                busy_ns=busy_ns,
             )  # fmt: skip
             self._account(closed, passage)
         if self.plan.handover is not None:
@@ -238,7 +244,7 @@ class _Loop:
             self.sink.note(decoded)
             self.accounting.stepped(decoded)
         in_time = self.accounting.published(passage, newest)
-        self.log.published(newest.token.index, passage.woke_ns - passage.edge_ns, sent, in_time)
+        self.log.published(newest.token.index, passage, in_time, self.accounting.cause)
         self.sink.measured(sent, self.source.measured(sent))
         self._enter(newest.state, sent)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from runtime.core.misses import CAUSES, Passage
 from runtime.core.run_log import Exchange, Header, Outcome, RunLog, Trace
 from runtime.core.state import State
 from runtime.core.values import Decoded, Token
@@ -22,6 +23,10 @@ def decoded(index: int, counts: np.ndarray, values: np.ndarray | None = None) ->
     return Decoded(token, values, 4, 5, State.RUNNING if index != 1 else State.STALLED)
 
 
+def passage(**times: int) -> Passage:
+    return Passage(**{"edge_ns": 10, "due_ns": 15, "woke_ns": 13, "before_ns": 17, "sent_ns": 19} | times)
+
+
 def test_a_log_keeps_copies_and_null_values() -> None:
     """The loop reuses its arrays, so that a row must not change with them."""
     log = RunLog(HEADER, 10, 3, 2)
@@ -29,12 +34,12 @@ def test_a_log_keeps_copies_and_null_values() -> None:
     for i in range(3):
         counts[:], values[:] = i, 10 + i
         log.add(decoded(i, counts, None if i == 1 else values))
-    log.published(2, wait_ns=3, sent_ns=9, in_time=True)
+    log.published(2, passage(), in_time=True)
     assert log.counts[:3].tolist() == [[0] * 3, [1] * 3, [2] * 3]
     np.testing.assert_array_equal(log.values[:3], [[10, 10], [np.nan, np.nan], [12, 12]])
     assert log.valid[:3].tolist() == [True, False, True]
     assert log.in_time[:3].tolist() == [False, False, True]
-    assert (log.wait_ns[2], log.sent_ns[2], log.infer_ns[2], log.flags[2]) == (3, 9, 5, 4)
+    assert (log.wait_ns[2], log.sent_ns[2], log.infer_ns[2], log.flags[2]) == (3, 19, 5, 4)
     assert log.decoded_rows().tolist() == [0, 1, 2]
 
 
@@ -42,8 +47,23 @@ def test_a_full_log_takes_no_more_and_does_not_crash() -> None:
     log = RunLog(HEADER, 2, 3, 2)
     for i in range(4):
         log.add(decoded(i, np.full(3, i, np.uint16)))
-        log.published(i, wait_ns=0, sent_ns=1, in_time=True)
+        log.published(i, passage(), in_time=True)
     assert (log.n, log.in_time.tolist(), log.counts[:, 0].tolist()) == (2, [True, True], [0, 1])
+
+
+def test_a_row_has_the_times_of_the_pass_that_published_it() -> None:
+    """Also how long the loop was busy after the send: until it waits again, and no longer."""
+    log = RunLog(HEADER, 10, 3, 2)
+    log.rests(5)  # nothing was published yet
+    for i in range(2):
+        log.add(decoded(i, np.zeros(3, np.uint16)))
+    log.published(1, passage(began_ns=8, busy_ns=6, cpu_ns=4, faults=2, gc_ns=1), in_time=False, cause="page_fault")
+    log.rests(24)
+    log.rests(90)
+    found = {n: int(getattr(log, n)[1]) for n in ("began_ns", "busy_ns", "after_ns", "cpu_ns", "faults", "gc_ns")}
+    assert found == {"began_ns": 8, "busy_ns": 6, "after_ns": 5, "cpu_ns": 4, "faults": 2, "gc_ns": 1}
+    assert CAUSES[log.miss[1] - 1] == "page_fault"
+    assert (log.sent_ns[0], log.after_ns[0], log.miss[0]) == (0, 0, 0)
 
 
 def turn(token: int, primed: int = -1, sha: str = "sha 2") -> Exchange:

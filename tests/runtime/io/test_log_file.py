@@ -11,6 +11,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
 from runtime.core.run_log import COLUMNS, RunLog
+from runtime.core.values import NO_TIME
 from runtime.io import log_file
 from runtime.live import offline
 
@@ -50,6 +51,19 @@ def test_a_log_of_before_sd_was_kept_is_read(log: RunLog, tmp_path: Path) -> Non
 
     assert np.isnan(found.sd).all()
     np.testing.assert_array_equal(found.values, log.values[: log.n])
+
+
+def test_a_log_of_before_passes_were_timed_is_read(log: RunLog, tmp_path: Path) -> None:
+    """Nothing is known of them: 0, and no stamp."""
+    log_file.save(log, tmp_path / "run.npz")
+    with np.load(tmp_path / "run.npz") as file:
+        np.savez(tmp_path / "old.npz", **{name: file[name] for name in file.files if name not in log_file.LATER})
+
+    found = log_file.load(tmp_path / "old.npz")
+
+    assert not any(getattr(found, name).any() for name in ("began_ns", "busy_ns", "before_ns", "after_ns", "miss"))
+    assert (found.newest_ns == NO_TIME).all()
+    np.testing.assert_array_equal(found.sent_ns, log.sent_ns[: log.n])
 
 
 def test_a_log_that_cannot_be_written_leaves_nothing_behind(log: RunLog, tmp_path: Path) -> None:

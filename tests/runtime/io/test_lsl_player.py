@@ -21,7 +21,7 @@ from runtime.core.values import Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import Declared, declared, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
-from runtime.io.lsl_player import Player
+from runtime.io.lsl_player import Player, Pushes
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
 
 BIN = 20_000_000
@@ -222,3 +222,24 @@ def test_labels_come_only_at_the_end_of_a_segment(lsl_session: str, stream_name:
     assert [note["event"] for _, note in notes] == ["segment_start", "segment_end"] * 3 + ["recording_end"]
     assert [t for t, _ in notes] == sorted(t for t, _ in notes)
     assert all("labels" not in note for _, note in notes if note["event"] != "segment_end")
+
+
+def test_chunks_keep_their_schedule_and_are_told(lsl_session: str, stream_name: str, short: Session) -> None:
+    """Every 7 ms: each bin still gets its one keep-alive, in the first chunk at or after its edge."""
+    one = replace(short, segments=short.segments[:1], segment_ids=short.segment_ids[:1])
+    player = Player(one, stream_name)
+    info = resolve(f"{stream_name}-spikes", WAIT_S)
+    inlet = pylsl.StreamInlet(info)
+    inlet.open_stream(WAIT_S)
+    pushes = Pushes(1000)
+    player.play(push_ns=7_000_000, pushes=pushes)
+
+    due, woke, sent = pushes.kept().T
+    assert (np.diff(due) == 7_000_000).all()
+    assert (woke >= due - 100_000).all()  # a sleep may end a little early by another clock
+    assert (sent >= woke).all()
+    units, stamps = inlet.pull_chunk(timeout=1.0, max_samples=10_000, as_numpy=True)
+    alive = np.rint(stamps[units[:, 0] < 0] * 1e9).astype(np.int64)
+    edges = np.arange(alive[0], due[-1] + 1, BIN)
+    np.testing.assert_allclose(alive, due[np.searchsorted(due, edges)], atol=1000)
+    assert (units[:, 0] >= 0).sum() == player.sent == one.counts[: one.segments[0, 1]].sum()

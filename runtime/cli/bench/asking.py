@@ -1,0 +1,106 @@
+"""The options of `neds-rt bench latency`, and what they ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neds_core.errors import ConfigError
+from runtime.cli.bench.options import Json
+
+SWEEPS = ("units", "rate", "bins")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of `neds-rt bench latency`."""
+
+    rig: Annotated[Path | None, typer.Argument(help="RIG.toml; none: the demo")] = None
+    seconds: Annotated[float, typer.Option(help="length of the measurement, after the warm-up")] = 60.0
+    warm_up: Annotated[float, typer.Option(min=0.0, max=600.0, help="seconds at the start that count apart")] = 5.0
+    launches: Annotated[
+        int, typer.Option(min=1, max=100, help="processes are started anew so often, within --seconds")
+    ] = 3
+    saturated: Annotated[
+        bool, typer.Option("--saturated", help="instead: one bin after the other, as fast as it goes, without LSL")
+    ] = False
+    checkpoint: Annotated[Path | None, typer.Option(help="another checkpoint than the rig's")] = None
+    decoder: Annotated[str | None, typer.Option(help="neds, ridge, blend or recommended")] = None
+    weights: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8")] = None
+    units: Annotated[
+        int | None, typer.Option(min=1, max=5000, help="a model with random weights for so many units; needs --rate")
+    ] = None
+    rate: Annotated[
+        float, typer.Option(min=0.0, max=1e6, help="made-up spikes a second; 0: the rig's recording is played")
+    ] = 0.0
+    burst: Annotated[int, typer.Option(min=0, max=100_000, help="more spikes within 2 ms, once a second")] = 0
+    push_ms: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="ms between two chunks of the sender, 0: a quarter of a bin")
+    ] = 0.0
+    streams: Annotated[
+        int, typer.Option(min=0, max=4, help="1: spikes, 2: and markers, 3 and 4: and behaviours; 0: as the rig has")
+    ] = 0
+    budget: Annotated[
+        str | None, typer.Option(help="a gate, such as p99=10ms,miss=1e-4 or p99=floor+1ms: exit 3 where it is broken")
+    ] = None
+    sweep: Annotated[str | None, typer.Option(help="instead: short runs over units, rate or bins")] = None
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.json; beside it FILE.html, FILE.cdf.png and FILE.timeline.png")
+    ] = None
+    json: Json = False
+
+
+def check(given: Options) -> None:
+    """Refuse options that cannot be meant, before anything is measured. Raises `ConfigError`."""
+    from runtime.config import check_seconds
+
+    check_seconds("--seconds", given.seconds)
+    if given.out is not None and given.out.suffix != ".json":
+        raise ConfigError(f"--out {given.out}: is no .json; give FILE.json, its page and pictures lie beside it")
+    if given.out is not None and not given.out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {given.out}: its folder does not exist; make it first")
+    if given.sweep is not None and given.sweep not in SWEEPS:
+        raise ConfigError(f"--sweep {given.sweep!r} is not known; choose one of {', '.join(SWEEPS)}")
+    if given.sweep is not None and (given.saturated or given.budget is not None):
+        raise ConfigError("--sweep takes neither --saturated nor --budget; leave them out")
+    if given.saturated and given.budget is not None:
+        raise ConfigError("--budget is of edge_to_pub_ms, which --saturated does not have; leave one of them out")
+    if given.units is not None and not given.rate:
+        raise ConfigError(f"--units {given.units}: a made-up model needs made-up spikes; add --rate")
+    if given.units is not None and given.checkpoint is not None:
+        raise ConfigError("--units and --checkpoint were both given; leave one of them out")
+
+
+def asked(given: Options) -> Any:
+    """The measurement of one run, a `benchmarks.latency.bench.Asked`.
+
+    Raises `ConfigError` where the options do not fit.
+    """
+    import msgspec
+
+    from benchmarks.cost.kernel_sweep import Size
+    from benchmarks.cost.random_models import for_a_run
+    from benchmarks.latency.bench import Asked
+    from benchmarks.latency.load import Load
+    from runtime import config as rigs
+    from runtime.cli.demo import demo
+
+    config = rigs.load(given.rig if given.rig is not None else demo() / "rig.toml")
+    engine = {name: v for name in ("decoder", "weights") if (v := getattr(given, name)) is not None}
+    made = None
+    if given.units is not None:
+        made, engine = for_a_run(Size(units=given.units)), engine | {"decoder": "neds"}
+    changed = msgspec.to_builtins(config.engine) | engine
+    try:
+        kept = msgspec.convert(changed, rigs.EngineConfig)
+    except msgspec.ValidationError:
+        raise ConfigError(f"--decoder or --weights is not known in {engine}; see docs/rig.md") from None
+    config = msgspec.structs.replace(config, engine=kept)
+    if given.checkpoint is not None:
+        config = msgspec.structs.replace(config, checkpoint=str(given.checkpoint.absolute()))
+    streams = given.streams or (2 if given.rate else 0)
+    load = Load(rate=given.rate, burst=given.burst, push_ms=given.push_ms, streams=streams)
+    return Asked(config, load, given.seconds, given.warm_up, given.launches, checkpoint=made)
