@@ -20,7 +20,8 @@ STUCK = 0.01  # of the fitting part's standard deviation: a trace that varies le
 SURE = 0.05  # R2 by which another lag must be better before it counts
 BANK, PENALTIES, FOLDS = Bank(taus_ms=(60.0,), root=True), (100.0, 1e3, 1e4, 1e5), 4
 LONGEST_MS, STEP_MS = 2000.0, 40.0
-LEAST_ORDER, SHIFTS, SDS = 20, 60, 3.0  # labelled trials that can tell their order; of chance, how many and how far above
+LEAST_ORDER = 20  # labelled trials from which on their order can be told
+SHIFTS, SDS = 60, 3.0  # fits by chance that are measured, and how far above them another must be
 ALIKE, UNLIKE = 0.8, 0.2  # correlation of two trial averages that fit when shifted, and by how much better
 
 
