@@ -17,6 +17,7 @@ from calibration.simulating.drivers import Decoded, Oracle, Performed
 from calibration.simulating.live import Pace
 from calibration.simulating.task import Effector, Trial, shuffled
 from calibration.simulating.world import World
+from neds_core import files
 from neds_core.data import session_file
 from neds_core.data.session import BehaviourSpec
 from runtime.children import Child, Watch
@@ -138,8 +139,8 @@ class Day:
             config = self.folder / "calibrate.toml"
             config.write_text(CONFIG.format(outputs=outputs, steps=steps), encoding="utf-8")
             given = ("calibrate", "--session", session, "--config", config, "--out", made, "--json")
-            with Child(self.folder, *given) as child:
-                kept.write_bytes(msgspec.json.encode(child.result(self.watch, codes=(0, 3))))
+            with Child(self.folder, *given) as child, files.whole(kept) as partial:
+                partial.write_bytes(msgspec.json.encode(child.result(self.watch, codes=(0, 3))))
         return made, msgspec.json.decode(kept.read_bytes())
 
     def closed_loop(self, checkpoint: Path, decoder: str, world: World, log: Path) -> Played:

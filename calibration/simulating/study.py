@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ DECODERS = ("ridge", "neds", ORACLE)
 FIRST, REFIT = "open loop", "ReFIT"  # what the decoder was fitted to
 LONGEST_MS = 1000
 SIMULATION = "simulation: a made-up animal; no figure here is of a real one"
+BEGINS = b'{"says":"simulation'  # each line of a results file
 
 
 class Order(Struct, frozen=True):
@@ -95,11 +97,20 @@ def refuse(order: Order) -> None:
 
 
 def read(path: Path) -> list[Block]:
-    """The finished blocks of a results file. Raises `DataError` for a line that is none."""
+    """The finished blocks of a results file; a last line that a crash has cut is left out.
+
+    Raises `DataError` for another line that is none, `ConfigError` where the file cannot be read.
+    """
     if not path.exists():
         return []
+    try:
+        *lines, torn = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be read ({error.strerror}); name a file, not a folder") from None
+    if not (torn.startswith(BEGINS) or BEGINS.startswith(torn)):
+        lines.append(torn)  # nothing of ours, and not to be cut
     found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             found.append(msgspec.json.decode(line, type=Block))
         except msgspec.DecodeError as error:
@@ -110,9 +121,11 @@ def read(path: Path) -> list[Block]:
 
 
 def add(path: Path, block: Block) -> None:
-    """Add a line; several simulations may share a file."""
+    """Add a line, after cutting a last one that a crash has cut; several simulations may share a file."""
     try:
-        with path.open("ab") as file:
+        with path.open("ab+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # what is cut is of no one who writes now
+            files.cut_torn(file.fileno())
             file.write(msgspec.json.encode(block) + b"\n")
     except OSError as error:
         raise files.unwritten(path, error) from None

@@ -110,10 +110,22 @@ def test_a_study_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_line_that_a_crash_has_cut_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [0, 5, 60])
+def test_a_line_that_a_crash_has_cut_is_cut_off(kept: int, tmp_path: Path) -> None:
+    """However much of it was written, its block is played again and the others count."""
+    out, (first, second, *_) = tmp_path / "out.jsonl", blocks()
+    study.add(out, first)
+    with out.open("ab") as file:
+        file.write(msgspec.json.encode(second)[:kept])
+    assert study.read(out) == [first]
+    study.add(out, second)
+    assert study.read(out) == [first, second]
+
+
+@pytest.mark.parametrize(("text", "line"), [('{"says":"simul\n', 1), ("notes of mine", 1), ("\n", 1)])
+def test_a_file_of_something_else_is_named_and_left_alone(text: str, line: int, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    study.add(out, blocks()[0])
-    with out.open("a") as file:
-        file.write('{"says": "simul')
-    with pytest.raises(DataError, match="line 2"):
-        study.read(out)
+    out.write_text(text)
+    with pytest.raises(DataError, match=f"line {line}"):
+        Study(QUICK, tmp_path, out, print, lambda: None)
+    assert out.read_text() == text

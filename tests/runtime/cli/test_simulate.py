@@ -31,3 +31,8 @@ def test_a_file_of_other_results_is_refused(fails: Callable[..., str], tmp_path:
     other = tmp_path / "other.jsonl"
     other.write_text('{"skill": 1}\n')
     assert f"{other}, line 1: no block of a simulation" in fails(*COMMAND, "--out", other)
+
+
+def test_a_folder_is_no_file_of_results(fails: Callable[..., str], tmp_path: Path) -> None:
+    said = fails(*COMMAND, "--out", tmp_path)
+    assert said == f"--out {tmp_path} cannot be read (Is a directory); name a file, not a folder"
