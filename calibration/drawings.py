@@ -30,7 +30,8 @@ def draw(found: Report) -> Iterator[tuple[str, str, bytes]]:
         ("learning", "Selecting part: the linear decoder of the first trials of the fitting part, and all decoders of "
          "the whole of it. Bars: 95 % over trials. NEDS and the blend were chosen here, which flatters them.", 2.6,
          {k: _with(_learning, k, v) for k, v in found.learning.items()}),
-        ("units", f"Selecting part: what is lost when a unit is silent, the {reports.TOP} largest.", 3.2,
+        ("units", f"Selecting part: what is lost when a unit is silent, the {reports.TOP} largest of "
+         "those tested. *: above noise (95 %, each unit for itself).", 3.2,
          {k: _with(_units, k, v) for k, v in found.contributions.items()}),
         ("reliability", "Judging part: how often a guess of some probability is right, with the temperatures of the "
          "selecting part and without. Numbers: trials.", 3.6,
@@ -99,7 +100,7 @@ def _learning(axes: Axes, name: str, of: Learning) -> None:
 
 
 def _units(axes: Axes, name: str, of: Contribution) -> None:
-    rows = reports.top(of)
+    rows, sure = reports.top(of), set(reports.sure(of))
     place = np.arange(len(rows))
     axes.bar(
         place - 0.2,
@@ -111,7 +112,7 @@ def _units(axes: Axes, name: str, of: Contribution) -> None:
     if of.decoder != "ridge" and any(of.offered[k] is not None for k in rows):
         drops = [of.offered[k] or 0.0 for k in rows]
         axes.bar(place + 0.2, drops, 0.4, color=COLOURS[of.decoder], label=f"{of.decoder} (offered)")
-    axes.set_xticks(place, [f"{of.ids[k]}\n{of.region[k]}" for k in rows], fontsize="x-small")
+    axes.set_xticks(place, [f"{of.ids[k]}{'*' * (k in sure)}\n{of.region[k]}" for k in rows], fontsize="x-small")
     axes.axhline(0, color="0.7", lw=0.7)
     axes.set_xlabel("unit, region")
     axes.set_ylabel(f"{name}\nloss of {of.measure}")

@@ -43,7 +43,9 @@ class Contribution(Struct, frozen=True):
 
     measure: R2 of traces, 1 - cross-entropy / entropy of classes. linear: of the linear decoder, in closed form.
     offered: of what is offered; where that has a causal network, of the `PASSES` units that move its input most, else
-    None. whole: the score of what is offered with all units.
+    None. whole: the score of what is offered with all units. low: the lower ends of 95 % intervals by a bootstrap over
+    trials, the same for both terms of a difference: of a unit's drop, and of whole minus the constant's score. None =
+    too few trials. They are of each unit for itself: of N units without effect 0.025 N end above 0 by chance.
     """
 
     decoder: str
@@ -53,6 +55,16 @@ class Contribution(Struct, frozen=True):
     region: list[str]
     linear: list[float]
     offered: list[float | None]
+    linear_low: list[float | None] = []
+    offered_low: list[float | None] = []
+    whole_low: float | None = None
+
+    @property
+    def drops(self) -> tuple[str, list[float | None], list[float | None]]:
+        """The decoder that was tested without units, what each lost (None = not tested) and the lower ends."""
+        if any(drop is not None for drop in self.offered):
+            return self.decoder, self.offered, self.offered_low
+        return "ridge", [*self.linear], self.linear_low
 
 
 def learning(fitted: Fitted, parts: Parts, names: list[str]) -> dict[str, Learning]:
@@ -113,18 +125,26 @@ def units(fitted: Fitted, select: Session, offers: dict[str, Offer]) -> dict[str
     for spec in (s for s in made.specs if s.name in offers):
         which = offers[spec.name].decoder
         output = _Output(fitted, select, spec, which)
-        silent, full = output.silent(kept), output.skill(output.alone(output.ridge))
-        drops = [full - output.skill(output.alone(each)) for each in silent]
-        offered: list[float | None] = [*drops]
+        silent = output.silent(kept)
+        full, said = output.alone(output.ridge), {k: output.alone(each) for k, each in enumerate(silent)}
+        drops, lows = output.lost(full, said)
+        offered = (_row(drops, kept), _row(lows, kept))
         if which != "ridge":
-            full = output.skill(output.mixed(output.ridge, whole[spec.name]))
-            offered = [None for _ in kept]
-            for u, values in without.items():
-                k = int(np.searchsorted(kept, u))
-                offered[k] = full - output.skill(output.mixed(silent[k], values[spec.name]))
+            full = output.mixed(output.ridge, whole[spec.name])
+            places = {u: int(np.searchsorted(kept, u)) for u in without}
+            said = {k: output.mixed(silent[k], without[u][spec.name]) for u, k in places.items()}
+            offered = tuple(_row(each, kept) for each in output.lost(full, said))
         ids, region = made.units.ids[kept].tolist(), made.units.region[kept].tolist()
-        found[spec.name] = Contribution(which, output.measure, full, ids, region, drops, offered)
+        found[spec.name] = Contribution(
+            which, output.measure, output.skill(full), ids, region, [drops[k] for k in range(len(kept))], offered[0],
+            _row(lows, kept), offered[1], output.above_constant(full),
+        )  # fmt: skip
     return found
+
+
+def _row(found: dict[int, float], kept: np.ndarray) -> list[float | None]:
+    """By place among the used units, None = not there."""
+    return [found.get(k) for k in range(len(kept))]
 
 
 def _silenced(select: Session, unit: int) -> Session:
@@ -158,6 +178,9 @@ class _Output:
         self.y = y[self.rows]
         self.x = baseline.design(select, self.once.bank, self.kept)[0][self.rows]
         self.ridge = self.once.apply(self.x)  # values (n, 1), or logits (n, C)
+        group = bootstrap.RULES.groups(select.segment_of(bins), select.bin_ns)
+        self.group = group[self.rows] if trace else np.arange(len(self.y))
+        self.few = not bootstrap.RULES.enough(self.group)
 
     def silent(self, kept: np.ndarray) -> np.ndarray:
         """What the linear decoder says with each unit silent (K, n, C): a silent unit's features are 0."""
@@ -181,8 +204,35 @@ class _Output:
 
     def skill(self, said: np.ndarray) -> float:
         """The score of what was said."""
+        return float(self._statistic(self._sums(said).sum(0)))
+
+    def lost(self, full: np.ndarray, said: dict[int, np.ndarray]) -> tuple[dict[int, float], dict[int, float]]:
+        """What the score of `full` loses where each of `said` is said instead, and the lower ends of its intervals."""
+        drawn = self._drawn({-1: full, **said})
+        each = {k: drawn[-1].minus(drawn[k]).interval() for k in said}
+        lows = {k: found.low for k, found in each.items() if np.isfinite(found.low) and not self.few}
+        return {k: found.value for k, found in each.items()}, lows
+
+    def above_constant(self, full: np.ndarray) -> float | None:
+        """The lower end of the interval of the score minus that of the mean or class shares of the fitting part."""
+        one = np.full(len(self.y), self.mean)
+        constant = one if self.spec.kind == "continuous" else np.broadcast_to(self.prior, full.shape)
+        drawn = self._drawn({-1: full, 0: constant})
+        low = drawn[-1].minus(drawn[0]).interval().low
+        return None if self.few or not np.isfinite(low) else low
+
+    def _drawn(self, said: dict[int, np.ndarray]) -> dict[int, bootstrap.Drawn]:
+        found = bootstrap.together({str(k): self._sums(each) for k, each in said.items()}, self._statistic)
+        return {int(k): one for k, one in found.items()}
+
+    def _sums(self, said: np.ndarray) -> np.ndarray:
+        """Rows of a trial each: of R2, or the cross-entropy with what was said and with the class shares."""
         if self.spec.kind == "continuous":
-            return float(scores.r2(self.y.astype(np.float64), said.astype(np.float64)))
-        row = np.arange(len(self.y))
-        got = -np.log(np.maximum(said[row, self.y], LOWEST)).mean()
-        return float(1.0 - got / -np.log(self.prior[self.y]).mean())
+            return scores.r2_sums(self.y, said.astype(np.float64), self.group)
+        got = said[np.arange(len(self.y)), self.y]
+        return -np.log(np.stack([np.maximum(got, LOWEST), self.prior[self.y]], axis=1).astype(np.float64))
+
+    def _statistic(self, total: np.ndarray) -> np.ndarray:
+        if self.spec.kind == "continuous":
+            return scores.r2_of_sums(total)
+        return 1.0 - total[..., 0] / total[..., 1]

@@ -173,11 +173,32 @@ def traces(judgement: Judgement) -> Iterator[tuple[str, Trace]]:
 
 
 def top(of: Contribution) -> list[int]:
-    """Rows of the units that matter most to what is offered: the most that it loses first."""
-    known = [k for k, drop in enumerate(of.offered) if drop is not None]
-    drops = of.offered if known else of.linear
-    rows = known or range(len(of.ids))
-    return sorted(rows, key=lambda k: -(drops[k] or 0.0))[:TOP]
+    """Rows of the tested units that matter most to what is offered: the most that it loses first."""
+    known = {k: drop for k, drop in enumerate(of.drops[1]) if drop is not None}
+    return sorted(known, key=lambda k: -known[k])[:TOP]
+
+
+def sure(of: Contribution) -> list[int]:
+    """Rows of the units whose drop is above noise, the most first; none where the whole decoder is not."""
+    _, drops, lows = of.drops
+    if of.whole_low is None or of.whole_low <= 0:
+        return []
+    known = {k: drops[k] or 0.0 for k, low in enumerate(lows) if low is not None and low > 0}
+    return sorted(known, key=lambda k: -known[k])
+
+
+def _units(name: str, of: Contribution) -> str:
+    """A line on what units carry."""
+    decoder, drops, lows = of.drops
+    tested = sum(drop is not None for drop in drops)
+    begins = f"{name}: units that {decoder} loses most without, on select ({of.measure} {of.whole:.3f} of {of.decoder})"
+    if of.whole_low is None or of.whole_low <= 0:
+        return f"{begins}: not above noise, for {of.decoder} is not surely above the constant there"
+    rows = sure(of)
+    each = ", ".join(f"{of.ids[k]} {drops[k]:+.3f} (at least {lows[k]:+.3f})" for k in rows[:5])
+    if not rows:
+        return f"{begins}: of {tested} tested none is above noise"
+    return f"{begins}, {len(rows)} of {tested} tested above noise (by chance about {0.025 * tested:.0f}): {each}"
 
 
 def lines(found: Report) -> Iterator[str]:
@@ -210,8 +231,7 @@ def lines(found: Report) -> Iterator[str]:
         each = ", ".join(f"{n} {score(s) if s else 'too few'}" for n, s in zip(of.trials, of.linear, strict=True))
         yield f"{name}: {of.measure} of the linear decoder on select, by trials that fitted it: {each}"
     for name, of in found.contributions.items():
-        most = ", ".join(f"{of.ids[k]} {of.offered[k] or of.linear[k]:+.3f}" for k in top(of)[:5])
-        yield f"{name}: units that {of.decoder} loses most without, on select ({of.measure} {of.whole:.3f}): {most}"
+        yield _units(name, of)
     step = found.latency
     yield f"one step here ({step.engine}): p50 {step.p50_ms:.2f} ms, p99 {step.p99_ms:.2f} ms, max {step.max_ms:.2f} ms"
     if found.compared is not None:

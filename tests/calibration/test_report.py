@@ -17,7 +17,7 @@ from calibration.report import Report
 from neds_core.data.parts import Parts
 from neds_core.judged import Judged
 from neds_core.linear import baseline
-from neds_core.scores import r2 as scores, reliability
+from neds_core.scores import bootstrap, r2 as scores, reliability
 from neds_core.train import loop
 from runtime.io.chain import Link
 
@@ -169,6 +169,64 @@ def test_the_most_of_many_units_are_run_and_the_most_first(
     assert sorted(reports.top(found)) == known
     drops = [found.offered[k] or 0.0 for k in reports.top(found)]
     assert drops == sorted(drops, reverse=True)
+
+
+def contribution(**changed: object) -> insight.Contribution:
+    """Of four units: two lose surely, one does not, and one was not tested; the linear decoder says otherwise."""
+    made = insight.Contribution(
+        "neds", "R2", 0.5, [7, 8, 9, 10], ["a"] * 4, [0.9] * 4, [0.2, 0.0, 0.3, None], [0.8] * 4,
+        [0.1, -0.1, 0.05, None], 0.4,
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "2 of 3 tested above noise (by chance about 0): 9 +0.300 (at least +0.050), 7 +0.200 (at least +0.100)"),
+        ({"offered": [0.0, 0.0, 0.0, None], "offered_low": [0.0, 0.0, 0.0, None]}, "of 3 tested none is above noise"),
+        ({"whole_low": -0.1}, "not above noise, for neds is not surely above the constant there"),
+        ({"whole_low": None}, "not above noise, for neds is not surely above the constant there"),
+        ({"offered": [None] * 4, "offered_low": [None] * 4}, "ridge loses most without"),
+        ({"offered": [None] * 4, "offered_low": [None] * 4}, "4 of 4 tested above noise"),
+    ],
+)
+def test_units_are_ranked_where_they_are_above_noise(
+    found: Report, changed: dict[str, object], said: str
+) -> None:  # fmt: skip
+    """By what was tested of the decoder that is offered: a drop of exactly 0 is no drop of another decoder."""
+    of = contribution(**changed)
+    text = list(reports.lines(msgspec.structs.replace(found, contributions={"wheel_speed": of})))
+    line = next(line for line in text if "loses most without" in line)
+    assert said in line
+    assert "0.900" not in line or of.offered == [None] * 4
+
+
+def test_lower_ends_are_paired_over_trials(first_day: Fitted, judged: judges.Judgement, cut: Parts) -> None:
+    """The interval of a drop is that of `bootstrap.paired`, which draws the same trials for both."""
+    offers = {name: msgspec.structs.replace(offer, decoder="ridge") for name, offer in judged.offers.items()}
+    found, made = insight.units(first_day, cut.select, offers)["wheel_speed"], first_day.made
+    bins = cut.select.bins()
+    y = cut.select.values["wheel_speed"][bins]
+    known = np.isfinite(y) & cut.select.valid[bins]
+    group = cut.select.segment_of(bins)[known]
+    k = int(np.argmax(found.linear))
+    counts = cut.select.counts.copy()
+    counts[:, np.flatnonzero(made.scalers.kept)[k]] = 0
+    sums = [
+        scores.r2_sums(y[known], baseline.predict(
+            first_day.once["wheel_speed"], part, made.scalers.kept, "continuous"
+        )[known], group)
+        for part in (cut.select, replace(cut.select, counts=counts))
+    ]  # fmt: skip
+    drop = bootstrap.paired([sums[0]], sums[1], scores.r2_of_sums)
+    assert found.linear_low == found.offered_low
+    assert found.whole_low is not None
+    assert 0 < found.whole_low < found.whole
+    low = found.linear_low[k]
+    assert low is not None
+    assert low < found.linear[k]
+    assert low == pytest.approx(drop.low, abs=0.02)
 
 
 @given(seed=st.integers(0, 2**32 - 1), neds=st.floats(0.5, 5.0), ridge=st.floats(0.5, 5.0))
