@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,14 +43,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(path, error) from None
-
-
-def cut_torn(file: int) -> None:
-    """Remove a last line that was not written whole, so that the next one begins a line; file: a descriptor."""
-    size = os.fstat(file).st_size
-    data = os.pread(file, size, 0) if size else b""
-    if not data.endswith(b"\n") and size:
-        os.ftruncate(file, data.rfind(b"\n") + 1)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from neds_core import files
 from neds_core.data.parts import LEAST_SEGMENTS
 from neds_core.errors import ConfigError, DataError
 from runtime.children import Watch
+from runtime.io import chain
 
 DECODERS = ("ridge", "neds", ORACLE)
 FIRST, REFIT = "open loop", "ReFIT"  # what the decoder was fitted to
@@ -125,7 +126,7 @@ def add(path: Path, block: Block) -> None:
     try:
         with path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # what is cut is of no one who writes now
-            files.cut_torn(file.fileno())
+            chain.cut_torn(file.fileno())
             file.write(msgspec.json.encode(block) + b"\n")
     except OSError as error:
         raise files.unwritten(path, error) from None

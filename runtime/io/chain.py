@@ -11,7 +11,6 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
-from neds_core import files
 from neds_core.errors import ConfigError, DataError
 
 
@@ -49,7 +48,7 @@ class Chain:
         """Raises `ConfigError` where it cannot be written."""
         try:
             self._file = self.path.open("ab+", buffering=0)
-            files.cut_torn(self._file.fileno())
+            cut_torn(self._file.fileno())
         except OSError as error:
             raise ConfigError(
                 f"control.log: {self.path} cannot be written ({error.strerror}); name another file or make its folder"
@@ -65,6 +64,14 @@ class Chain:
         """Add a step. Raises `OSError` where the disk does not take it."""
         self._file.write(msgspec.json.encode(link) + b"\n")  # one call: whole, or torn at the end of the file
         os.fsync(self._file.fileno())
+
+
+def cut_torn(file: int) -> None:
+    """Remove a last line that was not written whole, so that the next one begins a line; file: a descriptor."""
+    size = os.fstat(file).st_size
+    data = os.pread(file, size, 0) if size else b""
+    if not data.endswith(b"\n") and size:
+        os.ftruncate(file, data.rfind(b"\n") + 1)
 
 
 def now() -> str:
