@@ -38,7 +38,7 @@ class Options(Wanted):
 
 
 class Timed(Bar):
-    """The bar, and when each stage began, ns of the monotonic clock."""
+    """The bar, or a line a stage where there is no terminal; and when each stage began, ns of the monotonic clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,6 +48,8 @@ class Timed(Bar):
         """A new stage."""
         self.began[name] = time.monotonic_ns()
         super().stage(name)
+        if not self.bar.console.is_terminal:  # no bar is seen
+            note(f"stage: {name}")
 
 
 @taking(Options)

@@ -29,6 +29,7 @@ from tests.calibration.conftest import TINY
 from tests.calibration.rigs import inside, same
 
 WAIT_S = 120.0  # a busy machine is not a failure
+CHAIN_S = 1800  # all of it, at the most, and as long is played
 RIG = """rig = "kills"
 checkpoint = "{base}"
 [input]
@@ -56,6 +57,7 @@ socket.send(msgspec.msgpack.encode(Swap(sys.argv[2], sys.argv[3], force=True)))
 time.sleep(0.05)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+ENDLESS = TINY.replace("steps = 6", "steps = 1000000").replace("check_every = 2", "check_every = 2\npatience = 1000000")
 STAGES = ("collecting", "fitting", "loading", "probation")
 LEAST = 32  # trials that are asked for
 
@@ -88,13 +90,11 @@ class Morning:
     def out(self) -> Path:
         return self.home / "today" / "today.safetensors"
 
-    def calibrate(self) -> Child:
-        """The command, always the same one."""
+    def calibrate(self, config: str = "calibrate.toml") -> Child:
+        """The command, always the same one but for how long it fits."""
         options = ("--trials", LEAST, "--from", self.home / "base.safetensors", "--out", self.out)
-        config = self.home / "calibrate.toml"
-        return Child(
-            self.home, "calibrate", self.home / "rig.toml", *options, "--config", config, "--allow-replay", "--json"
-        )
+        given = ("--config", self.home / config, "--allow-replay", "--json")
+        return Child(self.home, "calibrate", self.home / "rig.toml", *options, *given)
 
     def killed(self, stage: str, process: subprocess.Popen[bytes], others: tuple[int, ...] = ()) -> None:
         """Kill, let what is left of it end, and wait until the run has decoded more."""
@@ -132,10 +132,11 @@ def goes(morning: Morning) -> None:
     with morning.calibrate() as first:
         until(lambda: morning.trials() >= 3, "no trial came")
         morning.killed("collecting", first.process)
-    with morning.calibrate() as second:
-        until(lambda: bool(children(second.process)), f"no fit began: {second.lines}")
-        time.sleep(1.0)
-        morning.killed("fitting", second.process, children(second.process))
+    with morning.calibrate("endless.toml") as second:
+        second.until("stage: (rows and read-outs)", WAIT_S)
+        fits = children(second.process)
+        assert fits
+        morning.killed("fitting", second.process, fits)
     with morning.calibrate() as third:
         until(lambda: third.process.poll() is not None, "the fit does not end")
     assert third.process.returncode in (0, 3), third.lines
@@ -159,14 +160,17 @@ def morning(
     session: Session, base_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Morning]:  # fmt: skip
     home, prefix = tmp_path_factory.mktemp("kill"), f"k-{os.getpid()}"
-    played = halves.laid_out(replace(session, valid=np.ones(session.n_bins, bool)), np.tile(np.arange(60), 5))
-    played = replace(played, segment_ids=np.arange(300))
+    played = halves.laid_out(
+        replace(session, valid=np.ones(session.n_bins, bool)), np.tile(np.arange(60), CHAIN_S // 30)
+    )  # of 0.5 s each
+    played = replace(played, segment_ids=np.arange(len(played.segments)))
     session_file.save(played, home / "played.npz")
     (home / "base.safetensors").write_bytes(base_path.read_bytes())
     (home / "calibrate.toml").write_text(TINY)
+    (home / "endless.toml").write_text(ENDLESS)
     (home / "rig.toml").write_text(RIG.format(p=prefix, base=home / "base.safetensors"))
     (home / "today").mkdir()
-    options = ("--allow-replay", "--headless", "--json", "--seconds", 280)
+    options = ("--allow-replay", "--headless", "--json", "--seconds", CHAIN_S)
     play = ("play", home / "played.npz", "--prefix", prefix, "--parent", os.getpid())
     with ExitStack() as stack:
         stack.enter_context(Child(home, *play))
