@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ from runtime.children import Child
 from runtime.client import Subscriber
 from runtime.io import log_file
 from runtime.io.lsl_resolve import REPLAY_SESSION, configure
+from runtime.wire import Decode
 
 EASY = replace(CURSOR, noise=0.0)  # what is tested is the way of a value, not the decoder
-PERIOD = 4  # ticks of a bin: a value comes in each
 
 
 def performed(body: Body, trials: int) -> Session:
@@ -55,20 +56,50 @@ def performed(body: Body, trials: int) -> Session:
     )  # fmt: skip
 
 
+class Row(NamedTuple):
+    """A tick of a trial: when it was asked what drives it, and what did."""
+
+    trial: int
+    delay_ms: int
+    now_ns: int
+    drive: Drive
+
+
+class Came(NamedTuple):
+    """A message: when it came, from when on and until when it may drive, and what it says (D,), None = withheld."""
+
+    now_ns: int
+    from_ns: int
+    until_ns: int
+    velocity: np.ndarray | None
+
+
 class Recorder(Decoded):
-    """Keeps for each tick of a trial: (trial, delay in ms, what drove it, the newest values that had come)."""
+    """Keeps each tick of a trial, and each message."""
 
     def __init__(self, link: Subscriber, act: Callable[[World], None] = lambda world: None) -> None:
         super().__init__(link, EASY)
-        self.rows: list[tuple[int, int, Drive]] = []
+        self.rows: list[Row] = []
+        self.came: list[Came] = []
         self.act = act
 
     def drive(self, now_ns: int, world: World) -> Drive:
         self.act(world)
+        self._now_ns, self._delay_ns = now_ns, world.delay_ms * 1_000_000
         found = super().drive(now_ns, world)
         if world.moving:
-            self.rows.append((len(world.trials), world.delay_ms, found))
+            self.rows.append(Row(len(world.trials), world.delay_ms, now_ns, found))
         return found
+
+    def velocity(self, message: Decode) -> np.ndarray | None:
+        found, begins = super().velocity(message), self._now_ns + self._delay_ns
+        self.came.append(Came(self._now_ns, begins, begins + round(message.valid_for_ms * 1e6), found))
+        return found
+
+    def right(self, now_ns: int) -> np.ndarray | None:
+        """What is to drive: the last message whose delay is over, if it still holds."""
+        over = [each for each in self.came if each.now_ns <= now_ns and each.from_ns <= now_ns]
+        return over[-1].velocity if over and now_ns < over[-1].until_ns else None
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +129,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
 
 @pytest.mark.slow
 def test_decoded_values_move_the_cursor_as_late_as_they_are_told_to(day: Day, decoder: Path, tmp_path: Path) -> None:
-    """Each velocity of the cursor is one that the run has published; an added delay comes on top, counted in ticks;
+    """Each velocity of the cursor is one that the run has published, the last whose added delay is over;
     and a run that falls silent stops the cursor."""
     rig, saved = write_rig(tmp_path / "rig.toml", day.prefix, tuple(day.channels), decoder), tmp_path / "log.npz"
     given = ("run", rig, "--decoder", "ridge", "--allow-replay", "--headless", "--json", "--save-log", saved)
@@ -123,22 +154,21 @@ def test_decoded_values_move_the_cursor_as_late_as_they_are_told_to(day: Day, de
             child.stop(day.watch)
     log = log_file.load(saved)
     published = {tuple(row) for row in log.values[: log.n].astype(float).tolist()}
-    drives = [d for _, _, d in recorder.rows if d.velocity is not None]
+    drives = [row.drive for row in recorder.rows if row.drive.velocity is not None]
     assert len(drives) > 100
     assert all(tuple(np.asarray(d.velocity).tolist()) in published for d in drives)
 
-    first = {}  # tick of each trial at which it was first moved
-    for trial in range(len(world.plan)):
-        rows = [(delay, d) for at, delay, d in recorder.rows if at == trial]
-        first.setdefault(rows[0][0], []).append(next(i for i, (_, d) in enumerate(rows) if d.velocity is not None))
-    # 200 ms are 40 ticks; the first bin ends at one of PERIOD ticks, and a busy machine may take one value more
-    assert min(first[200]) >= 40
-    assert 40 - 2 * PERIOD <= np.median(first[200]) - np.median(first[0]) <= 40 + 4 * PERIOD
+    for row in recorder.rows:
+        np.testing.assert_array_equal(row.drive.velocity, recorder.right(row.now_ns))
+    for trial, (_, delay_ms) in enumerate(world.plan):
+        rows = [row for row in recorder.rows if row.trial == trial]
+        moved = next(row.now_ns for row in rows if row.drive.velocity is not None)
+        assert moved - rows[0].now_ns >= delay_ms * 1_000_000  # nothing of a trial is decoded before it
 
     assert silent
     last = world.trials[-1]
     assert not last.success
     assert last.stale_ticks > 100
-    stopped = [d for at, _, d in recorder.rows if at == len(world.plan) - 1][-100:]
+    stopped = [row.drive for row in recorder.rows if row.trial == len(world.plan) - 1][-100:]
     assert all(d.stale and d.velocity is None for d in stopped)
     assert any(trial.success for trial in world.trials[:-1])
