@@ -114,7 +114,7 @@ def _score(fitted: Fitted, spec: BehaviourSpec, said: Judged, linear: Linear | N
 
 
 def units(fitted: Fitted, select: Session, offers: dict[str, Offer]) -> dict[str, Contribution]:
-    """What each unit contributes to each output that was judged."""
+    """What each unit contributes to each output that was judged, where the selecting part has values of it."""
     made = fitted.made
     kept = np.flatnonzero(made.scalers.kept)
     networks = any(offer.decoder != "ridge" for offer in offers.values())
@@ -125,6 +125,8 @@ def units(fitted: Fitted, select: Session, offers: dict[str, Offer]) -> dict[str
     for spec in (s for s in made.specs if s.name in offers):
         which = offers[spec.name].decoder
         output = _Output(fitted, select, spec, which)
+        if not len(output.y):  # nothing was measured there
+            continue
         silent = output.silent(kept)
         full, said = output.alone(output.ridge), {k: output.alone(each) for k, each in enumerate(silent)}
         drops, lows = output.lost(full, said)

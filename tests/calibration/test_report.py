@@ -229,6 +229,14 @@ def test_lower_ends_are_paired_over_trials(first_day: Fitted, judged: judges.Jud
     assert low == pytest.approx(drop.low, abs=0.02)
 
 
+def test_an_output_without_values_on_select_has_no_units(
+    first_day: Fitted, judged: judges.Judgement, cut: Parts
+) -> None:
+    offers = {name: msgspec.structs.replace(offer, decoder="ridge") for name, offer in judged.offers.items()}
+    values = {**cut.select.values, "wheel_speed": np.full(cut.select.n_bins, np.nan, np.float32)}
+    assert list(insight.units(first_day, replace(cut.select, values=values), offers)) == ["choice"]
+
+
 @given(seed=st.integers(0, 2**32 - 1), neds=st.floats(0.5, 5.0), ridge=st.floats(0.5, 5.0))
 def test_before_the_temperatures_is_what_they_were_folded_into(
     seed: int, neds: float, ridge: float, judged: judges.Judgement
