@@ -149,9 +149,7 @@ def test_files_in_the_wrong_place_are_refused(
 
 def test_an_update_is_of_the_file_that_runs_and_compared_before_anything_is_written(order: Order) -> None:
     before = files(order)
-    with pytest.raises(
-        CheckpointError, match=r"base.safetensors is no longer the file that the run decodes with \(.*000"
-    ):
+    with pytest.raises(CheckpointError, match=r"base.safetensors is no longer the file that the run decodes with"):
         command.run(replace(order, update=True, base_sha="0" * 64), Silent())
     with pytest.raises(ConfigError, match="decoder 'nonsense' is not known"):
         command.run(replace(order, update=True, base_sha=sha256(Path(order.base)), decoder="nonsense"), Silent())

@@ -38,9 +38,7 @@ def test_an_update_is_compared_with_what_runs_on_the_same_segments(fitted: Fitte
     assert wheel.gain.low is not None
     assert wheel.gain.low > 0
     assert wheel.n == len(cut.judge.segments)
-    as_neds = update.compare(blind, made, cut.judge, "neds")[
-        "wheel_speed"
-    ]  # of a run that does not publish as recommended
+    as_neds = update.compare(blind, made, cut.judge, "neds")["wheel_speed"]  # as such a run publishes
     assert (as_neds.running, as_neds.gain.value) == (as_neds.proposed, 0.0)
     said = list(update.lines(found))
     assert said[0].startswith(f"wheel_speed: running {wheel.running:.3f}, proposed {wheel.proposed:.3f} (R2 of ")
