@@ -55,7 +55,7 @@ def test_an_update_starts_from_what_runs_and_takes_over(
     assert set(report["compared"]) == {"wheel_speed", "choice"}
     assert report["compared"]["wheel_speed"]["n"] == report["parts"]["judge"]["segments"]
     assert "goes on decoding" in done.stderr
-    assert "today-session holds data already: the oldest are 2 min old" in done.stderr
+    assert "today-session holds data already: the oldest are " in done.stderr
     last = [link for link in chain.read(tmp_path / "swaps.jsonl") if link.outcome == "taken"][-1]
     assert (last.to_sha, last.parents, last.forced) == (sha256(out), (sha256(gated(1)), "9a9e"), False)
     assert not any(m.flags & Flag.UNGATED for m in live.messages if m.model_sha == sha256(out))
