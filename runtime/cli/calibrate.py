@@ -120,7 +120,8 @@ def _order(given: Options, running: Any) -> Any:
     none yet."""
     from calibration.command import Order
 
-    order = Order(*(str(each or "") for each in (given.session, given.base, given.config, given.out)))
+    session, base, config = (str(each or "") for each in (given.session, given.base, given.config))
+    order = Order(session, base, config, str(given.out))
     if running is None:
         return order
     return Order(order.session, order.base, order.config, order.out, True, running.sha, running.decoder)
