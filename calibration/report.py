@@ -73,7 +73,7 @@ class Report(Struct, frozen=True):
 
     units, units_kept: of the session, those at or above min_rate_hz; rows_kept: units that kept their rows of the base;
     not_judged: outputs with inferred labels; blend: share of NEDS. seconds: wall time, all in all. compared: with the
-    decoder that it is an update of, None = of none.
+    decoder that it is an update of, None = of none. page_unwritten: why there is no page beside it, '' = there is.
     """
 
     session: str
@@ -98,6 +98,7 @@ class Report(Struct, frozen=True):
     report_seconds: float  # of it, for learning curves and contributions
     seconds: float
     compared: dict[str, Compared] | None = None
+    page_unwritten: str = ""
 
 
 def latency(made: Checkpoint, part: Session, steps: int = LATENCY_STEPS) -> Latency:

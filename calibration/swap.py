@@ -31,8 +31,10 @@ def swap(
     force: bool = False,
     wait_s: float = 60.0,
     waits: Callable[[str], None] = lambda said: None,
+    expect: str = "",
 ) -> Answer:
-    """Decode with a checkpoint. at: '' = as the rig says; force: also where its gate has not passed.
+    """Decode with a checkpoint. at: '' = as the rig says; force: also where its gate has not passed; expect: SHA-256 of
+    what must be decoding, '' = any.
 
     Returns when it has taken over, or is refused (`ok` is False). wait_s: how long that may take; waits: told that it
     is under way. Raises `StreamError` where no run answers, `CheckpointError` where there is no such file.
@@ -42,7 +44,7 @@ def swap(
         own = sha256(path)
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error.strerror}); check the path") from None
-    return _taken(address, ask(address, Swap(str(path), own, at, force), wait_s), wait_s, waits)
+    return _taken(address, ask(address, Swap(str(path), own, at, force, expect), wait_s), wait_s, waits)
 
 
 def roll_back(address: str, wait_s: float = 60.0, waits: Callable[[str], None] = lambda said: None) -> Answer:

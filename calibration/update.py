@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from neds_core.judged import Measure, Score
 from neds_core.scores import bootstrap
 from neds_core.train import validation
 from neds_core.train.validation import Both
+from runtime.core.engine import RECOMMENDED
 from runtime.engines import create
 from runtime.engines.layout import layout
 from runtime.io.control import State, ask
@@ -37,11 +38,12 @@ class Compared(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a run decodes with."""
+    """What a run decodes with; decoder: its engine.decoder."""
 
     path: Path
     model: str
     sha: str
+    decoder: str
 
 
 def running_of(address: str, wait_s: float = 60.0) -> Running:
@@ -65,7 +67,18 @@ def running_of(address: str, wait_s: float = 60.0) -> Running:
             f"{path} is no longer the file that the run decodes with ({own[:12]}, not {found.model_sha[:12]}); put "
             "that one back, or name it with --from"
         )
-    return Running(path, found.model, found.model_sha)
+    return Running(path, found.model, found.model_sha, found.setting or found.decoder)
+
+
+def refuse_changed(address: str, was: Running, wait_s: float = 60.0) -> None:
+    """Raise `ConfigError` where the run decodes with another one by now; `StreamError` where no run answers."""
+    found = ask(address, State(), wait_s).running
+    if found is None or found.model_sha != was.sha:
+        other = f"{found.model} ({found.model_sha[:12]})" if found else "another decoder"
+        raise ConfigError(
+            f"the run decodes with {other} by now, not with {was.model} ({was.sha[:12]}), which this is an update of; "
+            "nothing is swapped: start the update again"
+        )
 
 
 def of_rows(config: CalibrateConfig) -> CalibrateConfig:
@@ -74,15 +87,18 @@ def of_rows(config: CalibrateConfig) -> CalibrateConfig:
     return msgspec.structs.replace(config, keep_rows=True, everything=everything)
 
 
-def compare(running: Checkpoint, proposed: Checkpoint, part: Session) -> dict[str, Compared]:
-    """Both decoders, each as it recommends, on a part that neither was fitted to; outputs that both have.
+def compare(
+    running: Checkpoint, proposed: Checkpoint, part: Session, decoder: str = RECOMMENDED
+) -> dict[str, Compared]:  # fmt: skip
+    """Both checkpoints, each as a run publishes it, on a part that neither was fitted to; outputs that both have.
 
-    Nothing where their units differ: the running one could not decode the session.
+    decoder: the run's engine.decoder. Nothing where their units differ: the running one could not decode the session.
+    Raises `ConfigError` where one of them cannot publish that.
     """
     if running.header.unit_map_sha != proposed.header.unit_map_sha:
         return {}
     specs = tuple(s for s in proposed.specs if s in running.specs and s.labels == "measured")
-    ours, theirs = _published(proposed, part), _published(running, part)
+    ours, theirs = _published(proposed, part, decoder), _published(running, part, decoder)
     said = validation.evidence({s.name: Both(ours[s.name], theirs[s.name]) for s in specs}, specs, part)
     found = {}
     for spec in specs:
@@ -98,11 +114,11 @@ def compare(running: Checkpoint, proposed: Checkpoint, part: Session) -> dict[st
     return found
 
 
-def _published(made: Checkpoint, part: Session) -> dict[str, np.ndarray]:
+def _published(made: Checkpoint, part: Session, decoder: str) -> dict[str, np.ndarray]:
     """Output -> what a run would publish on the part's bins: values (n,), or probabilities (n, C)."""
     bins = part.bins()
     cold = np.isin(bins, part.segments[:, 0])
-    engine = create.create(made, "recommended")
+    engine = create.create(made, decoder)
     values = engine.offline(part.counts[bins].astype(np.uint16), part.valid[bins], part.clock()[bins], cold)
     columns = layout(made).columns
     return {
@@ -114,6 +130,11 @@ def _published(made: Checkpoint, part: Session) -> dict[str, np.ndarray]:
 def worse(found: Mapping[str, Compared]) -> list[str]:
     """Outputs of which what is proposed is surely worse: the interval lies below 0."""
     return [name for name, one in found.items() if one.gain.high is not None and one.gain.high < 0]
+
+
+def unknown(found: Mapping[str, Compared] | None, judged: Iterable[str]) -> list[str]:
+    """Judged outputs of which nobody can tell whether they are worse: not compared, or without an interval."""
+    return [name for name in judged if (one := (found or {}).get(name)) is None or one.gain.low is None]
 
 
 def lines(found: Mapping[str, Compared]) -> Iterator[str]:

@@ -96,6 +96,7 @@ def begin(config: RigConfig, base: Asked, folder: Path, goal: Goal) -> Collectio
     """Read the folder, and take in what it holds. Raises `ConfigError` or `DataError`."""
     wanted.refuse(config, base.specs)
     kept = folders.read(folder)
+    folders.refuse_rig(kept, config, base.specs, base.bin_ns)
     specs = kept.logs[-1].header.specs if kept.logs else base.specs
     progress = Progress(specs, tuple(config.input.behaviours), goal, marked=uses_markers(config))
     for log in kept.logs:

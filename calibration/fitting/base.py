@@ -10,7 +10,7 @@ import numpy as np
 from neds_core import checkpoint
 from neds_core.config import MaskConfig
 from neds_core.data.session import BehaviourSpec, Session
-from neds_core.errors import ConfigError
+from neds_core.errors import CheckpointError, ConfigError
 from neds_core.model import rows
 from neds_core.model.model import NEDS
 from neds_core.model.rows import Rows
@@ -41,6 +41,11 @@ def read(path: Path) -> Base:
         trunk = many.load(path)
         return Base(path.name, trunk, (trunk.sha,), trunk.header.config.masks)
     made = checkpoint.load(path)
+    if made.header.brought is not None:
+        raise CheckpointError(
+            f"{path} is a decoder that was brought, so it has no network to start from; give --from a checkpoint that "
+            "neds-rt train or calibrate wrote"
+        )
     gate = made.header.gate
     parents = (made.sha, *(gate.parents if gate else ()))
     trunk, masks = many.of_checkpoint(made), made.header.config.masks

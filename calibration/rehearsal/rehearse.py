@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from calibration import page as pages, swap as swaps
+from calibration.command import Order, prepared
 from calibration.rehearsal import found as finding, halves
 from calibration.rehearsal.found import Found
 from calibration.rehearsal.heard import Heard
@@ -61,7 +62,7 @@ class Asked:
     config: Path | None = None
 
     def refuse(self) -> None:
-        """Raise `ConfigError` where it cannot be rehearsed."""
+        """Raise `ConfigError` where it cannot be rehearsed, before anything is started or written."""
         for name in ("session.npz", "half-a.safetensors", "half-b-before.safetensors"):
             if not (self.demo / name).is_file():
                 raise ConfigError(f"{self.demo / name} is not there; run it from a checkout, or reinstall neds-rt")
@@ -69,6 +70,8 @@ class Asked:
             raise ConfigError(f"--trials {self.trials}: a calibration needs {LEAST_TRIALS}; give more")
         if self.folder.exists():
             raise ConfigError(f"--out {self.folder} exists; name a new folder")
+        base, config = self.demo / "half-a.safetensors", str(self.config or "")
+        prepared(Order("", str(base), config, str(self.folder)))
 
 
 @dataclass(slots=True)

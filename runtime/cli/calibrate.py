@@ -35,6 +35,7 @@ class Options(Wanted):
     )
     yes: Annotated[bool, typer.Option("--yes", help="with --update: swap without asking, if nothing is worse")] = False
     address: Annotated[str, typer.Option(help="with --update: the run's control address")] = ""
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a collection of another day")] = False
 
 
 class Timed(Bar):
@@ -60,28 +61,32 @@ def calibrate(given: Options) -> None:
     session cannot be calibrated on. While it collects, Ctrl-C ends the collection early, and what has come is fitted;
     later it ends the command with nothing written. What was collected stays: the same command goes on with it.
     """
+    import msgspec
+
     from calibration import command
     from neds_core.files import beside
 
     _refuse(given)
-    rig = given.rig
+    rig, running = given.rig, None
+    address = address_of(rig, given.address) if rig and given.update else ""
+    if given.update:
+        running = _running(address)
+        given = replace(given, base=running.path)
+    order = _order(given, running)
+    command.refuse(order)
+    command.prepared(order)
     if rig is None:
-        command.refuse(_order(given, given.session))
-        raise typer.Exit(0 if _fit(given, given.session, None, {}).passed else 3)
-    address = address_of(rig, given.address) if given.update else ""
-    given = _from_run(given, address) if given.update else given
-    command.refuse(_order(given, None))
-    command.prepared(_order(given, None))
+        raise typer.Exit(0 if _fit(given, order, None, {}).passed else 3)
     stop, began, folder = Stop(), time.monotonic_ns(), beside(given.out, "-session")
-    collected = gather(given, rig, folder, stop)
+    collected = gather(given, rig, folder, stop, lambda kept: _looked(given, kept))
     times = {"collect": (began, time.monotonic_ns())}
     _say(collected)
     if stop.first not in (0, signal.SIGINT):
         stop.check()
-    found = _fit(given, Path(collected.session), collected, times)
+    found = _fit(given, msgspec.structs.replace(order, session=collected.session), collected, times)
     code = 0 if found.passed else 3
-    if found.passed and given.update:
-        code = _propose(given, found, address)
+    if found.passed and running is not None:
+        code = propose(given, found, address, running)
     sys.stdout.flush()
     os._exit(code)  # liblsl destroys each inlet for 0.5 s
 
@@ -99,50 +104,71 @@ def _refuse(given: Options) -> None:
     if given.rig is not None:
         if given.trials is None and given.minutes is None:
             raise ConfigError("calibrate RIG.toml: nothing says when enough has come; give --trials N or --minutes M")
+        if given.update and given.resume:
+            raise ConfigError("--resume is for data of another day, and an update takes none; leave it out")
         if given.update and given.base is not None:
             raise ConfigError("--update starts from what the rig's run decodes with; leave --from out")
         return
     if given.update:
         raise ConfigError("--update collects from a rig whose run decodes; give its RIG.toml, and no --session")
-    for field in fields(Wanted):
+    for field in (*fields(Wanted), *(each for each in fields(Options) if each.name == "resume")):
         if field.name not in ALSO_RECORDED and getattr(given, field.name) != field.default:
             option = field.name.replace("_", "-")
             raise ConfigError(f"--{option} is for a collection; leave it out, or give a RIG.toml and no --session")
 
 
-def _order(given: Options, session: Path | None) -> Any:
-    """The calibration of a session, None = one that is still to be collected."""
+def _order(given: Options, running: Any) -> Any:
+    """What to calibrate, from what a run decodes with (`update.Running`, None = no update). Without --session it has
+    none yet."""
     from calibration.command import Order
 
-    return Order(*(str(each or "") for each in (session, given.base, given.config, given.out)), update=given.update)
+    session, base, config = (str(each or "") for each in (given.session, given.base, given.config))
+    order = Order(session, base, config, str(given.out))
+    if running is None:
+        return order
+    return Order(order.session, order.base, order.config, order.out, True, running.sha, running.decoder)
 
 
-def _from_run(given: Options, address: str) -> Options:
-    """The options of an update: the base is what the run decodes with."""
+def _looked(given: Options, kept: Any) -> None:
+    """Say how old the data are that a collection holds already. Raises `DataError` where they are too old."""
+    from calibration.collecting import folder
+
+    if said := folder.refuse_old(kept, time.time_ns(), update=given.update, resume=given.resume):
+        note(said)
+
+
+def _running(address: str) -> Any:
+    """What an update starts from: the decoder of the run."""
     from calibration.update import running_of
 
     running = running_of(address)
     note(f"an update of {running.model} ({running.sha[:12]}), which goes on decoding")
-    return replace(given, base=running.path)
+    return running
 
 
-def _propose(given: Options, found: Any, address: str) -> int:
-    """Swap an update that has passed into the run, on the operator's word; returns the exit code."""
+def propose(given: Options, found: Any, address: str, running: Any) -> int:
+    """Swap an update that has passed into the run, on the operator's word; returns the exit code.
+
+    found: its report; running: what it is an update of. Raises `ConfigError` where the run decodes another by now.
+    """
     from calibration.swap import swap
-    from calibration.update import worse
+    from calibration.update import refuse_changed, unknown, worse
 
-    if loses := worse(found.compared):
-        note(f"{', '.join(loses)}: worse than what runs")
-        if given.yes:
-            note(f"{given.out} is not swapped in")
-            return 3
+    refuse_changed(address, running)
+    loses, open_ = worse(found.compared), unknown(found.compared, found.offers)
+    for names, what in ((loses, "worse than what runs"), (open_, "whether it is worse than what runs is not known")):
+        if names:
+            note(f"{', '.join(names)}: {what}")
+    if given.yes and (loses or open_ or not found.compared):
+        note(f"{given.out} is not swapped in")
+        return 3
     if not given.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             note(f"to let it decode: neds-rt swap {given.rig} {given.out}")
             return 0
         if not typer.confirm("let it decode in the run?", err=True):
             return 0
-    answer = swap(address, given.out, waits=note)
+    answer = swap(address, given.out, waits=note, expect=running.sha)
     note(answer.said)
     return 0 if answer.ok else 3 if answer.by_gate else 2
 
@@ -162,7 +188,7 @@ def _say(collected: Any) -> None:
         )
 
 
-def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, tuple[int, int]]) -> Any:
+def _fit(given: Options, order: Any, collected: Any, times: dict[str, tuple[int, int]]) -> Any:
     """Fit, judge and print; returns the `Report`. collected: the report of a collection, None = there was none."""
     import msgspec
 
@@ -173,7 +199,7 @@ def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, 
     began, bar = time.monotonic_ns(), Timed()
     try:
         with bar.bar:
-            found = process.run(_order(given, session), bar)
+            found = process.run(order, bar)
     except NedsError:
         if collected is not None:
             note(f"what was collected is kept in {collected.folder}; the same command goes on with it")
@@ -183,8 +209,10 @@ def _fit(given: Options, session: Path | None, collected: Any, times: dict[str, 
 
     def lines() -> list[str]:
         ending = "its gate passed" if found.passed else "its gate did not pass, so it stays UNGATED"
-        page = beside(given.out, ".html")
-        said = [*reports.lines(found), f"{given.out}: written; {ending}", f"{page}: the report as a page"]
+        page = f"{beside(given.out, '.html')}: the report as a page"
+        if found.page_unwritten:
+            page = f"no report as a page: {found.page_unwritten}"
+        said = [*reports.lines(found), f"{given.out}: written; {ending}", page]
         swap = f"neds-rt swap {given.rig} {given.out} has a run go on with it"
         return [*said, swap] if given.rig and found.passed and not given.update else said
 

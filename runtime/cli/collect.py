@@ -66,9 +66,12 @@ def collect(given: Options) -> None:
     os._exit(2 if found.unwritten or found.failed else 0)  # liblsl destroys each inlet for 0.5 s
 
 
-def gather(given: Wanted, rig: Path, folder: Path, stop: Stop) -> Any:
+def gather(
+    given: Wanted, rig: Path, folder: Path, stop: Stop, looked: Callable[[Any], None] = lambda kept: None
+) -> Any:  # fmt: skip
     """Collect into a folder until enough has come or a signal does, and write the session of all that it holds.
 
+    looked: given what the folder holds (`Kept`) before anything is connected.
     Returns the `Report` of `calibration.collecting.collect`. Raises a `NedsError` where nothing can be collected.
     """
     config = _config(given, rig)
@@ -83,6 +86,7 @@ def gather(given: Wanted, rig: Path, folder: Path, stop: Stop) -> Any:
     subject.refuse()
     base = wanted.base_of(given.base, given.bin_ms)
     collection = collecting.begin(config, base, folder, Goal(given.trials, given.minutes))
+    looked(collection.kept)
     progress = collection.progress
     if progress.enough:
         note(f"{folder} holds enough already: {len(progress.trials)} trials, {progress.minutes:.2f} minutes")

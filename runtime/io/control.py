@@ -22,16 +22,18 @@ TICK_MS = 100
 CLOSE_S = 2.0  # how long the end of a run waits for a request that is being answered
 
 
-class Swap(Struct, frozen=True, forbid_unknown_fields=True, tag_field="request", tag="swap"):
+class Swap(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="request", tag="swap"):
     """Decode with another checkpoint: an absolute path on the machine of the run, and the SHA-256 of the file.
 
-    swap_at: '' = as the rig says. force: also where its gate has not passed.
+    swap_at: '' = as the rig says. force: also where its gate has not passed. expect: SHA-256 of what must be decoding,
+    '' = any.
     """
 
     path: Annotated[str, Meta(min_length=1, max_length=4096)]
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     swap_at: Literal["", "iti", "now"] = ""
     force: bool = False
+    expect: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 
 class Rollback(Struct, frozen=True, forbid_unknown_fields=True, tag_field="request", tag="rollback"):
@@ -62,7 +64,8 @@ class Waiting(Struct, frozen=True):
 class Running(Struct, frozen=True):
     """What decodes, from the bin `since` on; exchanges: how many there were in this run; previous: SHA-256 of the one
     that a rollback goes back to, '' = none; probation: bins that are left of it; chain: the file of the chain; path: of
-    its checkpoint, as the run was told it; frozen: no swap is taken."""
+    its checkpoint, as the run was told it; frozen: no swap is taken; setting: engine.decoder of the run, which each
+    checkpoint publishes by, '' = an older run does not say."""
 
     rig: str
     decoder: str
@@ -78,6 +81,7 @@ class Running(Struct, frozen=True):
     waiting: Waiting | None = None
     path: str = ""
     frozen: bool = False
+    setting: str = ""
 
 
 class Answer(Struct, frozen=True):

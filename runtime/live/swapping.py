@@ -89,12 +89,17 @@ class Swapper:
             exchanges=len(turns), previous=previous.model_sha if previous else "", probation=self.handover.left,
             chain=str(self.chain.path),
             waiting=Waiting(waits.why, waits.decoder.model, waits.decoder.model_sha) if waits else None,
-            path=self._known[id(decoder)].path, frozen=self._frozen,
+            path=self._known[id(decoder)].path, frozen=self._frozen, setting=self.config.engine.decoder,
         )  # fmt: skip
 
     def _swap(self, request: Swap) -> Answer:
         running, engine = self.pipeline.decoder, self.config.engine
         self._refuse_busy()
+        if request.expect not in ("", running.model_sha):
+            raise ConfigError(
+                f"{_named(running)} decodes, not {request.expect[:12]}, which the swap expects; nothing is swapped: "
+                "look at what decodes, and ask again"
+            )
         path = Path(request.path)
         made = fetch(path, request.sha256)
         refuse_other(made, self.units, running)

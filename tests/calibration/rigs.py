@@ -68,7 +68,8 @@ def header_of(session: Session, specs: tuple[BehaviourSpec, ...] | None = None, 
     """The header of such a run."""
     from msgspec.structs import replace as with_
 
-    made = describe(nothing.decoder(session.units, session.bin_ns), rig="r", source="synthetic", budget_ms=20.0, **more)
+    more = {"rig": "r", "source": "synthetic", "budget_ms": 20.0} | more
+    made = describe(nothing.decoder(session.units, session.bin_ns), **more)
     return with_(made, specs=session.specs if specs is None else specs)
 
 

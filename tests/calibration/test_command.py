@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from calibration import command, process
 from calibration.command import Order
@@ -21,6 +22,8 @@ from neds_core.files import sha256
 from neds_core.stopping import Stopped
 from neds_core.train.log import Silent
 from tests.calibration.conftest import TINY
+
+BROUGHT = Path(__file__).parents[2] / "examples" / "bci-monkey-20131218" / "online-decoder-block1.safetensors"
 
 
 @pytest.fixture
@@ -142,3 +145,26 @@ def test_files_in_the_wrong_place_are_refused(
         command.run(wrong, Silent())
 
     assert files(order) == before
+
+
+def test_an_update_is_of_the_file_that_runs_and_compared_before_anything_is_written(order: Order) -> None:
+    before = files(order)
+    with pytest.raises(CheckpointError, match=r"base.safetensors is no longer the file that the run decodes with"):
+        command.run(replace(order, update=True, base_sha="0" * 64), Silent())
+    with pytest.raises(ConfigError, match="decoder 'nonsense' is not known"):
+        command.run(replace(order, update=True, base_sha=sha256(Path(order.base)), decoder="nonsense"), Silent())
+    assert files(order) == before
+
+
+def test_a_page_that_cannot_be_written_does_not_undo_the_checkpoint(order: Order) -> None:
+    """It is written and judged; the report says that there is no page."""
+    page = Path(order.out).with_suffix(".html")
+    page.mkdir()
+    found = command.run(order, Silent())
+    assert found.checkpoint_sha == sha256(Path(order.out))
+    assert found.page_unwritten.startswith(f"{page} cannot be written (")
+
+
+def test_a_decoder_that_was_brought_is_nothing_to_start_from(order: Order) -> None:
+    with pytest.raises(CheckpointError, match="is a decoder that was brought, so it has no network to start from"):
+        command.prepared(replace(order, base=str(BROUGHT)))

@@ -17,6 +17,7 @@ from neds_core.data.parts import Parts
 from neds_core.data.session import UnitTable
 from neds_core.errors import NedsError
 from neds_core.files import sha256
+from neds_core.judged import Score
 from runtime.io.control import Answer, Control, Running
 
 
@@ -37,6 +38,8 @@ def test_an_update_is_compared_with_what_runs_on_the_same_segments(fitted: Fitte
     assert wheel.gain.low is not None
     assert wheel.gain.low > 0
     assert wheel.n == len(cut.judge.segments)
+    as_neds = update.compare(blind, made, cut.judge, "neds")["wheel_speed"]  # as such a run publishes
+    assert (as_neds.running, as_neds.gain.value) == (as_neds.proposed, 0.0)
     said = list(update.lines(found))
     assert said[0].startswith(f"wheel_speed: running {wheel.running:.3f}, proposed {wheel.proposed:.3f} (R2 of ")
 
@@ -57,7 +60,9 @@ def test_the_run_says_what_it_decodes_with(fitted: Fitted, tmp_path: Path) -> No
     told = [says]
     with Control(0) as control:
         control.serve(lambda request: Answer(True, "", running=told[0]), lambda: None)
-        assert update.running_of(control.address) == update.Running(path, "m", sha256(path))
+        assert update.running_of(control.address) == update.Running(path, "m", sha256(path), "neds")
+        told[0] = msgspec.structs.replace(says, setting="recommended")
+        assert update.running_of(control.address).decoder == "recommended"
         told[0] = msgspec.structs.replace(says, frozen=True)
         with pytest.raises(NedsError, match=r"frozen: an update would not be taken; `neds-rt freeze RIG.toml --off`"):
             update.running_of(control.address)
@@ -73,3 +78,13 @@ def test_an_update_keeps_rows_and_trunk() -> None:
     found = update.of_rows(CalibrateConfig(min_rate_hz=0.5))
     assert (found.keep_rows, found.everything.steps, found.min_rate_hz) == (True, 0, 0.5)
     assert found.readouts == CalibrateConfig().readouts
+
+
+def test_what_cannot_be_told_is_unknown() -> None:
+    def one(*limits: float) -> update.Compared:
+        return update.Compared("R2", 5, 0.5, 0.4, Score(-0.1, *limits))
+
+    found = {"a": one(-0.2, -0.05), "b": one(), "c": one(-0.2, 0.1)}
+    assert update.worse(found) == ["a"]
+    assert update.unknown(found, ("a", "b", "c", "d")) == ["b", "d"]
+    assert update.unknown(None, ("a",)) == ["a"]

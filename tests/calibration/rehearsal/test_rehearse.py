@@ -89,3 +89,13 @@ def test_what_cannot_be_rehearsed_is_refused_first(tmp_path: Path, given: dict[s
     with pytest.raises(ConfigError, match=why):
         rehearsing.rehearse(Asked(**asked), 0.0, lambda line: None)  # pyright: ignore[reportArgumentType]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_configuration_that_does_not_fit_is_refused_first(tmp_path: Path) -> None:
+    """So the same folder can be named again."""
+    asked = Asked(DEMO, tmp_path / "new", 29, tmp_path / "calibrate.toml")
+    for text, why in (("[readouts]\nstep = 3\n", "did you mean 'steps'"), ("[model]\nwidth = 32\n", "model is set")):
+        (tmp_path / "calibrate.toml").write_text(text)
+        with pytest.raises(ConfigError, match=why):
+            rehearsing.rehearse(asked, 0.0, lambda line: None)
+        assert not asked.folder.exists()

@@ -273,12 +273,14 @@ def test_other_units_do_not_go_on_with_a_folder(
 ) -> None:  # fmt: skip
     """Nothing is added to it."""
     (tmp_path / "day").mkdir()
-    log = collected(first(session, 1))
+    streams = f'spikes = "{stream_name}"\nmarkers = "{stream_name}-m"\nwait_s = 5.0'
+    rig = make_rig(input=streams)
+    config = msgspec.to_builtins(rigs.load(rig, rigs.FirstDay))
+    log = collected(first(session, 1), specs=(), rig="test", config=config)
     (tmp_path / "day" / "run-001.blocks").write_bytes(block_file.MAGIC + block_file.packed(log))
     units = session.units
     outlet = make_outlet(stream_name, UnitTable(units.ids[::-1], units.region[::-1], units.depth_um[::-1]))
     markers = pylsl.StreamOutlet(pylsl.StreamInfo(f"{stream_name}-m", "Markers", 1, 0, "string", f"{stream_name}-m"))
-    rig = make_rig(input=f'spikes = "{stream_name}"\nmarkers = "{stream_name}-m"\nwait_s = 5.0')
     said = fails("collect", rig, "--out", tmp_path / "day")
     assert "holds a collection of units" in said
     assert said.endswith("name another with --out")

@@ -56,7 +56,7 @@ def say(client: zmq.Socket, payload: bytes) -> Answer:
 
 @pytest.mark.parametrize("kind", [msgspec.json, msgspec.msgpack], ids=["json", "msgpack"])
 def test_each_request_is_read_in_both_encodings(client: zmq.Socket, kind: type) -> None:
-    for request in (Swap("/a", SHA), Swap("/a", SHA, "now", True), Rollback(), State()):
+    for request in (Swap("/a", SHA), Swap("/a", SHA, "now", True, SHA), Rollback(), State()):
         assert say(client, kind.encode(request)).said == type(request).__name__  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -146,3 +146,8 @@ def test_a_port_that_is_taken_and_a_run_that_is_not_there_are_said() -> None:
         ask("tcp://127.0.0.1:1", State(), 0.05)
     with pytest.raises(StreamError, match="expected tcp://127"):
         ask("nowhere", State(), 0.05)
+
+
+def test_what_is_not_said_is_not_sent() -> None:
+    """A run that does not know a newer field yet reads the request as before."""
+    assert msgspec.to_builtins(Swap("/a", SHA)) == {"request": "swap", "path": "/a", "sha256": SHA}

@@ -359,6 +359,9 @@ def test_refusals_are_one_sentence_and_change_nothing(
         "cannot be read (No such file": lambda s: s.answer(Swap(str(tmp_path / "gone"), own)),
         "cannot be read (Is a directory": lambda s: s.answer(Swap(str(tmp_path), own)),
         "no regular file; give": lambda s: s.answer(Swap(str(pipe), own)),
+        "decodes, not 000000000000, which the swap expects; nothing is swapped": lambda s: s.answer(
+            Swap(str(gated(1)), sha256(gated(1)), "now", expect=own)
+        ),
         "has SHA-256": lambda s: s.answer(Swap(str(gated(1)), own)),
         "is cut short": asks(torn),
         "other units than this stream sends (12 and 12 units, 0 of them the same)": asks(

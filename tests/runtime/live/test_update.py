@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from calibration.swap import swap
 from neds_core.data.session import Session
 from neds_core.files import sha256
+from runtime import config as rigs
 from runtime.io import chain
 from runtime.io.block_file import MAGIC, packed
 from runtime.io.lsl_description import unit_rows
@@ -28,10 +30,13 @@ def test_an_update_starts_from_what_runs_and_takes_over(
     """What was collected before is fitted beside the run: its chain, the flag and the message say whose child it is."""
     folder = tmp_path / "today-session"
     folder.mkdir()
-    (folder / "run-001.blocks").write_bytes(MAGIC + packed(collected(session, units=unit_rows(session.units))))
     (tmp_path / "today.toml").write_text(
         'rig = "swaps"\n[input]\nspikes = "x"\nmarkers = "y"\nbehaviours = {wheel_speed = "z"}\n'
     )
+    began_ns = time.time_ns() - 120 * 10**9
+    of_rig = {"rig": "swaps", "config": msgspec.to_builtins(rigs.load(tmp_path / "today.toml", rigs.FirstDay))}
+    log = collected(session, units=unit_rows(session.units), utc_ns=began_ns, **of_rig)
+    (folder / "run-001.blocks").write_bytes(MAGIC + packed(log))
     (tmp_path / "calibrate.toml").write_text(TINY)
     live = Live(tmp_path, rig_home, "--seconds", "120")
     try:
@@ -50,6 +55,7 @@ def test_an_update_starts_from_what_runs_and_takes_over(
     assert set(report["compared"]) == {"wheel_speed", "choice"}
     assert report["compared"]["wheel_speed"]["n"] == report["parts"]["judge"]["segments"]
     assert "goes on decoding" in done.stderr
+    assert "today-session holds data already: the oldest are " in done.stderr
     last = [link for link in chain.read(tmp_path / "swaps.jsonl") if link.outcome == "taken"][-1]
     assert (last.to_sha, last.parents, last.forced) == (sha256(out), (sha256(gated(1)), "9a9e"), False)
     assert not any(m.flags & Flag.UNGATED for m in live.messages if m.model_sha == sha256(out))
