@@ -20,6 +20,7 @@ from torch import Tensor
 
 PARTS = ("a", "b", "offset", "start")
 PREFIX = "state_space/"
+LARGEST = float(np.finfo(np.float32).max)  # as which outputs are published
 
 
 class Brought(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,8 +66,8 @@ class StateSpace:
         for (name, shape), matrix in zip(shapes.items(), (self.a, self.b, self.offset, self.start), strict=True):
             if matrix.shape != shape:
                 raise ValueError(f"{name} is {matrix.shape}, not {shape}, of {n_outputs} outputs and {n_units} units")
-            if not np.isfinite(matrix).all():
-                raise ValueError(f"{name} holds a number that is not finite; correct it")
+            if not (np.abs(matrix) <= LARGEST).all():  # NaN fails this too
+                raise ValueError(f"{name} holds a number that is not finite in float32; correct it")
         if not self.b.any():
             raise ValueError("B is all zeros, so that no spike counts; give its weights")
         if self.radius >= 1.0:
