@@ -146,7 +146,8 @@ def _specs(arrays: dict[str, np.ndarray], path: Path) -> tuple[BehaviourSpec, ..
 
 def _space(arrays: dict[str, np.ndarray], n_outputs: int, n_units: int, path: Path) -> StateSpace:
     """The recursion on counts: z-scores of units are folded into B and b."""
-    a, b, offset = (np.asarray(arrays[key], np.float64) for key in ("A", "B", "b"))
+    with np.errstate(over="ignore"):  # of longer floats; what is not finite is refused
+        a, b, offset = (np.asarray(arrays[key], np.float64) for key in ("A", "B", "b"))
     space = StateSpace(a, b, offset, _row(arrays, "start", n_outputs, path))
     _refuse_unfit(space, n_outputs, n_units, path)
     if "unit_mean" not in arrays and "unit_sd" not in arrays:
