@@ -238,6 +238,15 @@ def test_the_next_segment_on_time_ends_the_hold(brought: Checkpoint) -> None:
     assert np.isfinite(run.x()[20:]).all()
 
 
+def test_a_run_says_once_why_values_are_withheld_and_counts_the_segments(brought: Checkpoint) -> None:
+    session = sessions.select(session_file.load(MONKEY / "online-block1.npz"), slice(0, 3))
+    log = offline.stream(brought, replace(session, starts={**session.starts, "z": np.zeros(3)}), RECOMMENDED)
+    held = [event.detail for event in log.events if event.name == "start_held"]
+    assert len(held) == 1
+    assert "names 'z', which is no output" in held[0]
+    assert log.outcome.counters["segments_held"] == 3
+
+
 def test_what_outlasts_the_bins_that_prime_it_needs_markers(brought: Checkpoint) -> None:
     """Of 60 s half of its start would be left."""
     prepare.refuse_endless(of_radius(brought, 0.99))
