@@ -65,8 +65,7 @@ def receptive_bins(checkpoint: Checkpoint) -> int:
     Of filters, which forget exponentially, what is left after so many of their times is below float32 rounding.
     """
     if checkpoint.state_space is not None:
-        radius = checkpoint.state_space.radius
-        return 1 + (math.ceil(FORGOTTEN / -math.log(radius)) if radius > 0 else 0)
+        return 1 + checkpoint.state_space.left_bins(math.exp(-FORGOTTEN))
     model, banks = checkpoint.header.config.model, [linear.bank for linear in checkpoint.linear.values()]
     taus_ms = [*model.filter_taus_ms, *(tau for bank in banks for tau in bank.taus_ms)]
     filtered = int(FORGOTTEN * max(taus_ms, default=0.0) * 1e6 / checkpoint.header.bin_ns)

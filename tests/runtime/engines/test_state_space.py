@@ -155,8 +155,8 @@ class Run:
         self.said: list[str] = []
 
     def over(self, n: int, mark: Mark, arrives: int, stall: int = 0) -> Run:
-        """n bins; the mark arrives before bin `arrives`, and `stall` bins from then on close at once."""
-        for k in range(n):
+        """Up to bin n; the mark arrives before bin `arrives`, and `stall` bins from then on close at once."""
+        for k in range(self.pipeline.binner.open_bin, n):
             if k == arrives:
                 self.pipeline.mark(mark)
             self.pipeline.feed(np.array([(k * BIN + 5, 0)], SPIKES), (k + 1) * BIN)
@@ -245,6 +245,21 @@ def test_a_run_says_once_why_values_are_withheld_and_counts_the_segments(brought
     assert len(held) == 1
     assert "names 'z', which is no output" in held[0]
     assert log.outcome.counters["segments_held"] == 3
+
+
+@pytest.mark.parametrize(("other", "first"), [(None, 46), (26, 46), (0, 20)])
+def test_a_start_that_is_not_known_is_not_known_after_a_cold_start(
+    other: int | None, first: int, brought: Checkpoint
+) -> None:
+    """After a reset within the segment, or of another decoder with a state, the bins count anew from bin 20."""
+    run = Run(brought).over(20, begins(), 14)
+    if other is None:
+        run.pipeline._reset_next = True
+    else:
+        run.pipeline.exchange(replace(run.decoder, forgets_bins=other))
+    run.over(80, begins(), -1)
+    assert np.flatnonzero(np.isfinite(run.x())).tolist() == list(range(first, 80))
+    assert run.off() == 0.0
 
 
 def test_what_outlasts_the_bins_that_prime_it_needs_markers(brought: Checkpoint) -> None:
