@@ -16,7 +16,7 @@ from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
 from neds_core.files import sha256
-from neds_core.linear.state_space import Brought, StateSpace
+from neds_core.linear.state_space import LARGEST, Brought, StateSpace
 
 NUMBERS = {"A": "(V, V)", "B": "(V, U)", "b": "(V,)", "unit_ids": "(U,)", "bin_ms": "one number", "output_sd": "(V,)"}
 TEXTS = ("outputs", "output_unit")
@@ -39,13 +39,13 @@ def read(path: Path) -> Checkpoint:
     specs = _specs(arrays, path)
     space = _space(arrays, len(specs), len(units), path)
     scale = {key: _row(arrays, key, len(specs), path) for key in ("output_mean", "output_sd")}
-    if not (scale["output_sd"] > 0).all():
+    if not (scale["output_sd"] >= np.finfo(np.float32).tiny).all():
         raise CheckpointError(f"{path}: output_sd is not above 0 everywhere; give each output's standard deviation")
     mean, sd = (
         dict(zip((spec.name for spec in specs), scale[key].tolist(), strict=True))
         for key in ("output_mean", "output_sd")
     )
-    name, source_sha = str(arrays.get("name", np.array(path.stem))), sha256(path)
+    name, source_sha = _name(arrays, path), sha256(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     header = Header(
         format=FORMAT, name=name, bin_ns=_bin_ns(arrays, path),
@@ -84,9 +84,17 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 def _row(arrays: dict[str, np.ndarray], key: str, n: int, path: Path) -> np.ndarray:
     """(n,) float64 of an array, zeros where it is optional and not there."""
     found = np.asarray(arrays.get(key, np.zeros(n)), np.float64)
-    if found.shape != (n,) or not np.isfinite(found).all():
-        raise CheckpointError(f"{path}: {key} is {found.shape} or not finite; give {n} numbers")
+    if found.shape != (n,) or not (np.abs(found) <= LARGEST).all():
+        raise CheckpointError(f"{path}: {key} is {found.shape} or not finite; give {n} numbers that float32 can hold")
     return found
+
+
+def _name(arrays: dict[str, np.ndarray], path: Path) -> str:
+    value = arrays.get("name", np.array(path.stem))
+    name = str(value.item()).strip() if value.size == 1 else ""
+    if not name or not name.isprintable():
+        raise CheckpointError(f"{path}: name is {value.tolist()!r}; give one line of text, or leave it out")
+    return name
 
 
 def _bin_ns(arrays: dict[str, np.ndarray], path: Path) -> int:
@@ -138,12 +146,10 @@ def _specs(arrays: dict[str, np.ndarray], path: Path) -> tuple[BehaviourSpec, ..
 
 def _space(arrays: dict[str, np.ndarray], n_outputs: int, n_units: int, path: Path) -> StateSpace:
     """The recursion on counts: z-scores of units are folded into B and b."""
-    a, b, offset = (np.asarray(arrays[key], np.float64) for key in ("A", "B", "b"))
+    with np.errstate(over="ignore"):  # of longer floats; what is not finite is refused
+        a, b, offset = (np.asarray(arrays[key], np.float64) for key in ("A", "B", "b"))
     space = StateSpace(a, b, offset, _row(arrays, "start", n_outputs, path))
-    try:
-        space.refuse_unfit(n_outputs, n_units)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    _refuse_unfit(space, n_outputs, n_units, path)
     if "unit_mean" not in arrays and "unit_sd" not in arrays:
         return space
     if "unit_mean" not in arrays or "unit_sd" not in arrays:
@@ -151,4 +157,14 @@ def _space(arrays: dict[str, np.ndarray], n_outputs: int, n_units: int, path: Pa
     mean, sd = (_row(arrays, key, n_units, path) for key in ("unit_mean", "unit_sd"))
     if not (sd > 0).all():
         raise CheckpointError(f"{path}: unit_sd is not above 0 of unit {int((sd <= 0).argmax())}; leave that unit out")
-    return StateSpace(a, b / sd, offset - (b / sd) @ mean, space.start)
+    with np.errstate(all="ignore"):  # what is not finite is refused
+        folded = StateSpace(a, b / sd, offset - (b / sd) @ mean, space.start)
+    _refuse_unfit(folded, n_outputs, n_units, path)
+    return folded
+
+
+def _refuse_unfit(space: StateSpace, n_outputs: int, n_units: int, path: Path) -> None:
+    try:
+        space.refuse_unfit(n_outputs, n_units)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 PARTS = ("a", "b", "offset", "start")
 PREFIX = "state_space/"
+LARGEST = float(np.finfo(np.float32).max)  # as which outputs are published
 
 
 class Brought(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,8 +43,26 @@ class StateSpace:
 
     @property
     def radius(self) -> float:
-        """The share of a state that is left after a bin, at most: below 1, or it never forgets how it began."""
+        """The share of a state that is left after a bin, in the long run: below 1, or it never forgets how it began."""
         return float(np.abs(np.linalg.eigvals(self.a)).max(initial=0.0))
+
+    def left_bins(self, share: float) -> int:
+        """After so many bins no more than a share of a state is left, whichever it was: |a^n| in the maximum norm.
+
+        A state may grow before it falls, so that its radius alone does not say. Raises `ValueError` where none falls.
+        """
+        powers = [self.a]
+        with np.errstate(all="ignore"):
+            while not _size(powers[-1]) <= share:
+                if len(powers) > 60 or not np.isfinite(powers[-1]).all():
+                    raise ValueError("A grows a state beyond all numbers before it forgets it; correct it")
+                powers.append(powers[-1] @ powers[-1])
+            n, left = 0, np.eye(len(self.a))
+            for power in reversed(range(len(powers))):  # the last n at which more is left
+                further = left @ powers[power]
+                if not _size(further) <= share:
+                    n, left = n + 2**power, further
+        return n + 1
 
     def begin(self, stands: np.ndarray | None) -> np.ndarray:
         """(V,) before the first bin of a segment; stands (V,): what its marker says, NaN = nothing."""
@@ -65,8 +84,8 @@ class StateSpace:
         for (name, shape), matrix in zip(shapes.items(), (self.a, self.b, self.offset, self.start), strict=True):
             if matrix.shape != shape:
                 raise ValueError(f"{name} is {matrix.shape}, not {shape}, of {n_outputs} outputs and {n_units} units")
-            if not np.isfinite(matrix).all():
-                raise ValueError(f"{name} holds a number that is not finite; correct it")
+            if not (np.abs(matrix) <= LARGEST).all():  # NaN fails this too
+                raise ValueError(f"{name} holds a number that is not finite in float32; correct it")
         if not self.b.any():
             raise ValueError("B is all zeros, so that no spike counts; give its weights")
         if self.radius >= 1.0:
@@ -74,10 +93,16 @@ class StateSpace:
                 f"A has an eigenvalue of size {self.radius:.4g}, so the decoder never forgets how it began; bring its "
                 "velocities alone, and sum them up in the task"
             )
+        self.left_bins(0.5)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """As a checkpoint keeps it."""
         return {f"{PREFIX}{part}": np.ascontiguousarray(getattr(self, part)) for part in PARTS}
+
+
+def _size(matrix: np.ndarray) -> float:
+    """The maximum norm: the largest sum of a row's sizes."""
+    return float(np.abs(matrix).sum(axis=1).max(initial=0.0))
 
 
 def of_tensors(tensors: dict[str, Tensor]) -> StateSpace:

@@ -49,7 +49,7 @@ def check(
     checkpoint = checkpoints.load(Path(config.checkpoint))
     decoder = engines.decoder(checkpoint, config.engine.decoder, config.engine.weights, config.engine.device)
     if not (config.bins.use_markers and config.input.markers):
-        prepare.refuse_endless(decoder.engine)
+        prepare.refuse_endless(decoder)
     torch.set_num_threads(1)  # as in a run: its pace is measured
     step_ms = prepare.warm_up(decoder.engine, len(checkpoint.units))
     scheduling = priority.raise_priority()  # as in a run: so are the delays

@@ -62,5 +62,6 @@ def counters(pipeline: Pipeline, accounting: Accounting, upstream: dict[str, int
         "late_markers": pipeline.late_markers,
         "bad_values": pipeline.bad_values,
         "segments_unended": pipeline.unended,
+        "segments_held": pipeline.start.held,
         "deadline_misses": sum(accounting.misses.values()),
     }

@@ -67,6 +67,7 @@ class Decoder:
     a bin. profile (U,): mean of sqrt(counts) in training; used (U,) bool: units that the decoder uses; silence_ns: for
     how long none of them was silent in training, 0 = not known. spread: None = not known of any output. gated: a gate
     judged it on a session of these units, offers of every output what is published here, and was not overruled.
+    forgets_bins: after so many bins with live data a decoder with a state has forgotten its start, 0 = it has none.
     """
 
     engine: Engine
@@ -82,3 +83,4 @@ class Decoder:
     silence_ns: int = 0
     spread: Spread | None = None
     gated: bool = False
+    forgets_bins: int = 0

@@ -13,6 +13,7 @@ from runtime.core.values import Token
 
 Why = Literal["swap", "rollback", "fallback"]
 When = Literal["iti", "now"]
+RECENT_S = 60.0  # of bins that are kept to prime a decoder with
 MOST_BEHIND = 5  # bins that a primed engine may lack when the loop takes it over; it takes them in before
 SPARE = 64  # bins that may close while the newest are copied
 ROUNDS = 20  # of priming, each over what closed during the one before

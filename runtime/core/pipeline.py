@@ -14,6 +14,7 @@ from runtime.core.engine import Decoder
 from runtime.core.exchange import Recent, Successor, Turn
 from runtime.core.health import Health, Limits
 from runtime.core.rules import Rules, flags_of
+from runtime.core.starts import Start
 from runtime.core.state import State, of_token
 from runtime.core.values import NO_TIME, Decoded, Mark, Token
 from runtime.wire import Flag
@@ -59,12 +60,12 @@ class Pipeline:
         self._sd = np.zeros_like(self._values)
         self._marks: list[Mark] = []
         self._inside, self._clock, self._reset_next = not rules.markers, -1, True
-        self._poisoned = self._begins = False  # the cache holds what is not finite; a segment starts with this bin
+        self._poisoned = False  # the cache holds what is not finite
         self._late_seen = self._resent_seen = self._coarse_left = 0
         self._newest_ns = self._live_ns = NO_TIME  # of spikes, and the end of the newest bin with live data
         self._skipped: list[Decoded] = []
         self._last_mark: Mark | None = None
-        self._stands: np.ndarray | None = None  # (V,) of the segment that starts with this bin
+        self.start = Start()  # of the segment that starts with this bin
         self._begun: int | None = None  # segment of the newest start that was taken
 
     def exchange(self, decoder: Decoder) -> None:
@@ -84,6 +85,7 @@ class Pipeline:
         self.unfit, self.bad_since, self._poisoned = "", 0, False
         if successor.primed < 0:
             self._reset_next = True
+        self.start.taken_over(self.decoder)
 
     def health_of(self, decoder: Decoder) -> Health | None:
         """What judges the input of a decoder, None = nothing does."""
@@ -166,8 +168,7 @@ class Pipeline:
 
     def _apply_marks(self, t_end_ns: int) -> bool:
         """Apply markers stamped before the bin's end; returns whether the segment ends with this bin."""
-        ends = self._begins = False
-        self._stands = None
+        ends, self.start.mark = False, None
         while self._marks and self._marks[0].t_ns < t_end_ns:
             mark = self._marks.pop(0)
             if self._last_mark is not None and mark <= self._last_mark:
@@ -178,8 +179,7 @@ class Pipeline:
                 first = (mark.t_ns - self.binner.grid_ns) // self.binner.bin_ns
                 index = (t_end_ns - self.binner.grid_ns) // self.binner.bin_ns - 1
                 self._inside, self._clock, self._reset_next, ends = True, index - first - 1, True, False
-                self._begins = True
-                self._stands = self.decoder.engine.layout.row(mark.stands) if mark.stands else None
+                self.start.mark, self.start.late = mark, index > first
             else:
                 ends = True
         return ends and self.rules.markers
@@ -189,6 +189,7 @@ class Pipeline:
         token = self._token(counts, skip=row is None)
         if self.successors and self.rules.markers:
             self._take_turns(token)
+        self.start.begin(token, self.decoder, skip=row is None)
         values, infer_ns = self._step(token, None if row is None else self._values[row])
         partial = self.rules.keep_alive and self.binner.complete_ns < token.t_end_ns
         flags, finite = flags_of(token, partial=partial), values is None or bool(np.isfinite(values).all())
@@ -200,7 +201,8 @@ class Pipeline:
             idle=token.idle, valid=token.valid and not self.withheld, silent_ns=token.t_end_ns - self._live_ns,
             input_state=State.RUNNING if self.withheld else input_state,
         )  # fmt: skip
-        if values is not None and (not finite or self.withheld or state is State.FAULT):
+        unsure = token.valid and self.start.holds()
+        if values is not None and (not finite or unsure or self.withheld or state is State.FAULT):
             flags, values = flags | Flag.HOLD, None
         values = values if token.valid else None
         self.tokens["closed"] += 1
@@ -215,7 +217,7 @@ class Pipeline:
     def _take_turns(self, token: Token) -> None:
         """Exchange the decoder where markers rule: never within a segment, but with its first bin or outside."""
         with suppress(IndexError):  # taken back by another thread meanwhile
-            if self._begins or (token.idle and self.successors[0].at == "now"):
+            if self.start.mark is not None or (token.idle and self.successors[0].at == "now"):
                 self.take_over(self.successors.popleft(), token.index)
 
     def _judge(self, token: Token, finite: bool) -> State:
@@ -261,7 +263,7 @@ class Pipeline:
             index=index, t_end_ns=t_end_ns, counts=counts, valid=live and not skip and not idle,
             clock=self._clock, reset=(self._reset_next or self._poisoned) and not idle, idle=idle,
             segment=self.segment if not idle else -1, newest_ns=self._newest_ns,
-            late=late, coarse=self._coarse_left > 0, resent=resent, stands=None if skip else self._stands,
+            late=late, coarse=self._coarse_left > 0, resent=resent,
         )  # fmt: skip
         if self.recent is not None:
             self.recent.take(token, cold=self._reset_next)

@@ -23,7 +23,8 @@ class Mark:
     """A marker of the task: applied to the bin that holds its stamp.
 
     labels: what the task says of the segment, name -> label. first_bin: the segment's first bin in the recording that
-    is played, None where it is not a recording. stands: of a start, where an output stands then, name -> value.
+    is played, None where it is not a recording. stands: of a start, where an output stands then, name -> value. odd:
+    the first name in it whose value is no number, '' = there is none; then nothing of it can be used.
     """
 
     t_ns: int
@@ -32,6 +33,7 @@ class Mark:
     labels: dict[str, Label] = field(default_factory=dict, compare=False)
     first_bin: int | None = field(default=None, compare=False)
     stands: dict[str, float] = field(default_factory=dict, compare=False)
+    odd: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -85,6 +87,11 @@ class Layout:
             if spec.kind == "continuous":
                 found[self.columns[spec.name]] = values.get(spec.name, np.nan)
         return found
+
+    def stranger(self, values: dict[str, float]) -> str:
+        """The first name that is no trace's, '' = there is none."""
+        traces = {spec.name for spec in self.specs if spec.kind == "continuous"}
+        return next((name for name in values if name not in traces), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from runtime.engines.cuda_window import CudaWindowEngine
 from runtime.engines.ensemble import EnsembleEngine
 from runtime.engines.layout import layout
 from runtime.engines.linear import LinearEngine
+from runtime.engines.prepare import receptive_bins
 from runtime.engines.state_space import StateSpaceEngine
 from runtime.engines.stream import StreamEngine
 from runtime.engines.window import WindowEngine
@@ -178,6 +179,7 @@ def decoder(checkpoint: Checkpoint, name: str, weights: Precision = "float32", d
         n_units=len(checkpoint.units), bin_ns=header.bin_ns, profile=checkpoint.scalers.spike_mean,
         used=checkpoint.scalers.kept, silence_ns=_silence_ns(checkpoint),
         spread=spread(checkpoint, name, variance), gated=not ungated(checkpoint, name),
+        forgets_bins=receptive_bins(checkpoint) if checkpoint.state_space is not None else 0,
     )  # fmt: skip
 
 

@@ -9,18 +9,26 @@ import numpy as np
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
-from runtime.core.engine import Engine
+from runtime.core.engine import Decoder, Engine
+from runtime.core.exchange import RECENT_S
 from runtime.core.values import Token
 
 FORGOTTEN = 17.0  # e^-17 is below 2^-24
 
 
-def refuse_endless(engine: Engine) -> None:
-    """Refuse an engine with a window where no marker tells the start of a segment."""
+def refuse_endless(decoder: Decoder) -> None:
+    """Refuse what needs to be told the start of a segment where no marker tells it: an engine with a window, and a
+    decoder whose state outlasts the bins that it can be primed with."""
+    engine, forgets_s = decoder.engine, decoder.forgets_bins * decoder.bin_ns * 1e-9
     if engine.window_bins:
         raise ConfigError(
             f"engine {engine.name} decodes {engine.window_bins} bins from the start of a segment and needs markers; "
             "name a marker stream and leave bins.use_markers on, or choose a causal checkpoint or --decoder ridge"
+        )
+    if forgets_s > RECENT_S:
+        raise ConfigError(
+            f"{decoder.model} forgets how it began in {forgets_s:.0f} s, longer than the {RECENT_S:g} s of bins that "
+            "can prime it, and needs markers; name a marker stream and leave bins.use_markers on"
         )
 
 
@@ -57,8 +65,7 @@ def receptive_bins(checkpoint: Checkpoint) -> int:
     Of filters, which forget exponentially, what is left after so many of their times is below float32 rounding.
     """
     if checkpoint.state_space is not None:
-        radius = checkpoint.state_space.radius
-        return 1 + (math.ceil(FORGOTTEN / -math.log(radius)) if radius > 0 else 0)
+        return 1 + checkpoint.state_space.left_bins(math.exp(-FORGOTTEN))
     model, banks = checkpoint.header.config.model, [linear.bank for linear in checkpoint.linear.values()]
     taus_ms = [*model.filter_taus_ms, *(tau for bank in banks for tau in bank.taus_ms)]
     filtered = int(FORGOTTEN * max(taus_ms, default=0.0) * 1e6 / checkpoint.header.bin_ns)

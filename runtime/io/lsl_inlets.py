@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-import msgspec
 import numpy as np
 import pylsl
-from msgspec import Meta, Struct
 from pylsl.util import TimeoutError as LslTimeout
 
 from neds_core.errors import StreamError
@@ -21,12 +17,12 @@ from runtime.io.keep_alives import MOST_OPEN, Claim, SentCount
 from runtime.io.lsl_clock import ClockMap, now_ns
 from runtime.io.lsl_description import Description
 from runtime.io.lsl_resolve import DESCRIBE_S
+from runtime.io.markers import is_number, read_marker, usable
 
 MAX_PULL = 65_536
 BUFFER_S = 10
 UNKNOWN_RATE_HZ = 20_000.0  # sizes the buffer of a stream that declares no rate
 MOST_BUFFERED = 4_000_000  # samples, about 30 MB: 10 s at twice 200,000 spikes/s
-LONGEST_MARKER = 65_536  # bytes
 MOST_ODD = 100  # names of labels that are kept to be shown
 DELAYS_KEPT = 1 << 20
 SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
@@ -182,41 +178,6 @@ class SpikeInlet(Inlet):
         return bool(self.inlet.was_clock_reset())
 
 
-class Marker(Struct, frozen=True):
-    """What a marker's JSON may say; fields that we do not know are passed over."""
-
-    event: str
-    segment: Annotated[int, Meta(ge=-1, le=2**62)] | Annotated[float, Meta(ge=-1, le=2**53)] = -1
-    labels: Any = None
-    stands: Any = None
-    bin: Annotated[int, Meta(ge=0, le=2**62)] | Annotated[float, Meta(ge=0, le=2**53)] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that are not whole: {"segment": 3.0} is segment 3."""
-        if self.segment != int(self.segment) or (self.bin is not None and self.bin != int(self.bin)):
-            raise ValueError("segment and bin have to be whole numbers")
-
-
-MARKERS = msgspec.json.Decoder(Marker)
-
-
-def read_marker(text: bytes) -> Marker | None:
-    """What a marker says, None where it cannot be read."""
-    if len(text) > LONGEST_MARKER:
-        return None
-    try:
-        if b"NaN" in text or b"Infinity" in text:  # no JSON, but what Python's json.dumps writes
-            text = json.dumps(json.loads(text.decode(), parse_constant=lambda _: None)).encode()
-        return MARKERS.decode(text)
-    except (ValueError, RecursionError):  # msgspec's errors and bad UTF-8 are ValueErrors
-        return None
-
-
-def usable(value: object) -> bool:
-    """Whether a value can be a label: one that a log can hold, too."""
-    return isinstance(value, Label) and not (isinstance(value, int) and abs(value) >= 2**63)
-
-
 class MarkerInlet(Inlet):
     """Task markers as JSON strings: {"event": ..., "segment": 17, "labels": {...}}."""
 
@@ -247,16 +208,21 @@ class MarkerInlet(Inlet):
             if event == "segment_start" or event == "segment_end":
                 t_ns = round(stamp * 1e9) + self.clock.offset_ns
                 first_bin = None if marker.bin is None else int(marker.bin)
-                labels, stands = self._labels(marker.labels), self._stands(marker.stands)
-                marks.append(Mark(t_ns, event, segment, labels, first_bin, stands))
+                labels = self._labels(marker.labels)
+                marks.append(Mark(t_ns, event, segment, labels, first_bin, *self._stands(marker.stands)))
         return marks
 
-    def _stands(self, given: Any) -> dict[str, float]:
-        """Where outputs stand; what is no number is counted as a bad label."""
-        named = self._labels(given)
-        found = {name: float(v) for name, v in named.items() if isinstance(v, int | float) and math.isfinite(v)}
-        self.bad_labels += len(named) - len(found)
-        return found
+    def _stands(self, given: Any) -> tuple[dict[str, float], str]:
+        """Where outputs stand, or the first name whose value is no number, `stands` where it is no object at all.
+
+        Each such value is counted as a bad label.
+        """
+        if given is None:
+            return {}, ""
+        named = given if isinstance(given, dict) else {"stands": given}
+        odd = {name: value for name, value in named.items() if not isinstance(given, dict) or not is_number(value)}
+        self._note_odd(odd)
+        return ({}, plain(next(iter(odd)), LONGEST)) if odd else ({name: float(v) for name, v in named.items()}, "")
 
     def _labels(self, given: Any) -> dict[str, Label]:
         """The labels that are a text, a number or a truth; another costs itself, not the mark."""
@@ -264,11 +230,14 @@ class MarkerInlet(Inlet):
             self.bad_labels += given is not None
             return {}
         odd = {name: value for name, value in given.items() if not usable(value)}
+        self._note_odd(odd)
+        return {name: value for name, value in given.items() if name not in odd}
+
+    def _note_odd(self, odd: dict[str, Any]) -> None:
         self.bad_labels += len(odd)
         for name, value in odd.items():
             if name in self.odd_labels or len(self.odd_labels) < MOST_ODD:
                 self.odd_labels[name] = _shown(str(value))
-        return {name: value for name, value in given.items() if name not in odd}
 
 
 def _shown(text: bytes | str) -> str:

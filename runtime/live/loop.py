@@ -210,6 +210,8 @@ class _Loop:
             self._say(now, "segment_unended", f"segment {pipeline.segment} was closed: no marker ended it in time")
         if pipeline.astray_markers and not astray:
             self._say(now, "markers_astray", _astray(pipeline.astray_ns))
+        if said := pipeline.start.news():
+            self._say(now, "start_held", said)
         passage = None
         if closed:
             before = clock.now_ns()

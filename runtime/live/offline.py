@@ -116,7 +116,7 @@ def stream(
     """
     made = engines.decoder(checkpoint, decoder)
     if not markers:
-        prepare.refuse_endless(made.engine)
+        prepare.refuse_endless(made)
     bin_ns = session.bin_ns
     binner = Binner(len(session.units), bin_ns, max_age_ns=10**10, future_ns=2_000_000)
     plan, clock = timeline(session, shift_ns), SteppedClock()

@@ -15,7 +15,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.errors import CheckpointError, ConfigError
 from runtime.config import RigConfig
 from runtime.core.engine import Decoder
-from runtime.core.exchange import Recent, Successor, prime
+from runtime.core.exchange import RECENT_S, Recent, Successor, prime
 from runtime.core.handover import Handover, Probation
 from runtime.core.pipeline import Pipeline
 from runtime.engines import create as engines, prepare
@@ -23,7 +23,6 @@ from runtime.io.chain import Chain, Link, now
 from runtime.io.control import Answer, Control, Freeze, Request, Rollback, Running, Swap, Waiting
 from runtime.live.incoming import fetch, refuse_other
 
-RECENT_S = 60.0  # of bins that are kept to prime a decoder with
 SWITCH_S = 2e-4  # so long the loop waits for this thread's Python to let it on; by default 5 ms, each time
 TRIES, TAKEN_S, LOOK_S = 5, 2.0, 0.005  # to hand over a primed decoder; how long the loop has for it; between looks
 
@@ -110,7 +109,7 @@ class Swapper:
             return Answer(False, f"{made.header.name} is not swapped in: {why_not}; calibrate again, or force it", True)
         decoder = engines.decoder(made, engine.decoder, engine.weights, engine.device)
         if not self.markers:
-            prepare.refuse_endless(decoder.engine)
+            prepare.refuse_endless(decoder)
         step_ms = prepare.warm_up(decoder.engine, decoder.n_units)
         if slow := prepare.too_slow(decoder.engine, step_ms, decoder.bin_ns):
             raise ConfigError(slow)

@@ -107,7 +107,7 @@ def wire(
     engine = config.engine
     decoder = engines.decoder(checkpoint, engine.decoder, engine.weights, engine.device)
     if not _rules(config, streams).markers:
-        prepare.refuse_endless(decoder.engine)
+        prepare.refuse_endless(decoder)
     exchanges = None if control is None else Exchanges(config, checkpoint, decoder, *control)
     return Wired(config, streams, decoder, publisher, player_runs, Event(), exchanges)
 

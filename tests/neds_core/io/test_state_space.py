@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from neds_core import checkpoint
-from neds_core.errors import CheckpointError
+from neds_core.errors import CheckpointError, ConfigError
 from neds_core.io import state_space
+from runtime.cli.import_decoder import import_decoder
 
 GOOD: dict[str, Any] = {
     "A": np.diag([0.6, 0.5]), "B": np.arange(6.0).reshape(2, 3) - 2.0, "b": np.array([1.0, 2.0]),
@@ -88,6 +89,17 @@ def test_z_scores_are_folded_into_the_weights(seed: int, tmp_path_factory: pytes
         ({"unit_mean": np.ones(3)}, "has one of unit_mean and unit_sd; give both"),
         ({"unit_mean": np.ones(3), "unit_sd": np.array([1.0, 0.0, 1.0])}, "unit_sd is not above 0 of unit 1"),
         ({"start": np.array([np.inf, 0.0])}, r"start is \(2,\) or not finite"),
+        ({"start": np.array([1e39, 0.0])}, r"start is \(2,\) or not finite; give 2 numbers that float32 can hold"),
+        ({"B": np.full((2, 3), 1e300)}, "B holds a number that is not finite in float32; correct it"),
+        ({"b": np.array([1.0, np.longdouble("1e4000")])}, "b holds a number that is not finite in float32"),
+        ({"output_mean": np.array([1e300, 0.0])}, "output_mean is .* give 2 numbers that float32 can hold"),
+        ({"output_sd": np.array([1e300, 1.0])}, "output_sd is .* give 2 numbers that float32 can hold"),
+        ({"output_sd": np.array([1e-60, 1.0])}, "output_sd is not above 0 everywhere"),
+        ({"unit_mean": np.ones(3), "unit_sd": np.array([1.0, 1e-320, 1.0])}, "B holds a number that is not finite"),
+        ({"unit_mean": np.full(3, 3e38), "unit_sd": np.ones(3)}, "b holds a number that is not finite"),
+        ({"name": np.array("")}, "name is ''; give one line of text, or leave it out"),
+        ({"name": np.array("a\nb")}, "give one line of text"),
+        ({"name": np.array(["a", "b"])}, r"name is \['a', 'b'\]; give one line"),
     ],
 )  # fmt: skip
 def test_each_fault_is_one_sentence_that_names_the_array(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -104,3 +116,9 @@ def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickled.npz", A=np.array([{}], dtype=object))
     with pytest.raises(CheckpointError, match=r"is no \.npz of plain arrays"):
         state_space.read(tmp_path / "pickled.npz")
+
+
+def test_it_is_written_as_a_checkpoint_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a\.txt does not end in \.safetensors; give a name that does"):
+        import_decoder(written(tmp_path), tmp_path / "a.txt")
+    assert not (tmp_path / "a.txt").exists()

@@ -66,3 +66,26 @@ def test_how_it_began_is_forgotten_by_its_radius(seed: int) -> None:
 def test_what_does_not_fit_is_refused(change: dict[str, np.ndarray], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(PLAIN, **change).refuse_unfit(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("a", "bins"),
+    [
+        ([[0.5, 0.0], [0.0, 0.25]], 25),  # 17 / ln 2 = 24.5
+        ([[0.0, 1.0], [0.0, 0.0]], 2),
+        ([[0.0, 0.0], [0.0, 0.0]], 1),
+        ([[0.9, 1000.0], [0.0, 0.9]], 282),  # n 1000 0.9^(n - 1): 120 bins more than the radius says
+    ],
+)
+def test_a_state_is_forgotten_when_its_power_is_small(a: list[list[float]], bins: int) -> None:
+    made, share = replace(PLAIN, a=np.array(a)), np.exp(-17.0)
+    assert made.left_bins(share) == bins
+    sizes = [np.abs(np.linalg.matrix_power(made.a, n)).sum(1).max() for n in (bins - 1, bins)]
+    assert sizes[1] <= share < sizes[0]
+
+
+def test_a_state_that_outgrows_all_numbers_is_refused() -> None:
+    """Its eigenvalues are 0, and a state is 0 after 32 bins, but 1e592 before."""
+    made = StateSpace(np.diag(np.full(31, 1e37), 1), np.ones((32, 1)), np.zeros(32), np.zeros(32))
+    with pytest.raises(ValueError, match="A grows a state beyond all numbers before it forgets it"):
+        made.refuse_unfit(32, 1)

@@ -200,7 +200,7 @@ def test_without_markers_it_is_refused(full: Checkpoint, session: Session) -> No
         with pytest.raises(ConfigError, match="needs markers"):
             replayed.stream(full, session, decoder, markers=False)
 
-    prepare.refuse_endless(engines.create(full, "ridge"))
+    prepare.refuse_endless(engines.decoder(full, "ridge"))
 
 
 def test_check_refuses_a_rig_without_markers(home: Path, make_rig: Callable[..., Path], lsl_session: str) -> None:

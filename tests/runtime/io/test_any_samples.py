@@ -17,8 +17,9 @@ from neds_core.errors import StreamError
 from runtime.core.binning import Binner
 from runtime.io.keep_alives import MOST_OPEN
 from runtime.io.lsl_description import Description, describe, read_description
-from runtime.io.lsl_inlets import SANE_S, BehaviourInlet, MarkerInlet, SpikeInlet, read_marker
+from runtime.io.lsl_inlets import SANE_S, BehaviourInlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_resolve import channel_labels
+from runtime.io.markers import read_marker
 from runtime.io.unit_maps import difference
 
 NOW_S = 5_000.0

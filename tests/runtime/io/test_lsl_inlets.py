@@ -17,8 +17,9 @@ from runtime.core.binning import Binner
 from runtime.core.values import NO_TIME, Mark
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, read_description
-from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet, read_marker, usable
+from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
+from runtime.io.markers import read_marker, usable
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 Link = tuple[pylsl.StreamOutlet, SpikeInlet]
@@ -256,18 +257,22 @@ def test_a_label_that_cannot_be_used_costs_itself_and_not_the_mark(lsl_session: 
 
 
 def test_where_outputs_stand_is_numbers_and_what_is_none_is_counted(lsl_session: str, stream_name: str) -> None:
-    """A task says at a segment's start what its cursor does; a text or a null costs itself, not the mark."""
+    """A task says at a segment's start what its cursor does; one odd value costs all of them, not the mark."""
     outlet = pylsl.StreamOutlet(pylsl.StreamInfo(stream_name, "Markers", 1, 0.0, pylsl.cf_string, stream_name))
-    stands = '{"cursor_vel_x": 1.5, "cursor_vel_y": -2, "cursor_x": "left", "cursor_y": null, "z": NaN, "list": [1]}'
+    given = ['{"x": 1.5, "y": -2}', '{"x": 1.5, "turn": true, "left": "left", "z": NaN, "list": [1]}', "[1]"]
+    given += ["null", "{}", '{"x": 1' + "0" * 400 + "}"]
     marks: list[Mark] = []
     with MarkerInlet(resolve_text(stream_name, WAIT_S)) as inlet:
-        outlet.push_sample([f'{{"event": "segment_start", "segment": 4, "stands": {stands}}}'], 1000.0)
+        for n, stands in enumerate(given):
+            outlet.push_sample([f'{{"event": "segment_start", "segment": {n}, "stands": {stands}}}'], 1000.0 + n)
         deadline = time.monotonic() + WAIT_S
-        while not marks and time.monotonic() < deadline:
+        while len(marks) < len(given) and time.monotonic() < deadline:
             marks += inlet.pull()
             time.sleep(0.01)
-    assert marks[0].stands == {"cursor_vel_x": 1.5, "cursor_vel_y": -2.0}
-    assert (inlet.bad, inlet.bad_labels) == (0, 4)
+    assert [mark.stands for mark in marks] == [{"x": 1.5, "y": -2.0}, {}, {}, {}, {}, {}]
+    assert [mark.odd for mark in marks] == ["", "turn", "stands", "", "", "x"]
+    assert (inlet.bad, inlet.bad_labels) == (0, 6)
+    assert inlet.odd_labels["turn"] == "True"
 
 
 def test_a_marker_that_cannot_be_read_is_shown_without_escape_sequences(lsl_session: str, stream_name: str) -> None:
