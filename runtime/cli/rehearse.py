@@ -19,7 +19,7 @@ def rehearse(
 ) -> None:
     """Play units that the base has never seen, calibrate on them beside a decoding run, judge, and swap in.
 
-    Takes 4 minutes. Exit code 0: every message across the swap was of the decoder that it named and fresh, and the new
+    Takes minutes. Exit code 0: every message across the swap was of the decoder that it named and fresh, and the new
     decoder decodes as it does offline; 3: not so. Whether its gate passes is reported and does not matter here.
     """
     began = time.monotonic()
