@@ -65,7 +65,7 @@ def running_of(address: str, wait_s: float = 60.0) -> Running:
     if own != found.model_sha:
         raise CheckpointError(
             f"{path} is no longer the file that the run decodes with ({own[:12]}, not {found.model_sha[:12]}); put "
-            "that one back, or name it with --from"
+            "that one back, or calibrate without --update"
         )
     return Running(path, found.model, found.model_sha, found.setting or found.decoder)
 

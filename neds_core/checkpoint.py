@@ -34,6 +34,7 @@ from neds_core.model.rows import Rows
 from neds_core.tensors import check_content, parse_tensors, write_tensors
 
 FORMAT = 1
+UNITS = "units/"  # of the names of the tensors of the unit table
 PACKAGES = ("torch", "numpy", "safetensors", "msgspec")  # whose versions a record names
 
 
@@ -111,10 +112,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "neds-rt": our_version(), **found}
 
 
-def _text(values: np.ndarray) -> torch.Tensor:
-    return torch.frombuffer(bytearray("\n".join(map(str, values)).encode() or b"\n"), dtype=torch.uint8)
-
-
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write the checkpoint; nothing half-written is left behind."""
     networks = checkpoint.networks if checkpoint.state_space is None else ()
@@ -123,12 +120,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         for n, network in enumerate(networks)
         for k, v in network.state_dict().items()
     }
-    tensors |= {
-        "units/ids": torch.from_numpy(checkpoint.units.ids.astype(np.int64)),
-        "units/region": _text(checkpoint.units.region),
-        "units/depth_um": torch.from_numpy(checkpoint.units.depth_um.astype(np.float32)),
-        "units/kept": torch.from_numpy(checkpoint.scalers.kept),
-    }
+    tensors |= rows.unit_tensors(checkpoint.units, UNITS)
+    tensors[f"{UNITS}kept"] = torch.from_numpy(checkpoint.scalers.kept)
     tensors |= {f"trial_mean/{k}": torch.from_numpy(v) for k, v in checkpoint.scalers.trial_mean.items()}
     for name, model in checkpoint.linear.items():
         tensors[f"linear/{name}/weight"] = torch.from_numpy(np.ascontiguousarray(model.weight))
@@ -179,10 +172,8 @@ def _build(header: Header, tensors: dict[str, Tensor], path: Path) -> Checkpoint
         raise CheckpointError(f"{path} has format {header.format}, not {FORMAT}; train it again with this version")
     if not BIN_NS_LEAST <= header.bin_ns <= BIN_NS_MOST:
         raise ValueError(f"bin_ns is {header.bin_ns}, not between {BIN_NS_LEAST} and {BIN_NS_MOST}")
-    ids = tensors["units/ids"].numpy()
-    regions = bytes(tensors["units/region"].tolist()).decode().split("\n")[: max(1, len(ids))]
     try:
-        units = UnitTable(ids, np.array(regions), tensors["units/depth_um"].numpy())
+        units = rows.read_units(tensors, UNITS)
     except DataError as error:
         raise ValueError(str(error)) from None
     if units.sha256 != header.unit_map_sha:

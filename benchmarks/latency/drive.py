@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,6 @@ class _Child:
     process: subprocess.Popen[bytes]
     out: Path
     err: Path
-    _seen: list[str] = field(default_factory=list)
 
     def said(self) -> str:
         """All that it has printed."""

@@ -39,25 +39,37 @@ class Rows:
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint; `read` takes them back."""
-        text = "\n".join(self.units.region.tolist()).encode() or b"\n"
         return {
-            f"{PREFIX}ids": torch.from_numpy(self.units.ids),
-            f"{PREFIX}region": torch.frombuffer(bytearray(text), dtype=torch.uint8),
-            f"{PREFIX}depth_um": torch.from_numpy(self.units.depth_um),
+            **unit_tensors(self.units, PREFIX),
             f"{PREFIX}moves": torch.from_numpy(np.ascontiguousarray(self.moves)),
             f"{PREFIX}rates": torch.from_numpy(np.ascontiguousarray(self.rates)),
         }
+
+
+def unit_tensors(units: UnitTable, prefix: str) -> dict[str, Tensor]:
+    """A unit table for a checkpoint, under names that begin with `prefix`; `read_units` takes it back."""
+    text = "\n".join(units.region.tolist()).encode() or b"\n"
+    return {
+        f"{prefix}ids": torch.from_numpy(units.ids.copy()),
+        f"{prefix}region": torch.frombuffer(bytearray(text), dtype=torch.uint8),
+        f"{prefix}depth_um": torch.from_numpy(units.depth_um.copy()),
+    }
+
+
+def read_units(tensors: dict[str, Tensor], prefix: str) -> UnitTable:
+    """The unit table of a checkpoint's tensors. Raises `DataError` for what is none, `ValueError` for no text."""
+    ids = tensors[f"{prefix}ids"].numpy()
+    regions = bytes(tensors[f"{prefix}region"].tolist()).decode().split("\n")[: max(1, len(ids))]
+    return UnitTable(ids, np.array(regions), tensors[f"{prefix}depth_um"].numpy())
 
 
 def read(tensors: dict[str, Tensor]) -> Rows | None:
     """The rows of a checkpoint's tensors, None where it has none. Raises `ValueError` or `DataError`."""
     if f"{PREFIX}ids" not in tensors:
         return None
-    ids, depth, moves, rates = (tensors[f"{PREFIX}{k}"].numpy() for k in ("ids", "depth_um", "moves", "rates"))
-    region = bytes(tensors[f"{PREFIX}region"].tolist()).decode().split("\n")
-    found = Rows(UnitTable(ids, np.array(region), depth), moves, rates)
-    n = len(ids)
-    if (len(region), depth.shape, moves.shape[1:2], rates.shape[:1]) != (n, (n,), (n,), (n,)):
+    units, moves, rates = read_units(tensors, PREFIX), *(tensors[f"{PREFIX}{k}"].numpy() for k in ("moves", "rates"))
+    found, n = Rows(units, moves, rates), len(units)
+    if (len(units.region), units.depth_um.shape, moves.shape[1:2], rates.shape[:1]) != (n, (n,), (n,), (n,)):
         raise ValueError("the rows of lost units are incomplete")
     if not (np.isfinite(moves).all() and np.isfinite(rates).all()):
         raise ValueError("a weight is not finite")

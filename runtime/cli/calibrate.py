@@ -120,13 +120,15 @@ def _refuse(given: Options) -> None:
 def _order(given: Options, running: Any) -> Any:
     """What to calibrate, from what a run decodes with (`update.Running`, None = no update). Without --session it has
     none yet."""
+    import msgspec
+
     from calibration.command import Order
 
     session, base, config = (str(each or "") for each in (given.session, given.base, given.config))
     order = Order(session, base, config, str(given.out))
     if running is None:
         return order
-    return Order(order.session, order.base, order.config, order.out, True, running.sha, running.decoder)
+    return msgspec.structs.replace(order, update=True, base_sha=running.sha, decoder=running.decoder)
 
 
 def _looked(given: Options, kept: Any) -> None:
