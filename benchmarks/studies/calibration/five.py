@@ -37,7 +37,7 @@ def new_animal() -> Arm:
     bases = {mouse: tuple(one.session for one in bundles if one.mouse != mouse) for mouse in mice}
     days = tuple(_mouse_day(own[k], mouse) for k in (0, -1) for mouse, own in mice.items())
     return Arm(
-        1, "new animal", REPORT, (50, ALL, 25, 100, 10), (50,), (), 50, days, bases, MICE, UNLABELLED, base_seeds=1
+        1, "new animal", REPORT, (50, ALL, 25, 100, 10), (50, ALL), (50,), 50, days, bases, MICE, UNLABELLED, base_seeds=1
     )
 
 
@@ -48,7 +48,7 @@ def new_day(mouse: str = "Lederberg") -> Arm:
     days = tuple(_mouse_day(one, "earlier days") for one in bundles[n:])
     bases = {"earlier days": tuple(one.session for one in bundles[:n])}
     return Arm(
-        2, "new day", REPORT, (50, ALL, 25, 100, 10), (50,), (50,), 50, days, bases, MICE, UNLABELLED, base_seeds=1
+        2, "new day", REPORT, (50, ALL, 25, 100, 10), (50, ALL), (50,), 50, days, bases, MICE, UNLABELLED, base_seeds=1
     )
 
 
@@ -82,7 +82,7 @@ def true_minutes() -> Arm:
     recipe = PretrainConfig(("run 1",), PLACE, min_rate_hz=0.05, model=model, masks=MASKS, fit=fit)
     day = Day(second, "rat", "run 1", 0, tests)
     return Arm(
-        4, "continuous, true minutes", PLACE, (5, ALL, 2, 1, 3), (5,), (5,), 5, (day,), {"run 1": (first,)}, recipe,
+        4, "continuous, true minutes", PLACE, (5, ALL, 2, 1, 3), (5, ALL), (5,), 5, (day,), {"run 1": (first,)}, recipe,
         CalibrateConfig(outputs=PLACE), base_seeds=1, conditions=(*CONDITIONS, ROWS_KEPT), minutes=True,
     )  # fmt: skip
 
