@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -62,7 +63,10 @@ class Chain:
 
     def add(self, link: Link) -> None:
         """Add a step. Raises `OSError` where the disk does not take it."""
-        self._file.write(msgspec.json.encode(link) + b"\n")  # one call: whole, or torn at the end of the file
+        line = msgspec.json.encode(link) + b"\n"
+        if self._file.write(line) != len(line):  # one call: a disk that is nearly full takes a part of it
+            cut_torn(self._file.fileno())
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         os.fsync(self._file.fileno())
 
 

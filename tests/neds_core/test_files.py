@@ -79,6 +79,30 @@ def write(request: pytest.FixtureRequest, session: Session, checkpoint: Checkpoi
 
 
 @pytest.mark.parametrize("there", [True, False])
+def test_a_kill_within_a_write_leaves_the_old_file_and_the_next_one_is_whole(
+    write: Callable[[Path], None], killed_within: Callable[[Callable[[], object], int], None], tmp_path: Path,
+    there: bool,
+) -> None:  # fmt: skip
+    """What was cut short lies beside it, and is written over."""
+    path = tmp_path / "file.png"
+    if there:
+        write(path)
+    before = path.read_bytes() if there else b""
+    log = before.startswith(b'{"stage')
+
+    killed_within(lambda: write(path), len(before) + LIMIT if log else LIMIT)
+
+    if log:  # grows
+        assert path.read_bytes().startswith(before)
+    elif there:
+        assert path.read_bytes() == before
+    elif path.exists():
+        assert path.read_bytes().startswith(b'{"stage')
+    write(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.png"]
+
+
+@pytest.mark.parametrize("there", [True, False])
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(
     write: Callable[[Path], None], small_disk: SmallDisk, tmp_path: Path, there: bool
 ) -> None:
