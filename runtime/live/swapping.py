@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,31 +21,10 @@ from runtime.core.pipeline import Pipeline
 from runtime.engines import create as engines, prepare
 from runtime.io.chain import Chain, Link, now
 from runtime.io.control import Answer, Control, Freeze, Request, Rollback, Running, Swap, Waiting
-from runtime.live.incoming import fetch, refuse_other
+from runtime.live.incoming import fetch, known, refuse_other
 
 SWITCH_S = 2e-4  # so long the loop waits for this thread's Python to let it on; by default 5 ms, each time
 TRIES, TAKEN_S, LOOK_S = 5, 2.0, 0.005  # to hand over a primed decoder; how long the loop has for it; between looks
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A decoder of this run, how many bins it is primed with, and what the chain says of it."""
-
-    decoder: Decoder
-    n_bins: int
-    path: str = ""
-    session: str = ""
-    gate: tuple[tuple[str, str], ...] = ()
-    parents: tuple[str, ...] = ()
-
-
-def known(decoder: Decoder, checkpoint: Checkpoint, path: str) -> _Known:
-    """What is kept of a decoder of a checkpoint."""
-    gate, n_bins = checkpoint.header.gate, prepare.receptive_bins(checkpoint)
-    if gate is None:
-        return _Known(decoder, n_bins, path)
-    words = tuple((output, offer.word) for output, offer in gate.offers.items())
-    return _Known(decoder, n_bins, path, gate.session, words, gate.parents)
 
 
 class Swapper:

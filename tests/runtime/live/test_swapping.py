@@ -34,7 +34,7 @@ from runtime.engines.layout import layout
 from runtime.io import chain
 from runtime.io.chain import Chain
 from runtime.io.control import Answer, Control, Freeze, Rollback, State, Swap, ask
-from runtime.live import offline, swapping
+from runtime.live import incoming, offline, swapping
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages
 from runtime.live.swapping import Exchanges, Swapper
@@ -430,7 +430,7 @@ def test_what_decodes_is_compared_again_when_it_takes_over(
 
     def meanwhile(pipeline: Pipeline, swapper: Swapper) -> None:
         if not taken.is_set() and (pipeline.successors or accepted.is_set()):
-            swapper._known[id(other)] = swapping.known(other, made, str(gated(2)))
+            swapper._known[id(other)] = incoming.known(other, made, str(gated(2)))
             pipeline.take_over(Successor(other), pipeline.binner.open_bin)
             taken.set()
 
