@@ -56,10 +56,10 @@ def run(order: Order, show: Show) -> Report:
     task = fits.Task(config, cut, path, sha256(path), without_ending(out).name, base, show)
     fitted = fits.fit(task)
     show.stage("judge")
-    judged = judge(fitted, cut)
+    judged = judge(fitted)
     name = Path(order.base).name if order.base else ""
-    report = reports.make(fitted, judged, cut, name, began)
-    beside = updates.compare(running, judged.made, cut.judge, order.decoder) if running is not None else None
+    report = reports.make(fitted, judged, name, began)
+    beside = updates.compare(running, judged.made, fitted.parts.judge, order.decoder) if running is not None else None
     checkpoint.save(gated(judged, task), out)
     report = msgspec.structs.replace(report, checkpoint=str(out), checkpoint_sha=sha256(out), compared=beside)
     try:
@@ -107,12 +107,12 @@ def _refuse_other(sha: str, order: Order) -> None:
         )
 
 
-def judge(fitted: fits.Fitted, cut: parts.Parts) -> judges.Judgement:
+def judge(fitted: fits.Fitted) -> judges.Judgement:
     """Judge what a file of the fitted checkpoint holds."""
     with tempfile.TemporaryDirectory(prefix="neds-rt-") as folder:
         path = Path(folder) / "candidate.safetensors"
         checkpoint.save(fitted.made, path)
-        return judges.judge(checkpoint.load(path), cut.judge, fitted.temperatures)
+        return judges.judge(checkpoint.load(path), fitted.parts.judge, fitted.temperatures)
 
 
 def gated(judged: judges.Judgement, task: fits.Task) -> Checkpoint:

@@ -15,7 +15,7 @@ from calibration.judge import Judgement, Reliability
 from calibration.update import Compared
 from neds_core import judging
 from neds_core.checkpoint import Checkpoint
-from neds_core.data.parts import LEAST, Parts
+from neds_core.data.parts import LEAST
 from neds_core.data.session import Session
 from neds_core.judged import Offer, Score
 from runtime.core.values import Token
@@ -120,9 +120,10 @@ def latency(made: Checkpoint, part: Session, steps: int = LATENCY_STEPS) -> Late
     return Latency(engine.name, float(p50), float(p99), float(took.max()), steps)
 
 
-def make(fitted: Fitted, judgement: Judgement, parts: Parts, base: str, began: float) -> Report:
+def make(fitted: Fitted, judgement: Judgement, base: str, began: float) -> Report:
     """The report before its checkpoint is written; began: `time.monotonic()` of the start."""
-    made, named = judgement.made, {"fit": parts.fit, "select": parts.select, "judge": parts.judge}
+    made, parts = judgement.made, fitted.parts
+    named = {"fit": parts.fit, "select": parts.select, "judge": parts.judge}
     start = time.monotonic()
     learning = insight.learning(fitted, parts, list(judgement.offers))
     contributions = insight.units(fitted, parts.select, judgement.offers)

@@ -72,7 +72,8 @@ def _taken(address: str, answer: Answer, wait_s: float, waits: Callable[[str], N
             said = f"{running.model} ({running.model_sha[:12]}) decodes from bin {running.since} on ({running.why})"
             return Answer(same, said, running=running)
         if running is None or running.waiting is None:
-            return Answer(False, f"{wanted.model} was dropped before it took over", running=running)
+            by = f"; {running.model} ({running.model_sha[:12]}) decodes" if running is not None else ""
+            return Answer(False, f"{wanted.model} was dropped before it took over{by}", running=running)
         time.sleep(LOOK_S)
     return Answer(
         False, f"{wanted.model} still waits after {wait_s:g} s and takes over later; `neds-rt rollback` drops it",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +104,31 @@ def planted(seed: int = 0) -> Session:
         licence="CC0-1.0",
         citation="made up",
     )
+
+
+def die_within(write: Callable[[], object], n_bytes: int) -> None:
+    """Write in a child that the kernel ends within the write, as soon as one of its files has n_bytes.
+
+    By SIGXFSZ, which it then sends unless a process ignores it: nothing more runs, as with SIGKILL.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: the child does this alone
+        child = os.fork()
+    if not child:
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            write()
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGXFSZ
+
+
+@pytest.fixture(scope="session")
+def killed_within() -> Callable[[Callable[[], object], int], None]:
+    """See `die_within`."""
+    return die_within
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,6 +70,7 @@ def make(logs: Sequence[RunLog], units: UnitTable, name: str, *, marked: bool) -
     session = Session(
         name=name, bin_ns=bin_ns, units=units, counts=counts, valid=valid, specs=(*specs, *more), values=values,
         segments=segments, segment_ids=_numbers(trials, notes), events=_events(parts, bin_ns),
+        starts=_starts(trials, specs, notes),
     )  # fmt: skip
     return Made(session, cut, notes)
 
@@ -102,7 +103,7 @@ def _trials(parts: list[_Part]) -> tuple[list[Trial], int]:
         found = of_log(part.log)
         inside = [t for t in found.trials if t.stop <= part.n]
         cut += found.cut + len(found.trials) - len(inside)
-        trials += [Trial(t.number, t.start + part.offset, t.stop + part.offset, t.labels) for t in inside]
+        trials += [replace(t, start=t.start + part.offset, stop=t.stop + part.offset) for t in inside]
     return trials, cut
 
 
@@ -191,6 +192,23 @@ def _classes(
                 continue
         notes.append(f"label {shown!r} is left out of the session: {reason}")
     return specs
+
+
+def _starts(trials: list[Trial], specs: Sequence[BehaviourSpec], notes: list[str]) -> dict[str, np.ndarray]:
+    """Where traces stood when each trial began, (S,) float64 by name, NaN = not known; what is not of one is noted."""
+    traces, found = {s.name for s in specs if s.kind == "continuous"}, {}
+    for name in sorted({name for t in trials for name in t.stands}):
+        values = np.array([t.stands.get(name, np.nan) for t in trials], np.float64)
+        beyond = np.abs(values) > VALUE_MOST
+        if name not in traces:
+            notes.append(f"stands of {plain(name, LONGEST)!r} is left out of the session: it has no such trace")
+            continue
+        if beyond.any():
+            notes.append(f"stands of {name} is beyond {VALUE_MOST:g} in {int(beyond.sum())} trials, and left out there")
+        values[beyond] = np.nan
+        if np.isfinite(values).any():
+            found[name] = values
+    return found
 
 
 def _labelled(trials: list[Trial], spec: BehaviourSpec, n_bins: int, notes: list[str]) -> np.ndarray:

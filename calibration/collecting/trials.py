@@ -24,6 +24,7 @@ class Trial:
     start: int
     stop: int
     labels: dict[str, Label]
+    stands: dict[str, float] = field(default_factory=dict)  # before its first row, where its marker says so
 
     @property
     def stimulated(self) -> bool:
@@ -105,7 +106,8 @@ def _trial(begin: Mark, end: Mark, rows: Rows, free: int) -> Trial | None:
     inside = first >= 0 and start < stop <= len(rows.idle)
     if not inside or not rows.taken(begin.segment, start, stop):
         return None
-    return Trial(begin.segment, start, stop, {**begin.labels, **end.labels})
+    stands = begin.stands if start == first else {}
+    return Trial(begin.segment, start, stop, {**begin.labels, **end.labels}, stands)
 
 
 def of_log(log: RunLog) -> Found:

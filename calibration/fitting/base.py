@@ -54,7 +54,12 @@ def read(path: Path) -> Base:
 
 def outputs(base: Base, session: Session, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The outputs to calibrate: those that are wanted, or all of the base. Raises `ConfigError` or `DataError`."""
-    known = {spec.name: spec for spec in base.specs()}
+    known, bin_ns = {spec.name: spec for spec in base.specs()}, base.trunk.header.bin_ns
+    if session.bin_ns != bin_ns:
+        raise ConfigError(
+            f"recording {session.name!r} has bins of {session.bin_ns * 1e-6:g} ms, the base of {bin_ns * 1e-6:g} ms; "
+            "use one of its bin width"
+        )
     for name in wanted or tuple(known):
         theirs, ours = known.get(name), session.spec(name)
         if theirs is None:

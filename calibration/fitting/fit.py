@@ -15,7 +15,8 @@ from calibration.fitting.stages import Stages, Step, Task, recipe
 from neds_core import checkpoint, judging
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import FinetuneConfig, TrainConfig
-from neds_core.data import scalers
+from neds_core.data import lead, scalers
+from neds_core.data.parts import Parts
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.linear import baseline
@@ -35,10 +36,11 @@ Linears = tuple[dict[str, Linear], dict[str, Linear], float]  # as `linears` ret
 class Fitted:
     """A checkpoint without a gate, how its stages went, and what the quality checks measured.
 
-    once: the linear decoders of the fitting part alone.
+    parts: with the leads of the base. once: the linear decoders of the fitting part alone.
     """
 
     made: Checkpoint
+    parts: Parts
     steps: tuple[Step, ...]
     temperatures: dict[str, dict[str, float]]
     lags: dict[str, quality.Lag]
@@ -52,12 +54,17 @@ def fit(task: Task, fitted: Linears | None = None) -> Fitted:
     fitted: the linear decoders of these parts, where the caller has them; a class's temperature is folded into them.
     """
     torch.set_num_threads(1)
-    began, parts, config, found = time.monotonic(), task.parts, recipe(task), task.base
+    began, raw, config, found = time.monotonic(), task.parts, recipe(task), task.base
+    parts = raw.ahead(config.lead_ms)
+    task = replace(task, parts=parts)
     specs = tuple(parts.fit.spec(name) for name in config.outputs)
     measured = tuple(spec for spec in specs if spec.labels == "measured")
-    quality.check(parts, measured, task.config.limits)
+    quality.check(raw, measured, task.config.limits)
+    quality.check_leads(parts, measured)
+    for line in lead.lines(specs):
+        task.show.say(line)
     scale = scalers.fit(parts.fit, specs, config.min_rate_hz, config.model.filter_taus_ms)
-    lags = quality.check_steps(parts, measured, scale, task.config.limits)
+    lags = quality.check_steps(raw, measured, scale, task.config.limits)
     if found:
         quality.check_markers(scale, found.trial_mean, task.config.limits, parts.fit.bin_ns * 1e-6)
     once, refitted, linear_s = fitted or linears(task, config, specs, scale)
@@ -85,7 +92,7 @@ def fit(task: Task, fitted: Linears | None = None) -> Fitted:
         Checkpoint(header, model, parts.fit.units, scale, refitted, judged=evidence, lost=stages.lost)
     )
     steps = (Step("linear decoders", linear_s), *stages.steps)
-    return Fitted(made, steps, temperatures, lags, stages.kept, once)
+    return Fitted(made, parts, steps, temperatures, lags, stages.kept, once)
 
 
 def linears(task: Task, config: TrainConfig, specs: tuple[BehaviourSpec, ...], scale: Scalers) -> Linears:

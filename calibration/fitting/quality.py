@@ -9,12 +9,13 @@ import numpy as np
 from calibration.fitting.config import LimitsConfig
 from neds_core.data import scalers
 from neds_core.data.check import varies
-from neds_core.data.parts import Parts
+from neds_core.data.parts import LEAST, Parts
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError
 from neds_core.linear import baseline, linear
 from neds_core.linear.linear import Bank
+from neds_core.scores.bootstrap import RULES
 
 STUCK = 0.01  # of the fitting part's standard deviation: a trace that varies less stands still
 SURE = 0.05  # R2 by which another lag must be better before it counts
@@ -91,6 +92,21 @@ def _check_moves(parts: Parts, part: Session, spec: BehaviourSpec, name: str) ->
             f"{spec.name} stands still in the {name} part (standard deviation {sd[0]:.3g} {spec.unit}, up to "
             f"{max(sd):.3g} in the session); look at its sensor, and collect again"
         )
+
+
+def check_leads(parts: Parts, specs: tuple[BehaviourSpec, ...]) -> None:
+    """Refuse a lead that leaves too few segments (or blocks) a target. parts: looked ahead in. `DataError`."""
+    for spec in (s for s in specs if s.lead_ms):
+        for name, part in {"fitting": parts.fit, "selecting": parts.select, "judging": parts.judge}.items():
+            bins = part.bins()
+            known = part.valid[bins] & np.isfinite(part.values[spec.name][bins])
+            n = len(np.unique(RULES.groups(part.segment_of(bins), part.bin_ns)[known]))
+            if n < LEAST:
+                raise DataError(
+                    f"{spec.name} looks {spec.lead_ms:g} ms ahead in the base, which leaves {n} segments of the {name} "
+                    f"part long enough, fewer than {LEAST}; collect longer segments, or start from a base of a shorter "
+                    "lead"
+                )
 
 
 def lag(train: Session, name: str, kept: np.ndarray) -> Lag:

@@ -16,6 +16,7 @@ from calibration.fitting import base as bases, start
 from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig, Stage
 from neds_core.config import FinetuneConfig, FitConfig, MaskConfig, StageConfig, TrainConfig
+from neds_core.data import lead
 from neds_core.data.parts import Parts
 from neds_core.errors import ConfigError, DataError
 from neds_core.model.model import NEDS
@@ -64,7 +65,10 @@ def refuse(config: CalibrateConfig, found: Base | None) -> None:
 
 
 def recipe(task: Task) -> TrainConfig:
-    """The configuration of the network: the base's model and masks, or those of a first day. Raises `ConfigError`."""
+    """The configuration of the network: the base's model, masks and leads, or those of a first day.
+
+    Raises `ConfigError` or `DataError`.
+    """
     config, found = task.config, task.base
     refuse(config, found)
     names = bases.outputs(found, task.parts.fit, config.outputs) if found else config.outputs
@@ -79,6 +83,7 @@ def recipe(task: Task) -> TrainConfig:
     return TrainConfig(
         recording=task.recording.name,
         outputs=names,
+        lead_ms={k: ms for k, ms in lead.of(found.specs()).items() if k in names} if found else {},
         select=config.select or measured,
         min_rate_hz=config.min_rate_hz,
         model=found.trunk.model.config if found else config.model,

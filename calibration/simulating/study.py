@@ -127,7 +127,7 @@ def add(path: Path, block: Block) -> None:
         with path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # what is cut is of no one who writes now
             chain.cut_torn(file.fileno())
-            file.write(msgspec.json.encode(block) + b"\n")
+            chain.add_line(file, msgspec.json.encode(block))
     except OSError as error:
         raise files.unwritten(path, error) from None
 

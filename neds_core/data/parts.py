@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from neds_core.data import lead
 from neds_core.data.session import Session, join, select
 from neds_core.errors import DataError
 
@@ -28,6 +30,10 @@ class Parts:
     def refit(self) -> Session:
         """What fits and what selects, without the gap."""
         return join(self.fit, self.select)
+
+    def ahead(self, lead_ms: Mapping[str, float]) -> Parts:
+        """Each part looked ahead in by itself (`lead.ahead`): no target is of a bin of another part or of a gap."""
+        return Parts(*(lead.ahead(part, lead_ms) for part in (self.fit, self.select, self.judge)))
 
 
 def cut(session: Session) -> Parts:

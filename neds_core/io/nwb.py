@@ -28,6 +28,7 @@ from neds_core.files import whole
 FORMAT = 1
 MOMENT = "moment_"  # of columns of trials: ms from the trial's start
 LABEL = "label_"
+STANDS = "stands_"  # where a trace stood when the trial began
 UNKNOWN = ""  # the label of a trial without one
 MODULE = "behavior"
 WHAT = "Spikes and behaviour on a common grid of bins, from which a decoder is calibrated (neds-rt)."
@@ -175,8 +176,12 @@ def _add_trials(file: Any, session: Session) -> None:
         file.add_trial_column(f"{LABEL}{spec.name}", f"one of {', '.join(spec.classes)}; empty = not known")
     for name in session.moments:
         file.add_trial_column(f"{MOMENT}{name}", "when in the trial, ms from its start, NaN = it did not happen")
+    for name in session.starts:
+        unit = session.spec(name).unit or "n.a."
+        file.add_trial_column(f"{STANDS}{name}", f"{name} before the trial's first bin, in {unit}, NaN = not known")
     for s, (start, stop) in enumerate(session.segments.tolist()):
         row: dict[str, Any] = {f"{MOMENT}{name}": float(ms[s]) for name, ms in session.moments.items()}
+        row |= {f"{STANDS}{name}": float(values[s]) for name, values in session.starts.items()}
         for spec in classes:
             found = np.unique(session.values[spec.name][start:stop])
             if len(found) > 1:
@@ -256,10 +261,13 @@ def _session(file: Any, notes: Notes, path: Path) -> Session:
             values[spec.name] = np.full(n_bins, -1, np.int64)
             for (start, stop), label in zip(segments, trials[f"{LABEL}{spec.name}"][:], strict=True):
                 values[spec.name][start:stop] = -1 if label == UNKNOWN else spec.classes.index(str(label))
-    names = [name for name in trials.colnames if name.startswith(MOMENT)]
+    moments, starts = (
+        {n.removeprefix(of): np.array(trials[n][:], np.float64) for n in trials.colnames if n.startswith(of)}
+        for of in (MOMENT, STANDS)
+    )
     return Session(
         name=str(file.session_id), bin_ns=bin_ns, units=table, valid=valid, specs=notes.behaviours, values=values,
         counts=bin_events(t_ns, unit, bin_ns, n_bins, len(table), str(path)), events=(t_ns, unit), segments=segments,
         segment_ids=np.array(trials["segment_id"][:], np.int64), licence=notes.licence, citation=notes.citation,
-        moments={name.removeprefix(MOMENT): np.array(trials[name][:], np.float64) for name in names},
+        moments=moments, starts=starts,
     )  # fmt: skip

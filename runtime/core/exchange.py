@@ -26,6 +26,7 @@ class Successor:
     at: where markers rule, "iti" = with the first bin of the next segment, "now" = with the next bin in none. primed:
     the first bin that its engine has taken in from a cold start, `upto` the one behind the last; -1 = none, it starts
     cold. health: judges its input, None = made when it takes over. forced: its gate had not passed. said: in words.
+    expect: SHA-256 of the decoder that it may follow, "" = any.
     """
 
     decoder: Decoder
@@ -37,6 +38,7 @@ class Successor:
     path: str = ""
     forced: bool = False
     said: str = ""
+    expect: str = ""
 
 
 @dataclass(frozen=True, slots=True)

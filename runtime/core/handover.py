@@ -30,7 +30,7 @@ class Handover:
 
     previous: the decoder before the newest, None = there is none to go back to. left: bins of probation that are left.
     wanted: why the previous one has to take over and waits to be primed, '' = it does not. behind: how often a primed
-    one came too late. kept: decoders that have passed their probation.
+    one came too late. kept: decoders that have passed their probation. declined: what could not take over, and why.
     """
 
     def __init__(self, pipeline: Pipeline, probation: Probation) -> None:
@@ -38,6 +38,7 @@ class Handover:
         self.previous: Decoder | None = None
         self.left = self.missed = self.behind = self.kept = 0
         self.wanted = ""
+        self.declined: list[tuple[Successor, str]] = []
         self._decoder, self._seen = pipeline.decoder, 0
 
     def after(self, closed: list[Decoded], passage: Passage | None) -> list[Event]:
@@ -50,11 +51,23 @@ class Handover:
             found += self._watch(closed, passage if watched else None)
         if pipeline.successors and not pipeline.rules.markers and self._taken_over():
             found.append(self._begun())
+        if pipeline.declined is not None:
+            found.append(self._decline(pipeline.declined))
         return found
+
+    def _decline(self, successor: Successor) -> Event:
+        """Another one decodes by now than the one that it was to follow."""
+        self.pipeline.declined, newest, running = None, successor.decoder, self.pipeline.decoder
+        said = (
+            f"{newest.model} ({newest.model_sha[:12]}) is not swapped in: {running.model} ({running.model_sha[:12]}) "
+            f"decodes by now, not {successor.expect[:12]}, which the swap expects; look at what decodes, and ask again"
+        )
+        self.declined.append((successor, said))
+        return "swap_dropped", said
 
     def _taken_over(self) -> bool:
         """Exchange the decoder, if the next one has taken in nearly all bins, or starts cold."""
-        pipeline = self.pipeline
+        pipeline, turns = self.pipeline, len(self.pipeline.exchanges)
         try:
             successor = pipeline.successors.popleft()
         except IndexError:  # taken back by another thread
@@ -67,7 +80,7 @@ class Handover:
             started = take_in(successor.decoder.engine, bins)
             successor = replace(successor, primed=max(successor.primed, started))
         pipeline.take_over(successor, pipeline.binner.open_bin)
-        return True
+        return len(pipeline.exchanges) > turns
 
     def _begun(self) -> Event:
         """Another decoder has taken over. One that was swapped in is watched; the one before is kept for it."""

@@ -51,6 +51,7 @@ class Pipeline:
         self.segment = -1
         self.exchanges: list[Turn] = []  # the decoders that followed
         self.successors: deque[Successor] = deque(maxlen=1)  # waits to take over
+        self.declined: Successor | None = None  # the newest that found another decoder than it expects
         self.recent: Recent | None = None  # of a run without markers whose decoder may be exchanged
         self.unfit = ""  # why nothing of this decoder may be published any more
         self.bad_since = 0  # values of this decoder that were not finite
@@ -78,6 +79,9 @@ class Pipeline:
         The input is judged by what that one was trained on, anew as at the start of a run. A log's header names the
         decoder that the run began with, its outcome those that followed.
         """
+        if successor.expect not in ("", self.decoder.model_sha):
+            self.declined = successor
+            return
         self.exchanges.append(Turn(token, successor))
         self.decoder, self.health = successor.decoder, successor.health or self.health_of(successor.decoder)
         if self.health is not None:  # so that the next bin's spikes are judged at its close

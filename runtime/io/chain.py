@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,8 +64,16 @@ class Chain:
 
     def add(self, link: Link) -> None:
         """Add a step. Raises `OSError` where the disk does not take it."""
-        self._file.write(msgspec.json.encode(link) + b"\n")  # one call: whole, or torn at the end of the file
+        add_line(self._file, msgspec.json.encode(link))
         os.fsync(self._file.fileno())
+
+
+def add_line(file: FileIO, line: bytes) -> None:
+    """Add a line to the end of an unbuffered file, all of it or nothing: in one call, of which a disk that is nearly
+    full may take a part. Raises `OSError`."""
+    if file.write(line + b"\n") != len(line) + 1:
+        cut_torn(file.fileno())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def cut_torn(file: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from neds_core import checkpoint as checkpoints
@@ -12,8 +13,30 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError
 from runtime.core.engine import Decoder
+from runtime.engines import prepare
 
 MOST_BYTES = 256_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A decoder of this run, how many bins it is primed with, and what the chain says of it."""
+
+    decoder: Decoder
+    n_bins: int
+    path: str = ""
+    session: str = ""
+    gate: tuple[tuple[str, str], ...] = ()
+    parents: tuple[str, ...] = ()
+
+
+def known(decoder: Decoder, checkpoint: Checkpoint, path: str) -> Known:
+    """What is kept of a decoder of a checkpoint."""
+    gate, n_bins = checkpoint.header.gate, prepare.receptive_bins(checkpoint)
+    if gate is None:
+        return Known(decoder, n_bins, path)
+    words = tuple((output, offer.word) for output, offer in gate.offers.items())
+    return Known(decoder, n_bins, path, gate.session, words, gate.parents)
 
 
 def fetch(path: Path, sha256: str) -> Checkpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,31 +21,10 @@ from runtime.core.pipeline import Pipeline
 from runtime.engines import create as engines, prepare
 from runtime.io.chain import Chain, Link, now
 from runtime.io.control import Answer, Control, Freeze, Request, Rollback, Running, Swap, Waiting
-from runtime.live.incoming import fetch, refuse_other
+from runtime.live.incoming import fetch, known, refuse_other
 
 SWITCH_S = 2e-4  # so long the loop waits for this thread's Python to let it on; by default 5 ms, each time
 TRIES, TAKEN_S, LOOK_S = 5, 2.0, 0.005  # to hand over a primed decoder; how long the loop has for it; between looks
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A decoder of this run, how many bins it is primed with, and what the chain says of it."""
-
-    decoder: Decoder
-    n_bins: int
-    path: str = ""
-    session: str = ""
-    gate: tuple[tuple[str, str], ...] = ()
-    parents: tuple[str, ...] = ()
-
-
-def known(decoder: Decoder, checkpoint: Checkpoint, path: str) -> _Known:
-    """What is kept of a decoder of a checkpoint."""
-    gate, n_bins = checkpoint.header.gate, prepare.receptive_bins(checkpoint)
-    if gate is None:
-        return _Known(decoder, n_bins, path)
-    words = tuple((output, offer.word) for output, offer in gate.offers.items())
-    return _Known(decoder, n_bins, path, gate.session, words, gate.parents)
 
 
 class Swapper:
@@ -59,7 +38,7 @@ class Swapper:
         self.pipeline, self.markers = handover.pipeline, handover.pipeline.rules.markers
         self._known = {id(decoder): known(decoder, checkpoint, str(Path(config.checkpoint).resolve()))}
         self._line = [decoder]  # the decoders of this run, in order, as far as the chain says
-        self._kept = 0
+        self._kept = self._declined = 0
         self._frozen = False
 
     # --- requests ---
@@ -119,7 +98,7 @@ class Swapper:
             Successor(
                 decoder, "swap", request.swap_at or self.config.control.swap_at, path=str(path), forced=bool(why_not),
                 health=self.pipeline.health_of(decoder),
-                said=f"{_named(decoder)} decodes, in place of {_named(running)}; {gate}",
+                said=f"{_named(decoder)} decodes, in place of {_named(running)}; {gate}", expect=running.model_sha,
             )
         )  # fmt: skip
 
@@ -175,9 +154,12 @@ class Swapper:
             self.pipeline.successors.append(successor)
             where = "the next segment starts" if successor.at == "iti" else "no segment is open"
             return Answer(True, f"{_named(successor.decoder)} takes over as soon as {where}")
+        declined = len(self.handover.declined)
         if self._prime_and_give(successor):
             note = "; this run has no segments, so iti is now" if successor.at == "iti" else ""
             return Answer(True, f"{_named(successor.decoder)} decodes{note}")
+        if len(self.handover.declined) > declined:
+            raise ConfigError(self.handover.declined[-1][1])
         self._write(successor, "dropped")
         raise ConfigError(
             f"{_named(successor.decoder)} could not be primed as fast as bins close, or the loop stands; ask again"
@@ -187,21 +169,27 @@ class Swapper:
         """Hand over a decoder that has taken in the newest bins; whether the loop has taken it."""
         pipeline, n_bins = self.pipeline, self._known[id(successor.decoder)].n_bins
         for _ in range(TRIES):
-            behind, turns = self.handover.behind, len(pipeline.exchanges)
+            before = self._moves(successor.decoder)
             assert pipeline.recent is not None  # a run without markers keeps them
             primed, upto = prime(successor.decoder.engine, pipeline.recent, n_bins)
             pipeline.successors.append(replace(successor, primed=primed, upto=upto))
-            if not self._settled(behind, turns) and self._take_back() is not None:
+            if not self._settled(successor.decoder, before) and self._take_back() is not None:
                 return False  # the loop stands
-            self._settled(behind, turns)  # what it is just taking over is its own: not to be primed again
-            if len(pipeline.exchanges) > turns or self.handover.behind == behind:
-                return len(pipeline.exchanges) > turns
+            self._settled(successor.decoder, before)  # what it is just taking over is its own: not to be primed again
+            turns, declined, behind = self._moves(successor.decoder)
+            if turns > before[0] or declined > before[1] or behind == before[2]:
+                return turns > before[0]
         return False
 
-    def _settled(self, behind: int, turns: int) -> bool:
+    def _moves(self, decoder: Decoder) -> tuple[int, int, int]:
+        """How often the loop has taken a decoder over, and found of what waits that it may not, or comes too late."""
+        taken = sum(turn.successor.decoder is decoder for turn in list(self.pipeline.exchanges))
+        return taken, len(self.handover.declined), self.handover.behind
+
+    def _settled(self, decoder: Decoder, before: tuple[int, int, int]) -> bool:
         """Wait until the loop has taken over or handed back what waits; whether it has."""
         deadline = time.monotonic() + TAKEN_S
-        while same := self.handover.behind == behind and len(self.pipeline.exchanges) == turns:
+        while same := self._moves(decoder) == before:
             if time.monotonic() >= deadline:
                 break
             time.sleep(LOOK_S)
@@ -227,6 +215,9 @@ class Swapper:
             turn = turns[len(self._line) - 1]
             self._write(turn.successor, "taken", turn.token)
             self._line.append(turn.successor.decoder)
+        for successor, said in self.handover.declined[self._declined :]:
+            self._declined += 1
+            self._write(replace(successor, said=said), "dropped")
         if self.handover.kept > self._kept:
             self._kept = self.handover.kept
             self._write(turns[-1].successor, "kept", turns[-1].token, self._line[-2])

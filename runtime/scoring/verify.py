@@ -12,7 +12,7 @@ import torch
 
 from kernels.cpu.pack import Precision
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import session as sessions
+from neds_core.data import lead, session as sessions
 from neds_core.data.session import Session
 from neds_core.model import directions
 from neds_core.scores import r2 as scores, tasks as evaluation
@@ -40,7 +40,8 @@ SHARE_OBSERVED = 0.5
 class Told:
     """What the engines are told: the log of a replay, its decoded rows, and the recording's bin of each row.
 
-    behaviour (T, M) float32: all that the recording knows of the checkpoint's outputs, NaN = nothing.
+    behaviour (T, M) float32: all that the recording knows of the checkpoint's outputs, each its lead later, NaN =
+    nothing.
     """
 
     session: Session
@@ -65,8 +66,9 @@ def told(checkpoint: Checkpoint, session: Session) -> Told:
     for spec in checkpoint.specs:
         unknown = np.full(session.n_bins, np.nan, np.float32) if spec.kind == "continuous" else np.int64(-1)
         values[spec.name] = np.broadcast_to(session.values.get(spec.name, unknown), session.n_bins)
-    whole = replace(session, values={**session.values, **values})
-    columns = [np.where(v < 0, np.nan, v) if v.dtype.kind == "i" else v for v in values.values()]  # no label is -1
+    whole = lead.ahead(replace(session, values={**session.values, **values}), lead.of(checkpoint.specs))
+    each = [whole.values[name] for name in values]
+    columns = [np.where(v < 0, np.nan, v) if v.dtype.kind == "i" else v for v in each]  # no label is -1
     behaviour = np.stack(columns, axis=1).astype(np.float32)
     quickest = BROUGHT if checkpoint.state_space else "ridge" if checkpoint.linear else "neds"
     log = offline.stream(checkpoint, session, quickest)  # what counts is what the engines are told
@@ -117,6 +119,7 @@ def _within(row: Row) -> bool:
 def _streams(checkpoint: Checkpoint, log: Told) -> dict[str, Row]:
     """The engines of a causal checkpoint: decoding, beside observed behaviour, and the encoding direction."""
     found: dict[str, Row] = {}
+    shows = tuple(spec.name for spec in checkpoint.specs if not spec.lead_ms)  # a token of others holds their future
     held_out = np.zeros(log.session.n_bins, bool)
     for start, stop in sessions.split(log.session).test.segments:
         held_out[start:stop] = True
@@ -129,13 +132,14 @@ def _streams(checkpoint: Checkpoint, log: Told) -> dict[str, Row]:
         else:
             exact = streamed
         found[engine.name] = row
-        rates = RateEngine(engine)
-        found[rates.name] = _compare_rates(rates, checkpoint, log, bound)
-    names = tuple(spec.name for spec in checkpoint.specs)
-    observer, plain = StreamEngine(checkpoint, observed=names), TorchStreamEngine(checkpoint)
-    shown = log.behaviour[log.bins]
-    shown[np.random.default_rng(0).random(shown.shape) >= SHARE_OBSERVED] = np.nan
-    found[f"{observer.name}, half observed"] = _compare(observer, log, observed=shown)[0]
+        if shows:
+            rates = RateEngine(engine, shows)
+            found[rates.name] = _compare_rates(rates, checkpoint, log, bound)
+    if shows:
+        observer, shown = StreamEngine(checkpoint, observed=shows), log.behaviour[log.bins]
+        shown[np.random.default_rng(0).random(shown.shape) >= SHARE_OBSERVED] = np.nan
+        found[f"{observer.name}, half observed"] = _compare(observer, log, observed=shown)[0]
+    plain = TorchStreamEngine(checkpoint)
     found[plain.name] = _compare(plain, log)[0]
     return found
 
@@ -170,7 +174,7 @@ def _compare_rates(engine: RateEngine, checkpoint: Checkpoint, log: Told, bound:
                 valid, seen = bool(session.valid[t]), log.behaviour[t]
                 yield Token(t, 0, session.counts[t], valid, t - start, reset=t == start, observed=seen)
 
-    names = tuple(spec.name for spec in checkpoint.specs)
+    names = tuple(spec.name for spec in checkpoint.specs if not spec.lead_ms)
     rates, took = _timed(engine.step, engine.reset, tokens(), session.counts.shape[1])
     offline = directions.encode(checkpoint.model, evaluation.cutter(checkpoint, session), spans, names)
     return _row(float(np.abs(np.log(rates) - np.log(offline)).max()), took, bound)

@@ -94,9 +94,9 @@ def test_the_coordinates_of_a_point_are_offered_together(first_day: Fitted, cut:
 
 
 @pytest.fixture(scope="module")
-def judged(first_day: Fitted, cut: Parts) -> judges.Judgement:
+def judged(first_day: Fitted) -> judges.Judgement:
     """The planted session, which has a real relation."""
-    return command.judge(first_day, cut)
+    return command.judge(first_day)
 
 
 def test_a_session_with_signal_passes(judged: judges.Judgement) -> None:
@@ -124,7 +124,7 @@ def test_shuffled_labels_are_not_offered(session: Session, make_task: Callable[.
     values = {name: v.reshape(60, 25)[order].ravel() for name, v in session.values.items()}
     task = make_task(cutting.cut(replace(session, values=values)))
 
-    found = command.judge(fits.fit(task), task.parts)
+    found = command.judge(fits.fit(task))
 
     assert not {"PASS", "RIDGE"} & {one.word for one in found.offers.values()}
     assert not command.gated(found, task).header.gate.passed  # pyright: ignore[reportOptionalMemberAccess]

@@ -25,15 +25,15 @@ NAMES = ["wheel_speed", "choice"]
 
 
 @pytest.fixture(scope="module")
-def judged(first_day: Fitted, cut: Parts) -> judges.Judgement:
+def judged(first_day: Fitted) -> judges.Judgement:
     """The planted session, which has a real relation."""
-    return command.judge(first_day, cut)
+    return command.judge(first_day)
 
 
 @pytest.fixture(scope="module")
-def found(first_day: Fitted, judged: judges.Judgement, cut: Parts) -> Report:
+def found(first_day: Fitted, judged: judges.Judgement) -> Report:
     """Its report."""
-    return reports.make(first_day, judged, cut, "", 0.0)
+    return reports.make(first_day, judged, "", 0.0)
 
 
 def test_the_report_has_all_of_it(found: Report, tmp_path: Path) -> None:

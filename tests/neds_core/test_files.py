@@ -79,6 +79,27 @@ def write(request: pytest.FixtureRequest, session: Session, checkpoint: Checkpoi
 
 
 @pytest.mark.parametrize("there", [True, False])
+def test_a_kill_within_a_write_leaves_the_old_file_and_the_next_one_is_whole(
+    write: Callable[[Path], None], killed_within: Callable[[Callable[[], object], int], None], tmp_path: Path,
+    there: bool,
+) -> None:  # fmt: skip
+    """What was cut short lies beside it, and is written over."""
+    path = tmp_path / "file.png"
+    if there:
+        write(path)
+    before = path.read_bytes() if there else b""
+    grows = before.startswith(b'{"stage')  # a log, line by line
+
+    killed_within(lambda: steps(path, 9) if grows else write(path), len(before) + 20 if grows else LIMIT)
+
+    if there:
+        assert path.read_bytes()[: len(before)] == before
+        assert grows or len(path.read_bytes()) == len(before)
+    write(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.png"]
+
+
+@pytest.mark.parametrize("there", [True, False])
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(
     write: Callable[[Path], None], small_disk: SmallDisk, tmp_path: Path, there: bool
 ) -> None:

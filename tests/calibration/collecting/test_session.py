@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from calibration.collecting import session as sessions
+from neds_core.data import session as recorded, session_file
 from neds_core.data.check import varies
 from neds_core.data.session import BehaviourSpec, Session, bin_events
 from neds_core.errors import DataError
+from neds_core.io import nwb, recording
 from runtime.core.run_log import Outcome, RunLog
-from runtime.core.timeline import GAP_BINS
+from runtime.core.timeline import GAP_BINS, timeline
 from runtime.core.values import Mark
 from runtime.wire import Flag
 from tests.calibration.rigs import collected, first, same
@@ -92,6 +95,43 @@ def test_trials_with_stimulation_are_no_part_of_it_and_that_is_said(six: Session
     log.marks = [replace(m, labels={"stimulated": 1}) for m in log.marks]
     with pytest.raises(DataError, match="all 6 trials are labelled stimulated; collect some without"):
         make(log, six=six)
+
+
+def test_where_outputs_stood_goes_into_both_files_and_is_played_again(six: Session, tmp_path: Path) -> None:
+    """From the markers, where they say so; over two runs."""
+    stood = np.array([1.5, np.nan, -2.0, 0.0, 1e-3, np.nan])
+    sent = replace(six, starts={WHEEL: stood})
+    runs = [recorded.select(sent, slice(*at)) for at in ((0, 4), (4, 6))]
+
+    made = make(*map(collected, runs), six=six)
+
+    assert made.notes == []
+    session_file.save(made.session, tmp_path / "session.npz")
+    nwb.save(made.session, tmp_path / "session.nwb", nwb.Origin(1_790_000_000_000_000_000))
+    for path in (tmp_path / "session.npz", tmp_path / "session.nwb"):
+        read = recording.load(path)
+        np.testing.assert_array_equal(read.starts[WHEEL], stood)
+        same(read, six)
+        said = [{} if np.isnan(v) else {WHEEL: v} for v in stood]
+        assert [segment.stands for segment in timeline(read)] == said
+
+
+def test_what_stands_for_no_trace_is_left_out_and_said(six: Session, log: RunLog) -> None:
+    """Another name, a value that no file takes, and what holds before a bin that the trial does not begin with."""
+    stands = [{WHEEL: 1.0, "cursor": 2.0}, {WHEEL: np.inf}, {WHEEL: 3.0}]
+    begins = [m for m in log.marks if m.event == "segment_start"]
+    said = dict(zip(begins, stands, strict=False))
+    log.marks = [replace(m, stands=said.get(m, {})) for m in log.marks]
+    ends = log.marks.index(next(m for m in log.marks if m.event == "segment_end" and m.segment == begins[1].segment))
+    log.marks[ends] = replace(log.marks[ends], t_ns=begins[2].t_ns)  # its last bin is the next trial's first
+
+    made = make(log, six=six)
+
+    assert made.notes == [
+        "stands of 'cursor' is left out of the session: it has no such trace",
+        "stands of wheel_speed is beyond 1e+12 in 1 trials, and left out there",
+    ]
+    np.testing.assert_array_equal(made.session.starts[WHEEL], [1.0] + [np.nan] * 5)
 
 
 def test_several_runs_are_joined_with_gaps(six: Session, session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +14,27 @@ import torch
 from hypothesis import given, strategies as st
 
 from calibration import command
-from calibration.fitting import base as bases, fit as fits, start
+from calibration.fitting import base as bases, fit as fits, quality, start
 from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig, Everything, Stage
 from calibration.fitting.fit import Fitted, Task, cooled
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
-from neds_core.data import parts as cutting, scalers
+from neds_core.data import parts as cutting, scalers, session as sessions
 from neds_core.data.parts import Parts
 from neds_core.data.session import Session, UnitTable
 from neds_core.errors import CheckpointError, ConfigError, DataError
+from neds_core.linear import baseline
 from neds_core.model import rows
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 from neds_core.scores import reliability
 from neds_core.train import loop, many
+from neds_core.train.log import Silent
 from neds_core.train.many import Pretrained
 from neds_core.train.sources import Source
+from runtime.live import offline
+from runtime.scoring import summary
 
 
 def tensors(made: Checkpoint) -> dict[str, np.ndarray]:
@@ -248,11 +253,66 @@ def test_the_prior_is_what_no_evidence_says(session: Session) -> None:
     np.testing.assert_allclose(reliability.with_temperature(probs, temperature, prior).mean(0), prior, atol=0.01)
 
 
+def looking_ahead(base: Base, lead_ms: float) -> Base:
+    """The base as if its wheel had been trained so far ahead."""
+    trunk = base.trunk
+    model = copy.deepcopy(trunk.model)
+    model.specs = (msgspec.structs.replace(model.specs[0], lead_ms=lead_ms), *model.specs[1:])
+    return replace(base, trunk=replace(trunk, model=model))
+
+
+def test_the_lead_of_the_base_is_that_of_its_calibration(
+    base: Base, make_task: Callable[..., Task], fitted: Fitted, tmp_path: Path
+) -> None:
+    """In targets, network, ridge, gate and header, no target of another part; and streamed as offline."""
+    heard: list[str] = []
+    show = Silent()
+    show.say = heard.append  # pyright: ignore[reportAttributeAccessIssue]
+    task = replace(make_task(of=looking_ahead(base, 60.0)), show=show)
+
+    found = fits.fit(task)
+
+    assert "wheel_speed: 60 ms ahead; filter of its target: none stated" in heard
+    assert [spec.lead_ms for spec in found.made.specs] == [60.0, 0.0]
+    assert found.made.header.config.lead_ms == {"wheel_speed": 60.0}
+    for name in ("fit", "select", "judge"):
+        ours, plain = getattr(found.parts, name), getattr(task.parts, name)
+        for first, stop in plain.segments:
+            later = np.where(plain.valid, plain.values["wheel_speed"], np.nan)[first + 3 : stop]
+            np.testing.assert_array_equal(ours.values["wheel_speed"][first:stop], [*later, *[np.nan] * 3])
+    scale, header = found.made.scalers, found.made.header
+    bank, penalty = header.linear["wheel_speed"].bank, header.linear["wheel_speed"].penalty
+    again = baseline.refit(found.parts.refit, found.made.specs[0], scale, bank, penalty)
+    np.testing.assert_array_equal(again.weight, found.made.linear["wheel_speed"].weight)
+    assert not same(fitted, found)
+
+    judged = command.judge(found)
+    np.testing.assert_array_equal(
+        judged.said.target["wheel_speed"], found.parts.judge.values["wheel_speed"][found.parts.judge.bins()]
+    )
+    path = tmp_path / "today.safetensors"
+    checkpoints.save(command.gated(judged, task), path)
+    assert bases.read(path).specs() == found.made.specs  # of the next calibration
+    again = checkpoints.load(path)
+    log = offline.stream(again, sessions.select(task.parts.judge, slice(0, 4)), "blend")
+    assert (
+        summary.build(log, again)["streamed_vs_offline_max_abs"] <= 1e-5
+    )  # in z-scores: float32 sums in another order
+
+
+def test_a_lead_that_leaves_too_few_targets_is_refused(base: Base, make_task: Callable[..., Task], cut: Parts) -> None:
+    """24 of a trial's 25 bins leave it one; 25 leave none."""
+    most = cut.ahead({"wheel_speed": 480.0})
+    quality.check_leads(most, most.fit.specs)
+    with pytest.raises(DataError, match=r"looks 500 ms ahead in the base, which leaves 0 segments of the fitting part"):
+        fits.fit(make_task(of=looking_ahead(base, 500.0)))
+
+
 @pytest.mark.parametrize(
     ("edit", "why"),
     [
         (lambda s: replace(s, specs=(msgspec.structs.replace(s.specs[0], unit="deg/s"), s.specs[1])), "is in 'deg/s'"),
-        (lambda s: replace(s, bin_ns=10_000_000), "other bins than the trunk; use one of its bin width"),
+        (lambda s: replace(s, bin_ns=10_000_000), "has bins of 10 ms, the base of 20 ms; use one of its bin width"),
         (
             lambda s: replace(s, specs=tuple(msgspec.structs.replace(x, labels="inferred") for x in s.specs)),
             "are inferred: nothing can judge them",
@@ -327,7 +387,7 @@ def test_a_recording_without_trials_is_calibrated_on(
     paused = replace(base, masks=msgspec.structs.replace(base.masks, pause=0.3))
     task = make_task(cutting.cut(one), paused, outputs=("wheel_speed",), everything=Everything(0), spikes=Stage())
 
-    found = command.judge(fits.fit(task), task.parts).offers["wheel_speed"]
+    found = command.judge(fits.fit(task)).offers["wheel_speed"]
 
     assert found.n == 6  # blocks of 10 s
     assert found.word in ("PASS", "RIDGE")

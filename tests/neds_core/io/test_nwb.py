@@ -24,12 +24,13 @@ START = Origin(1_790_000_000_123_456_789, versions={"neds-rt": "1", "torch": "2"
 
 @pytest.fixture(scope="module")
 def timed(session: Session) -> Session:
-    """The planted session with spike times, a fault, and a moment."""
+    """The planted session with spike times, a fault, a moment, and where the wheel stood when a trial began."""
     from runtime.core.timeline import spread
 
     return replace(
         session, events=spread(session.counts, session.bin_ns, 1), counts=session.counts.astype(np.uint16),
         moments={"first_movement": np.where(np.arange(60) % 3 == 0, np.nan, np.arange(60) % 7 * 31.0)},
+        starts={"wheel_speed": np.where(np.arange(60) % 4 == 0, np.nan, np.arange(60) / 7.0)},
     )  # fmt: skip
 
 
@@ -49,6 +50,8 @@ def test_it_is_read_as_it_was_written(timed: Session, path: Path) -> None:
         np.testing.assert_array_equal(found.values[name], timed.values[name], err_msg=name)
         assert found.values[name].dtype == timed.values[name].dtype
     np.testing.assert_array_equal(found.moments["first_movement"], timed.moments["first_movement"])
+    assert found.starts.keys() == {"wheel_speed"}
+    np.testing.assert_array_equal(found.starts["wheel_speed"], timed.starts["wheel_speed"])
     assert found.events is not None
     assert timed.events is not None
     np.testing.assert_array_equal(found.events[0], timed.events[0])

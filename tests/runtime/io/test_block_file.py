@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from calibration.collecting import folder
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 from runtime.core.log_blocks import BlockLog, joined
@@ -113,6 +115,29 @@ def test_a_block_counts_once_it_is_on_the_disk(written: tuple[list[RunLog], byte
     assert (path.read_bytes(), keeper.error) == (written[1], None)
     with pytest.raises(FileExistsError), Keeper(path):
         pass
+
+
+def test_a_kill_within_a_block_leaves_those_before_and_the_next_run_goes_on(
+    written: tuple[list[RunLog], bytes], killed_within: Callable[[Callable[[], object], int], None], tmp_path: Path
+) -> None:
+    """The file is left as it is; the next run has one of its own."""
+    path, blocks = tmp_path / "run-001.blocks", written[0]
+
+    def write() -> None:
+        with Keeper(path) as keeper:
+            for block in blocks:
+                keeper.put(block)
+
+    end = len(MAGIC) + len(block_file.packed(blocks[0]))
+    killed_within(write, end + 100)
+
+    assert path.read_bytes() == written[1][: end + 100]
+    found = folder.read(tmp_path)
+    assert found.torn == ("run-001.blocks: its last block was torn by a crash and is left out (100 bytes)",)
+    alike(found.logs[0], blocks[0])
+    with Keeper(found.next()) as keeper:
+        keeper.put(blocks[1])
+    assert [log.n for log in folder.read(tmp_path).logs] == [blocks[0].n, blocks[1].n]
 
 
 def test_a_full_disk_ends_what_is_kept_and_not_the_loop(

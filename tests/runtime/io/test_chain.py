@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -49,6 +50,23 @@ def test_a_last_line_that_was_torn_is_left_out_and_the_next_run_goes_on(
     with Chain(path) as chain:
         chain.add(link(7))
     assert read(path) == [link(0), link(1), link(7)]
+
+
+def test_a_line_that_the_disk_takes_in_part_is_not_there(whole: Path, tmp_path: Path) -> None:
+    """A real limit of the size of files; once there is room the chain goes on."""
+    path = tmp_path / "swaps.jsonl"
+    path.write_bytes(whole.read_bytes())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Chain(path) as chain:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size + 20, hard))
+        try:
+            with pytest.raises(OSError, match="No space left on device"):
+                chain.add(link(3))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert path.read_bytes() == whole.read_bytes()
+        chain.add(link(4))
+    assert read(path) == [*(link(k) for k in range(3)), link(4)]
 
 
 def test_what_was_added_is_there_after_a_kill(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from neds_core.data.session import Session, UnitTable
 from neds_core.errors import NedsError
 from neds_core.files import sha256
 from runtime.config import ControlConfig, InputConfig, RigConfig
+from runtime.core import exchange
 from runtime.core.binning import Binner
-from runtime.core.exchange import Recent
+from runtime.core.exchange import Recent, Successor
 from runtime.core.handover import Handover, Probation
 from runtime.core.health import Limits
 from runtime.core.pipeline import Pipeline, Rules
@@ -33,7 +34,7 @@ from runtime.engines.layout import layout
 from runtime.io import chain
 from runtime.io.chain import Chain
 from runtime.io.control import Answer, Control, Freeze, Rollback, State, Swap, ask
-from runtime.live import offline, swapping
+from runtime.live import incoming, offline, swapping
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages
 from runtime.live.swapping import Exchanges, Swapper
@@ -411,6 +412,44 @@ def test_one_exchange_at_a_time(swapped: Callable[..., Done], gated: Callable[..
     assert (running.previous, running.why, running.exchanges, running.gated) == ("f" * 64, "swap", 1, True)
     done = swapped({10: asks(gated(1)), 80: asks(gated(1))}, probation=Probation(0, 5, 1))
     assert "decodes already" in done.answers[1].said
+
+
+@pytest.mark.parametrize("markers", [True, False])
+def test_what_decodes_is_compared_again_when_it_takes_over(
+    swapped: Callable[..., Done], gated: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    markers: bool,
+) -> None:  # fmt: skip
+    """As if the loop had been about to take another one over, unseen, when the swap was accepted."""
+    made, accepted, taken = checkpoints.load(gated(2)), threading.Event(), threading.Event()
+    other = engines.decoder(made, "neds")
+
+    def late(*given: Any) -> tuple[int, int]:
+        accepted.set()
+        assert taken.wait(10)
+        return exchange.prime(*given)
+
+    def meanwhile(pipeline: Pipeline, swapper: Swapper) -> None:
+        if not taken.is_set() and (pipeline.successors or accepted.is_set()):
+            swapper._known[id(other)] = incoming.known(other, made, str(gated(2)))
+            pipeline.take_over(Successor(other), pipeline.binner.open_bin)
+            taken.set()
+
+    monkeypatch.setattr(swapping, "prime", late)
+    done = swapped({10: asks(gated(1))}, markers=markers, each=meanwhile)
+
+    assert [e.model_sha for e in done.log.outcome.exchanges] == [made.sha]
+    assert done.events == ["swap", "swap_dropped"]
+    said = (
+        f"tiny-1 ({sha256(gated(1))[:12]}) is not swapped in: tiny-2 ({made.sha[:12]}) decodes by now, not "
+        "ffffffffffff, which the swap expects; look at what decodes, and ask again"
+    )
+    links = chain.read(tmp_path / "swaps.jsonl")
+    assert [(e.outcome, e.to_sha) for e in links if e.to_sha != made.sha] == [
+        ("accepted", sha256(gated(1))), ("dropped", sha256(gated(1))),
+    ]  # fmt: skip
+    assert links[-1].said == said
+    (answer,) = done.answers
+    assert (answer.ok, answer.said == said) == ((True, False) if markers else (False, True))
 
 
 def test_a_frozen_run_takes_no_swap_until_it_is_allowed_again_but_goes_back(

@@ -90,6 +90,23 @@ def test_each_sum_is_verified(judged_checkpoint: Checkpoint, short: Session, mon
     assert failed == []
 
 
+def test_a_decoder_that_looks_ahead_is_verified(
+    ahead_checkpoint: Checkpoint, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engines may be shown the other output alone; what it decodes is what is measured 60 ms later."""
+    monkeypatch.setattr(verifying, "BOUNDS", {"float32": 1e-5})
+    few = replace(session, segments=session.segments[:12], segment_ids=session.segment_ids[:12])
+
+    log, (rows, failed) = verifying.told(ahead_checkpoint, few), verifying.verify(ahead_checkpoint, few)
+
+    wheel = session.values["wheel_speed"]
+    np.testing.assert_array_equal(log.behaviour[0:22, 0], np.where(session.valid, wheel, np.nan)[3:25])
+    assert np.isnan(log.behaviour[22:25, 0]).all()
+    assert any(name.endswith("half observed") for name in rows)
+    assert any(name.startswith("rates") for name in rows)
+    assert failed == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_checkpoint_is_right_in_every_engine(path: Path) -> None:
