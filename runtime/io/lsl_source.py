@@ -83,6 +83,10 @@ class LslSource:
                 self._release(now)
         return spikes
 
+    def waiting(self) -> bool:
+        """Whether samples of the spike stream have come that the next `wait` will return."""
+        return self.streams.spikes.inlet.samples_available() > 0
+
     def marks(self) -> list[Mark]:
         """Marks that came since the last call, and those that stand for a sender that is gone."""
         found, self._own_marks = self._own_marks, []

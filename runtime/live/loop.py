@@ -15,6 +15,7 @@ from runtime.core.pipeline import Pipeline
 from runtime.core.run_log import LOG_FULL, Outcome, RunLog, exchanged
 from runtime.core.state import State, StateTrack
 from runtime.core.values import Decoded, Mark, Token
+from runtime.live.warming import Warming
 from runtime.wire import Flag
 
 PULL_S = 0.02
@@ -120,12 +121,13 @@ class Clock(Protocol):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """When a run ends, and what is on time. stop: asked once a pass, True = end now. handover: of a run whose decoder
-    may be exchanged."""
+    may be exchanged. warming: what the loop does before each edge, None = it waits."""
 
     budget_ns: int
     seconds: float | None = None
     stop: Callable[[], bool] = lambda: False
     handover: Handover | None = None
+    warming: Warming | None = None
 
 
 def run(
@@ -193,13 +195,8 @@ class _Loop:
 
     def _pass(self) -> int:
         """Wait for spikes, take in what has come, close what is due, publish the newest. Returns when it woke."""
-        source, pipeline, clock = self.source, self.pipeline, self.clock
-        began = clock.now_ns()
-        busy_ns = began - self._woke_ns if self._woke_ns else 0
-        self.log.rests(began)
-        wait_s = min(PULL_S, max(0.0, (pipeline.due_ns() - began) * 1e-9))
-        faults = clock.faults()
-        spikes = source.wait(wait_s)
+        source, pipeline, clock, faults = self.source, self.pipeline, self.clock, self.clock.faults()
+        spikes, began, busy_ns = self._wait()
         now, cpu_ns, gc_ns = clock.now_ns(), clock.cpu_ns(), clock.gc_ns()
         self._woke_ns = now
         marks, unended, astray = source.marks(), pipeline.unended, pipeline.astray_markers
@@ -221,8 +218,7 @@ class _Loop:
             passage = Passage(
                 edge_ns=edge_ns, due_ns=edge_ns + pipeline.rules.lateness_ns, woke_ns=now, before_ns=before,
                 sent_ns=sent, closed=len(closed), infer_ns=closed[-1].infer_ns, cpu_ns=clock.cpu_ns() - cpu_ns,
-                faults=clock.faults() - faults, gc_ns=clock.gc_ns() - gc_ns, began_ns=began,
-                busy_ns=busy_ns,
+                faults=clock.faults() - faults, gc_ns=clock.gc_ns() - gc_ns, began_ns=began, busy_ns=busy_ns,
             )  # fmt: skip
             self._account(closed, passage)
         if self.plan.handover is not None:
@@ -231,6 +227,22 @@ class _Loop:
         for name, t_ns, value in source.behaviour():
             self.log.measured(name, t_ns, value)
         return now
+
+    def _wait(self) -> tuple[np.ndarray, int, int]:
+        """The pass before is over: spikes (n,) `SPIKES`, since when they were waited for, and the work before that."""
+        source, warming, began = self.source, self.plan.warming, self.clock.now_ns()
+        due_ns, busy_ns = self.pipeline.due_ns(), began - self._woke_ns if self._woke_ns else 0
+        self.log.rests(began)
+        edge_ns, engine = self.pipeline.binner.edge_ns, self.pipeline.decoder.engine
+        if warming is not None and (warm_ns := warming.due_ns(edge_ns, engine, began)) < due_ns:
+            spikes = source.wait(_seconds(warm_ns - began))
+            if len(spikes) or source.alive_ns > 0:
+                return spikes, began, busy_ns
+            begin = self.clock.now_ns()
+            warming.touch()
+            began = self.clock.now_ns()
+            busy_ns = began - begin
+        return source.wait(_seconds(due_ns - began)), began, busy_ns
 
     def _account(self, closed: list[Decoded], passage: Passage) -> None:
         """After the send: nothing here delays the estimate."""
@@ -276,6 +288,10 @@ class _Loop:
         self._enter(State.ENDED, now)
         self.sink.status(now, State.ENDED, self.accounting)
         self.sink.estimate(Decoded(last, None, 0, 0, State.ENDED), now, Flag.END)
+
+
+def _seconds(ns: int) -> float:
+    return min(PULL_S, max(0.0, ns * 1e-9))
 
 
 def _astray(off_ns: int) -> str:

@@ -32,6 +32,7 @@ from runtime.io.streams import Streams
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages, Publisher
 from runtime.live.swapping import Exchanges
+from runtime.live.warming import Warming
 
 LOG_SLACK_S = 60.0  # a behaviour's stream may begin before the first bin is logged
 
@@ -64,7 +65,9 @@ class Wired:
         kind = streams.spikes.description.source
         sink = Messages(config, pipeline, source, self.publisher, kind, say)
         handover = None if self.exchanges is None else self.exchanges.of(pipeline)
-        plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set, handover)
+        warm = config.engine.warm == "touch"
+        warming = Warming(decoder.engine, decoder.bin_ns, clock.now_ns, source.waiting) if warm else None
+        plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set, handover, warming)
         track, log = StateTrack(), _log(config, decoder, kind)
 
         def happened(name: str, said: str) -> None:

@@ -1,0 +1,41 @@
+"""The benchmark of a step on cold caches: nothing that it does before a step changes what the step says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cost import cold
+from benchmarks.cost.full_forward import WrongError
+from benchmarks.cost.kernel_sweep import Size
+from neds_core.errors import ConfigError
+from runtime.cli.bench.kernels import kernels
+
+SIZE = Size(units=10, layers=1, width=16, band=5, spikes=3)
+
+
+def test_every_arm_is_measured_and_compared_with_steps_back_to_back() -> None:
+    found = cold.run(size=SIZE, rounds=2)
+    rows = {row["name"]: row for row in found["rows"]}
+    assert {cold.PLAIN, cold.TOUCHED, "read once", "two steps thrown away", "int8: read twice"} <= set(rows)
+    assert all(row["n"] == 2 and 0.0 < row["ms"]["p50"] <= row["ms"]["max"] for row in rows.values())
+    assert all(0.0 < row["cpu_percent"] < 100.0 for row in rows.values())
+    assert rows["awake for the last 1.5 ms"]["cpu_percent"] > rows[cold.PLAIN]["cpu_percent"]
+    close = found["back_to_back"]["float32"]["p50"]
+    assert found["times_back_to_back"][cold.PLAIN] == round(rows[cold.PLAIN]["ms"]["p50"] / close, 2)
+    assert [line.count("|") for line in cold.lines(found)[:-1]] == [8] * (len(rows) + 5)
+
+
+def test_what_changes_a_step_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(engine: cold.StreamEngine, times: int = 1) -> None:
+        engine.stepper.cache.k[:] += 1.0
+
+    monkeypatch.setattr(cold, "throw_away", wrong)
+    with pytest.raises(WrongError, match="it is wrong"):
+        cold.run(size=SIZE, rounds=1)
+
+
+def test_a_report_is_of_cold_steps_alone() -> None:
+    with pytest.raises(ConfigError, match="--cold"):
+        kernels(out=Path("a.json"))

@@ -1,0 +1,183 @@
+"""What is touched before an edge changes no bit of a run, delays none of it, and costs a bounded time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from kernels.cpu.touch import MOST_BYTES
+from neds_core import ensemble
+from neds_core.checkpoint import Checkpoint
+from neds_core.data.session import Session
+from runtime.core.binning import Binner
+from runtime.core.engine import Engine
+from runtime.core.pipeline import Pipeline, Rules
+from runtime.core.run_log import COLUMNS, RunLog, describe
+from runtime.core.timeline import timeline
+from runtime.core.values import NO_TIME, SPIKES
+from runtime.engines import create as engines
+from runtime.engines.nothing import Nothing
+from runtime.live import offline, warming
+from runtime.live.loop import Plan, run
+from runtime.live.offline import NoSink, SessionSource, SteppedClock
+from runtime.live.warming import NEVER, SPARE_NS, TIMES, Warming
+
+MS = 1_000_000
+BIN = 20 * MS
+NONE = np.zeros(0, SPIKES)
+
+
+class Paced(SessionSource):
+    """What was recorded comes at the end of each bin; until then a wait takes as long as it is given."""
+
+    next_ns = BIN
+
+    def wait(self, timeout_s: float) -> np.ndarray:
+        until_ns = self.clock.t_ns + round(timeout_s * 1e9)
+        if until_ns < self.next_ns:
+            self.clock.t_ns, self.alive_ns = until_ns, NO_TIME
+            return NONE
+        woke_ns, self.clock.t_ns = max(self.clock.t_ns, self.next_ns), self.next_ns - self.bin_ns
+        found = super().wait(timeout_s)
+        self.next_ns, self.clock.t_ns = self.next_ns + self.bin_ns, woke_ns
+        return found
+
+
+def played(
+    checkpoint: Checkpoint, session: Session, name: str, warm: bool, clock: SteppedClock | None = None
+) -> RunLog:
+    """The log of a run over a recording in which the clock advances as the loop waits."""
+    made, clock = engines.decoder(checkpoint, name), clock or SteppedClock()
+    source = Paced(timeline(session, 0), session.bin_ns, clock)
+    binner = Binner(made.n_units, made.bin_ns, max_age_ns=10**10, future_ns=2 * MS)
+    log = RunLog(describe(made, rig="rig", source="synthetic", budget_ms=20.0), 1000, made.n_units, 3)
+    before = Warming(made.engine, made.bin_ns, clock.now_ns, lambda: False) if warm else None
+    run(source, Pipeline(binner, made, Rules(markers=True)), NoSink(), clock, log, Plan(BIN, warming=before))
+    return log
+
+
+@pytest.fixture(scope="module")
+def joined(make_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
+    """Two networks of filtered tokens and the linear decoder."""
+    each = [replace(make_checkpoint(seed=s, filter_taus_ms=(30.0,)), sha=f"sha-{s}") for s in range(2)]
+    return ensemble.join(each, "all")
+
+
+@pytest.mark.parametrize("name", ["neds", "ridge", "blend"])
+def test_a_run_is_the_same_to_the_last_bit_with_and_without(
+    short: Session, joined: Checkpoint, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values, order, flags, times and counters; and what a replay of the recording decodes."""
+    touched: list[int] = []
+    touch = warming.touch
+    monkeypatch.setattr(warming, "touch", lambda part: touched.append(touch(part)))
+
+    off = played(joined, short, name, warm=False)
+    assert touched == []
+    on = played(joined, short, name, warm=True)
+    assert len(touched) >= TIMES * off.n
+
+    for column in (c for c in COLUMNS if c != "began_ns"):  # a wait begins anew behind it
+        np.testing.assert_array_equal(getattr(on, column), getattr(off, column), err_msg=column)
+    assert on.outcome == off.outcome
+    replayed = offline.stream(joined, short, name)
+    np.testing.assert_array_equal(on.values[: on.n], replayed.values[: replayed.n])
+
+
+class Made:
+    """A warm-up of so many MB with a clock of its own: each touch takes its time, and samples come when told."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, mb: float, ns_a_byte: float, come: tuple[int, ...] = ()
+    ) -> None:
+        self.now, self.begun, self.come, self.ns_a_byte = 0, list[int](), sorted(come), ns_a_byte
+        monkeypatch.setattr(warming, "memory", lambda engine: [np.zeros(int(mb * 1e6), np.uint8)])
+        monkeypatch.setattr(warming, "touch", self.touch)
+        self.warming = Warming(Nothing(), BIN, lambda: self.now, self.waits)
+
+    def touch(self, part: np.ndarray) -> None:
+        assert not self.waits()
+        self.begun.append(self.now)
+        self.now += int(part.nbytes * self.ns_a_byte)
+
+    def waits(self) -> bool:
+        return bool(self.come) and self.come[0] <= self.now
+
+    def until(self, edge_ns: int, engine: Engine) -> None:
+        """What the loop does until an edge: wait, touch, take what came."""
+        while (due_ns := self.warming.due_ns(edge_ns, engine, self.now)) != NEVER:
+            coming = self.come[0] if self.come else NEVER
+            if min(coming, due_ns) > self.now:
+                self.now = min(coming, due_ns)
+            if self.waits():
+                self.come.pop(0)
+                continue
+            self.warming.touch()
+
+
+def test_all_is_touched_twice_and_is_over_before_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, engine = Made(monkeypatch, mb=12.0, ns_a_byte=0.1), Nothing()
+    made.until(BIN, engine)
+    assert len(made.begun) == TIMES * 12  # parts of 1 MiB
+    assert made.now < BIN - SPARE_NS
+    made.until(BIN, engine)
+    assert len(made.begun) == TIMES * 12  # once an edge
+    made.until(2 * BIN, engine)
+    assert len(made.begun) == 2 * TIMES * 12
+
+
+@given(
+    mb=st.floats(0.0, 60.0),
+    ns_a_byte=st.floats(0.01, 10.0),
+    come=st.lists(st.integers(0, BIN), max_size=8),
+    late=st.integers(0, BIN),
+)
+def test_it_waits_for_what_has_come_and_ends_before_the_edge(
+    mb: float, ns_a_byte: float, come: list[int], late: int
+) -> None:
+    """Whatever the model, the memory and the sender: no piece is begun when samples wait, or near the edge."""
+    with pytest.MonkeyPatch.context() as patched:
+        made = Made(patched, mb, ns_a_byte, tuple(come))
+        made.now = late
+        made.until(BIN, Nothing())
+    assert len(made.begun) <= TIMES * (BIN // 5 * 8 // TIMES // 2**20 + 1)  # a fifth of a bin at 8 bytes a ns
+    for at in made.begun:
+        assert BIN // 2 < at < BIN - SPARE_NS // 2
+
+
+def test_it_is_skipped_when_the_edge_is_near_or_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Made(monkeypatch, mb=12.0, ns_a_byte=0.1)
+    made.now = BIN - SPARE_NS // 2
+    assert made.warming.due_ns(BIN, Nothing(), made.now) == NEVER
+    made.warming.touch()
+    assert made.begun == []
+
+
+def test_another_decoder_is_touched_from_its_first_bin_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, other = Made(monkeypatch, mb=2.0, ns_a_byte=0.1), Nothing()
+    made.until(BIN, other)
+    monkeypatch.setattr(warming, "memory", lambda engine: [])
+    assert made.warming.due_ns(BIN, Nothing(), 0) == NEVER  # nothing to touch
+
+
+class Slow(SteppedClock):
+    """On its machine a touch takes 3 ms."""
+
+    def touch(self, part: np.ndarray) -> None:
+        self.t_ns += 3 * MS
+
+
+def test_on_slow_memory_a_bin_waits_for_one_piece_at_most(
+    short: Session, joined: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun in time may end after the edge; the next piece is not begun."""
+    clock = Slow()
+    monkeypatch.setattr(warming, "touch", clock.touch)
+    monkeypatch.setattr(warming, "memory", lambda engine: [np.zeros(MOST_BYTES, np.uint8)] * 8)
+    log = played(joined, short, "neds", warm=True, clock=clock)
+    assert log.in_time[log.decoded_rows()].all()
+    assert 0 < log.wait_ns[: log.n].max() <= 3 * MS - SPARE_NS // 2
