@@ -34,7 +34,8 @@ REFERENCE = "push_ms"  # what only the machine and the load decide
 LIKE = {
     "kind": "kind of measurement", "mode": "pace", "bin_ms": "bin width", "budget_ms": "budget", "units": "units",
     "load": "load", "decoder": "decoder", "checkpoint_sha256": "checkpoint", "config_sha256": "configuration",
-    "scheduling": "scheduling granted", "warm_up_s": "warm-up", "seconds": "seconds",
+    "scheduling": "scheduling granted", "hogs": "hogs beside it", "network": "network",
+    "warm_up_s": "warm-up", "seconds": "seconds",
 }  # fmt: skip
 LIKE_MACHINE = {"cpu": "processor", "cores": "cores", "system": "system", "governor": "governor", "limits": "limits"}
 

@@ -6,13 +6,14 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.latency import hogs
 from benchmarks.latency.case import Case
 from benchmarks.latency.subscriber import COLUMNS
 from runtime.children import Child
@@ -41,6 +42,7 @@ class Taken:
 
     heard: columns of the subscriber (`benchmarks.latency.subscriber.COLUMNS`). samples (n, 3): time in ns, then ms
     that the loop's thread has waited for a core (NaN = not readable) and that a hypervisor has taken, since the start.
+    hogs: kind -> what that hog did (`benchmarks.latency.hogs`).
     """
 
     log: RunLog
@@ -48,15 +50,30 @@ class Taken:
     pushes: np.ndarray
     heard: dict[str, np.ndarray]
     samples: np.ndarray
+    hogs: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 During = Callable[[Processes], None]
 
 
-def drive(case: Case, seconds: float, loop: list[str] = LOOP, during: During | None = None) -> Taken:
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """The words before the command of the sender, and before those of the loop and the subscriber: where they run."""
+
+    sender: tuple[str, ...] = ()
+    loop: tuple[str, ...] = ()
+
+
+HERE = Hosts()
+
+
+def drive(
+    case: Case, seconds: float, loop: Sequence[str] = LOOP, during: During | None = None, kinds: Sequence[str] = (),
+    hosts: Hosts = HERE,
+) -> Taken:  # fmt: skip
     """Run a case for so many seconds and read what came of it.
 
-    loop: the command of `neds-rt`. during: called in a thread once the sender has its consumer.
+    loop: the command of `neds-rt`. during: called in a thread once the sender has its consumer. kinds: of the hogs.
     Raises `StreamError` where one of the processes fails.
     """
     folder = case.folder
@@ -68,8 +85,11 @@ def drive(case: Case, seconds: float, loop: list[str] = LOOP, during: During | N
         "run", case.rig, "--allow-replay", "--headless", "--json", "--seconds", seconds,
         "--save-log", folder / "run.npz",
     )  # fmt: skip
-    subscribe = command("benchmarks.latency.subscriber")
-    with Child(folder, *play, name="sender") as sender, Child(folder, *decode, name="loop", program=loop) as deciding:
+    subscribe, send = [*hosts.loop, *command("benchmarks.latency.subscriber")], [*hosts.sender, *LOOP]
+    with (
+        Child(folder, *play, name="sender", program=send) as sender,
+        Child(folder, *decode, name="loop", program=[*hosts.loop, *loop]) as deciding,
+    ):
         address = deciding.until(ADDRESS, START_S)
         with Child(folder, address, folder / "heard.npy", name="subscriber", program=subscribe) as subscriber:
             sender.until(CONNECTED, START_S, watch=deciding.check)
@@ -77,12 +97,13 @@ def drive(case: Case, seconds: float, loop: list[str] = LOOP, during: During | N
             beside = threading.Thread(target=during or _nothing, args=(pids,), name="during", daemon=True)
             beside.start()
             watch = _Watch(deciding.process.pid)
-            summary = deciding.result(watch, within_s=seconds + END_S)
+            with hogs.beside(kinds, folder) as done:
+                summary = deciding.result(watch, within_s=seconds + END_S)
             beside.join(END_S)
             _ended(subscriber)
     log = log_file.load(folder / "run.npz")
     heard = dict(zip(COLUMNS, np.load(folder / "heard.npy").T, strict=True))
-    return Taken(log, summary, np.load(folder / "pushes.npy"), heard, np.array(watch.rows).reshape(-1, 3))
+    return Taken(log, summary, np.load(folder / "pushes.npy"), heard, np.array(watch.rows).reshape(-1, 3), done)
 
 
 def _nothing(pids: Processes) -> None:

@@ -51,10 +51,14 @@ def _page(result: dict[str, Any], lines: Iterable[str], out: Path) -> None:
 
 def _sweep(given: Options) -> None:
     from benchmarks import report
-    from benchmarks.latency import sweep
+    from benchmarks.latency import conditions, sweep
 
     assert given.sweep is not None
-    result = sweep.run(given.sweep, given.seconds, given.warm_up, note)
+    if given.sweep == conditions.TABLE:
+        result = conditions.run(asking.asked(given), note)
+    else:
+        swept = tuple(sweep.FACTORS) if given.sweep == asking.ALL else (given.sweep,)
+        result = sweep.run(swept, asking.seconds(given), given.warm_up, note)
     if given.out is not None:
         report.save(result, given.out)
         _page(result, sweep.lines(result), given.out)
