@@ -61,11 +61,19 @@ def paced(asked: Asked, say: Say = lambda line: None, machine_floor: dict[str, A
     return result | {"not_ours_ms": measured.not_ours(result)}
 
 
+def found_by(asked: Asked) -> RigConfig:
+    """The configuration of a rig whose loop looks for its sender where that is."""
+    if not asked.hosts.peers:
+        return asked.config
+    lsl = msgspec.structs.replace(asked.config.lsl, known_peers=asked.hosts.peers)
+    return msgspec.structs.replace(asked.config, lsl=lsl)
+
+
 def _launch(asked: Asked, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
     """One launch of all processes: what was measured, and the numbers."""
     whole_s = asked.seconds / asked.launches + asked.warm_up_s
     with tempfile.TemporaryDirectory(prefix="neds-rt-bench-") as folder:
-        case = cases.prepare(Path(folder), asked.config, asked.load, whole_s, asked.checkpoint)
+        case = cases.prepare(Path(folder), found_by(asked), asked.load, whole_s, asked.checkpoint)
         say(f"sender, loop and subscriber for {whole_s:g} s")
         loop = [*command("benchmarks.latency.ungranted"), *asked.loop] if asked.normal_priority else asked.loop
         taken = drive.drive(case, whole_s, loop, asked.during, asked.hogs, asked.hosts)

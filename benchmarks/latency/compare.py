@@ -71,6 +71,9 @@ def _short(value: Any) -> str:
 
 def compare(a: Report, b: Report, force: bool = False) -> list[Change]:
     """Every statistic that both have. Raises `DataError` for runs that are unlike (unless force) or too short."""
+    for one in (a, b):
+        if "blocks" not in one:
+            raise DataError(f"a report of {one['kind']} has no seconds to compare; give two of neds-rt bench latency")
     if (different := unlike(a, b)) and not force:
         raise DataError(f"the two are unlike: {'; '.join(different)}; measure again alike, or add --force")
     x, y = a["blocks"], b["blocks"]

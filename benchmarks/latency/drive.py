@@ -58,10 +58,15 @@ During = Callable[[Processes], None]
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The words before the command of the sender, and before those of the loop and the subscriber: where they run."""
+    """The words before the command of the sender, and before those of the loop and the subscriber: where they run.
+
+    ahead_ns: the sender's clock before the loop's. peers: addresses at which the loop looks for the sender.
+    """
 
     sender: tuple[str, ...] = ()
     loop: tuple[str, ...] = ()
+    ahead_ns: int = 0
+    peers: tuple[str, ...] = ()
 
 
 HERE = Hosts()
@@ -77,10 +82,7 @@ def drive(
     Raises `StreamError` where one of the processes fails.
     """
     folder = case.folder
-    play = (
-        "play", case.recording, "--prefix", case.prefix, "--wait", START_S, "--parent", os.getpid(),
-        "--push-ms", case.load.push_ms, "--pushes", folder / "pushes.npy",
-    )  # fmt: skip
+    play = *sending(case), "--push-ms", case.load.push_ms, "--pushes", folder / "pushes.npy"
     decode = (
         "run", case.rig, "--allow-replay", "--headless", "--json", "--seconds", seconds,
         "--save-log", folder / "run.npz",
@@ -103,7 +105,13 @@ def drive(
             _ended(subscriber)
     log = log_file.load(folder / "run.npz")
     heard = dict(zip(COLUMNS, np.load(folder / "heard.npy").T, strict=True))
-    return Taken(log, summary, np.load(folder / "pushes.npy"), heard, np.array(watch.rows).reshape(-1, 3), done)
+    pushes = np.load(folder / "pushes.npy") - hosts.ahead_ns
+    return Taken(log, summary, pushes, heard, np.array(watch.rows).reshape(-1, 3), done)
+
+
+def sending(case: Case) -> tuple[object, ...]:
+    """The words of `neds-rt` for the sender of a case."""
+    return "play", case.recording, "--prefix", case.prefix, "--wait", START_S, "--parent", os.getpid()
 
 
 def _nothing(pids: Processes) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from runtime.cli.bench.options import Json
+from runtime.cli.bench.options import Json, Report
 from runtime.cli.output import emit
 
 
@@ -14,24 +15,37 @@ def kernels(
     quick: Annotated[bool, typer.Option(help="the headline size only, in under 45 s")] = False,
     ensembles: Annotated[bool, typer.Option(help="instead: means and blends of 1, 3, 5 and 8 networks")] = False,
     json: Json = False,
+    out: Report = None,
 ) -> None:
     """Cost of a decoding step against the published way and the floor, on one pinned thread.
 
     Exit 3: it is wrong, or at the headline's size less than 30 times faster than the best full forward, less than 3
     times faster than the step in torch, or longer than 3 times the floor.
     """
+    from benchmarks import report
     from benchmarks.cost import ensembles as several, kernels as steps
     from benchmarks.cost.full_forward import WrongError
 
+    report.check_path("--out", out)
     try:
-        if ensembles:
-            found = several.run()
-            emit(found, lambda: several.lines(found), json)
-            return
-        result = steps.run(quick)
+        result = report.of("kernels-ensembles", several.run()) if ensembles else report.of("kernels", steps.run(quick))
     except WrongError as error:
         print(error)
         raise typer.Exit(3) from None
-    emit(result, lambda: steps.lines(result), json)
-    if not result["gate"]["passed"]:
+    lines = several.lines if ensembles else steps.lines
+    if out is not None:
+        report.write(result, lines(result), out, _pictures(result, out))
+    emit(result, lambda: lines(result), json)
+    if not ensembles and not result["gate"]["passed"]:
         raise typer.Exit(3)
+
+
+def _pictures(result: dict[str, Any], out: Path) -> dict[str, Path]:
+    """Cost against size, where that was swept."""
+    from benchmarks.cost import kernel_figures
+
+    if not result.get("sweep"):
+        return {}
+    png = out.with_suffix(".png")
+    kernel_figures.draw(result, png)
+    return {"Cost of a step": png}
