@@ -22,7 +22,7 @@ from neds_core.files import make_folder, whole
 
 SCHEMA = 1
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}
-pre{background:#fafafa;border:1px solid #eee;padding:.8em;overflow-x:auto;font-size:13px;line-height:1.35}
+pre{background:#fafafa;border:1px solid #eee;padding:.8em;white-space:pre-wrap;font-size:13px;line-height:1.35}
 img{max-width:100%}table{border-collapse:collapse}
 td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}"""
 

@@ -87,7 +87,7 @@ def sweep(tables: dict[str, list[dict[str, Any]]], out: Path) -> None:
                 _against(*AXES[name], rows, axis)
             else:
                 _named(rows, axis)
-        axes[0, 0].legend(frameon=False, fontsize="small")
+        axes[0, 0].legend(edgecolor="none", fontsize="small", loc="center left")
 
 
 def _against(key: str, label: str, rows: list[dict[str, Any]], axis: Axes) -> None:
