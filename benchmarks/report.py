@@ -14,13 +14,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks import machine
-from neds_core.errors import DataError
+from neds_core.errors import ConfigError, DataError
 from neds_core.files import make_folder, whole
 
 SCHEMA = 1
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}
-pre{background:#fafafa;border:1px solid #eee;padding:.8em;overflow-x:auto;font-size:13px;line-height:1.35}
+pre{background:#fafafa;border:1px solid #eee;padding:.8em;white-space:pre-wrap;font-size:13px;line-height:1.35}
 img{max-width:100%}table{border-collapse:collapse}
 td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}"""
 
@@ -38,11 +40,31 @@ def begun(kind: str) -> Report:
     }
 
 
+def of(kind: str, found: dict[str, Any]) -> Report:
+    """A report of what a measurement gave; what that says of its machine is kept beside the fingerprint."""
+    report = begun(kind)
+    return report | found | {"machine": found.get("machine", {}) | report["machine"]}
+
+
+def check_path(option: str, path: Path | None) -> None:
+    """Refuse what can hold no report before anything is measured, None = none is asked for. Raises `ConfigError`."""
+    if path is not None and path.suffix != ".json":
+        raise ConfigError(f"{option} {path}: is no .json; give FILE.json, its page and pictures lie beside it")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ConfigError(f"{option} {path}: its folder does not exist; make it first")
+
+
+def write(report: Report, lines: Iterable[str], path: Path, pictures: dict[str, Path] | None = None) -> None:
+    """Write a report as FILE.json, and its page beside it as FILE.html."""
+    save(report, path)
+    page(report, lines, pictures or {}, path.with_suffix(".html"))
+
+
 def save(report: Report, path: Path) -> None:
     """Write a report as JSON. Raises `ConfigError` where it cannot be written."""
     make_folder(path.parent)
     with whole(path) as partial:
-        partial.write_text(json.dumps(report) + "\n", encoding="utf-8")
+        partial.write_bytes(msgspec.json.encode(report) + b"\n")
 
 
 def load(path: Path) -> Report:

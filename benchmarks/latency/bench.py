@@ -15,6 +15,7 @@ from benchmarks.latency import case as cases, drive, floor, launches, measured
 from benchmarks.latency.load import Load
 from neds_core.checkpoint import Checkpoint
 from runtime.config import RigConfig
+from runtime.start import command
 
 FLOOR_S = (2.0, 10.0)  # the least and the most that its measurement takes
 AS_RECORDED = Load()
@@ -26,7 +27,8 @@ class Asked:
     """What is to be measured. config: a rig's, with absolute paths. seconds: in all launches, after warm_up_s in each.
 
     floor_s: 0 = as long as fits. checkpoint: one that is not on disk, None = the configuration's. loop: the command of
-    neds-rt. during: called in a thread while the loop runs.
+    neds-rt. during: called in a thread while the loop runs. hogs: what takes the machine beside it (`hogs.KINDS`).
+    normal_priority: of the loop, as where nothing is granted. hosts: where sender and loop run.
     """
 
     config: RigConfig
@@ -38,6 +40,9 @@ class Asked:
     checkpoint: Checkpoint | None = None
     loop: tuple[str, ...] = tuple(drive.LOOP)
     during: drive.During | None = None
+    hogs: tuple[str, ...] = ()
+    normal_priority: bool = False
+    hosts: drive.Hosts = drive.HERE
 
 
 def paced(asked: Asked, say: Say = lambda line: None, machine_floor: dict[str, Any] | None = None) -> report.Report:
@@ -56,14 +61,26 @@ def paced(asked: Asked, say: Say = lambda line: None, machine_floor: dict[str, A
     return result | {"not_ours_ms": measured.not_ours(result)}
 
 
+def found_by(asked: Asked) -> RigConfig:
+    """The configuration of a rig whose loop looks for its sender where that is."""
+    if not asked.hosts.peers:
+        return asked.config
+    lsl = msgspec.structs.replace(asked.config.lsl, known_peers=asked.hosts.peers)
+    return msgspec.structs.replace(asked.config, lsl=lsl)
+
+
 def _launch(asked: Asked, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
     """One launch of all processes: what was measured, and the numbers."""
     whole_s = asked.seconds / asked.launches + asked.warm_up_s
     with tempfile.TemporaryDirectory(prefix="neds-rt-bench-") as folder:
-        case = cases.prepare(Path(folder), asked.config, asked.load, whole_s, asked.checkpoint)
+        case = cases.prepare(Path(folder), found_by(asked), asked.load, whole_s, asked.checkpoint)
         say(f"sender, loop and subscriber for {whole_s:g} s")
-        taken = drive.drive(case, whole_s, list(asked.loop), asked.during)
-    return _of_case(asked, case, taken), measured.of(taken, asked.warm_up_s)
+        loop = [*command("benchmarks.latency.ungranted"), *asked.loop] if asked.normal_priority else asked.loop
+        taken = drive.drive(case, whole_s, loop, asked.during, asked.hogs, asked.hosts)
+    where = _of_case(asked, case, taken)
+    if taken.hogs:
+        where |= {"hogs": list(asked.hogs), "hogs_did": taken.hogs}
+    return where, measured.of(taken, asked.warm_up_s)
 
 
 def _of_case(asked: Asked, case: cases.Case, taken: drive.Taken) -> dict[str, Any]:

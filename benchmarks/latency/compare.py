@@ -34,7 +34,8 @@ REFERENCE = "push_ms"  # what only the machine and the load decide
 LIKE = {
     "kind": "kind of measurement", "mode": "pace", "bin_ms": "bin width", "budget_ms": "budget", "units": "units",
     "load": "load", "decoder": "decoder", "checkpoint_sha256": "checkpoint", "config_sha256": "configuration",
-    "scheduling": "scheduling granted", "warm_up_s": "warm-up", "seconds": "seconds",
+    "scheduling": "scheduling granted", "hogs": "hogs beside it", "network": "network",
+    "warm_up_s": "warm-up", "seconds": "seconds",
 }  # fmt: skip
 LIKE_MACHINE = {"cpu": "processor", "cores": "cores", "system": "system", "governor": "governor", "limits": "limits"}
 
@@ -70,6 +71,9 @@ def _short(value: Any) -> str:
 
 def compare(a: Report, b: Report, force: bool = False) -> list[Change]:
     """Every statistic that both have. Raises `DataError` for runs that are unlike (unless force) or too short."""
+    for one in (a, b):
+        if "blocks" not in one:
+            raise DataError(f"a report of {one['kind']} has no seconds to compare; give two of neds-rt bench latency")
     if (different := unlike(a, b)) and not force:
         raise DataError(f"the two are unlike: {'; '.join(different)}; measure again alike, or add --force")
     x, y = a["blocks"], b["blocks"]

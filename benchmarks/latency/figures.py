@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from benchmarks.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, canvas
 from runtime.core.latency import Latency
@@ -14,14 +15,19 @@ SHOWN = {
     "edge_to_pub_ms": RED, "edge_to_sub_ms": BLACK, "wait_ms": SKY, "infer_ms": BLUE, "send_ms": GREEN,
     "sub_ms": ORANGE, "age_ms": PURPLE, "step_ms": RED, "take_ms": "0.5",
 }  # fmt: skip
+LINES = {
+    ("edge_to_pub_ms", "p50"): (RED, "-"), ("edge_to_pub_ms", "p99"): (RED, "--"),
+    ("edge_to_pub_ms", "max"): (RED, ":"), ("infer_ms", "p50"): (BLUE, "-"), ("infer_ms", "p99"): (BLUE, "--"),
+}  # fmt: skip
+AXES = {"units": ("units", "units"), "rate": ("rate", "spikes/s"), "bins": ("bin_ms", "bin (ms)")}
 CAUSE_COLOURS = (RED, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK, "0.5")
 
 
 def draw(result: dict[str, Any], stem: Path) -> dict[str, Path]:
     """Write STEM.cdf.png and STEM.timeline.png, or STEM.load.png of a sweep; returns title -> file."""
-    if "rows" in result:
+    if "tables" in result:
         load = stem.with_name(f"{stem.name}.load.png")
-        sweep(result, load)
+        sweep(result["tables"], load)
         return {"Cost against load": load}
     tail, time = (stem.with_name(f"{stem.name}.{name}.png") for name in ("cdf", "timeline"))
     cdf(result, tail)
@@ -72,29 +78,45 @@ def timeline(result: dict[str, Any], out: Path) -> None:
         axes.legend(frameon=False, fontsize="small", ncols=3, loc="upper right")
 
 
-def sweep(result: dict[str, Any], out: Path) -> None:
-    """Latencies against what was swept; the budget is one bin, and a load that breaks it is crossed."""
-    factor = result["factor"]
-    rows = sorted(result["rows"], key=lambda row: row[factor])
-    x = [row[factor] for row in rows]
-    drawn = {
-        ("edge_to_pub_ms", "p50"): (RED, "-"), ("edge_to_pub_ms", "p99"): (RED, "--"),
-        ("edge_to_pub_ms", "max"): (RED, ":"), ("infer_ms", "p50"): (BLUE, "-"), ("infer_ms", "p99"): (BLUE, "--"),
-    }  # fmt: skip
-    with canvas(out, 7, 4) as (_, axes):
-        for (name, p), (colour, style) in drawn.items():
-            y = [np.nan if row[name][p] is None else row[name][p] for row in rows]
-            axes.plot(x, y, style, marker="o", ms=3, color=colour, lw=1.3, label=f"{name.removesuffix('_ms')} {p}")
-        axes.plot(x, [row["bin_ms"] for row in rows], "--", color="0.6", lw=0.8, label="budget")
-        broken = [row for row in rows if row["broken"]]
-        axes.plot(
-            [row[factor] for row in broken], [row["edge_to_pub_ms"]["p99"] for row in broken], "x", ms=9, color=BLACK,
-            label="broken",
-        )  # fmt: skip
-        axes.set(
-            xscale="log",
-            yscale="log",
-            ylabel="ms",
-            xlabel={"bin_ms": "bin (ms)", "rate": "spikes/s"}.get(factor, factor),
-        )
-        axes.legend(frameon=False, fontsize="small", ncols=2)
+def sweep(tables: dict[str, list[dict[str, Any]]], out: Path) -> None:
+    """Latencies against what was swept, a panel each; a load that breaks its budget is crossed."""
+    tall = max(len(rows) for name, rows in tables.items() if name not in AXES) if set(tables) - set(AXES) else 0
+    with canvas(out, 4.6 * len(tables) + 2.4, max(4.0, 0.32 * tall), ncols=len(tables), squeeze=False) as (_, axes):
+        for (name, rows), axis in zip(tables.items(), axes[0], strict=True):
+            if name in AXES:
+                _against(*AXES[name], rows, axis)
+            else:
+                _named(rows, axis)
+        axes[0, 0].legend(edgecolor="none", fontsize="small", loc="center left")
+
+
+def _against(key: str, label: str, rows: list[dict[str, Any]], axis: Axes) -> None:
+    rows = sorted(rows, key=lambda row: row[key])
+    x = [row[key] for row in rows]
+    for (name, p), (colour, style) in LINES.items():
+        y = [_known(row[name][p]) for row in rows]
+        axis.plot(x, y, style, marker="o", ms=3, color=colour, lw=1.3, label=f"{name.removesuffix('_ms')} {p}")
+    axis.plot(x, [row["budget_ms"] for row in rows], "--", color="0.6", lw=0.8, label="budget")
+    crossed = [row for row in rows if row["broken"]]
+    at, most = [row[key] for row in crossed], [_known(row["edge_to_pub_ms"]["max"]) for row in crossed]
+    axis.plot(at, most, "x", ms=9, color=BLACK, label="broken")
+    axis.set(xscale="log", yscale="log", xlabel=label, ylabel="ms")
+
+
+def _named(rows: list[dict[str, Any]], axis: Axes) -> None:
+    rows = rows[::-1]  # the first on top
+    y = range(len(rows))
+    for p, marker in (("p50", "o"), ("p99", "s"), ("max", "|")):
+        axis.plot([_known(row["edge_to_pub_ms"][p]) for row in rows], y, marker, ms=5, color=RED, label=p)
+    axis.plot([_known(row["infer_ms"]["p50"]) for row in rows], y, "o", ms=4, color=BLUE, label="infer p50")
+    axis.plot([row["budget_ms"] for row in rows], y, ":", color="0.6", lw=1, label="budget")
+    crossed = [k for k in y if rows[k]["broken"]]
+    most = [_known(rows[k]["edge_to_pub_ms"]["max"]) for k in crossed]
+    axis.plot(most, crossed, "x", ms=9, color=BLACK, label="broken")
+    axis.set_yticks(y, [row["load"] for row in rows], fontsize="small")
+    axis.set(xscale="log", xlabel="bin edge to published (ms)")
+    axis.grid(axis="y", color="0.92", lw=0.6)
+
+
+def _known(value: float | None) -> float:
+    return np.nan if value is None else value

@@ -47,6 +47,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"{result['bins_per_s']:g} bins a second, one after the other: {_times(result)} real time"
     what = f"{result['units']} units, bins of {result['bin_ms']:g} ms; {_load(result)}"
     yield f"{result['decoder']} ({result['engine']}), {what}"
+    for kind, did in result.get("hogs_did", {}).items():
+        yield f"{kind} hog beside it: {', '.join(f'{name} {n:g}' for name, n in did.items())}"
     m = result["machine"]
     changed = ", changed files" if m["git"]["changed"] else ""
     yield f"{m['cpu']}, {m['cores']} cores, {m['system']}; governor {m['governor']}; {m['git']['commit'][:12]}{changed}"

@@ -11,7 +11,10 @@ import typer
 from neds_core.errors import ConfigError
 from runtime.cli.bench.options import Json
 
-SWEEPS = ("units", "rate", "bins")
+ALL, CONDITIONS = "all", "conditions"
+SWEEPS = ("units", "rate", "bins", ALL, CONDITIONS)
+SECONDS, SWEPT_S = 60.0, 10.0
+OF_A_LOAD = ("hog", "normal_priority", "rate", "burst", "streams", "units", "decoder", "weights")  # options of one run
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,9 @@ class Options:
     """Of `neds-rt bench latency`."""
 
     rig: Annotated[Path | None, typer.Argument(help="RIG.toml; none: the demo")] = None
-    seconds: Annotated[float, typer.Option(help="length of the measurement, after the warm-up")] = 60.0
+    seconds: Annotated[
+        float | None, typer.Option(help="length of the measurement, after the warm-up: 60; of each of several runs: 10")
+    ] = None
     warm_up: Annotated[float, typer.Option(min=0.0, max=600.0, help="seconds at the start that count apart")] = 5.0
     launches: Annotated[
         int, typer.Option(min=1, max=100, help="processes are started anew so often, within --seconds")
@@ -43,10 +48,21 @@ class Options:
     streams: Annotated[
         int, typer.Option(min=0, max=4, help="1: spikes, 2: and markers, 3 and 4: and behaviours; 0: as the rig has")
     ] = 0
+    hog: Annotated[
+        list[str] | None, typer.Option(help="cpu, memory or disk: processes that take it beside the run; repeatable")
+    ] = None
+    normal_priority: Annotated[
+        bool, typer.Option("--normal-priority", help="the loop without real-time scheduling and locked memory")
+    ] = False
     budget: Annotated[
         str | None, typer.Option(help="a gate, such as p99=10ms,miss=1e-4 or p99=floor+1ms: exit 3 where it is broken")
     ] = None
-    sweep: Annotated[str | None, typer.Option(help="instead: short runs over units, rate or bins")] = None
+    two_hosts: Annotated[
+        bool, typer.Option("--two-hosts", help="instead: sender and loop on two hosts made of namespaces; needs root")
+    ] = False
+    sweep: Annotated[
+        str | None, typer.Option(help="instead: short runs over units, rate, bins, all of them, or conditions")
+    ] = None
     out: Annotated[
         Path | None, typer.Option(help="FILE.json; beside it FILE.html, FILE.cdf.png and FILE.timeline.png")
     ] = None
@@ -55,23 +71,41 @@ class Options:
 
 def check(given: Options) -> None:
     """Refuse options that cannot be meant, before anything is measured. Raises `ConfigError`."""
+    from benchmarks import report
+    from benchmarks.latency import hogs
     from runtime.config import check_seconds
 
-    check_seconds("--seconds", given.seconds)
-    if given.out is not None and given.out.suffix != ".json":
-        raise ConfigError(f"--out {given.out}: is no .json; give FILE.json, its page and pictures lie beside it")
-    if given.out is not None and not given.out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {given.out}: its folder does not exist; make it first")
+    hogs.check(given.hog or [])
+    check_seconds("--seconds", seconds(given))
+    report.check_path("--out", given.out)
     if given.sweep is not None and given.sweep not in SWEEPS:
         raise ConfigError(f"--sweep {given.sweep!r} is not known; choose one of {', '.join(SWEEPS)}")
     if given.sweep is not None and (given.saturated or given.budget is not None):
         raise ConfigError("--sweep takes neither --saturated nor --budget; leave them out")
+    if given.sweep is not None and (one := [name for name in OF_A_LOAD if getattr(given, name)]):
+        raise ConfigError(f"--sweep sets --{one[0].replace('_', '-')} itself; leave it out")
+    if given.two_hosts and (given.saturated or given.budget is not None or given.sweep is not None):
+        raise ConfigError("--two-hosts takes neither --saturated, --budget nor --sweep; leave them out")
+    if given.saturated and (given.hog or given.normal_priority):
+        raise ConfigError("--saturated takes neither --hog nor --normal-priority; leave them out")
     if given.saturated and given.budget is not None:
         raise ConfigError("--budget is of edge_to_pub_ms, which --saturated does not have; leave one of them out")
     if given.units is not None and not given.rate:
         raise ConfigError(f"--units {given.units}: a made-up model needs made-up spikes; add --rate")
     if given.units is not None and given.checkpoint is not None:
         raise ConfigError("--units and --checkpoint were both given; leave one of them out")
+
+
+def several(given: Options) -> bool:
+    """Whether short runs are compared, of one launch each."""
+    return given.sweep is not None or given.two_hosts
+
+
+def seconds(given: Options) -> float:
+    """Of the measurement, or of each run of several."""
+    if given.seconds is not None:
+        return given.seconds
+    return SWEPT_S if several(given) else SECONDS
 
 
 def asked(given: Options) -> Any:
@@ -103,4 +137,7 @@ def asked(given: Options) -> Any:
         config = msgspec.structs.replace(config, checkpoint=str(given.checkpoint.absolute()))
     streams = given.streams or (2 if given.rate else 0)
     load = Load(rate=given.rate, burst=given.burst, push_ms=given.push_ms, streams=streams)
-    return Asked(config, load, given.seconds, given.warm_up, given.launches, checkpoint=made)
+    return Asked(
+        config, load, seconds(given), given.warm_up, 1 if several(given) else given.launches, checkpoint=made,
+        hogs=tuple(given.hog or ()), normal_priority=given.normal_priority,
+    )  # fmt: skip

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from neds_core.errors import ConfigError
-from runtime.cli.bench.options import Json
+from runtime.cli.bench.options import Json, Report
 from runtime.cli.output import emit
 
 
@@ -19,7 +18,7 @@ def kernels(
         bool, typer.Option("--cold", help="instead: a step every 20 ms, and what makes its caches warm; under 4 min")
     ] = False,
     json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="with --cold: FILE.json of the report")] = None,
+    out: Report = None,
 ) -> None:
     """Cost of a decoding step against the published way and the floor, on one pinned thread.
 
@@ -30,23 +29,30 @@ def kernels(
     from benchmarks.cost import cold as paced, ensembles as several, kernels as steps
     from benchmarks.cost.full_forward import WrongError
 
-    if out is not None and not cold:
-        raise ConfigError(f"--out {out}: is for --cold; add that, or leave it out")
+    report.check_path("--out", out)
     try:
         if cold:
-            found = report.begun("kernels-cold") | paced.run(quick)
-            if out is not None:
-                report.save(found, out)
-            emit(found, lambda: paced.lines(found), json)
-            return
-        if ensembles:
-            found = several.run()
-            emit(found, lambda: several.lines(found), json)
-            return
-        result = steps.run(quick)
+            result, lines = report.of("kernels-cold", paced.run(quick)), paced.lines
+        elif ensembles:
+            result, lines = report.of("kernels-ensembles", several.run()), several.lines
+        else:
+            result, lines = report.of("kernels", steps.run(quick)), steps.lines
     except WrongError as error:
         print(error)
         raise typer.Exit(3) from None
-    emit(result, lambda: steps.lines(result), json)
-    if not result["gate"]["passed"]:
+    if out is not None:
+        report.write(result, lines(result), out, _pictures(result, out))
+    emit(result, lambda: lines(result), json)
+    if "gate" in result and not result["gate"]["passed"]:
         raise typer.Exit(3)
+
+
+def _pictures(result: dict[str, Any], out: Path) -> dict[str, Path]:
+    """Cost against size, where that was swept."""
+    from benchmarks.cost import kernel_figures
+
+    if not result.get("sweep"):
+        return {}
+    png = out.with_suffix(".png")
+    kernel_figures.draw(result, png)
+    return {"Cost of a step": png}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
-
 import typer
 
 from runtime.cli.bench import asking
@@ -21,41 +17,36 @@ def latency(given: Options) -> None:
     Exit 3: --budget is broken.
     """
     from benchmarks import report
-    from benchmarks.latency import bench, budget, saturated, words
+    from benchmarks.latency import bench, budget, figures, saturated, words
 
     limits = None if given.budget is None else budget.parse(given.budget)
     asking.check(given)
-    if given.sweep is not None:
-        _sweep(given)
+    if asking.several(given):
+        _several(given)
         return
     asked = asking.asked(given)
     result = saturated.saturated(asked) if given.saturated else bench.paced(asked, note)
     if given.out is not None:
-        report.save(result, given.out)
-        _page(result, words.lines(result), given.out)
+        report.write(result, words.lines(result), given.out, figures.draw(result, given.out.with_suffix("")))
     emit(result, None if given.json else lambda: words.lines(result), given.json)
     if limits is not None and (said := budget.broken(limits, result)):
         note(said)
         raise typer.Exit(3)
 
 
-def _page(result: dict[str, Any], lines: Iterable[str], out: Path) -> None:
-    """The pictures and the page of a report beside its JSON."""
+def _several(given: Options) -> None:
     from benchmarks import report
-    from benchmarks.latency import figures
+    from benchmarks.latency import conditions, figures, sweep
+    from benchmarks.latency.two_hosts import measure
 
-    stem = out.with_suffix("")
-    pictures = figures.draw(result, stem)
-    report.page(result, lines, pictures, stem.with_name(f"{stem.name}.html"))
-
-
-def _sweep(given: Options) -> None:
-    from benchmarks import report
-    from benchmarks.latency import sweep
-
-    assert given.sweep is not None
-    result = sweep.run(given.sweep, given.seconds, given.warm_up, note)
+    lines = measure.lines if given.two_hosts else sweep.lines
+    if given.two_hosts:
+        result = measure.run(asking.asked(given), note)
+    elif given.sweep == conditions.TABLE:
+        result = conditions.run(asking.asked(given), note)
+    else:
+        swept = tuple(sweep.FACTORS) if given.sweep == asking.ALL else (str(given.sweep),)
+        result = sweep.run(swept, asking.seconds(given), given.warm_up, note)
     if given.out is not None:
-        report.save(result, given.out)
-        _page(result, sweep.lines(result), given.out)
-    emit(result, None if given.json else lambda: sweep.lines(result), given.json)
+        report.write(result, lines(result), given.out, figures.draw(result, given.out.with_suffix("")))
+    emit(result, None if given.json else lambda: lines(result), given.json)

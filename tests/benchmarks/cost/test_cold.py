@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from benchmarks.cost import cold
 from benchmarks.cost.full_forward import WrongError
 from benchmarks.cost.kernel_sweep import Size
-from neds_core.errors import ConfigError
-from runtime.cli.bench.kernels import kernels
 
 SIZE = Size(units=10, layers=1, width=16, band=5, spikes=3)
 
@@ -34,8 +30,3 @@ def test_what_changes_a_step_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cold, "throw_away", wrong)
     with pytest.raises(WrongError, match="it is wrong"):
         cold.run(size=SIZE, rounds=1)
-
-
-def test_a_report_is_of_cold_steps_alone() -> None:
-    with pytest.raises(ConfigError, match="--cold"):
-        kernels(out=Path("a.json"))

@@ -135,7 +135,7 @@ def test_the_command_measures_writes_and_gates(
     rig.write_text('rig = "test"\ncheckpoint = "tiny.safetensors"\n[input]\nspikes = "s"\n[engine]\ndecoder = "neds"\n')
     options = {"rate": 300, "burst": 50, "push-ms": 4, "streams": 3, "seconds": 4, "launches": 2, "warm-up": 1}
     given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    given += ["--budget", "p50=1us"]
+    given += ["--hog", "cpu", "--normal-priority", "--budget", "p50=1us"]
     monkeypatch.setattr(sys, "argv", ["neds-rt", "bench", "latency", str(rig), *given, "--json", "--out", str(out)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -149,5 +149,9 @@ def test_the_command_measures_writes_and_gates(
     assert {"deadline_misses", "miss_causes", "stolen_ms", "schema", "machine", "blocks"} <= set(found)
     assert sorted(p.name for p in tmp_path.glob("run.*")) == ["run.cdf.png", "run.html", "run.json", "run.timeline.png"]
     assert found["counters"]["spikes_lost_upstream"] == 0
+    assert found["hogs"] == ["cpu"]
+    assert found["hogs_did"]["cpu"]["cpu_s"] > 0.0
+    assert found["scheduling"].startswith("normal (SCHED_FIFO was not granted")
+    assert found["scheduling"].endswith("memory not locked")
     assert len(found["launches"]) == 2
     assert found["measured_s"] == pytest.approx(4.0, abs=0.3)

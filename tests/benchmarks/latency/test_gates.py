@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 
 from benchmarks import report
 from benchmarks.latency import budget, case, compare, figures, launches, measured, saturated, sweep, watch, words
@@ -213,17 +215,28 @@ def test_a_sweep_says_which_load_breaks_the_budget_and_where(
     quick: dict[str, Any], slow: dict[str, Any], tmp_path: Path
 ) -> None:
     rows = [
-        sweep.row(sweep.Point(units=n), one | {"counters": {"spikes_lost_upstream": 0}})
+        {"load": f"{n} units", "units": n} | sweep.row(one | {"counters": {"spikes_lost_upstream": 0}})
         for n, one in ((100, quick), (2000, slow))
     ]
-    found = report.begun("latency-sweep") | {"factor": "units", "rows": rows}
+    found = sweep.finished({"units": rows, "conditions": rows}, 24.0, quick["floor_ms"])
     assert [row["broken"] for row in rows] == [False, True]
     table = list(sweep.lines(found))
+    assert table[0].startswith("10,000 spikes/s, bins of 20 ms ")
+    assert table[2].startswith("2000 units")
     assert table[2].endswith("infer  BROKEN")
-    assert table[-1].startswith("1 of 2 loads keep the budget")
+    assert table[3] == table[-2] == "1 of 2 loads keep the budget"
     pictures = figures.draw(found, tmp_path / "s")
     report.page(found, table, pictures, tmp_path / "s.html")
     assert (tmp_path / "s.html").read_text().count("data:image/png") == 1
+
+
+@given(of=st.integers(1, 100_000), missed=st.integers(0, 50))
+def test_a_load_is_broken_by_more_misses_than_chance_gives_a_run_within_the_budget(of: int, missed: int) -> None:
+    """By the Poisson tail, summed up directly; one more miss never mends it."""
+    expected = sweep.BROKEN * of
+    tail = 1.0 - sum(math.exp(-expected) * expected**k / math.factorial(k) for k in range(missed))
+    assert sweep.broken(missed, of) == (missed > 0 and tail < sweep.SURE)
+    assert sweep.broken(missed + 1, of) >= sweep.broken(missed, of)
 
 
 @pytest.mark.parametrize("bin_ms", sorted({p.bin_ms for points in sweep.POINTS.values() for p in points}))
