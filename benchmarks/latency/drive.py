@@ -32,11 +32,12 @@ LOOP = command("runtime.cli")
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Process ids while the loop runs."""
+    """Process ids while the loop runs, and where it publishes."""
 
     loop: int
     sender: int
     subscriber: int
+    address: str = ""  # of the loop's messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def drive(case: Case, seconds: float, loop: list[str] = LOOP, during: During | N
     folder, environment = case.folder, {"PYTHONUNBUFFERED": "1"}
     play = command(
         "runtime.cli", "play", case.recording, "--prefix", case.prefix, "--wait", START_S, "--parent", os.getpid(),
-        "--push-ms", case.load.push_ms, "--pushes", folder / "pushes.npy",
+        "--push-ms", case.load.push_ms, "--pushes", folder / "pushes.npy", "--repeat",
     )  # fmt: skip
     decode = [
         *loop, "run", str(case.rig), "--allow-replay", "--headless", "--json", "--seconds", str(seconds),
@@ -77,7 +78,7 @@ def drive(case: Case, seconds: float, loop: list[str] = LOOP, during: During | N
         listen = command("benchmarks.latency.subscriber", address, folder / "heard.npy")
         with _child("subscriber", listen, folder) as subscriber:
             _until(sender, re.compile(f"({CONNECTED})"))
-            pids = Processes(deciding.process.pid, sender.process.pid, subscriber.process.pid)
+            pids = Processes(deciding.process.pid, sender.process.pid, subscriber.process.pid, address)
             beside = threading.Thread(target=during or _nothing, args=(pids,), name="during", daemon=True)
             beside.start()
             samples = _watch(deciding, seconds)
