@@ -92,10 +92,10 @@ def _measured(config: RigConfig, given: Options) -> Heard:
     with tempfile.TemporaryDirectory(prefix="neds-rt-certify-") as name:
         folder = Path(name)
         if not given.play:
-            rig, words = folder / "rig.toml", ()
+            rig = folder / "rig.toml"
             free = msgspec.structs.replace(config, certificate="")  # it is made here
             rig.write_text(toml.written(msgspec.to_builtins(free)), encoding="utf-8")
-            plan, summary = _checked_and_run(folder, rig, given.seconds, *words)
+            plan, summary = _checked_and_run(folder, rig, given.seconds)
         else:
             case = prepare(folder, config, Load(), given.seconds)
             with Child(
