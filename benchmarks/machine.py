@@ -17,7 +17,6 @@ OF_A_RUN = ("pylsl", "pyzmq", "msgspec")
 ROOT = Path(__file__).resolve().parents[1]
 CPUS = Path("/sys/devices/system/cpu")
 CLOCKS = Path("/sys/devices/system/clocksource/clocksource0")
-NOT_SAID = "not said"  # the system has no such file
 
 
 def describe() -> dict[str, str | int | dict[str, str]]:
@@ -30,19 +29,12 @@ def fingerprint() -> dict[str, Any]:
     found = system.facts((*PACKAGES, *OF_A_RUN))
     return {
         **found,
-        "governor": _said(CPUS / "cpu0" / "cpufreq" / "scaling_governor"),
-        "isolated_cpus": _said(CPUS / "isolated"),
-        "clock_source": _said(CLOCKS / "current_clocksource"),
+        "governor": system.governor(),
+        "isolated_cpus": system.said(CPUS / "isolated"),
+        "clock_source": system.said(CLOCKS / "current_clocksource"),
         "limits": _limits(),
         "git": _git(),
     }
-
-
-def _said(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return NOT_SAID
 
 
 def _limits() -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""TOML to a tree of frozen structs: an unknown key is refused with the nearest known one."""
+"""TOML to a tree of frozen structs, where an unknown key is refused with the nearest known one; and back."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -75,3 +76,13 @@ def load(path: Path, kind: type[Tree]) -> Tree:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not text in UTF-8 (UTF-16, perhaps); save it as UTF-8") from None
     return parse(text, kind, str(path))
+
+
+def written(tree: dict[str, Any], at: str = "") -> str:
+    """A tree of tables, as `msgspec.to_builtins` gives it, as TOML; what is None is left out."""
+    plain = {k: v for k, v in tree.items() if not isinstance(v, dict) and v is not None}
+    lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items()]
+    if at and lines:
+        lines.insert(0, f"[{at}]")
+    tables = [written(v, f"{at}.{k}" if at else k) for k, v in tree.items() if isinstance(v, dict)]
+    return "\n".join(["\n".join(lines), *tables]) + "\n"

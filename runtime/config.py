@@ -100,7 +100,7 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`neds-rt run RIG.toml`. Paths are relative to the file."""
+    """`neds-rt run RIG.toml`. Paths are relative to the file. certificate: without which no run starts, '' = none."""
 
     rig: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]+$")]
     checkpoint: str
@@ -112,6 +112,7 @@ class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
     health: HealthConfig = HealthConfig()
     score: ScoreConfig = ScoreConfig()
     control: ControlConfig = ControlConfig()
+    certificate: str = ""
 
 
 class FirstDay(RigConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -151,6 +152,7 @@ def load(path: Path, kind: type[RigConfig] = RigConfig) -> RigConfig:
     return msgspec.structs.replace(
         config,
         checkpoint=str(home / config.checkpoint) if config.checkpoint else "",
+        certificate=str(home / config.certificate) if config.certificate else "",
         control=msgspec.structs.replace(config.control, log=str(home / config.control.log)),
         score=msgspec.structs.replace(config.score, recording=recording),
     )

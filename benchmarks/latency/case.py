@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from benchmarks.latency.load import Load, behaviours, made_up
-from neds_core import checkpoint as checkpoints
+from neds_core import checkpoint as checkpoints, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.errors import ConfigError
@@ -75,9 +73,9 @@ def prepare(folder: Path, given: RigConfig, load: Load, seconds: float, checkpoi
     config = replace(
         given, input=wanted, output=replace(given.output, decode_port=0, latest_port=0),
         control=replace(given.control, port=None),
-        score=replace(given.score, recording="", log_s=seconds + LOG_SLACK_S),
+        score=replace(given.score, recording="", log_s=seconds + LOG_SLACK_S), certificate="",
     )  # fmt: skip
-    (folder / "rig.toml").write_text(_toml(msgspec.to_builtins(config)), encoding="utf-8")
+    (folder / "rig.toml").write_text(toml.written(msgspec.to_builtins(config)), encoding="utf-8")
     shas = _config_sha(given, names), sha256(Path(given.checkpoint))
     return Case(folder, prefix, recording, load, config, *shas, len(made.units), made.header.bin_ns)
 
@@ -91,13 +89,3 @@ def _config_sha(given: RigConfig, names: list[str]) -> str:
     """Of what decides how a run behaves."""
     parts = [given.bins, given.engine, given.health, given.output.format, given.output.budget_ms, names]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-
-
-def _toml(tree: dict[str, Any], at: str = "") -> str:
-    """A tree of tables as TOML; what is None is left out."""
-    plain = {k: v for k, v in tree.items() if not isinstance(v, dict) and v is not None}
-    lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items()]
-    if at and lines:
-        lines.insert(0, f"[{at}]")
-    tables = [_toml(v, f"{at}.{k}" if at else k) for k, v in tree.items() if isinstance(v, dict)]
-    return "\n".join(["\n".join(lines), *tables]) + "\n"

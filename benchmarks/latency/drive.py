@@ -29,11 +29,12 @@ LOOP = command("runtime.cli")
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Process ids while the loop runs."""
+    """Process ids while the loop runs, and where it publishes."""
 
     loop: int
     sender: int
     subscriber: int
+    address: str = ""  # of the loop's messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def drive(
         address = deciding.until(ADDRESS, START_S)
         with Child(folder, address, folder / "heard.npy", name="subscriber", program=subscribe) as subscriber:
             sender.until(CONNECTED, START_S, watch=deciding.check)
-            pids = Processes(deciding.process.pid, sender.process.pid, subscriber.process.pid)
+            pids = Processes(deciding.process.pid, sender.process.pid, subscriber.process.pid, address)
             beside = threading.Thread(target=during or _nothing, args=(pids,), name="during", daemon=True)
             beside.start()
             watch = _Watch(deciding.process.pid)
@@ -111,7 +112,7 @@ def drive(
 
 def sending(case: Case) -> tuple[object, ...]:
     """The words of `neds-rt` for the sender of a case."""
-    return "play", case.recording, "--prefix", case.prefix, "--wait", START_S, "--parent", os.getpid()
+    return "play", case.recording, "--prefix", case.prefix, "--wait", START_S, "--parent", os.getpid(), "--repeat"
 
 
 def _nothing(pids: Processes) -> None:

@@ -18,6 +18,7 @@ from neds_core.errors import ConfigError, NedsError
 from neds_core.files import FULL, unwritten
 from runtime.cli.bench.main import bench
 from runtime.cli.calibrate import calibrate
+from runtime.cli.certify import certify
 from runtime.cli.check import check
 from runtime.cli.collect import collect
 from runtime.cli.ensemble import ensemble
@@ -66,8 +67,8 @@ def options(
 
 
 COMMANDS = (
-    run, play, report, check, collect, calibrate, swap, rollback, freeze, rehearse, train, tune, ensemble, evaluate,
-    verify, parity, import_official, import_decoder,
+    run, play, report, check, certify, collect, calibrate, swap, rollback, freeze, rehearse, train, tune, ensemble,
+    evaluate, verify, parity, import_official, import_decoder,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -57,6 +57,7 @@ class Options:
         float, typer.Option(min=0.0, max=1000.0, help="ms between two chunks of spikes, 0: a quarter of a bin")
     ] = 0.0
     pushes: Annotated[Path | None, typer.Option(help="write when each chunk was due and sent to this .npy")] = None
+    repeat: Annotated[bool, typer.Option("--repeat", help="from the beginning again, until it is stopped")] = False
     parent: Annotated[int, typer.Option(hidden=True, help="id of the process to end with")] = 0
 
 
@@ -96,7 +97,7 @@ def play(given: Options) -> None:
     shift_ns = int(np.random.default_rng(given.seed).integers(0, session.bin_ns)) if random else 0
     pushes = None if given.pushes is None else Pushes(MOST_PUSHES)
     try:
-        player.play(shift_ns, round(given.push_ms * 1e6), pushes)
+        player.play(shift_ns, round(given.push_ms * 1e6), pushes, repeat=given.repeat)
     finally:
         if pushes is not None and given.pushes is not None:
             with whole(given.pushes) as partial, partial.open("wb") as file:

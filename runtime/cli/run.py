@@ -37,6 +37,12 @@ class Options:
     headless: Annotated[bool, typer.Option(help="no terminal view")] = False
     decoder: Annotated[str | None, typer.Option(help="neds, ridge, blend or recommended")] = None
     checkpoint: Annotated[Path | None, typer.Option(help="another checkpoint than the rig's")] = None
+    require_certificate: Annotated[
+        bool, typer.Option("--require-certificate", help="start only with a certificate of neds-rt certify that holds")
+    ] = False
+    certificate: Annotated[Path | None, typer.Option(help="the certificate to require, where it is another file")] = (
+        None
+    )
     allow_replay: Annotated[bool, typer.Option(help="accept streams of neds-rt play")] = False
     play: Annotated[bool, typer.Option(help="also play the rig's score.recording, in a child process")] = False
     split: Annotated[Split, typer.Option(help="with --play: part of the recording")] = Split.TEST
@@ -58,8 +64,10 @@ class Options:
 @taking(Options)
 def run(given: Options) -> None:
     """Decode live from LSL to ZeroMQ, then print the summary."""
+    import msgspec
+
     stop = Stop()
-    config = _config(given)
+    config, certificate = _config(given)
     with ExitStack() as stack:
         player = None
         if given.plays:
@@ -68,6 +76,7 @@ def run(given: Options) -> None:
                 stack.callback(player.end)
         log, checkpoint = _decode(config, given, stack, stop, player)
         stop.loop_is_over()
+        log.header = msgspec.structs.replace(log.header, certificate=certificate)
         try:
             _show(log, checkpoint, given.json)
         finally:  # the log is of a run that cannot be run again
@@ -80,19 +89,37 @@ def run(given: Options) -> None:
     os._exit(code)  # all is closed and printed; liblsl destroys each inlet for 0.5 s
 
 
-def _config(given: Options) -> RigConfig:
-    """The rig's configuration with the options applied. Raises `ConfigError` where they do not fit."""
+def _config(given: Options) -> tuple[RigConfig, dict[str, str]]:
+    """The rig's configuration with the options applied, and what the log says of the certificate that was required.
+
+    Raises `ConfigError` where they do not fit.
+    """
     from runtime import config as rigs
     from runtime.cli.demo import demo
     from runtime.io import log_file
 
     rigs.check_seconds("--seconds", given.seconds)
-    config = _with_options(rigs.load(given.rig if given.rig is not None else demo() / "rig.toml"), given)
+    rig = given.rig if given.rig is not None else demo() / "rig.toml"
+    config = _with_options(rigs.load(rig), given)
+    certificate = _certified(config, rig, given)
     if given.save_log is not None:
         log_file.prepare(given.save_log)
     if given.plays:
-        return _embedded(config, f"{config.rig}-{os.getpid()}", given)
-    return _in_replay_session(config) if given.allow_replay else config
+        return _embedded(config, f"{config.rig}-{os.getpid()}", given), certificate
+    return _in_replay_session(config) if given.allow_replay else config, certificate
+
+
+def _certified(config: RigConfig, rig: Path, given: Options) -> dict[str, str]:
+    """What the log says of the certificate of this rig, {} where none is required."""
+    wanted = given.certificate or (Path(config.certificate) if config.certificate else None)
+    if wanted is None and not given.require_certificate:
+        return {}
+    from runtime.certificate import chain, document
+
+    path, live = wanted or document.beside(rig), not (given.plays or given.allow_replay)
+    found = document.require(path, chain.of(config, rig.resolve().parent), live=live)
+    note(f"certificate {path} of {found['created']} holds")
+    return found
 
 
 def _with_options(config: RigConfig, given: Options) -> RigConfig:

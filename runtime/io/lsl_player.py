@@ -107,48 +107,64 @@ class Player:
             if time.monotonic() > deadline or self._orphaned():
                 raise StreamError(f"nobody connected within {timeout_s:g} s; start `neds-rt run` first or raise --wait")
 
-    def play(self, shift_ns: int = 0, push_ns: int = 0, pushes: Pushes | None = None) -> None:
+    def play(
+        self, shift_ns: int = 0, push_ns: int = 0, pushes: Pushes | None = None, *, repeat: bool = False
+    ) -> None:  # fmt: skip
         """Send everything at its own time. Returns when the recording has ended, or the parent process has.
 
         push_ns: between two chunks of spikes, 0 = a quarter of a bin. The schedule is open: a chunk that is late does
-        not move the next. pushes: is told of each.
+        not move the next. pushes: is told of each. repeat: from the beginning again, as long as the parent lives.
+        """
+        bin_ns, lead_ns = self.session.bin_ns, int(LEAD_S * 1e9)
+        plan = timeline(self.session, shift_ns)
+        zero_ns = (now_ns() + lead_ns) // bin_ns * bin_ns + bin_ns
+        edge_ns = zero_ns - lead_ns // bin_ns * bin_ns
+        push_ns = push_ns or bin_ns // max(1, min(SLICES, bin_ns // SLICE_NS))
+        with _undisturbed():
+            edge_ns = self._round(plan, zero_ns, edge_ns, push_ns, pushes, repeat)
+            while repeat and not self._orphaned():
+                zero_ns = -(-(edge_ns + lead_ns) // bin_ns) * bin_ns
+                edge_ns = self._round(plan, zero_ns, edge_ns, push_ns, pushes, repeat)
+        time.sleep(0.5)  # the last samples leave before the outlets close
+
+    def _round(
+        self, plan: list[Segment], zero_ns: int, edge_ns: int, push_ns: int, pushes: Pushes | None, repeat: bool
+    ) -> int:
+        """Send the plan once, from its first edge zero_ns on; edge_ns: when the first chunk is due. Returns the next.
+
+        repeat: nothing says at its end that the recording is over.
         """
         bin_ns = self.session.bin_ns
-        plan = timeline(self.session, shift_ns)
-        zero_ns = (now_ns() + int(LEAD_S * 1e9)) // bin_ns * bin_ns + bin_ns
         t_ns = np.concatenate([s.t_ns for s in plan]) + zero_ns
         unit = np.concatenate([s.unit for s in plan]).astype(np.int32)
-        notes = self._notes(plan, zero_ns)
+        notes = self._notes(plan, zero_ns)[: -1 if repeat else None]
         values = self._values(plan, zero_ns)
         end_ns = zero_ns + plan[-1].start_ns + (plan[-1].n_bins + gap_bins(bin_ns)) * bin_ns
-        edge_ns = zero_ns - int(LEAD_S * 1e9) // bin_ns * bin_ns
-        push_ns = push_ns or bin_ns // max(1, min(SLICES, bin_ns // SLICE_NS))
         at = note = value = 0
-        said_ns = edge_ns  # the next bin edge that a keep-alive is to pass
-        with _undisturbed():
-            while edge_ns <= end_ns and not self._orphaned():
-                self._sleep_until(edge_ns)
-                woke_ns = now_ns() if pushes is not None else 0
-                upto = int(np.searchsorted(t_ns, edge_ns))
-                if upto > at:
-                    self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
-                    self.sent += upto - at
-                    at = upto
-                if edge_ns >= said_ns:
-                    self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
-                    said_ns += (edge_ns - said_ns) // bin_ns * bin_ns + bin_ns
-                if pushes is not None:
-                    pushes.note(edge_ns, woke_ns, now_ns())
-                while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
-                    self.markers.push_sample([notes[note][1]], notes[note][0] * 1e-9)
-                    note += 1
-                while value < len(values) and values[value][0] <= edge_ns:
-                    stamp, row = values[value]
-                    for name, trace in self.traces.items():
-                        self.behaviours[name].push_sample([float(trace[row])], stamp * 1e-9)
-                    value += 1
-                edge_ns += push_ns
-        time.sleep(0.5)  # the last samples leave before the outlets close
+        said_ns = (edge_ns - push_ns) // bin_ns * bin_ns + bin_ns  # the next bin edge that a keep-alive is to pass
+        while edge_ns <= end_ns and not self._orphaned():
+            self._sleep_until(edge_ns)
+            woke_ns = now_ns() if pushes is not None else 0
+            upto = int(np.searchsorted(t_ns, edge_ns))
+            if upto > at:
+                self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
+                self.sent += upto - at
+                at = upto
+            if edge_ns >= said_ns:
+                self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
+                said_ns += (edge_ns - said_ns) // bin_ns * bin_ns + bin_ns
+            if pushes is not None:
+                pushes.note(edge_ns, woke_ns, now_ns())
+            while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
+                self.markers.push_sample([notes[note][1]], notes[note][0] * 1e-9)
+                note += 1
+            while value < len(values) and values[value][0] <= edge_ns:
+                stamp, row = values[value]
+                for name, trace in self.traces.items():
+                    self.behaviours[name].push_sample([float(trace[row])], stamp * 1e-9)
+                value += 1
+            edge_ns += push_ns
+        return edge_ns
 
     def _notes(self, plan: list[Segment], zero_ns: int) -> list[tuple[int, str]]:
         """Markers (t_ns, JSON): starts and ends of segments, labels only at the ends, and the end of it all."""

@@ -20,6 +20,8 @@ if sys.platform != "win32":
 FIFO_PRIORITY, BESIDE_PRIORITY = 10, 5
 FILES, FILES_A_STREAM = 64, 16  # open at once: ours and ZeroMQ's, and liblsl's for each inlet
 PACKAGES = ("neds-rt", "torch", "numpy", "numba", "pylsl", "pyzmq")  # what a measurement depends on
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+NOT_SAID = "not said"  # the system has no such file
 CURRENT, FUTURE, ON_FAULT = 1, 2, 4  # of mlockall(2): pages that have been touched, and those that will be
 
 
@@ -48,6 +50,14 @@ def open_files(streams: int) -> None:
 def raise_priority() -> str:
     """Ask for SCHED_FIFO for this thread and those it starts, and for memory that stays; returns what was granted."""
     return f"{_schedule()}, memory {'locked' if _lock_memory() else 'not locked'}"
+
+
+def granted() -> str:
+    """What `raise_priority` is granted here; nothing stays raised."""
+    try:
+        return raise_priority()
+    finally:
+        lower_priority()
 
 
 def _lock_memory() -> bool:
@@ -150,6 +160,19 @@ def cpu() -> str:
     lines = _text(Path("/proc/cpuinfo")).splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def governor() -> str:
+    """How the clock of the first core is governed, `NOT_SAID` where the system does not say."""
+    return said(GOVERNOR)
+
+
+def said(path: Path) -> str:
+    """What a file of the system says, `NOT_SAID` where it is not there."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return NOT_SAID
 
 
 def _text(path: Path) -> str:

@@ -120,4 +120,5 @@ def build(log: RunLog, checkpoint: Checkpoint) -> dict[str, Any]:
         "model": header.model,
         "model_sha": header.model_sha,
         "versions": header.versions,
+        "certificate": header.certificate,
     }

@@ -18,6 +18,7 @@ from neds_core.errors import StreamError
 from runtime.core.run_log import Trace
 from runtime.core.timeline import GAP_BINS, INSIDE_NS, MARGIN_NS, gap_bins, inside_ns, margin_ns, spread, timeline
 from runtime.core.values import Mark
+from runtime.io import lsl_player
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import Declared, declared, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
@@ -222,6 +223,30 @@ def test_labels_come_only_at_the_end_of_a_segment(lsl_session: str, stream_name:
     assert [note["event"] for _, note in notes] == ["segment_start", "segment_end"] * 3 + ["recording_end"]
     assert [t for t, _ in notes] == sorted(t for t, _ in notes)
     assert all("labels" not in note for _, note in notes if note["event"] != "segment_end")
+
+
+def test_a_recording_that_is_repeated_never_ends_and_no_keep_alive_is_missed(
+    lsl_session: str, stream_name: str, short: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its parent is gone: each round is sent whole, on the grid of bins, and nothing says that it is over."""
+    monkeypatch.setattr(lsl_player, "LEAD_S", 0.1)
+    one = replace(short, segments=short.segments[:1], segment_ids=short.segment_ids[:1])
+    n, player = int(one.counts[: one.segments[0, 1]].sum()), Player(one, stream_name)
+    monkeypatch.setattr(player, "_orphaned", lambda: player.sent >= 2 * n)
+    inlet = pylsl.StreamInlet(resolve(f"{stream_name}-spikes", WAIT_S))
+    inlet.open_stream(WAIT_S)
+    with MarkerInlet(resolve_text(f"{stream_name}-markers", WAIT_S)) as markers:
+        player.play(push_ns=7_000_000, repeat=True)
+        events = [mark.event for mark in markers.pull()]
+        assert not markers.ended
+    units, stamps = inlet.pull_chunk(timeout=1.0, max_samples=10_000, as_numpy=True)
+    alive, t = units[:, 0] < 0, np.rint(stamps * 1e9).astype(np.int64)
+    edges = np.diff(np.rint(t[alive] / BIN).astype(int))
+    assert set(edges.tolist()) == {1}
+    first, again = np.split(t[~alive], 2)
+    np.testing.assert_array_equal(units[~alive, 0][:n], units[~alive, 0][n:])
+    np.testing.assert_allclose(again - first, round((again[0] - first[0]) / BIN) * BIN, atol=2000)
+    assert events[:3] == ["segment_start", "segment_end", "segment_start"]
 
 
 def test_chunks_keep_their_schedule_and_are_told(lsl_session: str, stream_name: str, short: Session) -> None:

@@ -1,0 +1,131 @@
+"""What a certificate judges: each fault fails its own line, with a remedy, and no other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from scipy import stats
+
+from neds_core.data.session import BehaviourSpec
+from runtime.certificate.evidence import Heard, judge, most
+from runtime.config import InputConfig, RigConfig
+from runtime.core.latency import Latency
+from runtime.core.run_log import Header, LoggedEvent, Outcome, RunLog
+
+CONFIG = RigConfig("rig", "c", InputConfig("s"))
+PLAN: dict[str, Any] = {
+    "streams": [{"name": "spikes", "verdict": "GO", "reasons": [], "notes": ["2 units never fired"]}],
+    "too_slow": "", "step_ms": 0.1,
+}  # fmt: skip
+TIMES = {"p50": 1.0, "p90": 1.2, "p99": 2.0, "p99.9": 3.0, "max": 4.0}
+SUMMARY: dict[str, Any] = {
+    "stopped_by": "seconds", "run_s": 60.0, "edge_to_pub_ms": TIMES, "deadline_misses": 0, "miss_causes": {"gc": 0},
+    "spikes": {"received": 1000, "binned": 990, "late": 10, "quarantined": 0, "out_of_range": 0},
+    "tokens": {"closed": 3000, "published": 2000, "superseded": 0, "invalid": 0, "idle": 1000, "scored": 2000},
+    "lost_upstream": 0, "streamed_vs_offline_max_abs": 2e-6, "scheduling": "normal", "stolen_ms": 10.0,
+    "outputs": {"wheel": {"r2": 0.5}, "choice": {"balanced_accuracy": None}}, "decoder": "neds",
+}  # fmt: skip
+FLOOR = {"p50": 0.4, "p99": 1.0}
+
+
+def heard(states: tuple[str, ...] = ("RUNNING", "IDLE")) -> Heard:
+    """A run of 3,000 bins that went through these states."""
+    header = Header(
+        rig="rig", source="live", decoder="neds", engine="e", model="m", model_sha="s", model_created="",
+        unit_map_sha="u", bin_ns=20_000_000, budget_ms=20.0, specs=(BehaviourSpec("wheel", "continuous"),),
+    )  # fmt: skip
+    log = RunLog(header, 1, 3, 1)
+    before = "READY"
+    for state in states:
+        log.events.append(LoggedEvent(0, "state", f"{before} to {state}: 40 % late"))
+        before = state
+    log.outcome = Outcome(stopped_by="seconds")
+    log.latency = {"edge_to_pub_ms": Latency()}
+    for _ in range(3000):
+        log.latency["edge_to_pub_ms"].record(1_000_000)
+    return Heard(copy.deepcopy(PLAN), copy.deepcopy(SUMMARY), log, 60.0, FLOOR)
+
+
+def verdicts(found: Heard, misses: float = 1e-3) -> dict[str, str]:
+    """FAILs by name: their remedies."""
+    return {line.name: line.remedy for line in judge(found, CONFIG, misses) if line.verdict == "FAIL"}
+
+
+def test_a_rig_in_order_passes_every_line() -> None:
+    lines = judge(heard(), CONFIG, 1e-3)
+    assert verdicts(heard()) == {}
+    assert all(line.remedy == "" for line in lines)
+    told = {line.name: line.said for line in lines}
+    assert "0 of 3000 later than 20 ms (at most 1.0e-03 at 95 % confidence" in told["deadline"]
+    assert told["skill wheel"] == "r2 0.500 (neds)"
+    assert "skill choice" not in told  # a score that is no evidence
+
+
+def slowed(found: Heard) -> None:
+    found.summary["deadline_misses"], found.summary["miss_causes"] = 9, {"engine": 9}
+
+
+def put(where: str, *keys: str, value: Any) -> Callable[[Heard], None]:
+    """Change one number of the plan or the summary."""
+
+    def change(found: Heard) -> None:
+        tree = getattr(found, where)
+        for key in keys[:-1]:
+            tree = tree[key]
+        tree[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "remedy"),
+    [
+        (put("plan", "streams", value=[PLAN["streams"][0] | {"verdict": "NO-GO", "reasons": ["set x = 3"]}]),
+         "stream spikes", "set x = 3"),
+        (put("plan", "too_slow", value="a step takes 30 ms"), "pace", "a step takes 30 ms"),
+        (put("summary", "stopped_by", value="player_gone"), "run", "look at its sender"),
+        (slowed, "deadline", "more than 0.001 of the deadlines were missed (engine 9)"),
+        (put("summary", "spikes", "binned", value=989), "spikes", "this is a bug of neds-rt"),
+        (put("summary", "tokens", "idle", value=999), "tokens", "this is a bug of neds-rt"),
+        (put("summary", "lost_upstream", value=3), "lost", "look at the load and the network"),
+        (put("summary", "spikes", value={"received": 100, "binned": 90, "late": 10, "quarantined": 0,
+         "out_of_range": 0}), "dropped", "more than health.late_share"),
+        (put("summary", "streamed_vs_offline_max_abs", value=0.01), "exact", "run neds-rt verify"),
+        (put("summary", "streamed_vs_offline_max_abs", value=None), "exact", "start the task"),
+    ],
+)  # fmt: skip
+def test_each_fault_fails_its_own_line_with_a_remedy(change: Callable[[Heard], None], name: str, remedy: str) -> None:
+    found = heard()
+    change(found)
+    failed = verdicts(found)
+    assert list(failed) == [name]
+    assert remedy in failed[name]
+
+
+@pytest.mark.parametrize("state", ["FAULT", "LOST", "STALLED"])
+def test_a_state_in_which_nothing_is_decoded_fails(state: str) -> None:
+    failed = verdicts(heard(("RUNNING", state, "RUNNING")))
+    assert list(failed) == ["states"]
+    assert failed["states"].startswith(f"1 times, at first: RUNNING to {state}: 40 % late")
+
+
+def test_a_rig_that_never_decoded_fails() -> None:
+    assert list(verdicts(heard(("IDLE",)))) == ["states"]
+
+
+def test_misses_that_are_allowed_pass() -> None:
+    found = heard()
+    slowed(found)
+    assert verdicts(found, misses=3e-3) == {}
+
+
+@given(st.integers(0, 50), st.integers(100, 100_000))
+def test_the_bound_is_that_of_the_poisson_law(k: int, n: int) -> None:
+    """Garwood's exact upper limit; 3/n for none."""
+    expected = min(1.0, float(stats.chi2.ppf(0.95, 2 * (k + 1))) / 2 / n)
+    assert most(k, n) == pytest.approx(expected, rel=1e-6)
+    assert k or most(k, n) * n == pytest.approx(3.0, abs=0.01)
