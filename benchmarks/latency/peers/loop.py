@@ -1,0 +1,210 @@
+"""The plain loop: LSL in, bins in numpy, a decoder, ZeroMQ out. One process, one thread, no promise about old data.
+
+`python -m benchmarks.latency.peers.loop PLAN.json` runs until it is ended.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import pylsl
+import torch
+import zmq
+from msgspec import Struct
+
+from runtime import wire
+from runtime.io import system
+from runtime.io.lsl_clock import now_ns
+from runtime.io.lsl_resolve import REPLAY_SESSION, configure, resolve
+from runtime.wire import SCHEMA, Decode, Output
+
+OPEN_BINS, MOST, WAIT_S = 256, 16_384, 60.0
+NEVER = 2**62  # `valid_until_ns` of a sender that says nothing of an end
+ADDRESS = "decode and status on {}, of a peer"  # as `neds-rt run` says it
+
+
+class Plan(Struct, frozen=True):
+    """What a peer is to decode. fitted: folder of `fits`. onnx: the exported window, '' = none."""
+
+    peer: str
+    decoder: str
+    prefix: str
+    checkpoint: str
+    fitted: str
+    onnx: str
+    outputs: tuple[str, ...]
+    n_units: int
+    bin_ns: int
+    lateness_ns: int
+
+
+class Decoder(Protocol):
+    """A peer's arithmetic."""
+
+    def reset(self) -> None:
+        """A trial begins."""
+        ...
+
+    def step(self, counts: np.ndarray) -> np.ndarray:
+        """counts (n, U) of the bins that closed at once, oldest first; values (V,) of the newest."""
+        ...
+
+
+class Bins:
+    """Counts by stamp: bin k is [k, k + 1) times bin_ns on the LSL clock. A ring of open bins, in numpy."""
+
+    def __init__(self, n_units: int, bin_ns: int, start_ns: int) -> None:
+        self.counts = np.zeros((OPEN_BINS, n_units), np.uint16)
+        self.bin_ns, self.open, self.newest_ns = bin_ns, start_ns // bin_ns, 0
+
+    @property
+    def edge_ns(self) -> int:
+        """Right edge of the oldest open bin."""
+        return (self.open + 1) * self.bin_ns
+
+    def feed(self, t_ns: np.ndarray, unit: np.ndarray) -> None:
+        """Samples (n,): units below 0 are keep-alives, which say how far the stream has come. Late ones are dropped."""
+        if len(t_ns):
+            self.newest_ns = max(self.newest_ns, int(t_ns.max()))
+            at = t_ns // self.bin_ns
+            good = (unit >= 0) & (unit < self.counts.shape[1]) & (at >= self.open) & (at < self.open + OPEN_BINS)
+            np.add.at(self.counts, (at[good] % OPEN_BINS, unit[good]), 1)
+
+    def close(self) -> np.ndarray:
+        """The counts (U,) of the oldest open bin."""
+        slot = self.open % OPEN_BINS
+        found, self.counts[slot] = self.counts[slot].copy(), 0
+        self.open += 1
+        return found
+
+
+@dataclass(slots=True)
+class Trials:
+    """Where trials begin and end, by their markers."""
+
+    waiting: list[tuple[int, str]] = field(default_factory=list)
+    inside: bool = False
+
+    def note(self, texts: list[str], t_ns: list[int]) -> None:
+        """Markers with their stamps."""
+        self.waiting += [(t, msgspec.json.decode(text)["event"]) for t, text in zip(t_ns, texts, strict=True)]
+
+    def bin(self, edge_ns: int) -> tuple[bool, bool]:
+        """Of the bin that ends there: whether a trial begins with it, and whether it is in one."""
+        due = [event for t, event in self.waiting if t < edge_ns]
+        self.waiting = [one for one in self.waiting if one[0] >= edge_ns]
+        begins, was = "segment_start" in due, self.inside
+        self.inside = (was or begins) and not any(event != "segment_start" for event in due)
+        return begins, was or begins
+
+
+class Publisher:
+    """Messages as `neds-rt run` sends them, but nothing in them says for how long they hold, or what was missing."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.seq, self.encoder = plan, 0, msgspec.msgpack.Encoder()
+        self.topic = wire.topic("decode", "peer")
+
+    def payload(self, edge_ns: int, values: np.ndarray, took_ns: int) -> bytes:
+        """The message of a bin, stamped now."""
+        plan, now = self.plan, now_ns()
+        self.seq += 1
+        outputs = {name: Output(value=float(v)) for name, v in zip(plan.outputs, values, strict=False)}
+        return self.encoder.encode(
+            Decode(
+                schema=SCHEMA, seq=self.seq, token=edge_ns // plan.bin_ns - 1, t_end_ns=edge_ns, t_pub_ns=now,
+                boot_id="", source="replay", inputs=["spikes"], decoder=plan.decoder, engine=plan.peer,
+                outputs=outputs, age_ms=None, infer_ms=took_ns * 1e-6, edge_to_pub_ms=(now - edge_ns) * 1e-6,
+                state="RUNNING", flags=0, valid_until_ns=NEVER, valid_for_ms=NEVER * 1e-6, model_sha="",
+                unit_map_sha="",
+            )  # fmt: skip
+        )
+
+
+class Stepper:
+    """Bins that closed, to a message: what the plain loop and the ezmsg pipeline share."""
+
+    def __init__(self, plan: Plan, decoder: Decoder) -> None:
+        self.bins, self.trials = Bins(plan.n_units, plan.bin_ns, now_ns()), Trials()
+        self.decoder, self.publisher = decoder, Publisher(plan)
+
+    def take(self, due_ns: int) -> tuple[int, np.ndarray, bool] | None:
+        """Close the bins that the stream has passed, or whose edge is before due_ns: the newest one's edge, counts
+        (n, U) of the trial that it is in, and whether that begins with them. None where there are none in a trial."""
+        closed: list[np.ndarray] = []
+        begins, edge = False, 0
+        while self.bins.newest_ns >= self.bins.edge_ns or due_ns >= self.bins.edge_ns:
+            edge = self.bins.edge_ns
+            counts, (starts, inside) = self.bins.close(), self.trials.bin(edge)
+            closed, begins = ([], True) if starts else (closed, begins)
+            if inside:
+                closed.append(counts)
+        return (edge, np.stack(closed), begins) if closed else None
+
+    def decode(self, edge_ns: int, counts: np.ndarray, begins: bool) -> bytes:
+        """The message of what `take` gave."""
+        began = time.perf_counter_ns()
+        if begins:
+            self.decoder.reset()
+        values = self.decoder.step(counts)
+        return self.publisher.payload(edge_ns, values, time.perf_counter_ns() - began)
+
+
+def run(plan: Plan, decoder: Decoder) -> None:
+    """Decode for ever: a bin closes when a sample stamped at or after its edge has come, or lateness_ns after it."""
+    socket = zmq.Context().socket(zmq.PUB)
+    address = f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+    configure(REPLAY_SESSION, "machine")
+    infos = [resolve(f"{plan.prefix}-{name}", WAIT_S) for name in ("spikes", "markers")]
+    warm_up(plan, decoder)
+    system.raise_priority()
+    gc.collect()
+    gc.disable()
+    spikes, markers = (pylsl.StreamInlet(info, processing_flags=pylsl.proc_none) for info in infos)
+    markers.open_stream(timeout=WAIT_S)
+    print(ADDRESS.format(address), file=sys.stderr, flush=True)
+    spikes.open_stream(timeout=WAIT_S)
+    into, stepper = np.zeros((MOST, 1), np.int32), Stepper(plan, decoder)
+    while True:
+        left_s = (stepper.bins.edge_ns + plan.lateness_ns - now_ns()) * 1e-9
+        _, stamps = spikes.pull_chunk(
+            timeout=max(0.0, left_s), max_samples=MOST, dest_obj=into, min_samples=1, as_numpy=True
+        )
+        stepper.bins.feed(ns(np.asarray(stamps)), into[: len(stamps), 0])
+        texts, when = markers.pull_chunk(timeout=0.0)
+        if texts:
+            stepper.trials.note([text[0] for text in texts], ns(np.array(when)).tolist())
+        if (found := stepper.take(now_ns() - plan.lateness_ns)) is not None:
+            socket.send_multipart([stepper.publisher.topic, stepper.decode(*found)], zmq.NOBLOCK)
+
+
+def ns(stamps: np.ndarray) -> np.ndarray:
+    """LSL stamps (n,) in seconds as int64 ns."""
+    return np.rint(stamps * 1e9).astype(np.int64)
+
+
+def warm_up(plan: Plan, decoder: Decoder) -> None:
+    """What a decoder compiles or allocates in its first steps; a trial's marker resets it."""
+    for n in (1, 1, 1, 2, 2):
+        decoder.step(np.zeros((n, plan.n_units), np.uint16))
+    decoder.reset()
+
+
+def made(plan: Plan) -> Decoder:
+    """The decoder that a plan names."""
+    from benchmarks.latency.peers import decoders
+
+    torch.set_num_threads(1)
+    return decoders.create(plan.decoder, Path(plan.checkpoint), Path(plan.fitted), Path(plan.onnx))
+
+
+if __name__ == "__main__":
+    given = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
+    run(given, made(given))
