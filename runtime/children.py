@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,11 +29,18 @@ def unwatched() -> None:
 class Child:
     """`neds-rt WORDS`, opened with `with`: it ends with that. Its output goes to NAME.out and NAME.err in a folder."""
 
-    def __init__(self, folder: Path, *words: object, say: Callable[[str], None] = lambda line: None) -> None:
-        """say: is given each line of stderr as it comes, in a thread."""
-        self.name, self.lines, self._say = str(words[0]), list[str](), say
+    def __init__(
+        self, folder: Path, *words: object, say: Callable[[str], None] = lambda line: None, name: str = "",
+        program: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """say: is given each line of stderr as it comes, in a thread.
+
+        name: by which it is called, '' = the first word. program: takes the words instead of neds-rt.
+        """
+        self.name, self.lines, self._say = name or str(words[0]), list[str](), say
+        self._called = f"the {name}" if name else f"neds-rt {self.name}"
         self.out, self.err = folder / f"{self.name}.out", folder / f"{self.name}.err"
-        self._command = start.command("runtime.cli", *words)
+        self._command = [*(program or start.command("runtime.cli")), *map(str, words)]
 
     def __enter__(self) -> Self:
         with self.out.open("wb") as out:
@@ -62,16 +69,16 @@ class Child:
                     self._say(text)
 
     def until(self, pattern: str, within_s: float, watch: Watch = unwatched) -> str:
-        """The first group of a pattern in what it says. Raises `StreamError` where it ends, or takes too long."""
+        """The first group of a pattern in one of its lines. Raises `StreamError` where it ends, or takes too long."""
         deadline = time.monotonic() + within_s
         while True:
-            for line in tuple(self.lines):
+            for line in (*tuple(self.lines), *self.out.read_text(errors="backslashreplace").splitlines()):
                 if found := re.search(pattern, line):
                     return found[1]
             watch()
             self.check()
             if time.monotonic() > deadline:
-                raise StreamError(f"neds-rt {self.name} was not ready within {within_s:g} s; try again when idle")
+                raise StreamError(f"{self._called} was not ready within {within_s:g} s; try again when idle")
             time.sleep(LOOK_S)
 
     @property
@@ -84,7 +91,7 @@ class Child:
         if not self.runs:
             self._reader.join(STOP_S)
             last = self.lines[-1].removeprefix("neds-rt: ") if self.lines else "it said nothing"
-            raise StreamError(f"neds-rt {self.name} ended ({ended_by(self.process.returncode)}): {last}")
+            raise StreamError(f"{self._called} ended ({ended_by(self.process.returncode)}): {last}")
 
     def result(self, watch: Watch = unwatched, codes: tuple[int, ...] = (0,), within_s: float = float("inf")) -> Any:
         """Wait for its end; what it reports with --json, on its last line. Raises `StreamError` for another code."""
@@ -92,7 +99,7 @@ class Child:
         while self.runs:
             watch()
             if time.monotonic() > deadline:
-                raise StreamError(f"neds-rt {self.name} did not end within {within_s:g} s")
+                raise StreamError(f"{self._called} did not end within {within_s:g} s")
             time.sleep(LOOK_S)
         if self.process.returncode not in codes:
             self.check()
