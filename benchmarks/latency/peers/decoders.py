@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from benchmarks.cost import full_forward
 from benchmarks.latency.peers import fits, window
-from benchmarks.latency.peers.loop import Decoder
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.errors import ConfigError
@@ -18,6 +18,18 @@ from runtime.engines.torch_stream import TorchStreamEngine
 
 EQUAL = ("eager", "onnx", "compile", "kv")  # those that compute what our engine computes
 BINS = 100  # of a window: the published one, and the band
+
+
+class Decoder(Protocol):
+    """A peer's arithmetic."""
+
+    def reset(self) -> None:
+        """A trial begins."""
+        ...
+
+    def step(self, counts: np.ndarray) -> np.ndarray:
+        """counts (n, U) of the bins that closed at once, oldest first; values (V,) of the newest."""
+        ...
 
 
 class Kv:

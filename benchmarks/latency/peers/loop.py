@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ import torch
 import zmq
 from msgspec import Struct
 
+from benchmarks.latency.peers import decoders
+from benchmarks.latency.peers.decoders import Decoder
 from runtime import wire
 from runtime.io import system
 from runtime.io.lsl_clock import now_ns
@@ -43,18 +45,6 @@ class Plan(Struct, frozen=True):
     n_units: int
     bin_ns: int
     lateness_ns: int
-
-
-class Decoder(Protocol):
-    """A peer's arithmetic."""
-
-    def reset(self) -> None:
-        """A trial begins."""
-        ...
-
-    def step(self, counts: np.ndarray) -> np.ndarray:
-        """counts (n, U) of the bins that closed at once, oldest first; values (V,) of the newest."""
-        ...
 
 
 class Bins:
@@ -128,6 +118,15 @@ class Publisher:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Bins of a trial: edge of the newest, counts (n, U) oldest first, and whether the trial begins with them."""
+
+    edge_ns: int
+    counts: np.ndarray
+    begins: bool
+
+
 class Stepper:
     """Bins that closed, to a message: what the plain loop and the ezmsg pipeline share."""
 
@@ -135,26 +134,28 @@ class Stepper:
         self.bins, self.trials = Bins(plan.n_units, plan.bin_ns, now_ns()), Trials()
         self.decoder, self.publisher = decoder, Publisher(plan)
 
-    def take(self, due_ns: int) -> tuple[int, np.ndarray, bool] | None:
-        """Close the bins that the stream has passed, or whose edge is before due_ns: the newest one's edge, counts
-        (n, U) of the trial that it is in, and whether that begins with them. None where there are none in a trial."""
-        closed: list[np.ndarray] = []
-        begins, edge = False, 0
+    def closed(self, due_ns: int) -> Iterator[Closed]:
+        """Close the bins that the stream has passed, or whose edge is before due_ns; those of trials, oldest first."""
         while self.bins.newest_ns >= self.bins.edge_ns or due_ns >= self.bins.edge_ns:
             edge = self.bins.edge_ns
-            counts, (starts, inside) = self.bins.close(), self.trials.bin(edge)
-            closed, begins = ([], True) if starts else (closed, begins)
+            counts, (begins, inside) = self.bins.close(), self.trials.bin(edge)
             if inside:
-                closed.append(counts)
-        return (edge, np.stack(closed), begins) if closed else None
+                yield Closed(edge, counts[None], begins)
 
-    def decode(self, edge_ns: int, counts: np.ndarray, begins: bool) -> bytes:
-        """The message of what `take` gave."""
+    def decode(self, bins: Closed) -> bytes:
+        """The message of their newest."""
         began = time.perf_counter_ns()
-        if begins:
+        if bins.begins:
             self.decoder.reset()
-        values = self.decoder.step(counts)
-        return self.publisher.payload(edge_ns, values, time.perf_counter_ns() - began)
+        values = self.decoder.step(bins.counts)
+        return self.publisher.payload(bins.edge_ns, values, time.perf_counter_ns() - began)
+
+
+def joined(bins: list[Closed]) -> Closed:
+    """Bins that closed at once, one at least, as one: those of the newest trial."""
+    start = max((k for k, one in enumerate(bins) if one.begins), default=0)
+    counts = np.concatenate([one.counts for one in bins[start:]])
+    return Closed(bins[-1].edge_ns, counts, bins[start].begins)
 
 
 def run(plan: Plan, decoder: Decoder) -> None:
@@ -181,8 +182,8 @@ def run(plan: Plan, decoder: Decoder) -> None:
         texts, when = markers.pull_chunk(timeout=0.0)
         if texts:
             stepper.trials.note([text[0] for text in texts], ns(np.array(when)).tolist())
-        if (found := stepper.take(now_ns() - plan.lateness_ns)) is not None:
-            socket.send_multipart([stepper.publisher.topic, stepper.decode(*found)], zmq.NOBLOCK)
+        if found := list(stepper.closed(now_ns() - plan.lateness_ns)):
+            socket.send_multipart([stepper.publisher.topic, stepper.decode(joined(found))], zmq.NOBLOCK)
 
 
 def ns(stamps: np.ndarray) -> np.ndarray:
@@ -199,8 +200,6 @@ def warm_up(plan: Plan, decoder: Decoder) -> None:
 
 def made(plan: Plan) -> Decoder:
     """The decoder that a plan names."""
-    from benchmarks.latency.peers import decoders
-
     torch.set_num_threads(1)
     return decoders.create(plan.decoder, Path(plan.checkpoint), Path(plan.fitted), Path(plan.onnx))
 

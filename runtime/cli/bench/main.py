@@ -11,11 +11,12 @@ from runtime.cli.bench.compare import compare
 from runtime.cli.bench.degraded import degraded
 from runtime.cli.bench.kernels import kernels
 from runtime.cli.bench.latency import latency
+from runtime.cli.bench.peers import peers
 from runtime.cli.bench.regions import regions
 from runtime.cli.bench.target import target
 from runtime.cli.bench.train import train
 from runtime.cli.bench.transfer import transfer
 
 bench = typer.Typer(help="Measure: tables on real recordings, with JSON.", no_args_is_help=True, rich_markup_mode=None)
-for command in (latency, compare, accuracy, kernels, train, ablation, degraded, regions, target, transfer, choice):
+for command in (latency, peers, compare, accuracy, kernels, train, ablation, degraded, regions, target, transfer, choice):
     bench.command()(command)
