@@ -8,7 +8,6 @@ later sample. `python -m benchmarks.latency.peers.ezmsg_pipeline PLAN.json`
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -21,19 +20,19 @@ from ezmsg.lsl.inlet import LSLInfo, LSLInletSettings, LSLInletUnit  # pyright: 
 from ezmsg.zmq.pubsub import ZMQSenderSettings, ZMQSenderUnit  # pyright: ignore[reportMissingImports]
 from ezmsg.zmq.util import ZMQMessage  # pyright: ignore[reportMissingImports]
 
-from benchmarks.latency.peers.loop import ADDRESS, Closed, Plan, Stepper, made, ns, warm_up
+from benchmarks.latency.peers.loop import ADDRESS, Binning, Closed, Decoding, Plan, ns
+from runtime import wire
 from runtime.io import system
 from runtime.io.lsl_resolve import REPLAY_SESSION, configure
 
 
 class Settings(ez.Settings):
-    """The one stepper, whose bins one unit closes and the other decodes, and what to say when all is ready."""
+    """What is to be decoded."""
 
-    stepper: Stepper
-    ready: str = ""
+    plan: Plan
 
 
-class Binning(ez.Unit):
+class BinningUnit(ez.Unit):
     """Samples to closed bins, each a message."""
 
     SETTINGS = Settings
@@ -41,20 +40,22 @@ class Binning(ez.Unit):
     INPUT_MARKERS = ez.InputStream(Any)
     OUTPUT_BINS = ez.OutputStream(Closed)
 
-    @ez.subscriber(INPUT_SPIKES, zero_copy=True)
+    async def initialize(self) -> None:
+        self.binning = Binning(self.SETTINGS.plan)
+
+    @ez.subscriber(INPUT_SPIKES)
     @ez.publisher(OUTPUT_BINS)
     async def spikes(self, message: Any) -> AsyncGenerator[tuple[Any, Closed], None]:
-        stepper = self.SETTINGS.stepper
-        stepper.bins.feed(ns(message.axes["time"].data), message.data[:, 0])
-        for closed in stepper.closed(0):
+        self.binning.bins.feed(ns(message.axes["time"].data), message.data[:, 0])
+        for closed in self.binning.closed(0):
             yield self.OUTPUT_BINS, closed
 
-    @ez.subscriber(INPUT_MARKERS, zero_copy=True)
+    @ez.subscriber(INPUT_MARKERS)
     async def markers(self, message: Any) -> None:
-        self.SETTINGS.stepper.trials.note(message.data[:, 0].tolist(), ns(message.axes["time"].data).tolist())
+        self.binning.trials.note(message.data[:, 0].tolist(), ns(message.axes["time"].data).tolist())
 
 
-class Decoding(ez.Unit):
+class DecodingUnit(ez.Unit):
     """Closed bins to the bytes of messages."""
 
     SETTINGS = Settings
@@ -62,21 +63,15 @@ class Decoding(ez.Unit):
     OUTPUT_ESTIMATE = ez.OutputStream(ZMQMessage)
 
     async def initialize(self) -> None:
+        self.decoding = Decoding(self.SETTINGS.plan)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # this thread decodes
-        print(self.SETTINGS.ready, file=sys.stderr, flush=True)
+        print(ADDRESS.format(self.SETTINGS.plan.address), file=sys.stderr, flush=True)
 
-    @ez.subscriber(INPUT_BINS, zero_copy=True)
+    @ez.subscriber(INPUT_BINS)
     @ez.publisher(OUTPUT_ESTIMATE)
     async def bins(self, message: Closed) -> AsyncGenerator[tuple[Any, ZMQMessage], None]:
-        yield self.OUTPUT_ESTIMATE, ZMQMessage(data=self.SETTINGS.stepper.decode(message))
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody has now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+        yield self.OUTPUT_ESTIMATE, ZMQMessage(data=self.decoding.decode(message))
 
 
 def inlet(name: str) -> LSLInletUnit:
@@ -88,16 +83,13 @@ def inlet(name: str) -> LSLInletUnit:
 def run(plan: Plan) -> None:
     """Until it is ended."""
     configure(REPLAY_SESSION, "machine")
-    decoder, address = made(plan), f"tcp://127.0.0.1:{free_port()}"
-    warm_up(plan, decoder)
-    stepper = Stepper(plan, decoder)
-    topic = stepper.publisher.topic.decode()
+    topic = wire.topic("decode", "peer").decode()
     units = {
         "SPIKES": inlet(f"{plan.prefix}-spikes"),
         "MARKERS": inlet(f"{plan.prefix}-markers"),
-        "BINNING": Binning(Settings(stepper)),
-        "DECODING": Decoding(Settings(stepper, ADDRESS.format(address))),
-        "SENDER": ZMQSenderUnit(ZMQSenderSettings(address, topic, multipart=True, wait_for_sub=False)),
+        "BINNING": BinningUnit(Settings(plan)),
+        "DECODING": DecodingUnit(Settings(plan)),
+        "SENDER": ZMQSenderUnit(ZMQSenderSettings(plan.address, topic, multipart=True, wait_for_sub=False)),
     }
     spikes, markers, binning, decoding, sender = units.values()
     edges = (
@@ -107,7 +99,7 @@ def run(plan: Plan) -> None:
         (decoding.OUTPUT_ESTIMATE, sender.INPUT),
     )
     system.raise_priority()
-    ez.run(units, connections=edges, graph_address=("127.0.0.1", free_port()), auto_start=True)
+    ez.run(units, connections=edges, graph_address=("127.0.0.1", plan.graph_port), auto_start=True)
 
 
 if __name__ == "__main__":

@@ -86,8 +86,9 @@ class Kalman:
 
     @classmethod
     def fit(cls, given: Task, setting: Setting = KALMAN) -> Kalman:
-        """Fitted on training + validation. The setting has neither smoothing nor a lead."""
-        assert setting["tau_ms"] == 0 and setting["lead_bins"] == 0
+        """Fitted on training + validation. Raises `ValueError` for a setting with smoothing or a lead."""
+        if setting["tau_ms"] or setting["lead_bins"]:
+            raise ValueError("the filter of a stream has neither smoothing nor a lead")
         return cls(kalman.fit_on(given, setting, given.parts.development), given.scale.kept, *standard(given))
 
     def save(self, path: Path) -> None:

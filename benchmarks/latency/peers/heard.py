@@ -27,7 +27,7 @@ from runtime.io.lsl_player import LEAD_S
 from runtime.wire import Decode, Flag
 
 MAX_AGE_NS = 60_000_000  # what `runtime.client` takes for the oldest that may be acted on
-AFTER_NS = 600_000_000
+AFTER_NS = 1_000_000_000
 DEADLINE_NS = 20_000_000
 MORE = ("infer_ns", "valid_until_ns")
 
@@ -111,7 +111,8 @@ def delivered(sent: Sent, found: Messages, bins: np.ndarray) -> np.ndarray:
 
 
 def wrong_ages(sent: Sent, found: Messages, bin_ns: int) -> dict[str, int]:
-    """Messages of a wrong age around the stall, by kind (see the top of this file), and how many came then."""
+    """Messages of a wrong age around the stall, by kind (see the top of this file), how many came then, and how many
+    of the bins that ended after the stall got a value in time."""
     stop, go = sent.stall
     around = (found.recv >= stop) & (found.recv < go + AFTER_NS) & (stop > 0)
     out = np.searchsorted(sent.pushes[:, 2], found.pub, side="right") - 1  # the last chunk that was out
@@ -119,7 +120,12 @@ def wrong_ages(sent: Sent, found: Messages, bin_ns: int) -> dict[str, int]:
     empty = around & found.holds & (found.t_end - bin_ns >= reached)
     late = (found.recv - found.t_end > MAX_AGE_NS) & ((found.flags & int(Flag.STALE)) == 0)
     old = around & found.holds & late & ~empty
-    return {"messages": int(around.sum()), "empty": int(empty.sum()), "old": int(old.sum())}
+    after = sent.edge[(sent.edge >= go) & (sent.edge < go + AFTER_NS)] if stop else sent.edge[:0]
+    back = np.isin(after, found.t_end[found.holds & (found.recv - found.t_end <= DEADLINE_NS)])
+    return {
+        "messages": int(around.sum()), "empty": int(empty.sum()), "old": int(old.sum()), "after": len(after),
+        "back": int(back.sum()),
+    }  # fmt: skip
 
 
 def _keep(outputs: list[str]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,9 @@ from runtime.io.lsl_player import LEAD_S
 from runtime.start import command
 
 MODULES = {LOOP: "benchmarks.latency.peers.loop", EZMSG: "benchmarks.latency.peers.ezmsg_pipeline"}
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 WARM_UP, AROUND_STALL = 1, 2  # trials played before and after those that are measured
-INTO_TRIAL_S, STALL_S, AFTER_S = 0.3, 1.0, 0.7
+INTO_TRIAL_S, STALL_S, AFTER_S = 0.3, 1.0, 1.1
 replace = msgspec.structs.replace
 
 
@@ -71,22 +72,23 @@ def run(bench: Bench, row: Row, number: int, folder: Path) -> Launch:
     played = bench.played(number)
     session_file.save(played, folder / "session.npz")
     case = cases.prepare(folder, _config(bench, row, folder / "session.npz"), Load(), 60.0)
-    listen, out = command("benchmarks.latency.peers.heard"), folder / "heard.npy"
+    port, out = free_port(), folder / "heard.npy"
+    listen = (f"tcp://127.0.0.1:{port}", out, *bench.outputs)
     play = ("play", case.recording, "--prefix", case.prefix, "--wait", START_S, "--parent", os.getpid())
-    with (
+    with (  # the subscriber too from the start, which hears the first message so
+        Child(folder, *listen, name="subscriber", program=command("benchmarks.latency.peers.heard")) as subscriber,
         Child(folder, *play, "--pushes", folder / "pushes.npy", name="sender") as sender,
-        _decoder(bench, row, case) as decoder,
+        _decoder(bench, row, case, port) as decoder,
     ):
-        address = decoder.until(ADDRESS, START_S)
-        with Child(folder, address, out, *bench.outputs, name="subscriber", program=listen) as subscriber:
-            sender.until(CONNECTED, START_S, watch=decoder.check)
-            begun_s = time.monotonic() + LEAD_S
-            pin(decoder.process.pid)
-            stall = _stalled(sender, begun_s + _before_stall_s(played, bench.trials))
-            time.sleep(AFTER_S)
-            for child in (decoder, subscriber):
-                child.check()
-            end_ns = time.monotonic_ns()
+        decoder.until(ADDRESS, START_S)
+        sender.until(CONNECTED, START_S, watch=decoder.check)
+        begun_s = time.monotonic() + LEAD_S
+        pin(decoder.process.pid)
+        stall = _stalled(sender, begun_s + _before_stall_s(played, bench.trials))
+        time.sleep(AFTER_S)
+        for child in (decoder, subscriber):
+            child.check()
+        end_ns = time.monotonic_ns()
         decoder.process.kill()  # its summary is not read
     sent = Sent.of(played, np.load(folder / "pushes.npy"), stall)
     bins = np.flatnonzero((sent.trial >= WARM_UP) & (sent.trial < WARM_UP + bench.trials))
@@ -96,22 +98,31 @@ def run(bench: Bench, row: Row, number: int, folder: Path) -> Launch:
 def _config(bench: Bench, row: Row, recording: Path) -> RigConfig:
     """The rig of a row. Random weights have no profile of the units in training, so none is looked at."""
     config = replace(
-        bench.config, checkpoint=str(bench.models[row.size]), score=replace(bench.config.score, recording=str(recording)),
-        health=replace(bench.config.health, profile_min=0.0),
+        bench.config, checkpoint=str(bench.models[row.size]), health=replace(bench.config.health, profile_min=0.0),
+        score=replace(bench.config.score, recording=str(recording)),
     )  # fmt: skip
     return replace(config, engine=replace(config.engine, decoder=row.decoder)) if row.program == OURS else config
 
 
-def _decoder(bench: Bench, row: Row, case: cases.Case) -> Child:
+def _decoder(bench: Bench, row: Row, case: cases.Case, port: int) -> Child:
     if row.program == OURS:
+        rig = case.rig.read_text(encoding="utf-8")
+        case.rig.write_text(rig.replace("decode_port = 0", f"decode_port = {port}"), encoding="utf-8")
         return Child(case.folder, "run", case.rig, "--allow-replay", "--headless", name="decoder")
     plan = Plan(
         row.name, row.decoder, case.prefix, str(bench.models[row.size]), str(bench.fitted),
         str(onnx_of(bench.fitted, row.size)), bench.outputs, case.n_units, case.bin_ns,
-        round(case.config.bins.lateness_ms * 1e6),
+        round(case.config.bins.lateness_ms * 1e6), port, free_port(),
     )  # fmt: skip
     (case.folder / "plan.json").write_bytes(msgspec.json.encode(plan))
     return Child(case.folder, case.folder / "plan.json", name="decoder", program=command(MODULES[row.program]))
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody has now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def _before_stall_s(played: Session, trials: int) -> float:

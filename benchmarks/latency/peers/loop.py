@@ -20,7 +20,6 @@ import zmq
 from msgspec import Struct
 
 from benchmarks.latency.peers import decoders
-from benchmarks.latency.peers.decoders import Decoder
 from runtime import wire
 from runtime.io import system
 from runtime.io.lsl_clock import now_ns
@@ -33,7 +32,8 @@ ADDRESS = "decode and status on {}, of a peer"  # as `neds-rt run` says it
 
 
 class Plan(Struct, frozen=True):
-    """What a peer is to decode. fitted: folder of `fits`. onnx: the exported window, '' = none."""
+    """What a peer is to decode. fitted: folder of `fits`. onnx: the exported window. port: of its
+    messages. graph_port: of ezmsg's own server."""
 
     peer: str
     decoder: str
@@ -45,6 +45,13 @@ class Plan(Struct, frozen=True):
     n_units: int
     bin_ns: int
     lateness_ns: int
+    port: int
+    graph_port: int
+
+    @property
+    def address(self) -> str:
+        """Where it publishes."""
+        return f"tcp://127.0.0.1:{self.port}"
 
 
 class Bins:
@@ -107,15 +114,13 @@ class Publisher:
         plan, now = self.plan, now_ns()
         self.seq += 1
         outputs = {name: Output(value=float(v)) for name, v in zip(plan.outputs, values, strict=False)}
-        return self.encoder.encode(
-            Decode(
-                schema=SCHEMA, seq=self.seq, token=edge_ns // plan.bin_ns - 1, t_end_ns=edge_ns, t_pub_ns=now,
-                boot_id="", source="replay", inputs=["spikes"], decoder=plan.decoder, engine=plan.peer,
-                outputs=outputs, age_ms=None, infer_ms=took_ns * 1e-6, edge_to_pub_ms=(now - edge_ns) * 1e-6,
-                state="RUNNING", flags=0, valid_until_ns=NEVER, valid_for_ms=NEVER * 1e-6, model_sha="",
-                unit_map_sha="",
-            )  # fmt: skip
-        )
+        message = Decode(
+            schema=SCHEMA, seq=self.seq, token=edge_ns // plan.bin_ns - 1, t_end_ns=edge_ns, t_pub_ns=now, boot_id="",
+            source="replay", inputs=["spikes"], decoder=plan.decoder, engine=plan.peer, outputs=outputs, age_ms=None,
+            infer_ms=took_ns * 1e-6, edge_to_pub_ms=(now - edge_ns) * 1e-6, state="RUNNING", flags=0,
+            valid_until_ns=NEVER, valid_for_ms=NEVER * 1e-6, model_sha="", unit_map_sha="",
+        )  # fmt: skip
+        return self.encoder.encode(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +132,11 @@ class Closed:
     begins: bool
 
 
-class Stepper:
-    """Bins that closed, to a message: what the plain loop and the ezmsg pipeline share."""
+class Binning:
+    """Samples and markers to closed bins: what the plain loop and the ezmsg pipeline share."""
 
-    def __init__(self, plan: Plan, decoder: Decoder) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.bins, self.trials = Bins(plan.n_units, plan.bin_ns, now_ns()), Trials()
-        self.decoder, self.publisher = decoder, Publisher(plan)
 
     def closed(self, due_ns: int) -> Iterator[Closed]:
         """Close the bins that the stream has passed, or whose edge is before due_ns; those of trials, oldest first."""
@@ -141,6 +145,18 @@ class Stepper:
             counts, (begins, inside) = self.bins.close(), self.trials.bin(edge)
             if inside:
                 yield Closed(edge, counts[None], begins)
+
+
+class Decoding:
+    """Closed bins to messages. What a decoder compiles or allocates in its first steps is done at once."""
+
+    def __init__(self, plan: Plan) -> None:
+        torch.set_num_threads(1)
+        self.decoder = decoders.create(plan.decoder, Path(plan.checkpoint), Path(plan.fitted), Path(plan.onnx))
+        self.publisher = Publisher(plan)
+        for n in (1, 1, 1, 2, 2):
+            self.decoder.step(np.zeros((n, plan.n_units), np.uint16))
+        self.decoder.reset()
 
     def decode(self, bins: Closed) -> bytes:
         """The message of their newest."""
@@ -158,32 +174,31 @@ def joined(bins: list[Closed]) -> Closed:
     return Closed(bins[-1].edge_ns, counts, bins[start].begins)
 
 
-def run(plan: Plan, decoder: Decoder) -> None:
+def run(plan: Plan) -> None:
     """Decode for ever: a bin closes when a sample stamped at or after its edge has come, or lateness_ns after it."""
-    socket = zmq.Context().socket(zmq.PUB)
-    address = f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+    decoding, socket = Decoding(plan), zmq.Context().socket(zmq.PUB)
+    socket.bind(plan.address)
     configure(REPLAY_SESSION, "machine")
     infos = [resolve(f"{plan.prefix}-{name}", WAIT_S) for name in ("spikes", "markers")]
-    warm_up(plan, decoder)
     system.raise_priority()
     gc.collect()
     gc.disable()
     spikes, markers = (pylsl.StreamInlet(info, processing_flags=pylsl.proc_none) for info in infos)
     markers.open_stream(timeout=WAIT_S)
-    print(ADDRESS.format(address), file=sys.stderr, flush=True)
+    print(ADDRESS.format(plan.address), file=sys.stderr, flush=True)
     spikes.open_stream(timeout=WAIT_S)
-    into, stepper = np.zeros((MOST, 1), np.int32), Stepper(plan, decoder)
+    into, binning = np.zeros((MOST, 1), np.int32), Binning(plan)
     while True:
-        left_s = (stepper.bins.edge_ns + plan.lateness_ns - now_ns()) * 1e-9
+        left_s = (binning.bins.edge_ns + plan.lateness_ns - now_ns()) * 1e-9
         _, stamps = spikes.pull_chunk(
             timeout=max(0.0, left_s), max_samples=MOST, dest_obj=into, min_samples=1, as_numpy=True
         )
-        stepper.bins.feed(ns(np.asarray(stamps)), into[: len(stamps), 0])
+        binning.bins.feed(ns(np.asarray(stamps)), into[: len(stamps), 0])
         texts, when = markers.pull_chunk(timeout=0.0)
         if texts:
-            stepper.trials.note([text[0] for text in texts], ns(np.array(when)).tolist())
-        if found := list(stepper.closed(now_ns() - plan.lateness_ns)):
-            socket.send_multipart([stepper.publisher.topic, stepper.decode(joined(found))], zmq.NOBLOCK)
+            binning.trials.note([text[0] for text in texts], ns(np.array(when)).tolist())
+        if found := list(binning.closed(now_ns() - plan.lateness_ns)):
+            socket.send_multipart([decoding.publisher.topic, decoding.decode(joined(found))], zmq.NOBLOCK)
 
 
 def ns(stamps: np.ndarray) -> np.ndarray:
@@ -191,19 +206,5 @@ def ns(stamps: np.ndarray) -> np.ndarray:
     return np.rint(stamps * 1e9).astype(np.int64)
 
 
-def warm_up(plan: Plan, decoder: Decoder) -> None:
-    """What a decoder compiles or allocates in its first steps; a trial's marker resets it."""
-    for n in (1, 1, 1, 2, 2):
-        decoder.step(np.zeros((n, plan.n_units), np.uint16))
-    decoder.reset()
-
-
-def made(plan: Plan) -> Decoder:
-    """The decoder that a plan names."""
-    torch.set_num_threads(1)
-    return decoders.create(plan.decoder, Path(plan.checkpoint), Path(plan.fitted), Path(plan.onnx))
-
-
 if __name__ == "__main__":
-    given = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
-    run(given, made(given))
+    run(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan))

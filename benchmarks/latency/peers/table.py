@@ -14,6 +14,10 @@ from runtime.core.latency import Latency
 FULL = ("eager", "onnx", "compile")
 LEAST = {"full": 30.0, "kv": 5.0}  # times our step, p50, at the published size
 MOST_OF_KALMAN = 1.5
+COLUMNS = (
+    "", "step p50 / p99", "edge to pub p50 / p99 / p99.9 / max", "edge to sub p99", "missed",
+    "stall: empty / old of sent", "back after it", "R2 wheel, whisker",
+)  # fmt: skip
 TITLES = {
     PUBLISHED: "Published size: 5 layers, width 256, 500 tokens. Transformers have random weights, so no skill",
     DEMO: "The demo's checkpoint",
@@ -67,8 +71,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
             continue
         yield f"{title}."
         yield ""
-        yield "| | step p50 / p99 | edge to pub p50 / p99 / p99.9 / max | edge to sub p99 | missed | stall: empty / old of sent | R2 wheel, whisker |"
-        yield "| --- | --- | --- | --- | --- | --- | --- |"
+        yield f"| {' | '.join(COLUMNS)} |"
+        yield "| --- " * len(COLUMNS) + "|"
         yield from map(_row, shown)
         yield ""
     told = result["gate"]
@@ -80,14 +84,14 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 
 def _row(row: dict[str, Any]) -> str:
     if "step_ms" not in row:
-        return f"| {row['name']} | {row['skipped'] or 'RED: ' + row['wrong']} | | | | | |"
+        return f"| {row['name']} | {row['skipped'] or 'RED: ' + row['wrong']}{' |' * (len(COLUMNS) - 1)}"
     step, pub, stall = row["step_ms"], row["edge_to_pub_ms"], row["stall"]
     times = " / ".join(f"{pub[p]:.2f}" for p in ("p50", "p99", "p99.9", "max"))
     skill = "-" if row["r2"] is None else ", ".join(f"{row['r2'][n]['value']:.3f}" for n in row["r2"] if n != "trials")
     return (
         f"| {row['name']} | {step['p50']:.3f} / {step['p99']:.3f} | {times} | {row['edge_to_sub_ms']['p99']:.2f} "
         f"| {row['deadline_misses']} of {row['scheduled']} | {stall['empty']} / {stall['old']} of {stall['messages']} "
-        f"| {skill} |"
+        f"| {stall['back']} of {stall['after']} | {skill} |"
     )
 
 

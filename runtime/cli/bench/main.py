@@ -18,5 +18,7 @@ from runtime.cli.bench.train import train
 from runtime.cli.bench.transfer import transfer
 
 bench = typer.Typer(help="Measure: tables on real recordings, with JSON.", no_args_is_help=True, rich_markup_mode=None)
-for command in (latency, peers, compare, accuracy, kernels, train, ablation, degraded, regions, target, transfer, choice):
+for command in (
+    latency, peers, compare, accuracy, kernels, train, ablation, degraded, regions, target, transfer, choice,
+):  # fmt: skip
     bench.command()(command)
