@@ -51,6 +51,7 @@ EXTRA = {
     "benchmarks/latency/*.py": {"pylsl", "zmq"},  # a floor of both, and a subscriber
     "benchmarks/*figures*.py": {"matplotlib"},
     "benchmarks/cost/full_forward.py": {"onnxruntime"},
+    "benchmarks/latency/peers/ezmsg_pipeline.py": {"ezmsg"},
     "benchmarks/studies/region_figures.py": {"umap"},
     "benchmarks/accuracy/tune.py": {"optuna"},
     "benchmarks/accuracy/peers/poyo_plus.py": {"torch_brain"},

@@ -50,7 +50,7 @@ def run(rounds: int, trials: int, only: str = "", say: Say = lambda line: None) 
         bench = Bench(config, at, fitted, test, OUTPUTS, trials)
         states = list(rows.judged(chosen, at, fitted, test))
         taken = _rounds(bench, states, rounds, say)
-        found = [_result(bench, row, *why, taken.get(row, [])) for row, *why in states]
+        found = [_result(bench, row, skipped, wrong, taken.get(row, [])) for row, skipped, wrong in states]
     result = report.begun("latency-peers") | {"rounds": rounds, "trials": trials, "rows": found}
     return result | {"gate": table.gate(found)}
 

@@ -51,7 +51,7 @@ class Kv:
 
 
 def create(name: str, checkpoint: Path, fitted: Path, onnx: Path) -> Decoder:
-    """A decoder by its name. checkpoint, fitted, onnx: what it may need. Raises `ConfigError` where it cannot be had."""
+    """A decoder by its name. checkpoint, fitted, onnx: what it may need. Raises `ConfigError`: not here, and why."""
     if name in fits.FITTED:
         return fits.load(name, fitted)
     made = checkpoints.load(checkpoint)

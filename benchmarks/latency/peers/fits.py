@@ -110,8 +110,8 @@ class Kalman:
     def step(self, counts: np.ndarray) -> np.ndarray:
         """counts (n, U) of the bins that closed; values (V,) of the newest."""
         for row in np.sqrt(counts[:, self.kept], dtype=np.float64):
-            state = self.run.step(row)
-        return state[: len(self.mean)] * self.sd + self.mean
+            self.run.step(row)
+        return self.run.state[: len(self.mean)] * self.sd + self.mean
 
 
 class Gru:

@@ -28,7 +28,7 @@ from runtime.io.lsl_player import LEAD_S
 from runtime.start import command
 
 MODULES = {LOOP: "benchmarks.latency.peers.loop", EZMSG: "benchmarks.latency.peers.ezmsg_pipeline"}
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 WARM_UP, AROUND_STALL = 1, 2  # trials played before and after those that are measured
 INTO_TRIAL_S, STALL_S, AFTER_S = 0.3, 1.0, 1.1
 replace = msgspec.structs.replace

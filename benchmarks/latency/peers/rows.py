@@ -94,29 +94,20 @@ def models(folder: Path, demo: Checkpoint, demo_path: Path, sizes: set[str]) -> 
 def check(made: Checkpoint, decoder: Decoder, session: Session) -> float:
     """The largest difference between a decoder and our engine, in z-scores and probabilities, on a recording's counts.
 
-    A trial's first bins, a reset, some bins more, and the last of them at once.
+    A trial's first bins, a reset, some bins more, and then some at once.
     """
-    ours = engines.create(made, "neds")
-    place, begin = ours.layout, int(session.segments[0, 0])
-    worst = 0.0
-    for at, n in ((begin, FIRST_BINS), (begin + FIRST_BINS, THEN_BINS)):
-        ours.reset()
-        decoder.reset()
-        for t in range(at, at + n):
-            found = decoder.step(session.counts[t : t + 1])
-            worst = max(worst, _apart(ours.step(_token(session, t)), found, place.scale))
-    for t in range(at + n, at + n + AT_ONCE):
-        expected = ours.step(_token(session, t))
-    return max(worst, _apart(expected, decoder.step(session.counts[at + n : at + n + AT_ONCE]), place.scale))
-
-
-def _token(session: Session, t: int) -> Token:
-    return Token(t, 0, np.ascontiguousarray(session.counts[t], np.uint16), valid=True)
-
-
-def _apart(ours: np.ndarray, theirs: np.ndarray, scale: np.ndarray) -> float:
-    apart = float(np.max(np.abs(ours - theirs) / scale))
-    return apart if np.isfinite(apart) else float("inf")
+    ours, at, worst = engines.create(made, "neds"), int(session.segments[0, 0]), 0.0
+    for resets, sizes in ((True, [1] * FIRST_BINS), (True, [1] * THEN_BINS), (False, [AT_ONCE])):
+        if resets:
+            ours.reset()
+            decoder.reset()
+        for n in sizes:
+            counts = session.counts[at : at + n].astype(np.uint16)
+            for row in counts:
+                ours.step(Token(0, 0, row, valid=True))
+            apart = float(np.max(np.abs(ours.values - decoder.step(counts)) / ours.layout.scale))
+            worst, at = max(worst, apart if np.isfinite(apart) else np.inf), at + n
+    return worst
 
 
 def judged(chosen: list[Row], at: dict[str, Path], folder: Path, session: Session) -> Iterator[tuple[Row, str, str]]:

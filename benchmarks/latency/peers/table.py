@@ -63,13 +63,16 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['name']} ({row['size']})" if row["size"] else row["name"]
 
 
+def _tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table; of a run without a sized row, all in one."""
+    sizes = [size for size in TITLES if any(row["size"] == size for row in result["rows"])] or [DEMO]
+    return {size: [row for row in result["rows"] if row["size"] in (size, NO_SIZE)] for size in sizes}
+
+
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """Both tables as markdown, then the gate."""
-    for size, title in TITLES.items():
-        shown = [row for row in result["rows"] if row["size"] in (size, NO_SIZE)]
-        if not any(row["size"] == size for row in shown):
-            continue
-        yield f"{title}."
+    """The tables as markdown, then the gate."""
+    for size, shown in _tables(result).items():
+        yield f"{TITLES[size]}."
         yield ""
         yield f"| {' | '.join(COLUMNS)} |"
         yield "| --- " * len(COLUMNS) + "|"
@@ -97,10 +100,10 @@ def _row(row: dict[str, Any]) -> str:
 
 def draw(result: dict[str, Any], stem: Path) -> dict[str, Path]:
     """Write STEM.cdf.png: for each table, the share of the bins that took longer; returns title -> file."""
-    out = stem.with_name(f"{stem.name}.cdf.png")
-    with canvas(out, 9, 8, nrows=2, sharex=True) as (_, axes):
-        for panel, size in zip(axes, TITLES, strict=True):
-            shown = [row for row in result["rows"] if row["size"] in (size, NO_SIZE) and "histogram" in row]
+    out, tables = stem.with_name(f"{stem.name}.cdf.png"), _tables(result)
+    with canvas(out, 9, 4 * len(tables), nrows=len(tables), sharex=True, squeeze=False) as (_, axes):
+        for panel, (size, rows) in zip(axes[:, 0], tables.items(), strict=True):
+            shown = [row for row in rows if "histogram" in row]
             for k, row in enumerate(shown):
                 x, y = exceeded(Latency.decoded(row["histogram"]))
                 style = "-" if k < len(COLOURS) else "--"
@@ -109,5 +112,5 @@ def draw(result: dict[str, Any], stem: Path) -> dict[str, Path]:
             panel.set(xscale="log", yscale="log", ylabel="share that took longer", title=f"{size} size")
             panel.grid(color="0.9", lw=0.6)
             panel.legend(frameon=False, fontsize="x-small", ncols=2)
-        axes[-1].set_xlabel("bin edge to published (ms)")
+        axes[-1, 0].set_xlabel("bin edge to published (ms)")
     return {"Bin edge to published: share of the bins that took longer": out}

@@ -37,7 +37,18 @@ def new_animal() -> Arm:
     bases = {mouse: tuple(one.session for one in bundles if one.mouse != mouse) for mouse in mice}
     days = tuple(_mouse_day(own[k], mouse) for k in (0, -1) for mouse, own in mice.items())
     return Arm(
-        1, "new animal", REPORT, (50, ALL, 25, 100, 10), (50, ALL), (50,), 50, days, bases, MICE, UNLABELLED, base_seeds=1
+        1,
+        "new animal",
+        REPORT,
+        (50, ALL, 25, 100, 10),
+        (50, ALL),
+        (50,),
+        50,
+        days,
+        bases,
+        MICE,
+        UNLABELLED,
+        base_seeds=1,
     )
 
 
