@@ -137,7 +137,7 @@ ROOMS = {
         "recordings": (),
         "figures": (),
         "report": ("machine",),
-        "latency": ("machine", "rows", "figures", "report", "cost"),
+        "latency": ("machine", "rows", "recordings", "figures", "report", "cost", "accuracy"),
         "cost": ("machine", "rows", "figures", "recordings", "accuracy"),
         "accuracy": ("machine", "rows", "intervals", "recordings", "figures"),
         "studies": ("machine", "rows", "intervals", "recordings", "figures", "accuracy"),

@@ -269,14 +269,13 @@ def test_what_was_not_measured_has_no_ratio_and_a_reason() -> None:
 def test_two_rows_are_measured_over_real_streams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ours and a ridge on the demo: equal skill to what each has offline, and only the ridge makes values of nothing."""
+    """Ours and a ridge on the demo: only the ridge makes values of nothing."""
     out = tmp_path / "peers.json"
     given = ["--quick", "--only", "^(demo ours|ridge, numpy)$", "--out", str(out), "--json"]
     monkeypatch.setattr(sys, "argv", ["neds-rt", "bench", "peers", *given])
-    try:
+    with pytest.raises(SystemExit) as ended:
         cli.main()
-    except SystemExit as ended:
-        assert ended.code in (0, None, 3)  # a busy machine may break a ratio
+    assert ended.value.code in (0, 3)  # a busy machine may break a ratio
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     ours, ridge = found["rows"]
     assert found["kind"] == "latency-peers"
