@@ -70,7 +70,7 @@ def ridge_search(task: Task, design: Design, clock_bins: int) -> tuple[Setting, 
     return chosen, words
 
 
-def ridge_models(task: Task, setting: Setting, design: Design) -> list[Linear]:
+def ridge_fit(task: Task, setting: Setting, design: Design) -> Fitted:
     """The chosen ridge of each output, fitted on training + validation."""
     train = task.parts.development
     y = targets(task, train)
@@ -81,18 +81,12 @@ def ridge_models(task: Task, setting: Setting, design: Design) -> list[Linear]:
         models.append(
             linear.ridge_fit(bank, design(task, train, bank)[rows], y[rows, v], setting[spec.name]["penalty"])
         )
-    return models
-
-
-def ridge_fit(task: Task, setting: Setting, design: Design) -> Fitted:
-    """`ridge_models` as a peer."""
-    models = ridge_models(task, setting, design)
 
     def predict(session: Session) -> np.ndarray:
         values = [m.apply(design(task, session, m.bank))[:, 0] for m in models]
         return np.stack(values, axis=1).astype(np.float64)
 
-    states = [BankState(m.bank, len(task.scale.kept), task.session.bin_ns) for m in models]
+    states = [BankState(m.bank, len(task.scale.kept), train.bin_ns) for m in models]
 
     def step(counts: np.ndarray, clock: int) -> object:
         return [m.apply(s.step(counts, clock)) for m, s in zip(models, states, strict=True)]

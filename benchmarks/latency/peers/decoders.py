@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from msgspec import Struct
 
 from benchmarks.cost import full_forward
 from benchmarks.latency.peers import fits, window
@@ -18,6 +20,14 @@ from runtime.engines.torch_stream import TorchStreamEngine
 
 EQUAL = ("eager", "onnx", "compile", "kv")  # those that compute what our engine computes
 BINS = 100  # of a window: the published one, and the band
+
+
+class Files(Struct, frozen=True):
+    """What decoders may need. fitted: folder of `fits`. onnx: where the exported window of the checkpoint lies."""
+
+    checkpoint: str
+    fitted: str
+    onnx: str
 
 
 class Decoder(Protocol):
@@ -50,29 +60,24 @@ class Kv:
         return np.mean([engine.values for engine in self.engines], axis=0)
 
 
-def create(name: str, checkpoint: Path, fitted: Path, onnx: Path) -> Decoder:
-    """A decoder by its name. checkpoint, fitted, onnx: what it may need. Raises `ConfigError`: not here, and why."""
+def create(name: str, files: Files, outputs: tuple[str, ...]) -> Decoder:
+    """A decoder by its name; a ridge is asked for its outputs. Raises `ConfigError`: it cannot run here, and why."""
     if name in fits.FITTED:
-        return fits.load(name, fitted)
-    made = checkpoints.load(checkpoint)
-    n_units = len(made.units)
+        return fits.load(name, Path(files.fitted))
+    made = checkpoints.load(Path(files.checkpoint))
+    if name == "ridge":
+        return fits.Ridge(made, outputs)
     if name == "kv":
         return Kv(made)
     module = window.Mean(made, BINS).eval().requires_grad_(False)
-    if name == "eager":
-        return window.Recompute(BINS, n_units, window.eager(module))
+    call: Callable[..., np.ndarray] | str = window.eager(module)
     if name == "compile":
-        if isinstance(fast := full_forward.compiled(module), str):
-            raise ConfigError(fast)
-        return window.Recompute(BINS, n_units, window.eager(fast))
-    if name != "onnx":
-        raise ConfigError(f"peer decoder {name!r} is not known; choose one of {', '.join((*EQUAL, *fits.FITTED))}")
-    if not onnx.is_file() and (why := export(module, n_units, onnx)):
-        raise ConfigError(why)
-    return window.Recompute(BINS, n_units, full_forward.onnx_call(onnx))
-
-
-def export(module: torch.nn.Module, n_units: int, path: Path) -> str:
-    """Write the window as ONNX; returns why not, '' = it was written."""
-    inputs = torch.zeros(BINS, n_units), torch.zeros(BINS, dtype=torch.bool)
-    return full_forward.exported(module, inputs, path)
+        fast = full_forward.compiled(module)
+        call = fast if isinstance(fast, str) else window.eager(fast)
+    elif name == "onnx":
+        inputs, path = (torch.zeros(BINS, len(made.units)), torch.zeros(BINS, dtype=torch.bool)), Path(files.onnx)
+        why = "" if path.is_file() else full_forward.exported(module, inputs, path)
+        call = why or full_forward.onnx_call(path)
+    if isinstance(call, str):
+        raise ConfigError(call)
+    return window.Recompute(BINS, len(made.units), call)

@@ -1,30 +1,23 @@
-"""The peers that are trained: ridge, Kalman filter and GRU of `benchmarks.accuracy.peers`, as decoders of one stream.
+"""The peers that learn: the ridge of a checkpoint, and Kalman filter and GRU of `benchmarks.accuracy.peers`.
 
-Settings are those that `neds-rt bench accuracy` chose inside the training part; they are fitted on training +
-validation, as the shipped decoders, and kept in a folder from which each process takes its own.
+Settings are those that `neds-rt bench accuracy` chose inside the training part. The two are fitted on training +
+validation, as what a checkpoint holds, and kept in a folder from which each process takes its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 
 from benchmarks import recordings
-from benchmarks.accuracy.peers import kalman, recurrent, regression, sequence
+from benchmarks.accuracy.peers import kalman, recurrent, sequence
 from benchmarks.accuracy.peers.task import Setting, Task, chronological, standard
-from neds_core.linear.linear import Bank, BankState, Linear
+from neds_core.checkpoint import Checkpoint
+from neds_core.linear.linear import BankState
 
 FOLDER = recordings.EXAMPLES / "ibl-dy016"
-RIDGE: Setting = {
-    "wheel_speed": {"bank": {"lags": 10, "taus_ms": [], "root": True, "clock_bins": 0}, "penalty": 3e4},
-    "whisker_motion_energy": {
-        "bank": {"lags": 0, "taus_ms": [40.0, 120.0, 300.0], "root": True, "clock_bins": 0}, "penalty": 3e3,
-    },
-}  # fmt: skip
 KALMAN: Setting = {"tau_ms": 0.0, "lead_bins": 0, "order": 2, "shrinkage": 0.03}
 GRU: Setting = {
     "weight_decay": 0.1, "dropout": 0.3, "learning_rate": 0.003, "steps": 400, "width": 64, "unit_dropout": 0.3,
@@ -39,31 +32,11 @@ def task() -> Task:
 
 
 class Ridge:
-    """The causal ridge in numpy: the features of each output's bank, and a product."""
+    """The causal ridge of a checkpoint in numpy: the features of each output's bank, and a product."""
 
-    def __init__(self, models: list[Linear], n_units: int, bin_ns: int) -> None:
-        self.models = models
-        self.states = [BankState(m.bank, n_units, bin_ns) for m in models]
-
-    @classmethod
-    def fit(cls, given: Task, setting: Setting = RIDGE) -> Ridge:
-        """Fitted on training + validation."""
-        models, (n_units, bin_ns) = regression.ridge_models(given, setting, regression.causal_design), _grid(given)
-        return cls(models, n_units, bin_ns)
-
-    def save(self, path: Path) -> None:
-        """Its weights and banks."""
-        arrays = {f"{key}{v}": getattr(m, key) for v, m in enumerate(self.models) for key in ("weight", "bias")}
-        banks = msgspec.json.encode([m.bank for m in self.models])
-        np.savez(path, banks=np.frombuffer(banks, np.uint8), **arrays)
-
-    @classmethod
-    def load(cls, path: Path, n_units: int, bin_ns: int) -> Ridge:
-        """What `save` wrote."""
-        with np.load(path) as found:
-            banks = msgspec.json.decode(found["banks"].tobytes(), type=list[Bank])
-            models = [Linear(bank, 0.0, found[f"weight{v}"], found[f"bias{v}"]) for v, bank in enumerate(banks)]
-        return cls(models, n_units, bin_ns)
+    def __init__(self, made: Checkpoint, outputs: tuple[str, ...]) -> None:
+        self.models = [made.linear[name] for name in outputs]
+        self.states = [BankState(m.bank, len(made.units), made.header.bin_ns) for m in self.models]
 
     def reset(self) -> None:
         for state in self.states:
@@ -154,25 +127,18 @@ class Gru:
         return value[0, -1].double().numpy() * self.sd + self.mean
 
 
-FITTED: dict[str, Callable[[Task], Ridge | Kalman | Gru]] = {"ridge": Ridge.fit, "kalman": Kalman.fit, "gru": Gru.fit}
+FITTED = ("kalman", "gru")
 
 
-def load(name: str, folder: Path) -> Ridge | Kalman | Gru:
+def load(name: str, folder: Path) -> Kalman | Gru:
     """One of `FITTED` from the folder that `prepare` filled."""
     path = folder / f"{name}.npz"
-    if name == "kalman":
-        return Kalman.load(path)
-    given = task()
-    return Gru.load(path, given) if name == "gru" else Ridge.load(path, *_grid(given))
+    return Kalman.load(path) if name == "kalman" else Gru.load(path, task())
 
 
 def prepare(folder: Path, names: set[str]) -> None:
     """Fit those of `FITTED` that are named."""
     given = task() if names & set(FITTED) else None
-    for name in FITTED:
+    for name, kind in (("kalman", Kalman), ("gru", Gru)):
         if name in names and given is not None:
-            FITTED[name](given).save(folder / f"{name}.npz")
-
-
-def _grid(given: Task) -> tuple[int, int]:
-    return len(given.session.units), given.session.bin_ns
+            kind.fit(given).save(folder / f"{name}.npz")

@@ -18,7 +18,7 @@ from benchmarks.latency.load import Load
 from benchmarks.latency.peers import heard
 from benchmarks.latency.peers.heard import Messages, Sent
 from benchmarks.latency.peers.loop import Plan
-from benchmarks.latency.peers.rows import EZMSG, LOOP, OURS, Row, onnx_of
+from benchmarks.latency.peers.rows import EZMSG, LOOP, OURS, Row, files_of
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from runtime.children import Child
@@ -110,9 +110,8 @@ def _decoder(bench: Bench, row: Row, case: cases.Case, port: int) -> Child:
         case.rig.write_text(rig.replace("decode_port = 0", f"decode_port = {port}"), encoding="utf-8")
         return Child(case.folder, "run", case.rig, "--allow-replay", "--headless", name="decoder")
     plan = Plan(
-        row.name, row.decoder, case.prefix, str(bench.models[row.size]), str(bench.fitted),
-        str(onnx_of(bench.fitted, row.size)), bench.outputs, case.n_units, case.bin_ns,
-        round(case.config.bins.lateness_ms * 1e6), port, free_port(),
+        row.name, row.decoder, case.prefix, files_of(row, bench.models, bench.fitted), bench.outputs, case.n_units,
+        case.bin_ns, round(case.config.bins.lateness_ms * 1e6), port, free_port(),
     )  # fmt: skip
     (case.folder / "plan.json").write_bytes(msgspec.json.encode(plan))
     return Child(case.folder, case.folder / "plan.json", name="decoder", program=command(MODULES[row.program]))

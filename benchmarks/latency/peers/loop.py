@@ -20,6 +20,7 @@ import zmq
 from msgspec import Struct
 
 from benchmarks.latency.peers import decoders
+from benchmarks.latency.peers.decoders import Files
 from runtime import wire
 from runtime.io import system
 from runtime.io.lsl_clock import now_ns
@@ -32,15 +33,12 @@ ADDRESS = "decode and status on {}, of a peer"  # as `neds-rt run` says it
 
 
 class Plan(Struct, frozen=True):
-    """What a peer is to decode. fitted: folder of `fits`. onnx: the exported window. port: of its
-    messages. graph_port: of ezmsg's own server."""
+    """What a peer is to decode. port: of its messages. graph_port: of ezmsg's own server."""
 
     peer: str
     decoder: str
     prefix: str
-    checkpoint: str
-    fitted: str
-    onnx: str
+    files: Files
     outputs: tuple[str, ...]
     n_units: int
     bin_ns: int
@@ -152,7 +150,7 @@ class Decoding:
 
     def __init__(self, plan: Plan) -> None:
         torch.set_num_threads(1)
-        self.decoder = decoders.create(plan.decoder, Path(plan.checkpoint), Path(plan.fitted), Path(plan.onnx))
+        self.decoder = decoders.create(plan.decoder, plan.files, plan.outputs)
         self.publisher = Publisher(plan)
         for n in (1, 1, 1, 2, 2):
             self.decoder.step(np.zeros((n, plan.n_units), np.uint16))

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.cost.full_forward import GATE_FLOAT32
 from benchmarks.cost.kernel_sweep import Size
 from benchmarks.cost.random_models import PUBLISHED as PUBLISHED_SPECS, for_a_run
-from benchmarks.latency.peers import decoders, fits
-from benchmarks.latency.peers.decoders import Decoder
+from benchmarks.latency.peers import decoders
+from benchmarks.latency.peers.decoders import Decoder, Files
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
@@ -117,26 +117,26 @@ def judged(chosen: list[Row], at: dict[str, Path], folder: Path, session: Sessio
     """
     known: dict[tuple[str, str], tuple[str, str]] = {}
     for row in chosen:
-        key = row.size, row.decoder
         if why := absent(row):
             yield row, why, ""
-        elif row.program == OURS or row.decoder in fits.FITTED:
+        elif row.decoder not in decoders.EQUAL:
             yield row, "", ""
         else:
+            key = row.size, row.decoder
             if key not in known:
-                known[key] = _judged(row, at[row.size], folder, session)
+                known[key] = _judged(row, files_of(row, at, folder), session)
             yield row, *known[key]
 
 
-def _judged(row: Row, path: Path, folder: Path, session: Session) -> tuple[str, str]:
-    made = checkpoints.load(path)
+def _judged(row: Row, files: Files, session: Session) -> tuple[str, str]:
     try:
-        apart = check(made, decoders.create(row.decoder, path, folder, onnx_of(folder, row.size)), session)
+        decoder = decoders.create(row.decoder, files, ())
     except ConfigError as error:
         return str(error), ""
+    apart = check(checkpoints.load(Path(files.checkpoint)), decoder, session)
     return "", "" if apart <= GATE_FLOAT32 else f"off by {apart:.2e}, more than {GATE_FLOAT32:g}"
 
 
-def onnx_of(folder: Path, size: str) -> Path:
-    """Where the exported window of a size lies."""
-    return folder / f"{size}.onnx"
+def files_of(row: Row, at: dict[str, Path], folder: Path) -> Files:
+    """What a row's decoder needs. at: the checkpoint of each size. folder: of what was fitted and exported."""
+    return Files(str(at[row.size]), str(folder), str(folder / f"{row.size}.onnx"))

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks import machine
-from benchmarks.accuracy.peers import kalman, regression, sequence
+from benchmarks.accuracy.peers import kalman, sequence
 from benchmarks.accuracy.peers.task import Task
 from benchmarks.cost.kernel_sweep import Size
 from benchmarks.cost.random_models import for_a_run
 from benchmarks.latency.peers import decoders, fits, heard, loop, rows, table
+from benchmarks.latency.peers.decoders import Files
 from benchmarks.latency.peers.heard import Messages, Sent
 from benchmarks.latency.peers.loop import Binning, Closed, Plan
 from neds_core import checkpoint as checkpoints
@@ -26,11 +27,11 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions
 from neds_core.data.session import Session
 from runtime.cli import main as cli
+from runtime.engines.linear import LinearEngine
 from runtime.wire import Flag
 
 MS = 1_000_000
 BIN = 20 * MS
-RIDGE = {"wheel_speed": {"bank": {"lags": 3, "taus_ms": [], "root": True, "clock_bins": 0}, "penalty": 100.0}}
 GRU = {**fits.GRU, "width": 8, "steps": 6, "stop": 3}
 
 
@@ -44,8 +45,8 @@ def networks(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint
 
 
 def created(name: str, made: Checkpoint, folder: Path) -> decoders.Decoder:
-    checkpoints.save(made, folder / "made.safetensors")
-    return decoders.create(name, folder / "made.safetensors", folder, folder / "made.onnx")
+    checkpoints.save(made, path := folder / "made.safetensors")
+    return decoders.create(name, Files(str(path), str(folder), str(folder / "made.onnx")), ())
 
 
 @pytest.mark.parametrize("which", ["whole", "band"])
@@ -75,35 +76,33 @@ def test_a_peer_that_forgets_to_reset_is_found(
 
 
 @pytest.mark.parametrize("name", ["ridge", "kalman", "gru"])
-def test_a_trained_peer_streams_what_it_predicts(task: Task, tmp_path: Path, name: str) -> None:
+def test_a_peer_that_learns_streams_what_it_predicts(
+    task: Task, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, name: str
+) -> None:
     """Bin by bin, and several at once; also after it was written and read."""
-    test = task.parts.test
-    whole = [k for k, (a, b) in enumerate(test.segments) if test.valid[a:b].all()][:3]
-    test = sessions.select(test, np.array(whole))
-    made: Any
+    whole = [k for k, (a, b) in enumerate(task.parts.test.segments) if task.parts.test.valid[a:b].all()][:3]
+    test = sessions.select(task.parts.test, np.array(whole))
     if name == "ridge":
-        made, expected = fits.Ridge.fit(task, RIDGE), regression.ridge_fit(task, RIDGE, regression.causal_design)
-        truth = expected.predict(test)
+        made = read = fits.Ridge(checkpoint := make_checkpoint(), ("wheel_speed",))
+        bins = test.bins()
+        first = np.isin(bins, test.segments[:, 0])
+        truth = LinearEngine(checkpoint).offline(test.counts[bins], np.ones(len(bins), bool), test.clock()[bins], first)
     elif name == "kalman":
         made, model = fits.Kalman.fit(task), kalman.fit_on(task, fits.KALMAN, task.parts.development)
-        truth = kalman.predict(task, fits.KALMAN, model, test)
+        made.save(tmp_path / "kalman.npz")
+        read, truth = fits.load("kalman", tmp_path), kalman.predict(task, fits.KALMAN, model, test)
     else:
         made = fits.Gru.fit(task, GRU)
-        truth = sequence.predictor(task, made.network)(test)
-    made.save(tmp_path / "made.npz")
-    read: dict[str, Callable[[], Any]] = {
-        "ridge": lambda: fits.Ridge.load(tmp_path / "made.npz", len(task.session.units), task.session.bin_ns),
-        "kalman": lambda: fits.Kalman.load(tmp_path / "made.npz"),
-        "gru": lambda: fits.Gru.load(tmp_path / "made.npz", task, GRU),
-    }
-    for decoder, at_once in ((made, 1), (read[name](), 5)):
+        made.save(tmp_path / "gru.npz")
+        read, truth = fits.Gru.load(tmp_path / "gru.npz", task, GRU), sequence.predictor(task, made.network)(test)
+    for decoder, at_once in ((made, 1), (read, 5)):
         row = 0
         for start, stop in test.segments:
             decoder.reset()
             for t in range(start, stop, at_once):
                 found = decoder.step(test.counts[t : min(t + at_once, stop)].astype(np.uint16))
                 row += min(at_once, stop - t)
-                np.testing.assert_allclose(found, truth[row - 1], rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(found, truth[row - 1, :1], rtol=1e-5, atol=1e-5)
 
 
 def test_the_settings_are_those_that_the_accuracy_benchmark_chose() -> None:
@@ -113,7 +112,6 @@ def test_the_settings_are_those_that_the_accuracy_benchmark_chose() -> None:
         for row in found["table"]
         if (row["recording"], row["task"], row["split"]) == ("ibl-dy016", "decode", "chronological")
     }
-    assert chosen["causal ridge"] == fits.RIDGE
     assert chosen["Kalman filter"] == fits.KALMAN
     assert {key: value for key, value in chosen["GRU"].items() if key != "origins_r2"} == fits.GRU
 
@@ -123,7 +121,7 @@ def test_the_settings_are_those_that_the_accuracy_benchmark_chose() -> None:
 
 def binning(n_units: int = 3) -> Binning:
     """Open at bin 0."""
-    made = Binning(Plan("", "", "", "", "", "", ("x",), n_units, BIN, 10 * MS, 0, 0))
+    made = Binning(Plan("", "", "", Files("", "", ""), ("x",), n_units, BIN, 10 * MS, 0, 0))
     made.bins.open = 0
     return made
 
