@@ -51,6 +51,7 @@ EXTRA = {
     "benchmarks/latency/*.py": {"pylsl", "zmq"},  # a floor of both, and a subscriber
     "benchmarks/*figures*.py": {"matplotlib"},
     "benchmarks/cost/full_forward.py": {"onnxruntime"},
+    "benchmarks/latency/peers/ezmsg_pipeline.py": {"ezmsg"},
     "benchmarks/studies/region_figures.py": {"umap"},
     "benchmarks/accuracy/tune.py": {"optuna"},
     "benchmarks/accuracy/peers/poyo_plus.py": {"torch_brain"},
@@ -151,7 +152,7 @@ ROOMS = {
         "recordings": (),
         "figures": (),
         "report": ("machine",),
-        "latency": ("machine", "rows", "figures", "report", "cost"),
+        "latency": ("machine", "rows", "recordings", "figures", "report", "cost", "accuracy"),
         "cost": ("machine", "rows", "figures", "recordings", "accuracy"),
         "accuracy": ("machine", "rows", "intervals", "recordings", "figures"),
         "studies": ("machine", "rows", "intervals", "recordings", "figures", "accuracy"),

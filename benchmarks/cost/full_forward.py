@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import logging
 import os
 import shutil
@@ -90,33 +91,52 @@ def full_forwards(layers: int, quick: bool) -> list[Row]:
     return rows
 
 
-def _compiled(model: nn.Module, x: Tensor, expected: Tensor) -> Call | str:
-    """A call of the compiled model, or why there is none."""
+def compiled(model: nn.Module) -> Any | str:
+    """A copy of a model through torch.compile, or why there is none."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"no C++ compiler {compiler!r} here: install one, or set CXX to its path"
-    fast = torch.compile(copy.deepcopy(model))
+    return torch.compile(copy.deepcopy(model))
+
+
+def exported(model: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> str:
+    """Write a model as ONNX; returns why it cannot be, '' = it was."""
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
+        return "not installed: pip install 'neds-rt[peers]'"
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, of its own future
+        torch.onnx.export(model, inputs, path, dynamo=True, verbose=False)
+    return ""
+
+
+def onnx_call(path: Path) -> Callable[..., np.ndarray]:
+    """An exported model as a call with its inputs, on one thread."""
+    import onnxruntime  # pyright: ignore[reportMissingImports]
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
+    return lambda *given: session.run(None, dict(zip(names, given, strict=True)))[0]
+
+
+def _compiled(model: nn.Module, x: Tensor, expected: Tensor) -> Call | str:
+    """A call of the compiled model, or why there is none."""
+    if isinstance(fast := compiled(model), str):
+        return fast
     gate("torch.compile", float((fast(x) - expected).abs().max()), GATE_FLOAT32)
     return lambda: fast(x)
 
 
 def _onnx(model: nn.Module, x: Tensor, expected: Tensor) -> Call | str:
     """A call of the exported model on one thread, or why there is none."""
-    try:
-        import onnxruntime  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return "not installed: pip install 'neds-rt[peers]'"
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, of its own future
-        path = Path(folder) / "full.onnx"
-        torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: x.numpy()}
-    gate("ONNX Runtime", float(np.abs(session.run(None, feed)[0] - expected.numpy()).max()), GATE_FLOAT32)
-    return lambda: session.run(None, feed)
+    with tempfile.TemporaryDirectory() as folder:
+        if why := exported(model, (x,), path := Path(folder) / "full.onnx"):
+            return why
+        call, given = onnx_call(path), x.numpy()
+    gate("ONNX Runtime", float(np.abs(call(given) - expected.numpy()).max()), GATE_FLOAT32)
+    return lambda: call(given)
 
 
 def gate(name: str, error: float, bound: float) -> None:

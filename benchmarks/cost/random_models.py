@@ -24,11 +24,12 @@ SPECS = (
     BehaviourSpec("whisker_motion_energy", "continuous"),
     BehaviourSpec("choice", "class", classes=("left", "right")),
 )
+PUBLISHED = (*SPECS, BehaviourSpec("block", "class", classes=("0.2", "0.5", "0.8")))  # with spikes: 5 tokens a bin
 
 
-def random_checkpoint(size: Size, seed: int = 0) -> Checkpoint:
+def random_checkpoint(size: Size, seed: int = 0, specs: tuple[BehaviourSpec, ...] = SPECS) -> Checkpoint:
     """A causal checkpoint of this size with weights of ordinary scale."""
-    return _random(ModelConfig(width=size.width, layers=size.layers, heads=8, band=size.band), SPECS, size.units, seed)
+    return _random(ModelConfig(width=size.width, layers=size.layers, heads=8, band=size.band), specs, size.units, seed)
 
 
 def random_window(layers: int, units: int = 449) -> Checkpoint:
@@ -37,7 +38,7 @@ def random_window(layers: int, units: int = 449) -> Checkpoint:
         attention="full", tokenizer="stitcher", width=PAPER["width"], layers=layers, heads=PAPER["heads"],
         mlp_ratio=PAPER["mlp_ratio"], window_bins=PAPER["tokens"] // 5,
     )  # fmt: skip
-    return _random(config, (*SPECS, BehaviourSpec("block", "class", classes=("0.2", "0.5", "0.8"))), units, 0)
+    return _random(config, PUBLISHED, units, 0)
 
 
 def _random(config: ModelConfig, specs: tuple[BehaviourSpec, ...], n_units: int, seed: int) -> Checkpoint:
@@ -62,9 +63,9 @@ def tokens(size: Size, n: int, seed: int = 0) -> list[Token]:
     return [Token(i, 0, c, valid=True) for i, c in enumerate(counts)]
 
 
-def for_a_run(size: Size, bin_ns: int = BIN_NS) -> Checkpoint:
+def for_a_run(size: Size, bin_ns: int = BIN_NS, specs: tuple[BehaviourSpec, ...] = SPECS) -> Checkpoint:
     """`random_checkpoint` with what a file needs beside the network: class shares, and linear decoders of zeros."""
-    made = random_checkpoint(size)
+    made = random_checkpoint(size, specs=specs)
     bank, linear = Bank(lags=1), {}
     for spec in made.specs:
         shape = bank.n_features(size.units), max(1, len(spec.classes))

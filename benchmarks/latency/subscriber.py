@@ -9,6 +9,7 @@ import gc
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ COLUMNS: tuple[str, ...] = ("recv_ns", "t_pub_ns", "t_end_ns", "token", "seq", "
 POLL_MS = 200
 
 
-def listen(address: str, out: Path) -> None:
-    """Stamp every estimate as it arrives (CLOCK_MONOTONIC, which is the LSL clock on Linux), and write them all."""
+def listen(address: str, out: Path, more: Callable[[Decode], tuple[int, ...]] = lambda message: ()) -> None:
+    """Stamp every estimate as it arrives (CLOCK_MONOTONIC, which is the LSL clock on Linux), and write them all.
+
+    more: what else to keep of each, behind `COLUMNS`.
+    """
     over: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: over.append(number))
     context = zmq.Context()
@@ -46,8 +50,9 @@ def listen(address: str, out: Path) -> None:
             continue
         if message.flags & Flag.END:
             break
-        rows.append((now, message.t_pub_ns, message.t_end_ns, message.token, message.seq, message.flags))
-    table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
+        row = now, message.t_pub_ns, message.t_end_ns, message.token, message.seq, message.flags
+        rows.append((*row, *more(message)))
+    table = np.array(rows, np.int64) if rows else np.zeros((0, len(COLUMNS)), np.int64)
     with whole(out) as partial, partial.open("wb") as file:
         np.save(file, table)
     context.destroy(linger=0)

@@ -1,0 +1,134 @@
+"""`neds-rt bench peers`: every row in turn, round by round, and what came of it as one report."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import report
+from benchmarks.latency import measured
+from benchmarks.latency.peers import fits, heard, launch, rows, table
+from benchmarks.latency.peers.launch import Bench, Launch
+from benchmarks.latency.peers.rows import Row
+from neds_core import checkpoint as checkpoints
+from neds_core.data import session as sessions, session_file
+from neds_core.errors import ConfigError, StreamError
+from neds_core.scores import r2 as scores
+from runtime import config as rigs
+from runtime.cli.demo import demo
+from runtime.core.latency import percentiles
+from runtime.engines import create as engines
+
+OUTPUTS = ("wheel_speed", "whisker_motion_energy")
+Say = Callable[[str], None]
+
+
+def run(rounds: int, trials: int, only: str = "", say: Say = lambda line: None) -> report.Report:
+    """Measure the rows whose "size name" an expression matches: so many launches of each, in turn.
+
+    trials: held-out trials measured in each launch. Raises `ConfigError` where none matches, `DataError` outside of a
+    checkout.
+    """
+    chosen = [row for row in rows.ROWS if re.search(only, f"{row.size} {row.name}".strip())]
+    if not chosen:
+        names = ", ".join(f"{row.size} {row.name}".strip() for row in rows.ROWS)
+        raise ConfigError(f"--only {only!r} matches none of the rows: {names}")
+    torch.set_num_threads(1)
+    config, test = rigs.load(demo() / "rig.toml"), sessions.split(session_file.load(demo() / "session.npz")).test
+    with tempfile.TemporaryDirectory(prefix="neds-rt-peers-") as folder:
+        fitted = Path(folder)
+        say("fit the peers that are trained, and hold those that have to equal ours to our engine")
+        fits.prepare(fitted, {row.decoder for row in chosen})
+        path = Path(config.checkpoint)
+        at = rows.models(fitted, checkpoints.load(path), path, {row.size for row in chosen})
+        bench = Bench(config, at, fitted, test, OUTPUTS, trials)
+        states = list(rows.judged(chosen, at, fitted, test))
+        taken = _rounds(bench, states, rounds, say)
+        found = [_result(bench, row, skipped, wrong, taken.get(row, [])) for row, skipped, wrong in states]
+    result = report.begun("latency-peers") | {"rounds": rounds, "trials": trials, "rows": found}
+    return result | {"gate": table.gate(found)}
+
+
+def _rounds(bench: Bench, states: list[tuple[Row, str, str]], rounds: int, say: Say) -> dict[Row, list[Launch]]:
+    """The launches of each row that can be run: one of each row, then the next one of each."""
+    taken: dict[Row, list[Launch]] = {}
+    for number in range(rounds):
+        for row, skipped, wrong in states:
+            if skipped or wrong:
+                say(f"{row.size} {row.name}: {skipped or wrong}")
+                continue
+            say(f"round {number + 1} of {rounds}: {row.size} {row.name}")
+            with tempfile.TemporaryDirectory(prefix="neds-rt-peer-") as folder:
+                try:
+                    found = launch.run(bench, row, number, Path(folder))
+                except StreamError as error:
+                    raise StreamError(f"{row.size} {row.name}: {error}") from None
+            taken.setdefault(row, []).append(found)
+    return taken
+
+
+def _result(bench: Bench, row: Row, skipped: str, wrong: str, launches: list[Launch]) -> dict[str, Any]:
+    """A row of the report."""
+    where = {"name": row.name, "size": row.size, "program": row.program, "decoder": row.decoder}
+    where |= {"skipped": skipped, "wrong": wrong, "equal": row.equal}
+    if not launches:
+        return where
+    both = [heard.served(one.sent, one.messages, one.bins, one.end_ns) for one in launches]
+    pub, sub = (np.concatenate(part) for part in zip(*both, strict=True))
+    steps = np.concatenate([_steps(one) for one in launches])
+    stalls = [heard.wrong_ages(one.sent, one.messages, bench.test.bin_ns) for one in launches]
+    return where | {
+        "scheduled": len(pub),
+        "own_message": int(sum(np.isin(one.sent.edge[one.bins], one.messages.t_end).sum() for one in launches)),
+        "step_ms": percentiles(steps * 1e-6) | {"n": len(steps)},
+        "edge_to_pub_ms": percentiles(pub * 1e-6),
+        "edge_to_sub_ms": percentiles(sub * 1e-6),
+        "deadline_misses": int((pub > heard.DEADLINE_NS).sum()),
+        "stall": {key: sum(stall[key] for stall in stalls) for key in stalls[0]},
+        "r2": _skill(bench, launches) if row.size != rows.PUBLISHED else None,
+        "received_max_abs": _received(bench, row, launches) if row.equal else None,
+        "histogram": measured.histogram(pub).encoded(),
+    }
+
+
+def _steps(one: Launch) -> np.ndarray:
+    """(n,) ns: the arithmetic of the messages of measured bins."""
+    mine = np.isin(one.messages.t_end, one.sent.edge[one.bins]) & (one.messages.infer > 0)
+    return one.messages.infer[mine]
+
+
+def _skill(bench: Bench, launches: list[Launch]) -> dict[str, Any]:
+    """R2 of each output, of what a client has at each deadline, with an interval over the trials."""
+    parts = [launch.held_out(one, OUTPUTS) for one in launches]
+    y, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+    trial = np.concatenate([k * 1000 + one.sent.trial[one.bins] for k, one in enumerate(launches)])
+    found: dict[str, Any] = {"trials": len(np.unique(trial))}
+    for v, name in enumerate(OUTPUTS):
+        known = np.isfinite(y[:, v]) & np.isfinite(value[:, v])
+        row = y[known, v], value[known, v]
+        found[name] = {"value": scores.r2(*row), "ci95": scores.r2_interval(*row, trial[known])}
+    return found
+
+
+def _received(bench: Bench, row: Row, launches: list[Launch]) -> float:
+    """Largest difference, in z-scores, between received values and our engine's offline forward on the recording."""
+    made = checkpoints.load(bench.models[row.size])
+    engine, worst = engines.create(made, "neds"), 0.0
+    columns = [engine.layout.columns[name].start for name in OUTPUTS]
+    for one in launches:
+        edge, t = one.sent.edge[one.bins], one.sent.row[one.bins]
+        first = np.append(True, np.diff(one.sent.trial[one.bins]) > 0)
+        n = len(t)
+        expected = engine.offline(one.played.counts[t], np.ones(n, bool), np.full(n, -1), first)[:, columns]
+        place = {int(end): k for k, end in enumerate(edge)}
+        for end, values in zip(one.messages.t_end.tolist(), one.messages.values, strict=True):
+            if end in place and np.isfinite(values).all():
+                apart = np.abs(values - expected[place[end]]) / engine.layout.scale[columns]
+                worst = max(worst, float(apart.max()))
+    return worst

@@ -1,0 +1,287 @@
+"""The peers compute what they are said to compute, and are judged by what a subscriber received."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from benchmarks import machine
+from benchmarks.accuracy.peers import kalman, sequence
+from benchmarks.accuracy.peers.task import Task
+from benchmarks.cost.kernel_sweep import Size
+from benchmarks.cost.random_models import for_a_run
+from benchmarks.latency.peers import decoders, fits, heard, loop, rows, table
+from benchmarks.latency.peers.decoders import Files
+from benchmarks.latency.peers.heard import Messages, Sent
+from benchmarks.latency.peers.loop import Binning, Closed, Plan
+from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint import Checkpoint
+from neds_core.data import session as sessions
+from neds_core.data.session import Session
+from runtime.cli import main as cli
+from runtime.engines.linear import LinearEngine
+from runtime.wire import Flag
+
+MS = 1_000_000
+BIN = 20 * MS
+GRU = {**fits.GRU, "width": 8, "steps": 6, "stop": 3}
+
+
+# --- arithmetic ---
+
+
+@pytest.fixture(scope="module")
+def networks(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
+    """One with a band longer than what is stepped, and one whose band is left."""
+    return {"whole": make_checkpoint(band=30), "band": for_a_run(Size(units=12, layers=2, width=16, band=5))}
+
+
+def created(name: str, made: Checkpoint, folder: Path) -> decoders.Decoder:
+    checkpoints.save(made, path := folder / "made.safetensors")
+    return decoders.create(name, Files(str(path), str(folder), str(folder / "made.onnx")), ())
+
+
+@pytest.mark.parametrize("which", ["whole", "band"])
+@pytest.mark.parametrize(
+    "name", ["eager", "kv", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "compile"))]
+)
+def test_a_peer_that_has_to_equal_ours_does(
+    networks: dict[str, Checkpoint], session: Session, tmp_path: Path, name: str, which: str
+) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnxruntime")
+    made = networks[which]
+    # 1e-5: two float32 forwards of two layers, in a different order
+    assert rows.check(made, created(name, made, tmp_path), session) < 1e-5
+
+
+def test_a_peer_that_forgets_to_reset_is_found(
+    networks: dict[str, Checkpoint], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the check is for: such a row is red and gets no time."""
+    monkeypatch.setattr(decoders.Kv, "reset", lambda self: None)
+    checkpoints.save(networks["whole"], tmp_path / "made.safetensors")
+    row = rows.Row("torch KV cache", rows.LOOP, "kv", rows.DEMO)
+    ((_, skipped, wrong),) = rows.judged([row], {rows.DEMO: tmp_path / "made.safetensors"}, tmp_path, session)
+    assert not skipped
+    assert wrong.startswith("off by ")
+
+
+@pytest.mark.parametrize("name", ["ridge", "kalman", "gru"])
+def test_a_peer_that_learns_streams_what_it_predicts(
+    task: Task, make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, name: str
+) -> None:
+    """Bin by bin, and several at once; also after it was written and read."""
+    whole = [k for k, (a, b) in enumerate(task.parts.test.segments) if task.parts.test.valid[a:b].all()][:3]
+    test = sessions.select(task.parts.test, np.array(whole))
+    if name == "ridge":
+        made = read = fits.Ridge(checkpoint := make_checkpoint(), ("wheel_speed",))
+        bins = test.bins()
+        first = np.isin(bins, test.segments[:, 0])
+        truth = LinearEngine(checkpoint).offline(test.counts[bins], np.ones(len(bins), bool), test.clock()[bins], first)
+    elif name == "kalman":
+        made, model = fits.Kalman.fit(task), kalman.fit_on(task, fits.KALMAN, task.parts.development)
+        made.save(tmp_path / "kalman.npz")
+        read, truth = fits.load("kalman", tmp_path), kalman.predict(task, fits.KALMAN, model, test)
+    else:
+        made = fits.Gru.fit(task, GRU)
+        made.save(tmp_path / "gru.npz")
+        read, truth = fits.Gru.load(tmp_path / "gru.npz", task, GRU), sequence.predictor(task, made.network)(test)
+    for decoder, at_once in ((made, 1), (read, 5)):
+        row = 0
+        for start, stop in test.segments:
+            decoder.reset()
+            for t in range(start, stop, at_once):
+                found = decoder.step(test.counts[t : min(t + at_once, stop)].astype(np.uint16))
+                row += min(at_once, stop - t)
+                np.testing.assert_allclose(found, truth[row - 1, :1], rtol=1e-5, atol=1e-5)
+
+
+def test_the_settings_are_those_that_the_accuracy_benchmark_chose() -> None:
+    found = json.loads((machine.ROOT / "benchmarks" / "results" / "accuracy-full.json").read_text())
+    chosen = {
+        row["peer"]: row["setting"]
+        for row in found["table"]
+        if (row["recording"], row["task"], row["split"]) == ("ibl-dy016", "decode", "chronological")
+    }
+    assert chosen["Kalman filter"] == fits.KALMAN
+    assert {key: value for key, value in chosen["GRU"].items() if key != "origins_r2"} == fits.GRU
+
+
+# --- the loop ---
+
+
+def binning(n_units: int = 3) -> Binning:
+    """Open at bin 0."""
+    made = Binning(Plan("", "", "", Files("", "", ""), ("x",), n_units, BIN, 10 * MS, 0, 0))
+    made.bins.open = 0
+    return made
+
+
+@given(spikes=st.lists(st.tuples(st.integers(0, 10 * BIN - 1), st.integers(0, 2)), max_size=60), cut=st.integers(1, 60))
+def test_chunking_does_not_matter(spikes: list[tuple[int, int]], cut: int) -> None:
+    """However the stream is cut, the counts are those of the recording's own binning; keep-alives count for nothing."""
+    spikes.sort()
+    t, unit = np.array(spikes, np.int64).reshape(-1, 2).T
+    made = binning()
+    made.trials.inside = True
+    closed: list[Closed] = []
+    for begin in range(0, len(t), cut):
+        made.bins.feed(t[begin : begin + cut], unit[begin : begin + cut])
+        closed += made.closed(int(t[begin + cut]) // BIN * BIN if begin + cut < len(t) else 0)
+    made.bins.feed(np.array([10 * BIN]), np.array([-7]))
+    closed += made.closed(0)
+    assert [one.edge_ns for one in closed] == [(k + 1) * BIN for k in range(10)]
+    expected = sessions.bin_events(t, unit, BIN, 10, 3)
+    assert np.array_equal(np.concatenate([one.counts for one in closed]), expected)
+
+
+def test_markers_say_which_bins_are_decoded() -> None:
+    """A trial of bins 2 to 4: the first begins it, the one that holds the end is still in it."""
+    made = binning()
+    made.trials.note(['{"event": "segment_start"}', '{"event": "segment_end"}'], [2 * BIN + MS, 5 * BIN - MS])
+    closed = list(made.closed(8 * BIN))
+    assert [(one.edge_ns // BIN, one.begins) for one in closed] == [(3, True), (4, False), (5, False)]
+    assert loop.joined(closed).counts.shape == (3, 3)
+    assert loop.joined(closed).begins
+
+    made.trials.note(['{"event": "segment_start"}'], [9 * BIN + MS])
+    again = loop.joined([*closed, *made.closed(10 * BIN)])
+    assert (again.edge_ns, again.begins, len(again.counts)) == (10 * BIN, True, 1)
+
+
+# --- what was received ---
+
+
+def messages(*rows: dict[str, Any]) -> Messages:
+    """Messages by their ends in bins; published 1 ms after their bin and received 1 ms later, unless said."""
+    found = []
+    for row in rows:
+        end = row["end"] * BIN
+        pub = row.get("pub", end + MS)
+        value = row.get("value", 1.0)
+        found.append((row.get("recv", pub + MS), pub, end, row.get("flags", 0), MS, row.get("until", 2**62), value))
+    *ints, values = np.array(found, object).T
+    return Messages(*(np.array(each, np.int64) for each in ints), values=np.array(values, float)[:, None])
+
+
+def sent(bins: int = 200, stall: tuple[int, int] = (100 * BIN, 150 * BIN)) -> Sent:
+    """A chunk every 5 ms, out at once, none in the stall; a trial of all bins."""
+    due = np.arange(0, bins * BIN, BIN // 4)
+    out = np.where((due >= stall[0]) & (due < stall[1]), stall[1], due)
+    edges = (np.arange(bins) + 1) * BIN
+    return Sent(edges, np.arange(bins), np.zeros(bins, int), np.stack([due, due, out], 1), stall)
+
+
+@pytest.mark.parametrize(
+    ("row", "empty", "old"),
+    [
+        ({"end": 100}, 0, 0),  # its bin was over before the stall
+        ({"end": 105}, 1, 0),
+        ({"end": 105, "value": np.nan}, 0, 0),
+        ({"end": 105, "flags": int(Flag.GAP)}, 0, 0),
+        ({"end": 105, "until": 105 * BIN}, 0, 0),
+        ({"end": 105, "pub": 151 * BIN}, 0, 1),  # its data came with the rest, a second late
+        ({"end": 105, "pub": 151 * BIN, "flags": int(Flag.STALE)}, 0, 0),
+        ({"end": 98, "pub": 101 * BIN}, 0, 1),  # 60 ms after its bin
+        ({"end": 151}, 0, 0),
+        ({"end": 60, "pub": 70 * BIN}, 0, 0),  # not around the stall
+    ],
+)
+def test_the_age_of_a_message_is_judged(row: dict[str, Any], empty: int, old: int) -> None:
+    found = heard.wrong_ages(sent(), messages(row), BIN)
+    assert (found["empty"], found["old"]) == (empty, old)
+
+
+def test_values_after_the_stall_are_counted() -> None:
+    found = heard.wrong_ages(sent(), messages({"end": 160}, {"end": 161, "value": np.nan}, {"end": 162}), BIN)
+    assert (found["back"], found["after"]) == (2, 50)
+    assert heard.wrong_ages(sent(stall=(0, 0)), messages({"end": 105}), BIN)["empty"] == 0
+
+
+def test_a_bin_is_charged_until_what_replaced_it() -> None:
+    """Bins 1 to 5: 1 in time, 2 and 3 served by 3, 4 and 5 by nothing; at the deadlines a client has what had come."""
+    found = messages({"end": 1, "value": 1.0}, {"end": 3, "pub": 3 * BIN + 15 * MS, "value": 3.0})
+    pub, recv = heard.served(sent(), found, np.arange(5), 9 * BIN)
+    assert (pub // MS).tolist() == [1, 35, 15, 100, 80]
+    assert (recv - pub).tolist()[:3] == [MS] * 3
+    held = heard.delivered(sent(), found, np.arange(5))[:, 0]
+    assert held.tolist() == [1.0, 1.0, 3.0, 3.0, 3.0]
+
+
+def made_row(size: str, program: str, decoder: str, step: float, p99: float, **more: Any) -> dict[str, Any]:
+    times = {"p50": p99 / 2, "p90": p99, "p99": p99, "p99.9": p99, "max": p99}
+    stall = {"messages": 50, "empty": 0, "old": 0, "after": 40, "back": 40}
+    made = {"step_ms": times | {"p50": step}, "edge_to_pub_ms": times, "edge_to_sub_ms": times, "stall": stall}
+    made |= {"deadline_misses": 0, "scheduled": 94, "r2": None}
+    where = {"name": decoder, "size": size, "program": program, "decoder": decoder, "skipped": "", "wrong": ""}
+    return where | made | more
+
+
+FOUND = [
+    made_row("published", "run", "neds", 1.0, 2.0), made_row("demo", "run", "neds", 0.1, 1.0),
+    made_row("published", "loop", "kv", 6.0, 8.0), made_row("published", "loop", "eager", 70.0, 99.0),
+    made_row("published", "loop", "compile", 40.0, 99.0), made_row("", "loop", "kalman", 0.02, 1.5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "words"),
+    [
+        (0, {}, ""),
+        (2, {"step_ms": {"p50": 4.9}}, "4.9 times faster than kv: the gate is 5"),
+        (4, {"step_ms": {"p50": 29.0}}, "29.0 times faster than full: the gate is 30"),
+        (5, {"edge_to_pub_ms": {"p99": 0.6}}, "p99 of edge_to_pub_ms at the demo size is 1.67 times"),
+        (1, {"stall": {"empty": 1, "old": 2}}, "sent 3 messages of a wrong age"),
+        (3, {"wrong": "off by 2.00e-03, more than 0.0001"}, "eager (published) is off by 2.00e-03"),
+    ],
+)
+def test_the_gate(place: int, change: dict[str, Any], words: str) -> None:
+    found = copy.deepcopy(FOUND)
+    found[place] |= change
+    told = table.gate(found)
+    assert told["passed"] == (not words)
+    assert any(words in line for line in told["broken"]) == bool(words)
+
+
+def test_what_was_not_measured_has_no_ratio_and_a_reason() -> None:
+    skipped = {name: value for name, value in FOUND[3].items() if name != "step_ms"} | {"skipped": "not installed"}
+    told = table.gate([FOUND[0], skipped])
+    assert told == {"ratios": {}, "broken": [], "passed": True}
+    lines = list(table.lines({"rows": [FOUND[0], skipped], "gate": told, "rounds": 1, "trials": 2}))
+    assert "| eager | not installed | | | | | | |" in lines
+
+
+# --- a real run ---
+
+
+@pytest.mark.slow
+def test_two_rows_are_measured_over_real_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours and a ridge on the demo: only the ridge makes values of nothing."""
+    out = tmp_path / "peers.json"
+    given = ["--quick", "--only", "^(demo ours|ridge, numpy)$", "--out", str(out), "--json"]
+    monkeypatch.setattr(sys, "argv", ["neds-rt", "bench", "peers", *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (0, 3)  # a busy machine may break a ratio
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    ours, ridge = found["rows"]
+    assert found["kind"] == "latency-peers"
+    assert ours["stall"]["empty"] == ours["stall"]["old"] == 0
+    assert ridge["stall"]["empty"] > 30
+    assert ours["received_max_abs"] < 1e-4
+    for row in (ours, ridge):
+        assert row["scheduled"] == 94
+        assert row["step_ms"]["n"] > 0
+        assert row["r2"]["wheel_speed"]["value"] > 0.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["peers.cdf.png", "peers.html", "peers.json"]
