@@ -25,6 +25,7 @@ from neds_core import toml
 from neds_core.checkpoint import Checkpoint
 from runtime.config import RigConfig
 
+GROWTH = ("per_hour", "low", "high", "at_least")
 BLOCKS = 12  # of which a slope is fitted to the means
 LEAST = {"rss_mb": 8.0, "threads": 4.0, "files": 8.0}  # growth within the soak that is a leak
 LEAST_DRIFT_MS, LEAST_DRIFT_SHARE = 0.2, 0.2  # of the median latency: below either it is steady
@@ -114,7 +115,7 @@ def slope(t_s: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
     t_s, y = t_s[known], y[known]
     n_blocks = min(BLOCKS, len(y) // 2)
     if n_blocks < 4:
-        return dict.fromkeys(("per_hour", "low", "high", "at_least"))
+        return dict.fromkeys(GROWTH)
     t, means = (np.array([each.mean() for each in np.array_split(v, n_blocks)]) for v in (t_s, y))
     centred, freedom = t - t.mean(), n_blocks - 2
     per_s = float(centred @ means / (centred @ centred))
@@ -122,8 +123,8 @@ def slope(t_s: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
     quantile = STUDENT_99[max(k for k in STUDENT_99 if k <= freedom)]
     half = quantile * float(np.sqrt(rest @ rest / freedom / (centred @ centred)))
     hour, long_s = 3600.0, float(t_s[-1] - t_s[0])
-    rounded = {"per_hour": per_s * hour, "low": (per_s - half) * hour, "high": (per_s + half) * hour}
-    return {name: round(v, 3) for name, v in rounded.items()} | {"at_least": round((per_s - half) * long_s, 3)}
+    found = per_s * hour, (per_s - half) * hour, (per_s + half) * hour, (per_s - half) * long_s
+    return dict(zip(GROWTH, (round(v, 3) for v in found), strict=True))
 
 
 def _told(fault: Fault, witness: Witness, planned: list[Fault]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def taken_by(pid: int) -> tuple[float, float, float]:
         files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
         return int(status["VmRSS"].split()[0]) / 1024, int(status["Threads"]), files
     except (OSError, KeyError, ValueError):
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
 
 
 class Witness:
