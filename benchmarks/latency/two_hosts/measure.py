@@ -28,7 +28,7 @@ def run(asked: Asked, say: Say = lambda line: None) -> report.Report:
     Raises `ConfigError` where this machine cannot be two hosts.
     """
     say("the floor of this machine")
-    machine_floor, rows = floor.measure(bench.FLOOR_S[0]), []
+    machine_floor, rows, by = floor.measure(bench.FLOOR_S[0]), [], ""
     for network in NETWORKS:
         with (
             tempfile.TemporaryDirectory(prefix="neds-rt-bench-") as folder,
