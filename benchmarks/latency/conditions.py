@@ -66,5 +66,5 @@ def _decoders(asked: Asked) -> Iterator[tuple[str, Asked]]:
 
 def _with(asked: Asked, **engine: Any) -> Asked:
     config = asked.config
-    engine = msgspec.structs.replace(config.engine, **engine)
-    return replace(asked, config=msgspec.structs.replace(config, engine=engine))
+    changed = msgspec.structs.replace(config.engine, **engine)
+    return replace(asked, config=msgspec.structs.replace(config, engine=changed))

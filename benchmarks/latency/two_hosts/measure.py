@@ -28,16 +28,17 @@ def run(asked: Asked, say: Say = lambda line: None) -> report.Report:
     Raises `ConfigError` where this machine cannot be two hosts.
     """
     say("the floor of this machine")
-    machine_floor, rows = floor.measure(bench.FLOOR_S[0]), []
+    machine_floor, rows, joined_by = floor.measure(bench.FLOOR_S[0]), [], ""
     for network in NETWORKS:
         with (
             tempfile.TemporaryDirectory(prefix="neds-rt-bench-") as folder,
             joined(network, Path(folder)) as (hosts, by),
         ):
+            joined_by = by
             say(f"{network.words()}, by {by}")
             rows += _rows(replace(asked, hosts=hosts), network, machine_floor, Path(folder))
     result = sweep.finished({TABLE: rows}, asked.seconds, machine_floor)
-    return result | {"kind": "latency-two-hosts", "network_by": by}
+    return result | {"kind": "latency-two-hosts", "network_by": joined_by}
 
 
 def _rows(asked: Asked, network: Network, machine_floor: dict[str, Any], folder: Path) -> Iterator[Row]:
