@@ -49,6 +49,7 @@ def created(name: str, made: Checkpoint, folder: Path) -> decoders.Decoder:
     return decoders.create(name, Files(str(path), str(folder), str(folder / "made.onnx")), ())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its compiler's, of its own parts
 @pytest.mark.parametrize("which", ["whole", "band"])
 @pytest.mark.parametrize(
     "name", ["eager", "kv", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "compile"))]
