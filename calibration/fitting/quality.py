@@ -22,7 +22,7 @@ SURE = 0.05  # R2 by which another lag must be better before it counts
 BANK, PENALTIES, FOLDS = Bank(taus_ms=(60.0,), root=True), (100.0, 1e3, 1e4, 1e5), 4
 LONGEST_MS, STEP_MS = 2000.0, 40.0
 LEAST_ORDER = 20  # labelled trials from which on their order can be told
-SHIFTS, SDS = 60, 3.0  # fits by chance that are measured, and how far above them another must be
+SHIFTS = 60  # fits by chance that are measured
 ALIKE, UNLIKE = 0.8, 0.2  # correlation of two trial averages that fit when shifted, and by how much better
 
 
@@ -170,7 +170,7 @@ def _check_label_order(train: Session, spec: BehaviourSpec, kept: np.ndarray) ->
     y = np.column_stack([y, *(np.roll(y[:, 1], by) for by in moved)])
     r2 = linear.ridge_search(np.sqrt(counts[1:-1])[rows], y, linear.folds(np.arange(n), FOLDS), PENALTIES).max(0)
     (before, own, after), chance = r2[:3], r2[3:]
-    if max(before, after) > max(chance.mean() + SDS * chance.std(), max(0.0, own) + 2 * SURE):
+    if max(before, after) > max(0.0, own, chance.max()) + 2 * SURE:
         which = "before" if before > after else "after"
         raise DataError(
             f"the labels of {spec.name} fit the spikes of their neighbours better than their own (R2 "
