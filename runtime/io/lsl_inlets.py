@@ -25,6 +25,7 @@ UNKNOWN_RATE_HZ = 20_000.0  # sizes the buffer of a stream that declares no rate
 MOST_BUFFERED = 4_000_000  # samples, about 30 MB: 10 s at twice 200,000 spikes/s
 MOST_ODD = 100  # names of labels that are kept to be shown
 DELAYS_KEPT = 1 << 20
+OPEN_S = 10.0  # for a sender that was found to open its stream
 SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
 
 
@@ -32,7 +33,7 @@ class Delays:
     """Arrival minus stamp of the newest samples of a stream, in ms."""
 
     def __init__(self, capacity: int) -> None:
-        self.ms = np.zeros(capacity, np.float32)
+        self.ms = np.full(capacity, np.nan, np.float32)  # written, so that none of its pages is first used in the loop
         self.n = 0
 
     def note(self, arrival_ns: int, t_ns: np.ndarray) -> None:
@@ -60,7 +61,14 @@ class Inlet:
     def __enter__(self) -> Self:
         self.clock.start()
         self.clock.wait()
-        self.inlet.open_stream(timeout=10.0)
+        try:
+            self.inlet.open_stream(OPEN_S)
+        except (LslTimeout, RuntimeError):
+            self.clock.stop()
+            name = quoted(self.info.name())
+            raise StreamError(
+                f"stream {name} was found but sends nothing within {OPEN_S:g} s; restart its sender"
+            ) from None
         return self
 
     def __exit__(

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from neds_core.data.session import Session
+from neds_core.errors import StreamError
 from runtime.core.binning import Binner
 from runtime.core.values import NO_TIME, Mark
+from runtime.io import lsl_inlets
 from runtime.io.lsl_clock import now_ns
 from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
@@ -38,6 +40,18 @@ def link(make_outlet: MakeOutlet, stream_name: str, session: Session) -> Iterato
     outlet = make_outlet(stream_name, session.units)
     with inlet_of(outlet) as inlet:
         yield outlet, inlet
+
+
+def test_a_sender_that_does_not_open_in_time_is_one_sentence(
+    make_outlet: MakeOutlet, stream_name: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outlet = make_outlet(stream_name, session.units)
+    inlet = inlet_of(outlet)
+    inlet.clock.start()
+    inlet.clock.wait(60.0)
+    monkeypatch.setattr(lsl_inlets, "OPEN_S", 1e-6)
+    with pytest.raises(StreamError, match=r" was found but sends nothing within .*; restart its sender"), inlet:
+        pytest.fail("it is open")
 
 
 def keep_alive(sent: int) -> int:
