@@ -105,6 +105,14 @@ def changed(before: Chain, now: Chain) -> list[str]:
     return said
 
 
+def ran(chain: Chain, scheduling: str) -> list[str]:
+    """What a run was otherwise than the chain says. scheduling: what its loop was granted once it asked."""
+    said, certified = [], chain.environment["scheduling"]
+    if scheduling != certified:
+        said.append(f"scheduling is {certified} in the chain, and the loop was granted {scheduling}")
+    return said
+
+
 def _different(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     names = dict.fromkeys([*before, *now])
     return [n for n in names if (n in before) != (n in now) or before[n] != now[n]]

@@ -51,6 +51,16 @@ class Certificate(Struct, frozen=True, kw_only=True):
         return "FAIL" if self.failed or not any(line.verdict == "PASS" for line in self.evidence) else "PASS"
 
 
+class Held(Struct, frozen=True):
+    """What a run keeps of the certificate that it demanded; all is empty where it demanded none.
+
+    told: what its log says of it. scheduling: what the loop has to be granted, as certified.
+    """
+
+    told: dict[str, str] = {}
+    scheduling: str = ""
+
+
 def beside(rig: Path) -> Path:
     """Where the certificate of a rig's file lies unless another place is named."""
     return rig.with_name(f"{rig.stem}.certificate.json")
@@ -79,10 +89,10 @@ def load(path: Path) -> Certificate:
     return found
 
 
-def require(path: Path, now: Chain, *, live: bool) -> dict[str, str]:
+def require(path: Path, now: Chain, *, live: bool) -> Held:
     """Refuse to start without a certificate that still holds. live: a certificate of a replay does not do.
 
-    Returns what the log of the run says of it. Raises `ConfigError`, which names what has changed.
+    Raises `ConfigError`, which names what has changed.
     """
     found = load(path)
     again = "certify the rig again with neds-rt certify RIG.toml"
@@ -96,4 +106,5 @@ def require(path: Path, now: Chain, *, live: bool) -> dict[str, str]:
     if differs := changed(found.chain, now):
         more = f", and {len(differs) - MOST} more" if len(differs) > MOST else ""
         raise ConfigError(f"{path} no longer holds: {'; '.join(differs[:MOST])}{more}; {again}")
-    return {"sha256": sha256(path), "created": found.created, "source": found.source}
+    told = {"sha256": sha256(path), "created": found.created, "source": found.source}
+    return Held(told, found.chain.environment.get("scheduling", ""))

@@ -21,6 +21,7 @@ from runtime.start import command
 
 if TYPE_CHECKING:
     from neds_core.checkpoint import Checkpoint
+    from runtime.certificate.document import Held
     from runtime.config import RigConfig
     from runtime.core.run_log import RunLog
     from runtime.io.chain import Chain
@@ -67,16 +68,16 @@ def run(given: Options) -> None:
     import msgspec
 
     stop = Stop()
-    config, certificate = _config(given)
+    config, held = _config(given)
     with ExitStack() as stack:
         player = None
         if given.plays:
             with stop.held():
                 player = _start_player(config, given)
                 stack.callback(player.end)
-        log, checkpoint = _decode(config, given, stack, stop, player)
+        log, checkpoint = _decode(config, given, stack, stop, player, held)
         stop.loop_is_over()
-        log.header = msgspec.structs.replace(log.header, certificate=certificate)
+        log.header = msgspec.structs.replace(log.header, certificate=held.told)
         try:
             _show(log, checkpoint, given.json)
         finally:  # the log is of a run that cannot be run again
@@ -89,8 +90,8 @@ def run(given: Options) -> None:
     os._exit(code)  # all is closed and printed; liblsl destroys each inlet for 0.5 s
 
 
-def _config(given: Options) -> tuple[RigConfig, dict[str, str]]:
-    """The rig's configuration with the options applied, and what the log says of the certificate that was required.
+def _config(given: Options) -> tuple[RigConfig, Held]:
+    """The rig's configuration with the options applied, and the certificate that was required.
 
     Raises `ConfigError` where they do not fit.
     """
@@ -101,24 +102,24 @@ def _config(given: Options) -> tuple[RigConfig, dict[str, str]]:
     rigs.check_seconds("--seconds", given.seconds)
     rig = given.rig if given.rig is not None else demo() / "rig.toml"
     config = _with_options(rigs.load(rig), given)
-    certificate = _certified(config, rig, given)
+    held = _certified(config, rig, given)
     if given.save_log is not None:
         log_file.prepare(given.save_log)
     if given.plays:
-        return _embedded(config, f"{config.rig}-{os.getpid()}", given), certificate
-    return _in_replay_session(config) if given.allow_replay else config, certificate
+        return _embedded(config, f"{config.rig}-{os.getpid()}", given), held
+    return _in_replay_session(config) if given.allow_replay else config, held
 
 
-def _certified(config: RigConfig, rig: Path, given: Options) -> dict[str, str]:
-    """What the log says of the certificate of this rig, {} where none is required."""
-    wanted = given.certificate or (Path(config.certificate) if config.certificate else None)
-    if wanted is None and not given.require_certificate:
-        return {}
+def _certified(config: RigConfig, rig: Path, given: Options) -> Held:
+    """The certificate of this rig, where one is required."""
     from runtime.certificate import chain, document
 
+    wanted = given.certificate or (Path(config.certificate) if config.certificate else None)
+    if wanted is None and not given.require_certificate:
+        return document.Held()
     path, live = wanted or document.beside(rig), not (given.plays or given.allow_replay)
     found = document.require(path, chain.of(config, rig.resolve().parent), live=live)
-    note(f"certificate {path} of {found['created']} holds")
+    note(f"certificate {path} of {found.told['created']} holds")
     return found
 
 
@@ -183,7 +184,7 @@ def _start_player(config: RigConfig, given: Options) -> Player:
 
 
 def _decode(
-    config: RigConfig, given: Options, stack: ExitStack, stop: Stop, player: Player | None
+    config: RigConfig, given: Options, stack: ExitStack, stop: Stop, player: Player | None, held: Held
 ) -> tuple[RunLog, Checkpoint]:
     """Connect, warm up, decode until the end; what was opened closes with `stack`."""
     from runtime.io.lsl_resolve import configure
@@ -219,7 +220,7 @@ def _decode(
     if config.engine.decoder == RECOMMENDED:
         note(engines.said(checkpoint))
     runs = player.runs if player is not None else lambda: True
-    wired = wire(config, checkpoint, streams, publisher, runs, control)
+    wired = wire(config, checkpoint, streams, publisher, runs, control, held.scheduling)
     viewed = not (given.headless or given.json) and sys.stdout.isatty()
     if viewed:
         view = command("runtime.views.terminal", publisher.address, config.rig)

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,11 +54,17 @@ def raise_priority() -> str:
 
 
 def granted() -> str:
-    """What `raise_priority` is granted here; nothing stays raised."""
-    try:
-        return raise_priority()
-    finally:
-        lower_priority()
+    """What `raise_priority` is granted here; nothing stays raised, and nothing that was inherited is given up.
+
+    Asked by a thread that ends with it: who inherited SCHED_FIFO (`CPUSchedulingPolicy=` of systemd, `chrt` before root
+    was dropped) may give it up but is not granted it again. Memory must not be locked yet.
+    """
+    found: list[str] = []
+    asks = threading.Thread(target=lambda: found.append(raise_priority()), name="granted")
+    asks.start()
+    asks.join()
+    _unlock_memory()
+    return found[0]
 
 
 def _lock_memory() -> bool:
@@ -74,12 +81,21 @@ def _lock_memory() -> bool:
         return False
 
 
+def _unlock_memory() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        if sys.platform.startswith("linux"):
+            ctypes.CDLL(None).munlockall()
+
+
 def _schedule() -> str:
     if not hasattr(os, "sched_setscheduler"):
         return "normal (this system has no SCHED_FIFO)"
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
     except PermissionError:
+        with contextlib.suppress(OSError):
+            if os.sched_getscheduler(0) == os.SCHED_FIFO:
+                return f"SCHED_FIFO {os.sched_getparam(0).sched_priority}, inherited"
         return "normal (SCHED_FIFO was not granted; see rtprio in limits.conf)"
     except OSError as error:  # sandboxes, emulators and some kernels
         return f"normal (this system has no SCHED_FIFO: {error.strerror})"
@@ -95,9 +111,7 @@ def beside_the_loop() -> None:
 
 def lower_priority() -> None:
     """Back to normal scheduling for this thread, and memory may go: what follows is not urgent."""
-    with contextlib.suppress(OSError, AttributeError):
-        if sys.platform.startswith("linux"):
-            ctypes.CDLL(None).munlockall()
+    _unlock_memory()
     with contextlib.suppress(OSError):  # where it cannot be had, it cannot be given back
         if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

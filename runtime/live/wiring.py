@@ -13,6 +13,7 @@ import msgspec
 import torch
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.errors import ConfigError
 from runtime.config import RigConfig
 from runtime.core.binning import Binner
 from runtime.core.engine import Decoder
@@ -48,11 +49,13 @@ class Wired:
     player_runs: Callable[[], bool]
     stop: Event
     exchanges: Exchanges | None = None
+    scheduling: str = ""
 
     def run(self, seconds: float | None = None, *, told: bool = True) -> RunLog:
         """Decode until `stop` is set, the recording ends, or `seconds` have passed.
 
-        told: events are also printed on stderr; False where a view has the terminal.
+        told: events are also printed on stderr; False where a view has the terminal. Raises `ConfigError` where the loop
+        is not granted the scheduling that it has to have.
         """
         with Notices(sys.stderr) as notices:
             return self._run(seconds, notices.say if told else lambda line: None)
@@ -85,6 +88,11 @@ class Wired:
             clock,
             _urgent() as scheduling,
         ):  # before the inlets open: their threads inherit it
+            if self.scheduling not in ("", scheduling):
+                raise ConfigError(
+                    f"scheduling was certified as {self.scheduling}, and the loop is granted {scheduling}; start it "
+                    "with the rights that it was certified with, or certify the rig again with neds-rt certify RIG.toml"
+                )
             log.header = msgspec.structs.replace(log.header, scheduling=scheduling)
             with source:
                 happened("state", track.enter(State.READY))
@@ -100,9 +108,10 @@ def wire(
     publisher: Publisher,
     player_runs: Callable[[], bool] = lambda: True,
     control: tuple[Control, Chain] | None = None,
+    scheduling: str = "",
 ) -> Wired:
     """Put a run together. player_runs: False once a player that this run started has ended. control: by which its
-    decoder may be exchanged.
+    decoder may be exchanged. scheduling: what the loop has to be granted, '' = whatever it is.
 
     Raises `ConfigError` where the engine cannot serve this rig.
     """
@@ -112,7 +121,7 @@ def wire(
     if not _rules(config, streams).markers:
         prepare.refuse_endless(decoder)
     exchanges = None if control is None else Exchanges(config, checkpoint, decoder, *control)
-    return Wired(config, streams, decoder, publisher, player_runs, Event(), exchanges)
+    return Wired(config, streams, decoder, publisher, player_runs, Event(), exchanges, scheduling)
 
 
 def make_pipeline(

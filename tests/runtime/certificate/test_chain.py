@@ -204,13 +204,20 @@ PASSED = Certificate(
 replaced = msgspec.structs.replace
 
 
+def test_a_loop_that_was_granted_otherwise_is_named() -> None:
+    granted = replaced(NOW, environment={"scheduling": "SCHED_FIFO 10, memory locked"})
+    assert chain.ran(granted, "SCHED_FIFO 10, memory locked") == []
+    (said,) = chain.ran(granted, "normal, memory locked")
+    assert said.endswith("and the loop was granted normal, memory locked")
+
+
 def test_a_certificate_that_holds_is_told_to_the_log(tmp_path: Path) -> None:
     path = beside(tmp_path / "rig.toml")
     save(PASSED, path)
     assert path.name == "rig.certificate.json"
     assert load(path) == PASSED
     assert msgspec.json.decode(path.read_bytes())["verdict"] == "PASS"
-    found = require(path, NOW, live=True)
+    found = require(path, NOW, live=True).told
     assert (found["created"], found["source"], len(found["sha256"])) == (PASSED.created, "live", 64)
 
 
@@ -236,7 +243,7 @@ def test_a_run_is_refused_in_one_sentence(tmp_path: Path, certificate: Certifica
 
 def test_a_certificate_of_a_replay_does_for_a_replay(tmp_path: Path) -> None:
     save(replaced(PASSED, source="replay"), tmp_path / "c.json")
-    assert require(tmp_path / "c.json", NOW, live=False)["source"] == "replay"
+    assert require(tmp_path / "c.json", NOW, live=False).told["source"] == "replay"
 
 
 @pytest.mark.parametrize(

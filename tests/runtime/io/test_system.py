@@ -80,6 +80,46 @@ def test_whatever_a_system_refuses_is_said_and_ends_nothing(
     assert core.startswith("not pinned: this system cannot" if "affinity" in refused else "core ")
 
 
+INHERITED = """
+import os, resource
+from runtime.io import system
+
+resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+os.setresuid(65534, 65534, 65534)  # root is dropped, the policy stays
+said = system.granted()
+assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == (os.SCHED_FIFO, PRIORITY), said
+assert said == system.raise_priority()  # as the loop is told later
+print(said)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_FIFO"), reason="this system has no SCHED_FIFO")
+@pytest.mark.parametrize("priority", [7, system.FIFO_PRIORITY])
+def test_asking_what_is_granted_gives_up_nothing_that_was_inherited(priority: int) -> None:
+    """As under systemd with CPUSchedulingPolicy=fifo and User=: what is given up there is not granted again."""
+    code = INHERITED.replace("PRIORITY", str(priority))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    if "sched_setscheduler" in done.stderr and "PermissionError" in done.stderr:
+        pytest.skip("SCHED_FIFO is not granted here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"SCHED_FIFO {priority}")
+
+
+def test_asking_what_is_granted_leaves_this_thread_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without rights as well: the thread that asks is another one."""
+    asked: list[int] = []
+
+    def by(*_: object) -> str:
+        asked.append(threading.get_ident())
+        return "normal"
+
+    monkeypatch.setattr(system, "_schedule", by)
+    assert system.granted().startswith("normal, memory ")
+    assert asked
+    assert threading.get_ident() not in asked
+
+
 def test_a_thread_beside_the_loop_is_as_urgent_as_is_granted_and_less_than_the_loop() -> None:
     """Of itself alone."""
     found: list[tuple[int, int]] = []

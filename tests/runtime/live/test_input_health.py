@@ -13,6 +13,7 @@ import pytest
 from neds_core.checkpoint import load
 from neds_core.data.session import split
 from neds_core.data.session_file import load as load_session
+from neds_core.errors import ConfigError
 from runtime.cli.demo import demo
 from runtime.client import Subscriber
 from runtime.config import InputConfig, LslConfig, OutputConfig, RigConfig
@@ -69,15 +70,19 @@ class Sender(threading.Thread):
             self.outlet.push_sample([-1 - self.sent], edge)
 
 
-@pytest.fixture(scope="module")
-def running(lsl_session: str, make_outlet: Callable[..., pylsl.StreamOutlet]) -> Iterator[tuple[Sender, str]]:
-    """A run of the demo's checkpoint in a thread of this process, and its sender."""
-    checkpoint = load(demo() / "neds.safetensors")
-    sender = Sender(make_outlet(f"health-{lsl_session}", checkpoint.units))
-    config = RigConfig(
+def healthy(lsl_session: str) -> RigConfig:
+    """A rig of the demo's checkpoint."""
+    return RigConfig(
         "health", str(demo() / "neds.safetensors"), InputConfig(f"health-{lsl_session}", wait_s=10.0),
         output=OutputConfig(decode_port=0, latest_port=0), lsl=LslConfig(session_id=lsl_session),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def running(lsl_session: str, make_outlet: Callable[..., pylsl.StreamOutlet]) -> Iterator[tuple[Sender, str]]:
+    """A run of the demo's checkpoint in a thread of this process, and its sender."""
+    checkpoint, config = load(demo() / "neds.safetensors"), healthy(lsl_session)
+    sender = Sender(make_outlet(f"health-{lsl_session}", checkpoint.units))
     with Publisher(config.output, config.rig) as publisher:
         streams = find_streams(config, checkpoint.units, allow_replay=False)
         wired: Wired = wire(config, checkpoint, streams, publisher)
@@ -124,3 +129,15 @@ def test_no_value_is_fresh_a_second_after_the_first_bad_spike(running: tuple[Sen
         while not (status := link.status()) or not status.reason:
             assert time.monotonic() < deadline, "no status said why"
             link.receive(50.0)
+
+
+def test_a_loop_that_is_not_granted_what_was_certified_does_not_start(
+    running: tuple[Sender, str], lsl_session: str
+) -> None:
+    """Said before it opens its inlets, in one sentence."""
+    checkpoint, config = load(demo() / "neds.safetensors"), healthy(lsl_session)
+    with Publisher(config.output, config.rig) as publisher:
+        streams = find_streams(config, checkpoint.units, allow_replay=False)
+        wired = wire(config, checkpoint, streams, publisher, scheduling="SCHED_FIFO 98")
+        with pytest.raises(ConfigError, match="scheduling was certified as SCHED_FIFO 98, and the loop is granted "):
+            wired.run(0.1)
