@@ -100,7 +100,9 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RigConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`neds-rt run RIG.toml`. Paths are relative to the file. certificate: without which no run starts, '' = none."""
+    """`neds-rt run RIG.toml`. Paths are relative to the file. certificate: without which no run starts and nothing
+    is swapped in by force, '' = none.
+    """
 
     rig: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]+$")]
     checkpoint: str

@@ -36,7 +36,8 @@ def judge(heard: Heard, config: RigConfig, misses: float) -> tuple[Line, ...]:
     """Every line. misses: the share of deadlines that may be missed."""
     return (
         *_streams(heard.plan), _ended(heard), _states(heard.log), _deadline(heard, config, misses),
-        *_conserved(heard.summary), _late(heard.summary, config), _exact(heard.summary, config), *_told(heard),
+        *_conserved(heard.summary), _late(heard.summary, config), _exact(heard.summary, config),
+        _exchanged(heard.log), *_told(heard),
     )  # fmt: skip
 
 
@@ -132,6 +133,14 @@ def _exact(summary: dict[str, Any], config: RigConfig) -> Line:
         return _line("exact", False, "nothing was decoded", "start the task, or certify for longer")
     said = f"streamed is offline to {found:.1e} z-scores (bound {bound:g})"
     return _line("exact", found <= bound, said, "run neds-rt verify with this checkpoint, and report it")
+
+
+def _exchanged(log: RunLog) -> Line:
+    """Whether one decoder decoded all of it: the one whose hash the certificate holds."""
+    turns = log.outcome.exchanges
+    said = ", ".join(f"{each.why} to {each.model} ({each.model_sha[:12]})" for each in turns)
+    remedy = "another decoder was measured than the one that is certified; swap nothing in meanwhile, and certify again"
+    return _line("exchanges", not turns, said or "the certified decoder decoded all of it", remedy)
 
 
 def _told(heard: Heard) -> Iterator[Line]:

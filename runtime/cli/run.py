@@ -102,7 +102,7 @@ def _config(given: Options) -> tuple[RigConfig, Held]:
     rigs.check_seconds("--seconds", given.seconds)
     rig = given.rig if given.rig is not None else demo() / "rig.toml"
     config = _with_options(rigs.load(rig), given)
-    held = _certified(config, rig, given)
+    config, held = _certified(config, rig, given)
     if given.save_log is not None:
         log_file.prepare(given.save_log)
     if given.plays:
@@ -110,17 +110,19 @@ def _config(given: Options) -> tuple[RigConfig, Held]:
     return _in_replay_session(config) if given.allow_replay else config, held
 
 
-def _certified(config: RigConfig, rig: Path, given: Options) -> Held:
-    """The certificate of this rig, where one is required."""
+def _certified(config: RigConfig, rig: Path, given: Options) -> tuple[RigConfig, Held]:
+    """The configuration, with the certificate's path where one is required, and what is kept of it."""
+    import msgspec
+
     from runtime.certificate import chain, document
 
     wanted = given.certificate or (Path(config.certificate) if config.certificate else None)
     if wanted is None and not given.require_certificate:
-        return document.Held()
+        return config, document.Held()
     path, live = wanted or document.beside(rig), not (given.plays or given.allow_replay)
     found = document.require(path, chain.of(config, rig.resolve().parent), live=live)
     note(f"certificate {path} of {found.told['created']} holds")
-    return found
+    return msgspec.structs.replace(config, certificate=str(path)), found
 
 
 def _with_options(config: RigConfig, given: Options) -> RigConfig:

@@ -73,6 +73,11 @@ class Swapper:
     def _swap(self, request: Swap) -> Answer:
         running, engine = self.pipeline.decoder, self.config.engine
         self._refuse_busy()
+        if request.force and self.config.certificate:
+            raise ConfigError(
+                f"swap: force is set, and this run demanded the certificate {self.config.certificate}, so it takes only "
+                "a decoder whose gate has passed; swap without --force, or start a run that demands none"
+            )
         if request.expect not in ("", running.model_sha):
             raise ConfigError(
                 f"{_named(running)} decodes, not {request.expect[:12]}, which the swap expects; nothing is swapped: "

@@ -54,8 +54,8 @@ class Wired:
     def run(self, seconds: float | None = None, *, told: bool = True) -> RunLog:
         """Decode until `stop` is set, the recording ends, or `seconds` have passed.
 
-        told: events are also printed on stderr; False where a view has the terminal. Raises `ConfigError` where the loop
-        is not granted the scheduling that it has to have.
+        told: events are also printed on stderr; False where a view has the terminal. Raises `ConfigError` where the
+        loop is not granted the scheduling that it has to have.
         """
         with Notices(sys.stderr) as notices:
             return self._run(seconds, notices.say if told else lambda line: None)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 from scipy import stats
@@ -14,7 +15,7 @@ from neds_core.data.session import BehaviourSpec
 from runtime.certificate.evidence import Heard, judge, most
 from runtime.config import InputConfig, RigConfig
 from runtime.core.latency import Latency
-from runtime.core.run_log import Header, LoggedEvent, Outcome, RunLog
+from runtime.core.run_log import Exchange, Header, LoggedEvent, Outcome, RunLog
 
 CONFIG = RigConfig("rig", "c", InputConfig("s"))
 PLAN: dict[str, Any] = {
@@ -104,6 +105,16 @@ def test_each_fault_fails_its_own_line_with_a_remedy(change: Callable[[Heard], N
     failed = verdicts(found)
     assert list(failed) == [name]
     assert remedy in failed[name]
+
+
+def test_another_decoder_that_took_over_meanwhile_fails() -> None:
+    found = heard()
+    found.log.outcome = msgspec.structs.replace(
+        found.log.outcome, exchanges=(Exchange(9, "neds", "e", "second", "b" * 64, "", "swap"),)
+    )
+    assert list(verdicts(found)) == ["exchanges"]
+    told = {line.name: line.said for line in judge(found, CONFIG, 1e-3)}
+    assert told["exchanges"] == "swap to second (bbbbbbbbbbbb)"
 
 
 @pytest.mark.parametrize("state", ["FAULT", "LOST", "STALLED"])

@@ -109,10 +109,10 @@ def swapped(session: Session, tiny_checkpoint: Checkpoint, tmp_path: Path) -> Ca
 
     def go(
         acts: dict[int, Act], markers: bool = True, probation: Probation | None = None, each: object = None,
-        control: ControlConfig | None = None,
+        control: ControlConfig | None = None, certificate: str = "",
     ) -> Done:  # fmt: skip
         """each: called once a pass with the pipeline."""
-        config = RigConfig("rig", "tiny", InputConfig("s"), control=control or ControlConfig())
+        config = RigConfig("rig", "tiny", InputConfig("s"), control=control or ControlConfig(), certificate=certificate)
         decoder = engines.decoder(first, "neds")
         plan, clock, published = timeline(six, 0), offline.SteppedClock(), Published()
         binner = Binner(12, BIN, max_age_ns=10**10, future_ns=2_000_000)
@@ -384,6 +384,22 @@ def test_refusals_are_one_sentence_and_change_nothing(
         assert answer.by_gate is ("gate" in says)
     assert {m.model_sha for m in done.sent} == {"f" * 64}
     assert chain.read(tmp_path / "swaps.jsonl") == []
+
+
+def test_a_run_that_demanded_a_certificate_takes_nothing_by_force(
+    swapped: Callable[..., Done], gated: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Not even what its gate has passed; without force that decodes."""
+    passed = gated(1)
+    acts = {10: asks(gated(2, "REFUSE"), force=True), 20: asks(passed, force=True), 30: asks(passed)}
+    done = swapped(acts, certificate="rig.certificate.json")
+    for answer in done.answers[:2]:
+        assert not answer.ok
+        assert "force is set, and this run demanded the certificate rig.certificate.json" in answer.said
+        assert "\n" not in answer.said
+    assert done.answers[2].ok
+    (exchange,) = done.log.outcome.exchanges
+    assert not exchange.forced
 
 
 def test_what_no_gate_has_passed_is_forced_and_that_is_recorded(
