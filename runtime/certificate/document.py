@@ -28,7 +28,8 @@ class Line(Struct, frozen=True):
 
 
 class Certificate(Struct, frozen=True, kw_only=True):
-    """What a rig was measured to do. source: live | replay. created: UTC. measured: the numbers behind the evidence."""
+    """What a rig was measured to do. source: live | replay. created: UTC. measured: the numbers behind the evidence.
+    misses: share of the deadlines that at most was missed, at 95 % confidence; 1 = not said."""
 
     schema: int = SCHEMA
     kind: str = KIND
@@ -36,6 +37,7 @@ class Certificate(Struct, frozen=True, kw_only=True):
     rig: str
     source: str
     seconds: float
+    misses: float = 1.0
     chain: Chain
     evidence: tuple[Line, ...]
     measured: dict[str, Any] = {}
@@ -106,5 +108,8 @@ def require(path: Path, now: Chain, *, live: bool) -> Held:
     if differs := changed(found.chain, now):
         more = f", and {len(differs) - MOST} more" if len(differs) > MOST else ""
         raise ConfigError(f"{path} no longer holds: {'; '.join(differs[:MOST])}{more}; {again}")
-    told = {"sha256": sha256(path), "created": found.created, "source": found.source}
+    told = {
+        "sha256": sha256(path), "created": found.created, "source": found.source, "seconds": f"{found.seconds:g}",
+        "misses": f"{found.misses:g}",
+    }  # fmt: skip
     return Held(told, found.chain.environment.get("scheduling", ""))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runtime.config import RigConfig
 
 CHECK_S, FLOOR_S, WAIT_S = 5.0, 4.0, 120.0
+HALF = 0.5  # of the deadlines: a certificate that allows more says nothing
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Options:
     """What `neds-rt certify` can be told."""
 
     rig: Annotated[Path, typer.Argument(help="RIG.toml")]
-    seconds: Annotated[float, typer.Option(help="how long the rig runs to be judged")] = 60.0
+    seconds: Annotated[float, typer.Option(help="how long the rig runs to be judged")] = 300.0
     play: Annotated[
         bool, typer.Option(help="play the test part of score.recording: certifies software and machine only")
     ] = False
     misses: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="share of the deadlines that may be missed (output.budget_ms)")
+        float, typer.Option(help="share of the deadlines that may be missed at 95 % confidence (output.budget_ms)")
     ] = 1e-3
     out: Annotated[Path | None, typer.Option(help="the certificate; RIG.certificate.json beside the rig's file")] = None
     json: Annotated[bool, typer.Option("--json", help="the certificate as one JSON object on the last line")] = False
@@ -52,6 +53,11 @@ def certify(given: Options) -> None:
     from runtime.certificate import chain, document, evidence
 
     rigs.check_seconds("--seconds", given.seconds)
+    if not 0 < given.misses <= HALF:
+        raise ConfigError(
+            f"--misses {given.misses:g} is not above 0 and at most {HALF:g}: no time shows that none is ever missed, "
+            "and more would say nothing; give a share such as 0.001"
+        )
     config, home = rigs.load(given.rig), given.rig.resolve().parent
     out = given.out or document.beside(given.rig)
     if not out.absolute().parent.is_dir():
@@ -65,7 +71,7 @@ def certify(given: Options) -> None:
     )  # fmt: skip
     found = document.Certificate(
         created=datetime.now(UTC).isoformat(timespec="seconds"), rig=config.rig,
-        source=heard.log.header.source, seconds=given.seconds, chain=before,
+        source=heard.log.header.source, seconds=given.seconds, misses=given.misses, chain=before,
         evidence=(*evidence.judge(heard, config, given.misses), steady), measured=_numbers(heard),
     )  # fmt: skip
     document.save(found, out)

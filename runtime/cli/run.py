@@ -121,7 +121,11 @@ def _certified(config: RigConfig, rig: Path, given: Options) -> tuple[RigConfig,
         return config, document.Held()
     path, live = wanted or document.beside(rig), not (given.plays or given.allow_replay)
     found = document.require(path, chain.of(config, rig.resolve().parent), live=live)
-    note(f"certificate {path} of {found.told['created']} holds")
+    told = found.told
+    note(
+        f"certificate {path} of {told['created']} holds: of {told['seconds']} s, in which at most {told['misses']} of "
+        "the deadlines were missed (95 % confidence)"
+    )
     return msgspec.structs.replace(config, certificate=str(path)), found
 
 

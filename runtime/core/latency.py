@@ -43,6 +43,11 @@ class Latency:
         self.histogram.record_value(min(max(1, ns // 1000), MAX_US))  # it drops what lies outside
         self.recent.append(ns * 1e-6)
 
+    def above(self, ms: float) -> int:
+        """How many samples were above that many ms; one within the width of a bar above it (0.1 %) counts as well."""
+        bars = self.histogram.get_recorded_iterator()
+        return sum(bar.count_at_value_iterated_to for bar in bars if bar.value_iterated_to > ms * 1e3)
+
     def summary_ms(self) -> dict[str, float | None]:
         """p50, p90, p99, p99.9 and max in ms."""
         if self.histogram.get_total_count() == 0:

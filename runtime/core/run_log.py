@@ -30,7 +30,7 @@ class Header(Struct, frozen=True, kw_only=True):
     Where a session is collected, also: units, the rows of the stream's table (id, region, depth in um as text);
     streams, what each said of itself; utc_ns, the UTC (ns since 1970) of the LSL clock's 0 when the run began, 0 = not
     known. specs are then the behaviours that are wanted.
-    certificate: sha256, created and source of the certificate that the run demanded, {} = none.
+    certificate: sha256, created, source, seconds and misses of the certificate that the run demanded, {} = none.
     """
 
     format: int = FORMAT

@@ -75,8 +75,8 @@ class Swapper:
         self._refuse_busy()
         if request.force and self.config.certificate:
             raise ConfigError(
-                f"swap: force is set, and this run demanded the certificate {self.config.certificate}, so it takes only "
-                "a decoder whose gate has passed; swap without --force, or start a run that demands none"
+                f"swap: force is set, and this run demanded the certificate {self.config.certificate}: it takes only a "
+                "decoder whose gate has passed; swap without --force, or start a run that demands none"
             )
         if request.expect not in ("", running.model_sha):
             raise ConfigError(

@@ -198,7 +198,7 @@ def test_all_our_code_is_in_the_chain() -> None:
 
 NOW = Chain("a" * 64, {"rig": "a", "bins.lateness_ms": 5.0}, {"governor": "performance"}, {"runtime/wire.py": "0" * 16})
 PASSED = Certificate(
-    created="2026-01-01T00:00:00+00:00", rig="a", source="live", seconds=60.0, chain=NOW,
+    created="2026-01-01T00:00:00+00:00", rig="a", source="live", seconds=60.0, misses=1e-3, chain=NOW,
     evidence=(Line("deadline", "PASS", "0 missed"), Line("steal", "INFO", "0 ms")),
 )  # fmt: skip
 replaced = msgspec.structs.replace
@@ -219,6 +219,7 @@ def test_a_certificate_that_holds_is_told_to_the_log(tmp_path: Path) -> None:
     assert msgspec.json.decode(path.read_bytes())["verdict"] == "PASS"
     found = require(path, NOW, live=True).told
     assert (found["created"], found["source"], len(found["sha256"])) == (PASSED.created, "live", 64)
+    assert (found["seconds"], found["misses"]) == ("60", "0.001")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def certified(make_rig: MakeRig, rig_home: Path, tmp_path: Path) -> Callable[...
         shutil.copy(rig_home / "tiny.safetensors", tmp_path / "own.safetensors")
         rig = make_rig(checkpoint=tmp_path / "own.safetensors", lsl=LINK, **sections)
         made = Certificate(
-            created="2026-01-01T00:00:00+00:00", rig="test", source=source, seconds=60.0,
+            created="2026-01-01T00:00:00+00:00", rig="test", source=source, seconds=60.0, misses=1e-3,
             chain=chain.of(rigs.load(rig), rig.parent), evidence=(Line("deadline", "PASS", "0 missed"),),
         )  # fmt: skip
         document.save(made, document.beside(rig))
@@ -64,7 +64,8 @@ def test_a_run_starts_with_a_certificate_that_holds(
     for options, text in ((["--require-certificate"], ""), ([], asked)):
         rig.write_text(text + rig.read_text())
         first, *_, last = says(rig, *options)
-        assert (first.endswith("of 2026-01-01T00:00:00+00:00 holds"), NOBODY in last) == (True, True)
+        held = "of 2026-01-01T00:00:00+00:00 holds: of 60 s, in which at most 0.001 of the deadlines were missed"
+        assert (held in first, NOBODY in last) == (True, True)
     shutil.move(document.beside(rig), tmp_path / "elsewhere.json")
     assert "there is no certificate; make one" in says(rig)[-1]
     assert NOBODY in says(rig, "--certificate", tmp_path / "elsewhere.json")[-1]
@@ -106,6 +107,12 @@ def test_a_certificate_of_a_replay_is_for_replays(
     rig = certified("replay")
     assert "is of a replay" in says(rig, "--require-certificate")[-1]
     assert NOBODY in says(rig, "--require-certificate", "--allow-replay")[-1]
+
+
+@pytest.mark.parametrize("misses", ["0", "1", "nan", "-0.1"])
+def test_a_share_that_says_nothing_is_refused(make_rig: MakeRig, fails: Callable[..., str], misses: str) -> None:
+    said = fails("certify", make_rig(), "--misses", misses)
+    assert f"--misses {float(misses):g} is not above 0 and at most 0.5" in said
 
 
 def neds_rt(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
