@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from neds_core.errors import ConfigError
 from neds_core.files import sha256
+from runtime.certificate import surroundings
 from runtime.config import RigConfig
 from runtime.io import system
 
@@ -48,7 +49,7 @@ def of(config: RigConfig, home: Path) -> Chain:
         raise ConfigError(
             f"checkpoint: {config.checkpoint} cannot be read ({error.strerror or error}); check the path"
         ) from None
-    return Chain(checkpoint, settings(config, home), environment(), code())
+    return Chain(checkpoint, settings(config, home), environment(config.engine.device), code())
 
 
 def settings(config: RigConfig, home: Path) -> dict[str, Any]:
@@ -69,13 +70,16 @@ def _flat(tree: dict[str, Any], at: str) -> dict[str, Any]:
     return found
 
 
-def environment() -> dict[str, str]:
-    """Processor, cores that may be used, kernel, governor, what is granted to the loop, and versions."""
+def environment(device: str = "cpu") -> dict[str, str]:
+    """Processor, cores that may be used, kernel, governor, what is granted to the loop, versions, and surroundings.
+
+    device: cpu | cuda, what decodes.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
     return {
         "cpu": system.cpu(), "cores": str(cores), "kernel": f"{platform.system()} {platform.release()}",
         "governor": system.governor(), "scheduling": system.granted(), "python": platform.python_version(),
-        **system.installed(VERSIONS),
+        **system.installed(VERSIONS), **surroundings.found(device),
     }  # fmt: skip
 
 
@@ -105,11 +109,14 @@ def changed(before: Chain, now: Chain) -> list[str]:
     return said
 
 
-def ran(chain: Chain, scheduling: str) -> list[str]:
-    """What a run was otherwise than the chain says. scheduling: what its loop was granted once it asked."""
+def ran(chain: Chain, scheduling: str, checkpoint: str) -> list[str]:
+    """What a run was otherwise than the chain says. scheduling: what its loop was granted once it asked; checkpoint:
+    SHA-256 of what it loaded."""
     said, certified = [], chain.environment["scheduling"]
     if scheduling != certified:
         said.append(f"scheduling is {certified} in the chain, and the loop was granted {scheduling}")
+    if checkpoint != chain.checkpoint:
+        said.append(f"the checkpoint is {chain.checkpoint[:12]} in the chain, and {checkpoint[:12]} was loaded")
     return said
 
 

@@ -56,11 +56,20 @@ class Certificate(Struct, frozen=True, kw_only=True):
 class Held(Struct, frozen=True):
     """What a run keeps of the certificate that it demanded; all is empty where it demanded none.
 
-    told: what its log says of it. scheduling: what the loop has to be granted, as certified.
+    told: what its log says of it. scheduling: what the loop has to be granted, as certified. checkpoint: its SHA-256.
     """
 
     told: dict[str, str] = {}
     scheduling: str = ""
+    checkpoint: str = ""
+
+    def refuse_other(self, loaded: str) -> None:
+        """Raise `ConfigError` where a checkpoint of this SHA-256 was loaded and another is certified."""
+        if self.checkpoint not in ("", loaded):
+            raise ConfigError(
+                f"checkpoint: {loaded[:12]} was loaded, {self.checkpoint[:12]} is certified: its file changed while "
+                "the run started; start it again"
+            )
 
 
 def beside(rig: Path) -> Path:
@@ -112,4 +121,4 @@ def require(path: Path, now: Chain, *, live: bool) -> Held:
         "sha256": sha256(path), "created": found.created, "source": found.source, "seconds": f"{found.seconds:g}",
         "misses": f"{found.misses:g}",
     }  # fmt: skip
-    return Held(told, found.chain.environment.get("scheduling", ""))
+    return Held(told, found.chain.environment.get("scheduling", ""), found.chain.checkpoint)

@@ -64,7 +64,9 @@ def certify(given: Options) -> None:
         raise ConfigError(f"--out {out}: its folder does not exist; make it first")
     before = chain.of(config, home)
     heard = _measured(config, given)
-    after = chain.changed(before, chain.of(config, home)) + chain.ran(before, heard.summary["scheduling"])
+    after = chain.changed(before, chain.of(config, home)) + chain.ran(
+        before, heard.summary["scheduling"], heard.summary["model_sha"]
+    )
     steady = document.Line(
         "chain", "FAIL" if after else "PASS", "; ".join(after) or "nothing changed while it was measured",
         "certify again, and leave the rig alone meanwhile" if after else "",

@@ -211,6 +211,7 @@ def _decode(
             player.check()
 
     checkpoint = checkpoints.load(Path(config.checkpoint))
+    held.refuse_other(checkpoint.sha)
     if given.save_log is not None:
         longest_s = min(config.score.log_s, given.seconds or config.score.log_s)
         log_file.refuse_full(given.save_log, int(longest_s * 1e9 / checkpoint.header.bin_ns), len(checkpoint.units))

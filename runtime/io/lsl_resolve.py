@@ -34,6 +34,11 @@ def configure(session_id: str, resolve_scope: str, known_peers: tuple[str, ...] 
     pylsl.set_config_content(lsl_settings.merged(session_id, resolve_scope, known_peers))
 
 
+def library() -> str:
+    """The version of the native library, as liblsl counts it. No LSL call: `configure` may still come."""
+    return str(pylsl.library_version())
+
+
 def unwatched() -> None:
     """Nothing to look after between two looks."""
 

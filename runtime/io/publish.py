@@ -13,6 +13,11 @@ from runtime.config import OutputConfig
 from runtime.wire import Decode, Event, Status, topic
 
 
+def library() -> str:
+    """The version of the native library."""
+    return zmq.zmq_version()
+
+
 class Publisher:
     """PUB sockets that never block: a slow or absent subscriber costs nothing."""
 

@@ -13,9 +13,9 @@ from hypothesis import given, strategies as st
 from neds_core import toml
 from neds_core.errors import ConfigError
 from runtime import config as rigs
-from runtime.certificate import chain
+from runtime.certificate import chain, surroundings
 from runtime.certificate.chain import Chain, changed
-from runtime.certificate.document import Certificate, Line, beside, load, require, save
+from runtime.certificate.document import Certificate, Held, Line, beside, load, require, save
 from runtime.config import InputConfig, RigConfig
 
 CONFIG = RigConfig("rig-3", "/rigs/neds.safetensors", InputConfig("spikes"))
@@ -166,6 +166,66 @@ def test_fewer_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.endswith("is 999")
 
 
+NAMES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_CBWR", "OPENBLAS_CORETYPE", "LD_PRELOAD", "PYTHONOPTIMIZE")
+
+
+@given(st.sampled_from(NAMES), st.text("abc019", max_size=3), st.text("abc019", max_size=3))
+def test_a_variable_that_libraries_read_is_named_and_no_other(name: str, was: str, now: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, was)
+        before = Chain("", {}, surroundings.variables(), {})
+        patch.setenv("EDITOR", f"{was}x")
+        assert changed(before, Chain("", {}, surroundings.variables(), {})) == []
+        patch.setenv(name, now)
+        said = changed(before, Chain("", {}, surroundings.variables(), {}))
+        assert len(said) == (was != now)
+        assert all(each.startswith(f"{name} was ") for each in said)
+        patch.delenv(name)
+        (said,) = changed(before, Chain("", {}, surroundings.variables(), {}))
+        assert said.endswith("is not there")
+
+
+def test_the_content_of_the_labs_lsl_file_counts_and_not_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(surroundings.lsl_settings, "PLACES", ("lsl_api.cfg",))
+    monkeypatch.delenv("LSLAPICFG", raising=False)
+    none = chain.environment()
+    assert none["lsl_api.cfg"] == "none"
+    (tmp_path / "lsl_api.cfg").write_text("[ports]\nIPv6 = disable\n")
+    here = chain.environment()
+    (tmp_path / "lsl_api.cfg").rename(tmp_path / "other.cfg")
+    monkeypatch.setenv("LSLAPICFG", str(tmp_path / "other.cfg"))
+    assert chain.environment() == here
+    (said,) = changed(Chain("", {}, none, {}), Chain("", {}, here, {}))
+    assert said.startswith("lsl_api.cfg was none, is ")
+
+
+@pytest.mark.parametrize(("where", "name"), [("lsl_resolve", "liblsl"), ("publish", "libzmq")])
+def test_another_native_library_is_named(monkeypatch: pytest.MonkeyPatch, where: str, name: str) -> None:
+    before = Chain("", {}, surroundings.found("cpu"), {})
+    monkeypatch.setattr(getattr(surroundings, where), "library", lambda: "0.1")
+    (said,) = changed(before, Chain("", {}, surroundings.found("cpu"), {}))
+    assert said.startswith(f"{name} was ")
+
+
+def test_settings_of_the_system_are_read_as_it_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word in brackets is the one chosen; an empty list is none; a graphics card counts where it decodes."""
+    texts = {"pages": "always [madvise] never", "cores": "", "clock": "tsc"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    (tmp_path / "gpus" / "0000:01").mkdir(parents=True)
+    (tmp_path / "gpus" / "0000:01" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ: 3\n")
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue\n")
+    monkeypatch.setattr(surroundings, "SETTINGS", {name: str(tmp_path / name) for name in [*texts, "absent"]})
+    monkeypatch.setattr(surroundings, "NVIDIA", tmp_path)
+    found = surroundings.found("cuda")
+    assert [found[name] for name in (*texts, "absent")] == ["madvise", "none", "tsc", "not said"]
+    assert (found["gpu"], found["driver"]) == ("NVIDIA H200", "550.54.15")
+    assert "gpu" not in surroundings.found("cpu")
+
+
 def test_a_file_of_code_that_changes_comes_or_goes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the package lies; what is no code does not count."""
     package = tmp_path / "certified"
@@ -206,9 +266,20 @@ replaced = msgspec.structs.replace
 
 def test_a_loop_that_was_granted_otherwise_is_named() -> None:
     granted = replaced(NOW, environment={"scheduling": "SCHED_FIFO 10, memory locked"})
-    assert chain.ran(granted, "SCHED_FIFO 10, memory locked") == []
-    (said,) = chain.ran(granted, "normal, memory locked")
+    assert chain.ran(granted, "SCHED_FIFO 10, memory locked", "a" * 64) == []
+    (said,) = chain.ran(granted, "normal, memory locked", "a" * 64)
     assert said.endswith("and the loop was granted normal, memory locked")
+    (said,) = chain.ran(granted, "SCHED_FIFO 10, memory locked", "b" * 64)
+    assert said == "the checkpoint is aaaaaaaaaaaa in the chain, and bbbbbbbbbbbb was loaded"
+
+
+def test_a_checkpoint_that_is_replaced_between_hash_and_load_is_refused(tmp_path: Path) -> None:
+    save(PASSED, tmp_path / "c.json")
+    held = require(tmp_path / "c.json", NOW, live=True)
+    held.refuse_other("a" * 64)
+    Held().refuse_other("b" * 64)  # no certificate was demanded
+    with pytest.raises(ConfigError, match="bbbbbbbbbbbb was loaded, aaaaaaaaaaaa is certified"):
+        held.refuse_other("b" * 64)
 
 
 def test_a_certificate_that_holds_is_told_to_the_log(tmp_path: Path) -> None:
