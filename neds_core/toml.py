@@ -79,10 +79,39 @@ def load(path: Path, kind: type[Tree]) -> Tree:
 
 
 def written(tree: dict[str, Any], at: str = "") -> str:
-    """A tree of tables, as `msgspec.to_builtins` gives it, as TOML; what is None is left out."""
-    plain = {k: v for k, v in tree.items() if not isinstance(v, dict) and v is not None}
-    lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items()]
-    if at and lines:
+    """A tree of tables, as `msgspec.to_builtins` gives it, as TOML; what is None is left out. at: the table's own name.
+
+    Raises `ValueError` for a value that TOML has not.
+    """
+    lines = [f"{_key(k)} = {_said(v)}" for k, v in tree.items() if not isinstance(v, dict) and v is not None]
+    if at and (lines or not tree):
         lines.insert(0, f"[{at}]")
-    tables = [written(v, f"{at}.{k}" if at else k) for k, v in tree.items() if isinstance(v, dict)]
-    return "\n".join(["\n".join(lines), *tables]) + "\n"
+    below = {f"{at}.{_key(k)}" if at else _key(k): v for k, v in tree.items() if isinstance(v, dict)}
+    return "\n".join(["\n".join(lines), *(written(v, name) for name, v in below.items())]) + "\n"
+
+
+def _key(name: str) -> str:
+    """A key as it may stand: bare, or quoted where it holds a space, a dot, or what is no ASCII."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    """A basic string: JSON's escapes, without pairs of surrogates, and DEL, which only TOML forbids."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _said(value: Any) -> str:
+    """A value on one line."""
+    match value:
+        case str():
+            return _quoted(value)
+        case bool() | int():
+            return json.dumps(value)
+        case float():
+            return repr(value)  # also inf and nan, which JSON spells otherwise
+        case list() | tuple():
+            return f"[{', '.join(map(_said, value))}]"
+        case dict():
+            pairs = (f"{_key(k)} = {_said(v)}" for k, v in value.items() if v is not None)
+            return f"{{{', '.join(pairs)}}}"
+    raise ValueError(f"TOML has no {type(value).__name__}")
