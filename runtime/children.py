@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +20,15 @@ from neds_core.errors import StreamError
 from runtime import start
 from runtime.io.system import end, ended_by
 
+# Linux alone has it: the kernel kills the child once the thread that started it is gone, however that ended. It is kept
+# by exec, as the process's id is. Asked for in the child: between fork and exec no Python may run beside threads.
+TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ignored by Python, and kept by exec
+if os.getppid() == int(sys.argv[1]):  # else it was gone before
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 STOP_S, LOOK_S = 10.0, 0.05
 Watch = Callable[[], None]  # raises where waiting has no use any more
 
@@ -26,8 +37,19 @@ def unwatched() -> None:
     """Wait, whatever happens elsewhere."""
 
 
+def tied(words: list[str]) -> list[str]:
+    """A command that the kernel kills when this thread is gone, also by SIGKILL or for want of memory (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return words
+    return [sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()), *words]
+
+
 class Child:
-    """`neds-rt WORDS`, opened with `with`: it ends with that. Its output goes to NAME.out and NAME.err in a folder."""
+    """`neds-rt WORDS`, opened with `with`: it ends with that. Its output goes to NAME.out and NAME.err in a folder.
+
+    On Linux it also ends when the thread that opened it is gone (see `tied`): a loop would stay at real-time priority,
+    with its memory locked.
+    """
 
     def __init__(
         self, folder: Path, *words: object, say: Callable[[str], None] = lambda line: None, name: str = "",
@@ -45,7 +67,11 @@ class Child:
     def __enter__(self) -> Self:
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, start_new_session=True
+                tied(self._command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
             )
         self._reader = threading.Thread(target=self._read, name=self.name, daemon=True)
         self._reader.start()
