@@ -18,7 +18,7 @@ from runtime.core.values import Decoded, Mark, Token
 from runtime.live.warming import Warming
 from runtime.wire import Flag
 
-PULL_S = 0.02
+PULL_NS = 20_000_000  # at most so long a pass waits
 STATUS_NS = 1_000_000_000
 RAISE_LOG_S = "scores and --save-log cover these; raise score.log_s"
 JUMP_NS = 1_000_000_000  # so long CLOCK_JUMP stays set
@@ -121,7 +121,7 @@ class Clock(Protocol):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """When a run ends, and what is on time. stop: asked once a pass, True = end now. handover: of a run whose decoder
-    may be exchanged. warming: what the loop does before each edge, None = it waits."""
+    may be exchanged. warming: what the loop does before a bin closes, None = it waits."""
 
     budget_ns: int
     seconds: float | None = None
@@ -230,19 +230,19 @@ class _Loop:
 
     def _wait(self) -> tuple[np.ndarray, int, int]:
         """The pass before is over: spikes (n,) `SPIKES`, since when they were waited for, and the work before that."""
-        source, warming, began = self.source, self.plan.warming, self.clock.now_ns()
-        due_ns, busy_ns = self.pipeline.due_ns(), began - self._woke_ns if self._woke_ns else 0
+        source, pipeline, warming, began = self.source, self.pipeline, self.plan.warming, self.clock.now_ns()
+        due_ns, busy_ns = pipeline.due_ns(), began - self._woke_ns if self._woke_ns else 0
         self.log.rests(began)
-        edge_ns, engine = self.pipeline.binner.edge_ns, self.pipeline.decoder.engine
-        if warming is not None and (warm_ns := warming.due_ns(edge_ns, engine, began)) < due_ns:
-            spikes = source.wait(_seconds(warm_ns - began))
-            if len(spikes) or source.alive_ns > 0:
-                return spikes, began, busy_ns
-            begin = self.clock.now_ns()
-            warming.touch()
-            began = self.clock.now_ns()
-            busy_ns = began - begin
-        return source.wait(_seconds(due_ns - began)), began, busy_ns
+        close_ns = pipeline.binner.edge_ns if pipeline.rules.keep_alive or pipeline.binner.ordered else due_ns
+        if warming is None or (warm_ns := warming.due_ns(close_ns, pipeline.decoder.engine, began)) >= due_ns:
+            return source.wait(_seconds(due_ns - began)), began, busy_ns
+        spikes = source.wait(_seconds(warm_ns - began))
+        begin = self.clock.now_ns()
+        if len(spikes) or source.alive_ns > 0 or begin < warm_ns:
+            return spikes, began, busy_ns
+        warming.touch()
+        now = self.clock.now_ns()
+        return source.wait(_seconds(min(due_ns, began + PULL_NS) - now)), now, now - begin
 
     def _account(self, closed: list[Decoded], passage: Passage) -> None:
         """After the send: nothing here delays the estimate."""
@@ -291,7 +291,7 @@ class _Loop:
 
 
 def _seconds(ns: int) -> float:
-    return min(PULL_S, max(0.0, ns * 1e-9))
+    return min(PULL_NS, max(0, ns)) * 1e-9
 
 
 def _astray(off_ns: int) -> str:

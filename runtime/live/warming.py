@@ -1,4 +1,4 @@
-"""Shortly before a bin ends, what its step will read is read: in the 20 ms between, others fill the caches."""
+"""Shortly before a bin closes, what its step will read is read: in the 20 ms between, others fill the caches."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ SPARE_NS = 500_000  # before the edge by when it is to be over, and half of it b
 
 class Warming:
     """Reads the weights and the cache of an engine twice before each edge; it writes nothing.
+
+    An edge is here when the next bin closes if all is well: its own, or where nothing says that a bin is complete, when
+    the clock closes it.
 
     It reads in pieces, and stops between two of them where spikes have come or the edge is near: neither waits for more
     than one piece. Where spikes have come it goes on after them, if there is time.

@@ -7,22 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from kernels.cpu.touch import MOST_BYTES
 from neds_core import ensemble
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
 from runtime.core.binning import Binner
-from runtime.core.engine import Engine
+from runtime.core.engine import Decoder, Engine
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import COLUMNS, RunLog, describe
 from runtime.core.timeline import timeline
-from runtime.core.values import NO_TIME, SPIKES
+from runtime.core.values import NO_TIME, SPIKES, Layout, Mark, Token
 from runtime.engines import create as engines
 from runtime.engines.nothing import Nothing
 from runtime.live import offline, warming
-from runtime.live.loop import Plan, run
+from runtime.live.loop import PULL_NS, Plan, run
 from runtime.live.offline import NoSink, SessionSource, SteppedClock
 from runtime.live.warming import NEVER, SPARE_NS, TIMES, Warming
 
@@ -56,7 +56,14 @@ def played(
     binner = Binner(made.n_units, made.bin_ns, max_age_ns=10**10, future_ns=2 * MS)
     log = RunLog(describe(made, rig="rig", source="synthetic", budget_ms=20.0), 1000, made.n_units, 3)
     before = Warming(made.engine, made.bin_ns, clock.now_ns, lambda: False) if warm else None
-    run(source, Pipeline(binner, made, Rules(markers=True)), NoSink(), clock, log, Plan(BIN, warming=before))
+    run(
+        source,
+        Pipeline(binner, made, Rules(markers=True, keep_alive=True)),
+        NoSink(),
+        clock,
+        log,
+        Plan(BIN, warming=before),
+    )
     return log
 
 
@@ -181,3 +188,89 @@ def test_on_slow_memory_a_bin_waits_for_one_piece_at_most(
     log = played(joined, short, "neds", warm=True, clock=clock)
     assert log.in_time[log.decoded_rows()].all()
     assert 0 < log.wait_ns[: log.n].max() <= 3 * MS - SPARE_NS // 2
+
+
+UNITS, BINS = 5, 12
+Chunk = tuple[int, np.ndarray, bool]  # when it comes (ns), spikes (n,) `SPIKES`, whether with a keep-alive of then
+
+
+class Leaky:
+    """Values are weighted counts that leak away."""
+
+    name, window_bins = "leaky", 0
+
+    def __init__(self, seed: int) -> None:
+        self.weight = np.random.default_rng(seed).normal(size=(UNITS, 2)).astype(np.float32)
+        self.values = np.zeros(2, np.float32)
+        self.layout = Layout((), {}, np.ones(2, np.float32), self.values.copy())
+
+    def reset(self, position: int = 0) -> None:
+        self.values[:] = 0.0
+
+    def step(self, token: Token) -> np.ndarray:
+        self.values[:] = 0.9 * self.values + token.counts @ self.weight
+        return self.values
+
+    def skip(self, n_bins: int) -> None: ...
+
+    def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+def leaky(seed: int, bin_ns: int) -> Decoder:
+    return Decoder(Leaky(seed), "neds", f"m-{seed}", f"sha-{seed}", "", "u", UNITS, bin_ns)
+
+
+class Chunks(SessionSource):
+    """Chunks that come in their own time. passes: when the loop woke; what a wait returns is gone with the next."""
+
+    def __init__(self, chunks: list[Chunk], clock: SteppedClock, end_ns: int) -> None:
+        self.chunks, self.clock, self.end_ns = chunks.copy(), clock, end_ns
+        self.alive_ns, self.passes, self.last = NO_TIME, [0], NONE
+
+    def wait(self, timeout_s: float) -> np.ndarray:
+        self.last["unit"], self.alive_ns = -1, NO_TIME
+        until_ns = self.clock.t_ns + round(timeout_s * 1e9)
+        if self.chunks and self.chunks[0][0] <= until_ns:
+            until_ns = max(self.clock.t_ns, self.chunks[0][0])
+        self.clock.t_ns, come = until_ns, [NONE]
+        while self.chunks and self.chunks[0][0] <= until_ns:
+            t_ns, spikes, alive = self.chunks.pop(0)
+            come, self.alive_ns = [*come, spikes], t_ns if alive else self.alive_ns
+        self.last = np.concatenate(come)
+        return self.last
+
+    def marks(self) -> list[Mark]:
+        self.passes.append(self.clock.t_ns)
+        return []
+
+
+@given(bin_ms=st.integers(1, 60), mb=st.sampled_from([0, 9]), alive=st.booleans(), ordered=st.booleans())
+@example(bin_ms=30, mb=9, alive=True, ordered=False)
+@example(bin_ms=41, mb=9, alive=True, ordered=False)
+def test_each_bin_is_prepared_for_whatever_its_length(bin_ms: int, mb: int, alive: bool, ordered: bool) -> None:
+    """Once, shortly before it closes: at its edge, or by the clock where nothing says that it is complete.
+
+    Nothing comes but a keep-alive or a spike at each edge, and no pass waits longer than it may.
+    """
+    bin_ns, clock, touched = bin_ms * MS, SteppedClock(), list[int]()
+    decoder, end_ns = leaky(0, bin_ns), (BINS + 1) * bin_ns
+    said = alive or ordered
+    chunks = [(k * bin_ns, np.array([] if alive else [(k * bin_ns, 0)], SPIKES), alive) for k in range(1, BINS + 10)]
+    source, rules = Chunks(chunks, clock, end_ns), Rules(keep_alive=alive)
+    binner = Binner(UNITS, bin_ns, max_age_ns=10**10, future_ns=0, ordered=ordered)
+    log = RunLog(describe(decoder, rig="rig", source="synthetic", budget_ms=20.0), 100, UNITS, 2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(warming, "memory", lambda engine: mb * [np.zeros(MOST_BYTES, np.uint8)] + [engine.weight])
+        patched.setattr(warming, "touch", lambda part: touched.append(clock.t_ns))
+        before = Warming(decoder.engine, bin_ns, clock.now_ns, lambda: False)
+        run(source, Pipeline(binner, decoder, rules), NoSink(), clock, log, Plan(BIN, warming=before))
+
+    closes = (np.arange(log.n) + 1) * bin_ns + (0 if said else rules.lateness_ns)
+    before_ns = [closes[k] - at for at in touched if (k := np.searchsorted(closes, at)) < log.n]
+    assert log.n >= 2
+    assert SPARE_NS // 2 < min(before_ns) <= max(before_ns) <= SPARE_NS + bin_ns // 5
+    each = np.bincount(np.searchsorted(closes, touched), minlength=log.n)[: log.n]
+    assert (each == each[0]).all()
+    assert each[0] % TIMES == 0
+    assert np.diff(source.passes).max() <= PULL_NS
