@@ -12,6 +12,7 @@ from runtime.wire import Flag
 OWN = ("busy", "wait", "take", "infer", "send")  # a token is spent in these, one after the other
 AFTER = "after"  # what a pass did after its send; it delays those that follow
 ELSEWHERE = "loop"  # a pass that closed nothing
+WARM = "warm"  # weights and cache were read for longer than there was time
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Scheduled:
 
     at (n,): row of the log whose pass took each. parts (n, 5): ns in each of `OWN`, which sum to edge_to_pub (n,).
     began, after, ended (n,): when that pass began to wait, what it did after its send, and when that was over.
+    warm (n,) bool: what it was busy with before was reading for the caches.
     decoded (n,) bool: it carried values. allowance (n,) bool: its bin was closed by the clock, because no sample had
     said that it was complete. late (n,) bool: beyond the budget.
     cause (n,) int: place in `CAUSES` of why, -1 = in time.
@@ -31,6 +33,7 @@ class Scheduled:
     began: np.ndarray
     after: np.ndarray
     ended: np.ndarray
+    warm: np.ndarray
     decoded: np.ndarray
     allowance: np.ndarray
     late: np.ndarray
@@ -42,13 +45,15 @@ class Scheduled:
         return self.parts.sum(1)
 
     def stage(self, i: int) -> str:
-        """In what most of a token's time went: one of `OWN`, `AFTER`, `ELSEWHERE`.
+        """In what most of a token's time went: one of `OWN`, `AFTER`, `ELSEWHERE`, `WARM`.
 
         Where the loop was still busy with the pass before, that pass's own largest part, if it had published one.
         """
         largest = int(self.parts[i].argmax())
         if OWN[largest] != "busy":
             return OWN[largest]
+        if self.warm[i]:
+            return WARM
         before = np.flatnonzero(self.at[:i] < self.at[i])
         if len(before) == 0 or self.ended[before[-1]] != self.began[i]:
             return ELSEWHERE
@@ -78,8 +83,8 @@ def scheduled(log: RunLog) -> Scheduled:
         by_clock |= log.idle[rows] & (log.wait_ns[at] >= lateness_ns)
     late = sent - edge > round(log.header.budget_ms * 1e6)
     return Scheduled(
-        at, edge, parts, began, log.after_ns[at], sent + log.after_ns[at], carried(log, at), by_clock, late,
-        np.where(late, log.miss[at].astype(int) - 1, -1),
+        at, edge, parts, began, log.after_ns[at], sent + log.after_ns[at], log.warm_ns[at] > 0, carried(log, at),
+        by_clock, late, np.where(late, log.miss[at].astype(int) - 1, -1),
     )  # fmt: skip
 
 

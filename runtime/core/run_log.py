@@ -152,11 +152,11 @@ class Trace:
 COLUMNS = (
     "counts", "values", "t_end_ns", "sent_ns", "clock", "segment", "infer_ns", "wait_ns", "flags", "state", "valid",
     "reset", "idle", "in_time", "sd", "stands", "newest_ns", "began_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns",
-    "faults", "miss", "busy_ns",
+    "faults", "miss", "busy_ns", "warm_ns",
 )  # fmt: skip
 OF_PASS = (
-    "sent_ns", "wait_ns", "began_ns", "busy_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns", "faults", "miss",
-    "in_time",
+    "sent_ns", "wait_ns", "began_ns", "busy_ns", "warm_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns", "faults",
+    "miss", "in_time",
 )  # fmt: skip
 
 
@@ -169,8 +169,8 @@ class RunLog:
     sent_ns (0 = not published) (T,) int64; flags (T,) int32; state (T,) uint8 into `STATES`; valid, reset, idle,
     in_time (T,) bool. kept: chunks (n,) `SPIKES` of the spikes that were binned, where the run keeps them.
     newest_ns (T,) int64, stamp of the newest spike, `NO_TIME` = none. Of the pass that published a token, 0 elsewhere:
-    wait_ns, began_ns, busy_ns, before_ns, cpu_ns, gc_ns, faults (T,) int64 as in `Passage`; after_ns (T,) int64, from
-    the send to the next wait; miss (T,) uint8, 1 + the place in `CAUSES` of why it
+    wait_ns, began_ns, busy_ns, warm_ns, before_ns, cpu_ns, gc_ns, faults (T,) int64 as in `Passage`; after_ns (T,)
+    int64, from the send to the next wait; miss (T,) uint8, 1 + the place in `CAUSES` of why it
     or one that it superseded was late, 0 = none was.
     """
 
@@ -189,7 +189,7 @@ class RunLog:
         self.idle, self.in_time = np.zeros(capacity, bool), np.zeros(capacity, bool)
         self.newest_ns = np.full(capacity, NO_TIME, np.int64)
         self.began_ns, self.busy_ns, self.before_ns, self.after_ns = (np.zeros(capacity, np.int64) for _ in range(4))
-        self.cpu_ns, self.gc_ns, self.faults = (np.zeros(capacity, np.int64) for _ in range(3))
+        self.cpu_ns, self.gc_ns, self.faults, self.warm_ns = (np.zeros(capacity, np.int64) for _ in range(4))
         self.miss = np.zeros(capacity, np.uint8)
         self._awake = -1  # the row whose pass goes on, -1 = none
         self.outcome = Outcome(stopped_by="")
@@ -256,6 +256,7 @@ class RunLog:
             self.wait_ns[row], self.sent_ns[row], self.in_time[row] = p.woke_ns - p.edge_ns, p.sent_ns, in_time
             self.began_ns[row], self.busy_ns[row], self.before_ns[row] = p.began_ns, p.busy_ns, p.before_ns
             self.cpu_ns[row], self.gc_ns[row], self.faults[row] = p.cpu_ns, p.gc_ns, p.faults
+            self.warm_ns[row] = p.warm_ns
             self.miss[row] = 1 + CAUSES.index(cause) if cause else 0
             self._awake = row
 

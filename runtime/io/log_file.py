@@ -18,6 +18,7 @@ from runtime.core.values import SPIKES, Mark
 JSON = "run.json"
 LATER = (  # columns that older logs lack
     "sd", "stands", "newest_ns", "began_ns", "busy_ns", "before_ns", "after_ns", "cpu_ns", "gc_ns", "faults", "miss",
+    "warm_ns",
 )  # fmt: skip
 KEPT = ("t_ns", "unit")  # of SPIKES
 ROW_BYTES = 256  # of a token beside its counts: values, times, flags, measured behaviour

@@ -196,7 +196,7 @@ class _Loop:
     def _pass(self) -> int:
         """Wait for spikes, take in what has come, close what is due, publish the newest. Returns when it woke."""
         source, pipeline, clock, faults = self.source, self.pipeline, self.clock, self.clock.faults()
-        spikes, began, busy_ns = self._wait()
+        spikes, began, busy_ns, warm_ns = self._wait()
         now, cpu_ns, gc_ns = clock.now_ns(), clock.cpu_ns(), clock.gc_ns()
         self._woke_ns = now
         marks, unended, astray = source.marks(), pipeline.unended, pipeline.astray_markers
@@ -213,12 +213,12 @@ class _Loop:
         if closed:
             before = clock.now_ns()
             self.sink.estimate(closed[-1], before, self._clock_flag(before) | source.flags)
-            sent = clock.now_ns()
-            edge_ns = closed[-1].token.t_end_ns
+            sent, edge_ns = clock.now_ns(), closed[-1].token.t_end_ns
             passage = Passage(
                 edge_ns=edge_ns, due_ns=edge_ns + pipeline.rules.lateness_ns, woke_ns=now, before_ns=before,
                 sent_ns=sent, closed=len(closed), infer_ns=closed[-1].infer_ns, cpu_ns=clock.cpu_ns() - cpu_ns,
                 faults=clock.faults() - faults, gc_ns=clock.gc_ns() - gc_ns, began_ns=began, busy_ns=busy_ns,
+                warm_ns=warm_ns,
             )  # fmt: skip
             self._account(closed, passage)
         if self.plan.handover is not None:
@@ -228,21 +228,21 @@ class _Loop:
             self.log.measured(name, t_ns, value)
         return now
 
-    def _wait(self) -> tuple[np.ndarray, int, int]:
-        """The pass before is over: spikes (n,) `SPIKES`, since when they were waited for, and the work before that."""
+    def _wait(self) -> tuple[np.ndarray, int, int, int]:
+        """The pass before is over: spikes (n,) `SPIKES`, since when they were waited for, busy_ns and warm_ns."""
         source, pipeline, warming, began = self.source, self.pipeline, self.plan.warming, self.clock.now_ns()
         due_ns, busy_ns = pipeline.due_ns(), began - self._woke_ns if self._woke_ns else 0
         self.log.rests(began)
         close_ns = pipeline.binner.edge_ns if pipeline.rules.keep_alive or pipeline.binner.ordered else due_ns
         if warming is None or (warm_ns := warming.due_ns(close_ns, pipeline.decoder.engine, began)) >= due_ns:
-            return source.wait(_seconds(due_ns - began)), began, busy_ns
+            return source.wait(_seconds(due_ns - began)), began, busy_ns, 0
         spikes = source.wait(_seconds(warm_ns - began))
-        begin = self.clock.now_ns()
-        if len(spikes) or source.alive_ns > 0 or begin < warm_ns:
-            return spikes, began, busy_ns
+        if len(spikes) or source.alive_ns > 0 or self.clock.now_ns() < warm_ns:
+            return spikes, began, busy_ns, 0
         warming.touch()
         now = self.clock.now_ns()
-        return source.wait(_seconds(min(due_ns, began + PULL_NS) - now)), now, now - begin
+        over_ns = max(0, now - close_ns)
+        return source.wait(_seconds(min(due_ns, began + PULL_NS) - now)), now, over_ns, over_ns
 
     def _account(self, closed: list[Decoded], passage: Passage) -> None:
         """After the send: nothing here delays the estimate."""

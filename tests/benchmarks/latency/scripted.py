@@ -36,11 +36,15 @@ class Scripted:
 
     def passes(
         self, closed: int = 1, wait: float = 1.0, take: float = 0.2, infer: float = 0.3, send: float = 0.1,
-        after: float = 0.2, valid: bool = True,
+        after: float = 0.2, valid: bool = True, warm: float = 0.0,
     ) -> None:  # fmt: skip
-        """One pass that closes so many bins. wait: from the newest one's edge to the waking."""
+        """One pass that closes so many bins. wait: from the newest one's edge to the waking.
+
+        warm: from the oldest one's edge until the loop had read for the caches.
+        """
         edge = (self.next + closed) * 20.0
-        woke = max(edge + wait, self.now)
+        began = (self.next + 1) * 20.0 + warm if warm else self.now
+        woke = max(edge + wait, began)
         before = woke + take + infer
         sent = before + send
         for k in range(closed):
@@ -57,8 +61,8 @@ class Scripted:
         passage = Passage(
             edge_ns=round(edge * MS), due_ns=round((edge + 10) * MS), woke_ns=round(woke * MS),
             before_ns=round(before * MS), sent_ns=round(sent * MS), closed=closed, infer_ns=round(infer * MS),
-            cpu_ns=round((sent - woke) * MS), began_ns=round(self.now * MS),
-            busy_ns=round((self.now - self.woke) * MS) if self.woke else 0,
+            cpu_ns=round((sent - woke) * MS), began_ns=round(began * MS),
+            busy_ns=round((warm or (self.now - self.woke)) * MS) if self.woke else 0, warm_ns=round(warm * MS),
         )  # fmt: skip
         in_time = self.accounting.published(passage, newest)
         self.log.published(newest.token.index, passage, in_time, self.accounting.cause)

@@ -79,6 +79,18 @@ def test_a_pass_that_closed_nothing_and_took_long_is_the_loops_own() -> None:
     assert list(found["miss_stages"]) == [passes.ELSEWHERE]
 
 
+def test_reading_for_the_caches_beyond_the_edge_is_named() -> None:
+    """Of every bin that closes in that pass, and not the loop's own."""
+    run = Scripted(50)
+    for _ in range(5):
+        run.passes()
+    run.passes(closed=3, wait=0.0, warm=70.0)
+    run.passes()
+    found = measured.of(run.taken(), 0.0)
+    assert found["miss_stages"] == {passes.WARM: 3}
+    assert found["slowest_stage"] == passes.WARM
+
+
 def test_the_warm_up_is_counted_apart() -> None:
     run = Scripted(200)
     run.passes(infer=90.0)

@@ -57,11 +57,13 @@ def test_a_row_has_the_times_of_the_pass_that_published_it() -> None:
     log.rests(5)  # nothing was published yet
     for i in range(2):
         log.add(decoded(i, np.zeros(3, np.uint16)))
-    log.published(1, passage(began_ns=8, busy_ns=6, cpu_ns=4, faults=2, gc_ns=1), in_time=False, cause="page_fault")
+    log.published(
+        1, passage(began_ns=8, busy_ns=6, warm_ns=3, cpu_ns=4, faults=2, gc_ns=1), in_time=False, cause="page_fault"
+    )
     log.rests(24)
     log.rests(90)
-    found = {n: int(getattr(log, n)[1]) for n in ("began_ns", "busy_ns", "after_ns", "cpu_ns", "faults", "gc_ns")}
-    assert found == {"began_ns": 8, "busy_ns": 6, "after_ns": 5, "cpu_ns": 4, "faults": 2, "gc_ns": 1}
+    want = {"began_ns": 8, "busy_ns": 6, "warm_ns": 3, "after_ns": 5, "cpu_ns": 4, "faults": 2, "gc_ns": 1}
+    assert {n: int(getattr(log, n)[1]) for n in want} == want
     assert CAUSES[log.miss[1] - 1] == "page_fault"
     assert (log.sent_ns[0], log.after_ns[0], log.miss[0]) == (0, 0, 0)
 

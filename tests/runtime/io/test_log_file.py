@@ -61,7 +61,8 @@ def test_a_log_of_before_passes_were_timed_is_read(log: RunLog, tmp_path: Path) 
 
     found = log_file.load(tmp_path / "old.npz")
 
-    assert not any(getattr(found, name).any() for name in ("began_ns", "busy_ns", "before_ns", "after_ns", "miss"))
+    of_pass = ("began_ns", "busy_ns", "warm_ns", "before_ns", "after_ns", "miss")
+    assert not any(getattr(found, name).any() for name in of_pass)
     assert (found.newest_ns == NO_TIME).all()
     np.testing.assert_array_equal(found.sent_ns, log.sent_ns[: log.n])
 

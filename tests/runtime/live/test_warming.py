@@ -172,22 +172,41 @@ def test_another_decoder_is_touched_from_its_first_bin_on(monkeypatch: pytest.Mo
 
 
 class Slow(SteppedClock):
-    """On its machine a touch takes 3 ms."""
+    """On its machine a touch takes some ms."""
+
+    def __init__(self, ms: int) -> None:
+        self.touch_ns = ms * MS
 
     def touch(self, part: np.ndarray) -> None:
-        self.t_ns += 3 * MS
+        self.t_ns += self.touch_ns
 
 
 def test_on_slow_memory_a_bin_waits_for_one_piece_at_most(
     short: Session, joined: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was begun in time may end after the edge; the next piece is not begun."""
-    clock = Slow()
+    clock = Slow(3)
     monkeypatch.setattr(warming, "touch", clock.touch)
     monkeypatch.setattr(warming, "memory", lambda engine: [np.zeros(MOST_BYTES, np.uint8)] * 8)
     log = played(joined, short, "neds", warm=True, clock=clock)
     assert log.in_time[log.decoded_rows()].all()
     assert 0 < log.wait_ns[: log.n].max() <= 3 * MS - SPARE_NS // 2
+
+
+@pytest.mark.parametrize("ms", [0, 50])
+def test_the_log_tells_what_was_delayed_by_reading(
+    short: Session, joined: Checkpoint, monkeypatch: pytest.MonkeyPatch, ms: int
+) -> None:
+    """Nothing where it ends before the edge; else for how long it went on beyond it."""
+    clock = Slow(ms)
+    monkeypatch.setattr(warming, "touch", clock.touch)
+    log = played(joined, short, "ridge", warm=True, clock=clock)
+    of_pass = np.flatnonzero(log.sent_ns[: log.n])
+    over_ns = log.warm_ns[of_pass]
+    np.testing.assert_array_equal(over_ns, log.busy_ns[of_pass])
+    assert ((over_ns > 0) == (ms > 0)).all()
+    oldest_ns = np.append(0, log.t_end_ns[of_pass[:-1]]) + BIN  # the edge that was read before
+    np.testing.assert_array_equal(over_ns, np.maximum(0, log.began_ns[of_pass] - oldest_ns))
 
 
 UNITS, BINS = 5, 12
