@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from kernels.cpu.touch import MOST_BYTES
 from neds_core import ensemble
@@ -15,10 +15,13 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
 from runtime.core.binning import Binner
 from runtime.core.engine import Decoder, Engine
+from runtime.core.exchange import Successor
+from runtime.core.handover import Event, Handover, Probation
+from runtime.core.misses import Passage
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import COLUMNS, RunLog, describe
 from runtime.core.timeline import timeline
-from runtime.core.values import NO_TIME, SPIKES, Layout, Mark, Token
+from runtime.core.values import NO_TIME, SPIKES, Decoded, Layout, Mark, Token
 from runtime.engines import create as engines
 from runtime.engines.nothing import Nothing
 from runtime.live import offline, warming
@@ -240,6 +243,14 @@ def leaky(seed: int, bin_ns: int) -> Decoder:
     return Decoder(Leaky(seed), "neds", f"m-{seed}", f"sha-{seed}", "", "u", UNITS, bin_ns)
 
 
+def binner_of(bin_ns: int, ordered: bool) -> Binner:
+    return Binner(UNITS, bin_ns, max_age_ns=10**10, future_ns=0, ordered=ordered)
+
+
+def log_of(decoder: Decoder) -> RunLog:
+    return RunLog(describe(decoder, rig="rig", source="synthetic", budget_ms=20.0), 100, UNITS, 2)
+
+
 class Chunks(SessionSource):
     """Chunks that come in their own time. passes: when the loop woke; what a wait returns is gone with the next."""
 
@@ -277,8 +288,7 @@ def test_each_bin_is_prepared_for_whatever_its_length(bin_ms: int, mb: int, aliv
     said = alive or ordered
     chunks = [(k * bin_ns, np.array([] if alive else [(k * bin_ns, 0)], SPIKES), alive) for k in range(1, BINS + 10)]
     source, rules = Chunks(chunks, clock, end_ns), Rules(keep_alive=alive)
-    binner = Binner(UNITS, bin_ns, max_age_ns=10**10, future_ns=0, ordered=ordered)
-    log = RunLog(describe(decoder, rig="rig", source="synthetic", budget_ms=20.0), 100, UNITS, 2)
+    binner, log = binner_of(bin_ns, ordered), log_of(decoder)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(warming, "memory", lambda engine: mb * [np.zeros(MOST_BYTES, np.uint8)] + [engine.weight])
         patched.setattr(warming, "touch", lambda part: touched.append(clock.t_ns))
@@ -293,3 +303,68 @@ def test_each_bin_is_prepared_for_whatever_its_length(bin_ms: int, mb: int, aliv
     assert (each == each[0]).all()
     assert each[0] % TIMES == 0
     assert np.diff(source.passes).max() <= PULL_NS
+
+
+class Exchanged(Handover):
+    """Has another decoder take over as soon as a bin has closed."""
+
+    def __init__(self, pipeline: Pipeline, after: int, other: Decoder) -> None:
+        super().__init__(pipeline, Probation(3, 10, BIN))
+        self.at, self.others = after, [other]
+
+    def after(self, closed: list[Decoded], passage: Passage | None) -> list[Event]:
+        if self.others and closed and closed[-1].token.index >= self.at:
+            self.pipeline.successors.append(Successor(self.others.pop()))
+        return super().after(closed, passage)
+
+
+def chunks_of(cuts: list[list[float | None]], bin_ns: int, begin_ns: int, alive: bool, seed: int) -> list[Chunk]:
+    """Bins that are cut at places (0 to 1) and at their ends: spikes in order, a keep-alive at each bin's end.
+
+    begin_ns: of a bin, when reading begins; a place that is None is there.
+    """
+    rng, at_ns, found = np.random.default_rng(seed), 0, list[Chunk]()
+    for k, places in enumerate(cuts):
+        for place_ns in (*sorted(begin_ns if p is None else round(p * bin_ns) for p in places), bin_ns):
+            upto_ns = k * bin_ns + place_ns
+            spikes = np.zeros(rng.integers(0, 4) if upto_ns > at_ns else 0, SPIKES)
+            spikes["t_ns"] = np.sort(rng.integers(at_ns, max(upto_ns, at_ns + 1), len(spikes)))
+            spikes["unit"] = rng.integers(0, UNITS, len(spikes))
+            found.append((upto_ns, spikes, alive and place_ns == bin_ns))
+            at_ns = upto_ns
+    return found
+
+
+@settings(max_examples=30)
+@given(
+    cuts=st.lists(st.lists(st.none() | st.floats(0.0, 1.0), max_size=5), min_size=3, max_size=8),
+    bin_ms=st.sampled_from([1, 5, 20, 30, 45]),
+    alive=st.booleans(),
+    ordered=st.booleans(),
+    after=st.integers(0, 4),
+    seed=st.integers(0, 9),
+)
+def test_however_a_bin_comes_the_log_is_the_same_with_and_without(
+    cuts: list[list[float | None]], bin_ms: int, alive: bool, ordered: bool, after: int, seed: int
+) -> None:
+    """Spikes that come before and while there is time to read, with an exchange of the decoder in between."""
+    bin_ns, rules, logs = bin_ms * MS, Rules(keep_alive=alive), list[RunLog]()
+    lead_ns = SPARE_NS + TIMES * UNITS * 2 * 4 // 8  # of float32 weights (U, 2), at 8 bytes a ns
+    chunks = chunks_of(cuts, bin_ns, ((0 if alive or ordered else rules.lateness_ns) - lead_ns) % bin_ns, alive, seed)
+    for warm in (False, True):
+        clock, one, other = SteppedClock(), leaky(1, bin_ns), leaky(2, bin_ns)
+        pipeline = Pipeline(binner_of(bin_ns, ordered), one, rules)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(warming, "memory", lambda engine: [engine.weight])
+            before = Warming(one.engine, bin_ns, clock.now_ns, lambda: False) if warm else None
+            plan = Plan(BIN, handover=Exchanged(pipeline, after, other), warming=before)
+            log, source = log_of(one), Chunks(chunks, clock, len(cuts) * bin_ns + 10 * MS)
+            run(source, pipeline, NoSink(), clock, log, plan)
+        logs.append(log)
+        assert log.outcome.counters["spikes_binned"] == sum(len(spikes) for _, spikes, _ in chunks)
+
+    off, on = logs
+    for column in (c for c in COLUMNS if c != "began_ns"):  # a wait begins anew behind it
+        np.testing.assert_array_equal(getattr(on, column)[: on.n], getattr(off, column)[: off.n], err_msg=column)
+    assert (on.outcome, on.events, on.n) == (off.outcome, off.events, off.n)
+    assert [turn.decoder for turn in on.outcome.exchanges] == ["neds"] * (on.n > after)
