@@ -14,6 +14,7 @@ import torch
 from benchmarks import report
 from benchmarks.latency import measured
 from benchmarks.latency.peers import fits, heard, launch, rows, table
+from benchmarks.latency.peers.heard import Messages
 from benchmarks.latency.peers.launch import Bench, Launch
 from benchmarks.latency.peers.rows import Row
 from neds_core import checkpoint as checkpoints
@@ -85,22 +86,27 @@ def _result(bench: Bench, row: Row, skipped: str, wrong: str, launches: list[Lau
     stalls = [heard.wrong_ages(one.sent, one.messages, bench.test.bin_ns) for one in launches]
     return where | {
         "scheduled": len(pub),
-        "own_message": int(sum(np.isin(one.sent.edge[one.bins], one.messages.t_end).sum() for one in launches)),
+        "own_message": sum(len(np.unique(_measured(one).t_end)) for one in launches),
         "step_ms": percentiles(steps * 1e-6) | {"n": len(steps)},
         "edge_to_pub_ms": percentiles(pub * 1e-6),
         "edge_to_sub_ms": percentiles(sub * 1e-6),
         "deadline_misses": int((pub > heard.DEADLINE_NS).sum()),
         "stall": {key: sum(stall[key] for stall in stalls) for key in stalls[0]},
         "r2": _skill(bench, launches) if row.size != rows.PUBLISHED else None,
-        "received_max_abs": _received(bench, row, launches) if row.equal else None,
+        **(_received(bench, row, launches) if row.equal else {}),
         "histogram": measured.histogram(pub).encoded(),
     }
 
 
 def _steps(one: Launch) -> np.ndarray:
-    """(n,) ns: the arithmetic of the messages of measured bins."""
-    mine = np.isin(one.messages.t_end, one.sent.edge[one.bins]) & (one.messages.infer > 0)
-    return one.messages.infer[mine]
+    """(n,) ns: the arithmetic of the values of measured bins."""
+    took = _measured(one).infer
+    return took[took > 0]
+
+
+def _measured(one: Launch) -> Messages:
+    """The messages of measured bins that carry a value of every output."""
+    return one.messages.of(one.messages.whole & np.isin(one.messages.t_end, one.sent.edge[one.bins]))
 
 
 def _skill(bench: Bench, launches: list[Launch]) -> dict[str, Any]:
@@ -116,19 +122,24 @@ def _skill(bench: Bench, launches: list[Launch]) -> dict[str, Any]:
     return found
 
 
-def _received(bench: Bench, row: Row, launches: list[Launch]) -> float:
-    """Largest difference, in z-scores, between received values and our engine's offline forward on the recording."""
+def _received(bench: Bench, row: Row, launches: list[Launch]) -> dict[str, Any]:
+    """Received values against our engine's offline forward on the recording.
+
+    received_max_abs: the largest difference in z-scores; None = nothing was compared. received: bins that were compared.
+    received_of: of ours all that were measured, of another those that it sent a message of, as it skips what is late.
+    """
     made = checkpoints.load(bench.models[row.size])
-    engine, worst = engines.create(made, "neds"), 0.0
+    engine = engines.create(made, "neds")
     columns = [engine.layout.columns[name].start for name in OUTPUTS]
+    worst, compared, of = 0.0, 0, 0
     for one in launches:
         edge, t = one.sent.edge[one.bins], one.sent.row[one.bins]
         first = np.append(True, np.diff(one.sent.trial[one.bins]) > 0)
         n = len(t)
         expected = engine.offline(one.played.counts[t], np.ones(n, bool), np.full(n, -1), first)[:, columns]
-        place = {int(end): k for k, end in enumerate(edge)}
-        for end, values in zip(one.messages.t_end.tolist(), one.messages.values, strict=True):
-            if end in place and np.isfinite(values).all():
-                apart = np.abs(values - expected[place[end]]) / engine.layout.scale[columns]
-                worst = max(worst, float(apart.max()))
-    return worst
+        mine = _measured(one)
+        apart = np.abs(mine.values - expected[np.searchsorted(edge, mine.t_end)]) / engine.layout.scale[columns]
+        worst = max(worst, float(apart.max(initial=0.0)))
+        compared += len(np.unique(mine.t_end))
+        of += n if row.program == rows.OURS else int(np.isin(edge, one.messages.t_end).sum())
+    return {"received_max_abs": worst if compared else None, "received": compared, "received_of": of}

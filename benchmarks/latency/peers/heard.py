@@ -53,6 +53,15 @@ class Messages:
         return cls(found["recv_ns"], found["t_pub_ns"], found["t_end_ns"], found["flags"], found["infer_ns"],
                    found["valid_until_ns"], values)  # fmt: skip
 
+    def of(self, keep: np.ndarray) -> Messages:
+        """Those where keep (n,) bool holds."""
+        return Messages(*(getattr(self, name)[keep] for name in Messages.__slots__))
+
+    @property
+    def whole(self) -> np.ndarray:
+        """(n,) bool: it carries a finite value of every output."""
+        return np.isfinite(self.values).all(1)
+
     @property
     def holds(self) -> np.ndarray:
         """(n,) bool: it carries a value that a client may act on when it arrives, by its own word."""
@@ -89,8 +98,10 @@ class Sent:
 def served(sent: Sent, found: Messages, bins: np.ndarray, end_ns: int) -> tuple[np.ndarray, np.ndarray]:
     """(m,) ns from each bin's edge to the send and to the receipt of its message, or of the first that replaced it.
 
-    A bin that none served is charged until the launch's end.
+    Only messages with a finite value of every output serve, and only those of bins that are to be decoded, whoever sent
+    them. A bin that none served is charged until the launch's end.
     """
+    found = found.of(found.whole & np.isin(found.t_end, sent.edge))
     order = np.argsort(found.t_end, kind="stable")
     place = np.searchsorted(found.t_end[order], sent.edge[bins])
     out = []

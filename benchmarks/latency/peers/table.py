@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cost.full_forward import GATE_FLOAT32
 from benchmarks.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, canvas
 from benchmarks.latency.figures import exceeded
 from benchmarks.latency.peers.rows import DEMO, NO_SIZE, OURS, PUBLISHED
@@ -14,6 +15,7 @@ from runtime.core.latency import Latency
 FULL = ("eager", "onnx", "compile")
 LEAST = {"full": 30.0, "kv": 5.0}  # times our step, p50, at the published size
 MOST_OF_KALMAN = 1.5
+LEAST_COMPARED = 0.99  # of the bins
 COLUMNS = (
     "", "step p50 / p99", "edge to pub p50 / p99 / p99.9 / max", "edge to sub p99", "missed",
     "stall: empty / old of sent", "back after it", "R2 wheel, whisker",
@@ -45,10 +47,21 @@ def gate(found: list[dict[str, Any]]) -> dict[str, Any]:
             if ratios[key] > MOST_OF_KALMAN:
                 broken.append(f"p99 of edge_to_pub_ms at the {size} size is {ratios[key]} times that of the Kalman "
                               f"filter: the gate is {MOST_OF_KALMAN:g}")  # fmt: skip
+    broken += [line for row in timed.values() if "received" in row and (line := _unequal(row))]
     for row in found:
         if row["program"] == OURS and "stall" in row and (n := row["stall"]["empty"] + row["stall"]["old"]):
             broken.append(f"{_name(row)} sent {n} messages of a wrong age")
     return {"ratios": ratios, "broken": broken, "passed": not broken}
+
+
+def _unequal(row: dict[str, Any]) -> str:
+    """Why the values that a subscriber received are not shown to be those of our engine, '' = they are."""
+    if not row["received"] or row["received"] < LEAST_COMPARED * row["received_of"]:
+        return (f"{_name(row)}: values of {row['received']} of {row['received_of']} bins were received: the gate is "
+                f"{LEAST_COMPARED:g} of them")  # fmt: skip
+    if not row["received_max_abs"] <= GATE_FLOAT32:
+        return f"{_name(row)}: received values are off by {row['received_max_abs']:.2e}: the gate is {GATE_FLOAT32:g}"
+    return ""
 
 
 def _p50(row: dict[str, Any]) -> float:

@@ -218,11 +218,24 @@ def test_a_bin_is_charged_until_what_replaced_it() -> None:
     assert held.tolist() == [1.0, 1.0, 3.0, 3.0, 3.0]
 
 
+@pytest.mark.parametrize(
+    "row", [{"value": np.nan}, {"end": 2.5}, {"end": 250}], ids=["no value", "no bin", "not a bin of a trial"]
+)
+def test_a_message_without_a_value_or_without_a_bin_serves_nothing(row: dict[str, Any]) -> None:
+    """Whoever sends it: bin 2 is served by what replaced it, as if the message had not come."""
+    others = [{"end": 1}, {"end": 3}]
+    with_it = heard.served(sent(), messages(*others, {"end": 2} | row), np.arange(3), 9 * BIN)
+    assert (with_it[0] // MS).tolist() == [1, 21, 1]
+    assert np.array_equal(with_it, heard.served(sent(), messages(*others), np.arange(3), 9 * BIN))
+
+
 def made_row(size: str, program: str, decoder: str, step: float, p99: float, **more: Any) -> dict[str, Any]:
     times = {"p50": p99 / 2, "p90": p99, "p99": p99, "p99.9": p99, "max": p99}
     stall = {"messages": 50, "empty": 0, "old": 0, "after": 40, "back": 40}
     made = {"step_ms": times | {"p50": step}, "edge_to_pub_ms": times, "edge_to_sub_ms": times, "stall": stall}
     made |= {"deadline_misses": 0, "scheduled": 94, "r2": None}
+    if decoder in ("neds", *decoders.EQUAL):
+        made |= {"received_max_abs": 1e-6, "received": 94, "received_of": 94}
     where = {"name": decoder, "size": size, "program": program, "decoder": decoder, "skipped": "", "wrong": ""}
     return where | made | more
 
@@ -242,6 +255,10 @@ FOUND = [
         (4, {"step_ms": {"p50": 29.0}}, "29.0 times faster than full: the gate is 30"),
         (5, {"edge_to_pub_ms": {"p99": 0.6}}, "p99 of edge_to_pub_ms at the demo size is 1.67 times"),
         (1, {"stall": {"empty": 1, "old": 2}}, "sent 3 messages of a wrong age"),
+        (0, {"received": 92}, "neds (published): values of 92 of 94 bins were received: the gate is 0.99"),
+        (2, {"received": 0, "received_of": 0, "received_max_abs": None}, "values of 0 of 0 bins were received"),
+        (3, {"received": 40, "received_of": 40}, ""),  # late in all others, which cost it their latency
+        (4, {"received_max_abs": 2e-4}, "compile (published): received values are off by 2.00e-04"),
         (3, {"wrong": "off by 2.00e-03, more than 0.0001"}, "eager (published) is off by 2.00e-03"),
     ],
 )
@@ -281,6 +298,7 @@ def test_two_rows_are_measured_over_real_streams(
     assert ours["stall"]["empty"] == ours["stall"]["old"] == 0
     assert ridge["stall"]["empty"] > 30
     assert ours["received_max_abs"] < 1e-4
+    assert ours["received"] > 0.9 * ours["received_of"] == 0.9 * 94
     for row in (ours, ridge):
         assert row["scheduled"] == 94
         assert row["step_ms"]["n"] > 0
