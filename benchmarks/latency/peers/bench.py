@@ -125,7 +125,7 @@ def _skill(bench: Bench, launches: list[Launch]) -> dict[str, Any]:
 def _received(bench: Bench, row: Row, launches: list[Launch]) -> dict[str, Any]:
     """Received values against our engine's offline forward on the recording.
 
-    received_max_abs: the largest difference in z-scores; None = nothing was compared. received: bins that were compared.
+    received_max_abs: the largest difference in z-scores, None = nothing was compared. received: bins that were.
     received_of: of ours all that were measured, of another those that it sent a message of, as it skips what is late.
     """
     made = checkpoints.load(bench.models[row.size])
