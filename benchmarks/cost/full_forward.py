@@ -91,22 +91,26 @@ def full_forwards(layers: int, quick: bool) -> list[Row]:
     return rows
 
 
-def compiled(model: nn.Module) -> Any | str:
-    """A copy of a model through torch.compile, or why there is none."""
+def compiled(model: nn.Module, dynamic: bool | None = None) -> Any | str:
+    """A copy of a model through torch.compile, or why there is none. dynamic: of any shape at once."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"no C++ compiler {compiler!r} here: install one, or set CXX to its path"
-    return torch.compile(copy.deepcopy(model))
+    return torch.compile(copy.deepcopy(model), dynamic=dynamic)
 
 
-def exported(model: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> str:
-    """Write a model as ONNX; returns why it cannot be, '' = it was."""
+def exported(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, longest: int = 0) -> str:
+    """Write a model as ONNX; returns why it cannot be, '' = it was.
+
+    longest: the first dimension of all inputs is dynamic, from 2 up to so many. 0 = it is static.
+    """
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
         return "not installed: pip install 'neds-rt[peers]'"
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, of its own future
-        torch.onnx.export(model, inputs, path, dynamo=True, verbose=False)
+        shapes = ({0: torch.export.Dim("n", min=2, max=longest)},) * len(inputs) if longest else None
+        torch.onnx.export(model, inputs, path, dynamo=True, verbose=False, dynamic_shapes=shapes)
     return ""
 
 

@@ -72,11 +72,11 @@ def create(name: str, files: Files, outputs: tuple[str, ...]) -> Decoder:
     module = window.Mean(made, BINS).eval().requires_grad_(False)
     call: Callable[..., np.ndarray] | str = window.eager(module)
     if name == "compile":
-        fast = full_forward.compiled(module)
+        fast = full_forward.compiled(module, dynamic=True)
         call = fast if isinstance(fast, str) else window.eager(fast)
     elif name == "onnx":
-        inputs, path = (torch.zeros(BINS, len(made.units)), torch.zeros(BINS, dtype=torch.bool)), Path(files.onnx)
-        why = "" if path.is_file() else full_forward.exported(module, inputs, path)
+        inputs, path = (torch.zeros(9, len(made.units)), torch.zeros(9, dtype=torch.bool)), Path(files.onnx)
+        why = "" if path.is_file() else full_forward.exported(module, inputs, path, BINS)
         call = why or full_forward.onnx_call(path)
     if isinstance(call, str):
         raise ConfigError(call)

@@ -15,6 +15,7 @@ from benchmarks.cost.kernel_sweep import Size
 from benchmarks.cost.random_models import PUBLISHED as PUBLISHED_SPECS, for_a_run
 from benchmarks.latency.peers import decoders
 from benchmarks.latency.peers.decoders import Decoder, Files
+from benchmarks.latency.peers.window import Recompute
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
@@ -24,7 +25,7 @@ from runtime.engines import create as engines
 
 PUBLISHED, DEMO, NO_SIZE = "published", "demo", ""
 OURS, LOOP, EZMSG = "run", "loop", "ezmsg"
-FIRST_BINS, THEN_BINS, AT_ONCE = 12, 4, 3  # of the check: a trial, a reset, some more, and some at once
+FIRST_BINS, THEN_BINS, AT_ONCE, PAST_BINS = 12, 4, 3, 5  # of the check: a trial, another, at once, past the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +95,27 @@ def models(folder: Path, demo: Checkpoint, demo_path: Path, sizes: set[str]) -> 
 def check(made: Checkpoint, decoder: Decoder, session: Session) -> float:
     """The largest difference between a decoder and our engine, in z-scores and probabilities, on a recording's counts.
 
-    A trial's first bins, a reset, some bins more, and then some at once.
+    A trial's first bins, a reset, some bins more and some at once; then a reset and more bins than a window holds, of
+    which a window is held to our engine as reset at its first bin.
     """
     ours, at, worst = engines.create(made, "neds"), int(session.segments[0, 0]), 0.0
-    for resets, sizes in ((True, [1] * FIRST_BINS), (True, [1] * THEN_BINS), (False, [AT_ONCE])):
-        if resets:
-            ours.reset()
-            decoder.reset()
+    for sizes in ([1] * FIRST_BINS, [1] * THEN_BINS + [AT_ONCE], [decoders.BINS - 1] + [1] * PAST_BINS):
+        decoder.reset()
+        begin = at
         for n in sizes:
-            counts = session.counts[at : at + n].astype(np.uint16)
-            for row in counts:
+            counts, at = _bins(session, at, at + n), at + n
+            first = max(begin, at - decoders.BINS) if isinstance(decoder, Recompute) else begin
+            ours.reset()
+            for row in _bins(session, first, at):
                 ours.step(Token(0, 0, row, valid=True))
             apart = float(np.max(np.abs(ours.values - decoder.step(counts)) / ours.layout.scale))
-            worst, at = max(worst, apart if np.isfinite(apart) else np.inf), at + n
+            worst = max(worst, apart if np.isfinite(apart) else np.inf)
     return worst
+
+
+def _bins(session: Session, begin: int, end: int) -> np.ndarray:
+    """Counts (end - begin, U) of a recording that begins anew at its end."""
+    return session.counts.take(range(begin, end), axis=0, mode="wrap").astype(np.uint16)
 
 
 def judged(chosen: list[Row], at: dict[str, Path], folder: Path, session: Session) -> Iterator[tuple[Row, str, str]]:

@@ -18,7 +18,7 @@ from benchmarks.accuracy.peers import kalman, sequence
 from benchmarks.accuracy.peers.task import Task
 from benchmarks.cost.kernel_sweep import Size
 from benchmarks.cost.random_models import for_a_run
-from benchmarks.latency.peers import decoders, fits, heard, loop, rows, table
+from benchmarks.latency.peers import decoders, fits, heard, loop, rows, table, window
 from benchmarks.latency.peers.decoders import Files
 from benchmarks.latency.peers.heard import Messages, Sent
 from benchmarks.latency.peers.loop import Binning, Closed, Plan
@@ -62,6 +62,36 @@ def test_a_peer_that_has_to_equal_ours_does(
     made = networks[which]
     # 1e-5: two float32 forwards of two layers, in a different order
     assert rows.check(made, created(name, made, tmp_path), session) < 1e-5
+
+
+def test_a_window_computes_what_was_seen_and_no_more() -> None:
+    """From two bins, of which one may be hidden, to the whole; a reset begins anew."""
+    shown: list[tuple[list[float], list[bool]]] = []
+
+    def call(counts: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+        shown.append((counts[:, 0].tolist(), unseen.tolist()))
+        return np.zeros(1)
+
+    made = window.Recompute(4, 1, call)
+    for k in range(1, 7):
+        made.step(np.array([[k]]))
+    assert [len(counts) for counts, _ in shown] == [2, 2, 3, 4, 4, 4]
+    assert shown[0][1] == [True, False]
+    assert not any(sum(unseen) for _, unseen in shown[1:])
+    assert shown[-1][0] == [3.0, 4.0, 5.0, 6.0]
+    made.reset()
+    made.step(np.array([[7], [8], [9]]))
+    assert shown[-1] == ([7.0, 8.0, 9.0], [False] * 3)
+
+
+@pytest.mark.parametrize("bins", [decoders.BINS, decoders.BINS - 1])
+def test_a_window_that_is_a_bin_too_short_is_found(session: Session, bins: int) -> None:
+    """It is right until it is full."""
+    n_units = session.counts.shape[1]
+    made = for_a_run(Size(units=n_units, layers=2, width=16, band=decoders.BINS))
+    module = window.Mean(made, bins).eval().requires_grad_(False)
+    apart = rows.check(made, window.Recompute(bins, n_units, window.eager(module)), session)
+    assert (apart < 1e-5) == (bins == decoders.BINS)
 
 
 def test_a_peer_that_forgets_to_reset_is_found(
