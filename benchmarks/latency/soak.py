@@ -96,7 +96,7 @@ def _found(asked: Asked, case: Case, taken: Taken, witness: Witness, planned: li
         "rows": witness.rows, "growth": grown, "drift_ms": slope(medians[:, 0], medians[:, 1]),
         "median_ms": round(float(np.median(medians[:, 1])), 4) if len(medians) else None,
         "samples": np.round(samples, 2).tolist(), "events": len(witness.events), "unheard": witness.unheard,
-        "faults": [_told(fault, witness, planned) for fault in planned],
+        "faults": [told(fault, witness, planned) for fault in planned],
         "counters": outcome.counters, "balanced": balanced(outcome.counters), "stopped_by": outcome.stopped_by,
         "miss_causes": outcome.misses, "stolen_ms": outcome.stolen_ms, "scheduling": header.scheduling,
         "decoder": header.decoder, "engine": header.engine, "units": case.n_units, "bin_ms": case.bin_ns * 1e-6,
@@ -127,14 +127,15 @@ def slope(t_s: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
     return dict(zip(GROWTH, (round(v, 3) for v in found), strict=True))
 
 
-def _told(fault: Fault, witness: Witness, planned: list[Fault]) -> dict[str, Any]:
-    """A fault with what the loop said, and how long after its end a message came in a good state."""
+def told(fault: Fault, witness: Witness, planned: list[Fault]) -> dict[str, Any]:
+    """A fault with what the loop said, and how long after its end a value came of a bin that began after its end; None
+    where none came before the next fault, or within 4 times `RECOVERY_S`."""
     later = [other.at_s for other in planned if other.at_s > fault.at_s]
     until_s = min([*later, fault.end_s + 4 * RECOVERY_S])
     said = [
         f"{name}: {detail}" for t, name, detail in witness.events if fault.at_s <= t < until_s and detail not in TRIALS
     ]
-    good = next((t - fault.end_s for t in witness.good if t >= fault.end_s), None)
+    good = next((t - fault.end_s for t, began_s in witness.good if began_s >= fault.end_s and t < until_s), None)
     return {
         "kind": fault.kind, "at_s": fault.at_s, "lasts_s": fault.lasts_s, "said": said[:SHOWN_EVENTS],
         "more": max(0, len(said) - SHOWN_EVENTS), "back_after_s": None if good is None else round(good, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,13 @@ import zmq
 from runtime.client import unpack
 from runtime.core.latency import Latency
 from runtime.core.state import State
+from runtime.io.lsl_clock import now_ns
 from runtime.wire import Decode, Event, Flag, Status
 
 POLL_MS = 50
 MOST_AT_ONCE = 3000  # superseded bins that one message is charged with
-GOOD = (State.RUNNING, State.IDLE, State.DEGRADED)
+DECODING = (State.RUNNING, State.DEGRADED)  # not IDLE, in which a dead sender of markers leaves a run
+GOOD_S = 0.1  # at most one of `Witness.good` in so long
 SPIKES, TOKENS = "spikes_received", "tokens_closed"
 LOST = "spikes_lost_upstream"  # that is no term of its law
 Row = dict[str, Any]
@@ -41,17 +44,25 @@ def taken_by(pid: int) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
 
 
+def decoded(message: Decode) -> bool:
+    """Whether it says that its bin was decoded, and carries a finite value of every output."""
+    values = [v for one in message.outputs.values() for v in (one.probs or [one.value])]
+    return message.state in DECODING and bool(values) and all(v is not None and math.isfinite(v) for v in values)
+
+
 class Witness:
     """Rows of row_s after warm_up_s. samples (n, 4): s after the start, MB, threads, files. medians (n, 2): s, and the
-    median of that second's `edge_to_pub_ms`. events: (s, name, detail). good: when messages came in a state of `GOOD`,
-    at most ten a second."""
+    median of that second's `edge_to_pub_ms`. events: (s, name, detail). good: (s, s) when a message of a bin that was
+    `decoded` came, and when its bin began, both after the start; at most one in `GOOD_S`. began_ns: the start on the
+    LSL clock."""
 
     def __init__(self, address: str, pid: int, bin_ns: int, row_s: float, warm_up_s: float) -> None:
         self.rows: list[Row] = []
         self.samples: list[tuple[float, float, float, float]] = []
         self.medians: list[tuple[float, float]] = []
         self.events: list[tuple[float, str, str]] = []
-        self.good: list[float] = []
+        self.good: list[tuple[float, float]] = []
+        self.began_ns = now_ns()
         self.unheard = 0  # messages that did not arrive
         self._pid, self._bin_ns, self._row_s, self._warm_up_s = pid, bin_ns, row_s, warm_up_s
         self._latency, self._second = Latency(1), list[float]()
@@ -67,13 +78,17 @@ class Witness:
 
     def listen(self, within_s: float, act: Callable[[float], None]) -> None:
         """Until the run's last message, or for so long. act: called often, with the seconds since the start."""
-        self._began, ended = time.monotonic(), False
+        self._began, self.began_ns, ended = time.monotonic(), now_ns(), False
         while not ended and (now_s := time.monotonic() - self._began) < within_s:
             act(now_s)
             if self._socket.poll(POLL_MS):
                 topic, payload = self._socket.recv_multipart()
                 ended = self._take(topic.split(b"/")[2], payload, time.monotonic() - self._began)
         self._close_row()
+        self.close()
+
+    def close(self) -> None:
+        """Hear nothing more."""
         self._socket.context.destroy(linger=0)
 
     def _take(self, kind: bytes, payload: bytes, now_s: float) -> bool:
@@ -81,15 +96,15 @@ class Witness:
         if kind == b"decode" and (message := unpack(payload, Decode)) is not None:
             if message.flags & Flag.END:
                 return True
-            self._estimate(message, now_s)
+            self.estimate(message, now_s)
         elif kind == b"status" and (status := unpack(payload, Status)) is not None:
             self._status(status, now_s)
         elif kind == b"event" and (event := unpack(payload, Event)) is not None:
             self.events.append((now_s, event.name, event.detail))
         return False
 
-    def _estimate(self, message: Decode, now_s: float) -> None:
-        """A superseded bin is charged until the message that replaced it."""
+    def estimate(self, message: Decode, now_s: float) -> None:
+        """An estimate, heard at now_s. A superseded bin is charged until the message that replaced it."""
         closed = 1 if self._token < 0 else min(message.token - self._token, MOST_AT_ONCE)
         self.unheard += 0 if self._seq < 0 else message.seq - self._seq - 1
         self._token, self._seq = message.token, message.seq
@@ -98,8 +113,8 @@ class Witness:
             for k in range(closed):
                 self._latency.record(took_ns + k * self._bin_ns)
         self._second.append(took_ns * 1e-6)
-        if message.state in GOOD and (not self.good or now_s - self.good[-1] >= 0.1):
-            self.good.append(now_s)
+        if (not self.good or now_s - self.good[-1][0] >= GOOD_S) and decoded(message):
+            self.good.append((now_s, (message.t_end_ns - self._bin_ns - self.began_ns) * 1e-9))
 
     def _status(self, status: Status, now_s: float) -> None:
         self._now = status.counters

@@ -17,14 +17,15 @@ from hypothesis import given, strategies as st
 
 from benchmarks import report
 from benchmarks.latency import soak
-from benchmarks.latency.faults import LASTS_S, RECOVERY_S, plan
+from benchmarks.latency.faults import LASTS_S, RECOVERY_S, Fault, plan
 from benchmarks.latency.load import Load
 from benchmarks.latency.soak import Asked
 from benchmarks.latency.witness import Witness, balanced
 from neds_core.checkpoint import Checkpoint
 from runtime.cli import main as cli
 from runtime.config import EngineConfig, InputConfig, RigConfig
-from runtime.wire import Decode, Event, Flag, topic
+from runtime.io.lsl_clock import now_ns
+from runtime.wire import Decode, Event, Flag, Output, topic
 
 LEAKY = Path(__file__).with_name("leaky.py")
 COUNTERS = {
@@ -132,12 +133,59 @@ def test_faults_follow_from_the_seed_and_leave_time_to_recover(seed: int, second
 # --- the witness ---
 
 
-def message(seq: int, token: int, took_ms: float, flags: int = 0) -> Decode:
-    t_end = token * 20_000_000
+def message(
+    seq: int, token: int, took_ms: float, flags: int = 0, state: str = "RUNNING", value: float | None = 1.0,
+    start_ns: int = 0,
+) -> Decode:  # fmt: skip
+    t_end = start_ns + token * 20_000_000
     return Decode(
-        1, seq, token, t_end, t_end + round(took_ms * 1e6), "", "live", [], "neds", "e", {}, None, 0.1, took_ms,
-        "RUNNING", flags, 0, 0.0, "", "",
+        1, seq, token, t_end, t_end + round(took_ms * 1e6), "", "live", [], "neds", "e",
+        {"x": Output(value), "c": Output(probs=[0.5, 0.5])}, None, 0.1, took_ms, state, flags, 0, 0.0, "", "",
     )  # fmt: skip
+
+
+LATER = Fault("loop stopped", 9.0, 0.1)
+
+
+def back(messages: list[tuple[float, str, float | None, float]]) -> float | None:
+    """What is told of a fault from 2 to 3 s; messages by when they came, state, value, and when their bin began, in s
+    after the start. 100 bins a trial, 2 s between."""
+    witness = Witness("tcp://127.0.0.1:9", 0, 20_000_000, 60.0, 0.0)
+    witness.close()
+    for k, (came_s, state, value, began_s) in enumerate(messages):
+        token = round(began_s / 0.02) + 1
+        witness.estimate(message(k, token, 1.0, state=state, value=value, start_ns=witness.began_ns), came_s)
+    return soak.told(fault := Fault("sender restarted", 2.0, 1.0), witness, [fault, LATER])["back_after_s"]
+
+
+BEFORE = [(0.02 * k + 0.02, "RUNNING", 1.0, 0.02 * k) for k in range(100)]
+
+
+def test_a_sender_of_markers_that_stays_dead_does_not_come_back() -> None:
+    """Its loop is IDLE for ever, as between two trials; with one that plays on, the next trial is what tells."""
+    dead = [(0.02 * k + 0.02, "IDLE", None, 0.02 * k) for k in range(150, 440)]
+    assert back([*BEFORE, *dead]) is None
+    alive = [(came, "RUNNING", 1.0, began) if came > 5.0 else (came, *rest, began) for came, *rest, began in dead]
+    assert back([*BEFORE, *alive]) == pytest.approx(2.02, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("one", "counts"),
+    [
+        ((4.0, "RUNNING", 1.0, 3.9), True),
+        ((4.0, "DEGRADED", 1.0, 3.9), True),
+        ((4.0, "IDLE", 1.0, 3.9), False),
+        ((4.0, "STALLED", 1.0, 3.9), False),
+        ((4.0, "RUNNING", None, 3.9), False),
+        ((4.0, "RUNNING", float("nan"), 3.9), False),
+        ((3.1, "RUNNING", 1.0, 2.9), False),  # of what was sent before the fault was over
+        ((9.2, "RUNNING", 1.0, 9.1), False),  # after the next fault began
+    ],
+)
+def test_only_a_value_of_a_later_bin_and_before_the_next_fault_is_a_return(
+    one: tuple[float, str, float | None, float], counts: bool
+) -> None:
+    assert (back([*BEFORE, one]) is not None) == counts
 
 
 def test_a_superseded_bin_is_charged_until_the_message_that_replaced_it() -> None:
@@ -148,7 +196,8 @@ def test_a_superseded_bin_is_charged_until_the_message_that_replaced_it() -> Non
     listening = threading.Thread(target=witness.listen, args=(20.0, lambda now_s: None))
     listening.start()
     time.sleep(0.5)  # a subscription takes a moment
-    for one in (message(1, 1, 1.0), message(2, 4, 1.0), message(4, 5, 1.0)):
+    start_ns = now_ns() - 120_000_000
+    for one in (message(k, n, 1.0, start_ns=start_ns) for k, n in ((1, 1), (2, 4), (4, 5))):
         socket.send_multipart([topic("decode", "rig"), msgspec.msgpack.encode(one)])
     socket.send_multipart([topic("event", "rig"), msgspec.msgpack.encode(Event(1, "state", 0, "RUNNING to IDLE"))])
     witness.samples.append((0.0, 400.0, 1, 1))
@@ -159,6 +208,8 @@ def test_a_superseded_bin_is_charged_until_the_message_that_replaced_it() -> Non
     assert (row["n"], witness.unheard) == (5, 1)
     assert row["edge_to_pub_ms"]["max"] == pytest.approx(41.0, rel=1e-2)
     assert [event[1:] for event in witness.events] == [("state", "RUNNING to IDLE")]
+    ((came_s, began_s),) = witness.good  # the clock of both is the LSL clock of this machine
+    assert came_s - began_s == pytest.approx(0.12, abs=0.1)
 
 
 # --- real runs ---
