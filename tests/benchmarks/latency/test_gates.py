@@ -223,8 +223,9 @@ def test_a_sweep_says_which_load_breaks_the_budget_and_where(
     table = list(sweep.lines(found))
     assert table[0].startswith("10,000 spikes/s, bins of 20 ms ")
     assert table[2].startswith("2000 units")
-    assert table[2].endswith("infer  BROKEN")
-    assert table[3] == table[-2] == "1 of 2 loads keep the budget"
+    assert table[1].endswith("not shown")
+    assert table[2].endswith("infer  broken")
+    assert table[3] == table[-2] == "the budget of 2 loads: 0 kept, 1 broken, 1 not shown"
     pictures = figures.draw(found, tmp_path / "s")
     report.page(found, table, pictures, tmp_path / "s.html")
     assert (tmp_path / "s.html").read_text().count("data:image/png") == 1
@@ -237,6 +238,22 @@ def test_a_load_is_broken_by_more_misses_than_chance_gives_a_run_within_the_budg
     tail = 1.0 - sum(math.exp(-expected) * expected**k / math.factorial(k) for k in range(missed))
     assert sweep.broken(missed, of) == (missed > 0 and tail < sweep.SURE)
     assert sweep.broken(missed + 1, of) >= sweep.broken(missed, of)
+
+
+@pytest.mark.parametrize(
+    ("missed", "of", "said"),
+    [
+        (0, 200, "not shown"), (0, sweep.ENOUGH - 1, "not shown"), (0, sweep.ENOUGH, "kept"), (1, 4000, "not shown"),
+        (1, 5000, "kept"), (5, 200, "broken"), (9, 3000, "broken"), (0, 0, "not shown"),
+    ],
+)  # fmt: skip
+def test_a_budget_is_kept_only_where_enough_bins_show_it(
+    quick: dict[str, Any], missed: int, of: int, said: str
+) -> None:
+    counted = {"deadline_misses": missed, "scheduled": of, "counters": {"spikes_lost_upstream": 0}}
+    made = sweep.row(quick | counted)
+    assert sweep.word(made) == said
+    assert made["miss_share_at_most"] >= made["miss_share"]
 
 
 @pytest.mark.parametrize("bin_ms", sorted({p.bin_ms for points in sweep.POINTS.values() for p in points}))

@@ -77,7 +77,7 @@ def row(load: str, ms: float) -> sweep.Row:
     times = dict.fromkeys(("p50", "p99", "max"), ms)
     return {
         "load": load, "units": ms, "edge_to_pub_ms": times, "infer_ms": times, "budget_ms": 20.0, "broken": ms > 20.0,
-        "deadline_misses": 0, "scheduled": 1, "stage": "wait",
+        "miss_share_at_most": 1.0, "deadline_misses": 0, "scheduled": 1, "stage": "wait",
     }  # fmt: skip
 
 
