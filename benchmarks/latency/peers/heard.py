@@ -60,7 +60,7 @@ class Messages:
     @property
     def whole(self) -> np.ndarray:
         """(n,) bool: it carries a finite value of every output."""
-        return np.isfinite(self.values).all(1)
+        return np.logical_and.reduce(np.isfinite(self.values), axis=1)
 
     @property
     def holds(self) -> np.ndarray:

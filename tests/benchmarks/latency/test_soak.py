@@ -165,8 +165,8 @@ def test_a_sender_of_markers_that_stays_dead_does_not_come_back() -> None:
     """Its loop is IDLE for ever, as between two trials; with one that plays on, the next trial is what tells."""
     dead = [(0.02 * k + 0.02, "IDLE", None, 0.02 * k) for k in range(150, 440)]
     assert back([*BEFORE, *dead]) is None
-    alive = [(came, "RUNNING", 1.0, began) if came > 5.0 else (came, *rest, began) for came, *rest, began in dead]
-    assert back([*BEFORE, *alive]) == pytest.approx(2.02, abs=0.03)
+    again = [(came_s, "RUNNING", 1.0, began_s) for came_s, _, _, began_s in dead if came_s > 5.0]
+    assert back([*BEFORE, *dead[:100], *again]) == pytest.approx(2.02, abs=0.03)
 
 
 @pytest.mark.parametrize(
