@@ -153,6 +153,16 @@ def test_a_gate_without_one_of_its_rows_does_not_hold(place: int) -> None:
     assert not told["broken"]
 
 
+def test_a_tail_is_held_to_no_row_that_fails() -> None:
+    """A Kalman filter whose machine gave it no time is late in everything: any other tail would look short."""
+    found = copy.deepcopy(FOUND)
+    found[5] |= {"deadline_misses": 45, "edge_to_pub_ms": {"p99": 900.0}}
+    told = table.gate(found)
+    assert told["passed"] is None
+    assert {line.split(" lacks ")[0] for line in told["incomplete"]} == set(table.RATIOS) - set(table.LEAST)
+    assert told["incomplete"][0].endswith("kalman: missed 45 of 94, measure again")
+
+
 # --- a real run ---
 
 
