@@ -236,13 +236,15 @@ class _Loop:
         close_ns = pipeline.binner.edge_ns if pipeline.rules.keep_alive or pipeline.binner.ordered else due_ns
         if warming is None or (warm_ns := warming.due_ns(close_ns, pipeline.decoder.engine, began)) >= due_ns:
             return source.wait(_seconds(due_ns - began)), began, busy_ns, 0
-        spikes = source.wait(_seconds(warm_ns - began))
-        if len(spikes) or source.alive_ns > 0 or self.clock.now_ns() < warm_ns:
+        spikes, now = source.wait(_seconds(warm_ns - began)), self.clock.now_ns()
+        if len(spikes) or source.alive_ns > 0 or now < warm_ns:
             return spikes, began, busy_ns, 0
-        warming.touch()
-        now = self.clock.now_ns()
-        over_ns = max(0, now - close_ns)
-        return source.wait(_seconds(min(due_ns, began + PULL_NS) - now)), now, over_ns, over_ns
+        over_ns, until_ns = 0, min(due_ns, began + PULL_NS)
+        if now < close_ns:  # else it was the wait that took too long
+            warming.touch()
+            began = now = self.clock.now_ns()
+            busy_ns = over_ns = max(0, now - close_ns)
+        return source.wait(_seconds(until_ns - now)), began, busy_ns, over_ns
 
     def _account(self, closed: list[Decoded], passage: Passage) -> None:
         """After the send: nothing here delays the estimate."""

@@ -108,6 +108,7 @@ def held(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 def test_a_stopped_loop_is_carried_by_the_bins_that_it_delays(held: dict[str, Any]) -> None:
     """Ten bins end within 200 ms: each is charged from its own edge, so their latencies are 20 ms apart."""
     stopped = [miss for miss in held["misses"] if miss["cause"] in ("backlog", "preempted") and miss["stage"] == "wait"]
+    assert stopped, held["misses"]
     most = max(stopped, key=lambda miss: miss["ms"])
     assert most["ms"] >= 1e3 * STOPPED_S - 25.0  # the first of them had an edge up to 20 ms after the stop
     together = [miss for miss in stopped if 0.0 <= miss["t_s"] - most["t_s"] <= STOPPED_S]
