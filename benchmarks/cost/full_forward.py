@@ -120,7 +120,7 @@ def onnx_call(path: Path) -> Callable[..., np.ndarray]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     return lambda *given: session.run(None, dict(zip(names, given, strict=True)))[0]
 

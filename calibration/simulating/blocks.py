@@ -74,7 +74,8 @@ latest_port = 0
 def write_rig(path: Path, prefix: str, names: tuple[str, ...], checkpoint: Path | None) -> Path:
     """The rig of a simulation's streams, as a file."""
     behaviours = "\n".join(f'{name} = "{prefix}-behaviour:{name}"' for name in names)
-    path.write_text(RIG.format(checkpoint=checkpoint or "", prefix=prefix, behaviours=behaviours), encoding="utf-8")
+    file = checkpoint.absolute() if checkpoint else ""  # else it would start from the rig's folder
+    path.write_text(RIG.format(checkpoint=file, prefix=prefix, behaviours=behaviours), encoding="utf-8")
     return path
 
 

@@ -11,6 +11,7 @@ import pytest
 from calibration.simulating import blocks
 from calibration.simulating.blocks import Day
 from calibration.simulating.task import EFFECTORS
+from runtime import config as rigs
 
 
 class Calibrated:
@@ -49,3 +50,13 @@ def test_a_report_that_a_kill_has_cut_is_made_again(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["calibrate.toml", "open.json"]
     assert calibrate() == (made, report)
     assert Calibrated.n == 1  # in this process
+
+
+def test_a_rig_in_a_folder_that_was_named_from_here_finds_its_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A path in rig.toml starts from the rig's folder, one of --out from where the command was called."""
+    monkeypatch.chdir(tmp_path)
+    Path("work").mkdir()
+    rig = blocks.write_rig(Path("work/closed.toml"), "sim", ("cursor_x",), Path("work/open.safetensors"))
+    assert Path(rigs.load(rig).checkpoint) == tmp_path / "work" / "open.safetensors"
