@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runtime.certificate.surroundings import SETTINGS
 from runtime.io import system
 
 if sys.platform != "win32":
@@ -15,8 +16,6 @@ if sys.platform != "win32":
 PACKAGES = ("torch", "triton", "numpy", "numba", "onnxruntime", "scikit-learn", "umap-learn")
 OF_A_RUN = ("pylsl", "pyzmq", "msgspec")
 ROOT = Path(__file__).resolve().parents[1]
-CPUS = Path("/sys/devices/system/cpu")
-CLOCKS = Path("/sys/devices/system/clocksource/clocksource0")
 
 
 def describe() -> dict[str, str | int | dict[str, str]]:
@@ -30,8 +29,8 @@ def fingerprint() -> dict[str, Any]:
     return {
         **found,
         "governor": system.governor(),
-        "isolated_cpus": system.said(CPUS / "isolated"),
-        "clock_source": system.said(CLOCKS / "current_clocksource"),
+        "isolated_cpus": system.said(Path(SETTINGS["isolated cores"])),
+        "clock_source": system.said(Path(SETTINGS["clock source"])),
         "limits": _limits(),
         "git": _git(),
     }

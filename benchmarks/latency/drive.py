@@ -83,7 +83,7 @@ def drive(
     Raises `StreamError` where one of the processes fails.
     """
     folder = case.folder
-    play = *sending(case), "--push-ms", case.load.push_ms, "--pushes", folder / "pushes.npy"
+    play = *sending(case, START_S), "--push-ms", case.load.push_ms, "--pushes", folder / "pushes.npy"
     decode = (
         "run", case.rig, "--allow-replay", "--headless", "--json", "--seconds", seconds,
         "--save-log", folder / "run.npz",
@@ -110,9 +110,10 @@ def drive(
     return Taken(log, summary, pushes, heard, np.array(watch.rows).reshape(-1, 3), done)
 
 
-def sending(case: Case) -> tuple[object, ...]:
-    """The words of `neds-rt` for the sender of a case."""
-    return "play", case.recording, "--prefix", case.prefix, "--wait", START_S, "--parent", os.getpid(), "--repeat"
+def sending(case: Case, wait_s: float = 0.0) -> tuple[object, ...]:
+    """The words of `neds-rt` for the sender of a case. wait_s: how long it waits for its consumer, 0 = it begins."""
+    wait = ("--wait", wait_s) if wait_s else ()
+    return "play", case.recording, "--prefix", case.prefix, *wait, "--parent", os.getpid(), "--repeat"
 
 
 def _nothing(pids: Processes) -> None:

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from benchmarks.latency.case import Case
-from benchmarks.latency.drive import Processes
+from benchmarks.latency.drive import Processes, sending
 from runtime.children import Child
 
 RECOVERY_S = 5.0  # after a fault, in which nothing else happens: a sender is found again, and begins 1 s later
@@ -85,8 +85,7 @@ class Faults:
         if fault.kind != "sender restarted":
             self._signal(self._of(fault), signal.SIGCONT)
             return
-        case = self._case
-        again = Child(case.folder, "play", case.recording, "--prefix", case.prefix, "--repeat", "--parent", os.getpid())
+        again = Child(self._case.folder, *sending(self._case))
         self._sender = self._stack.enter_context(again).process.pid
 
     def _of(self, fault: Fault) -> int:

@@ -82,7 +82,7 @@ def checked(asked: Asked, folder: Path) -> dict[str, Any]:
     hosts = asked.hosts
     words = "check", case.rig, "--seconds", CHECK_S, "--allow-replay", "--json"
     with (
-        Child(inside, *drive.sending(case), name="sender", program=[*hosts.sender, *drive.LOOP]),
+        Child(inside, *drive.sending(case, drive.START_S), name="sender", program=[*hosts.sender, *drive.LOOP]),
         Child(inside, *words, name="check", program=[*hosts.loop, *drive.LOOP]) as child,
     ):
         return child.result(codes=(0, 3), within_s=CHECK_S + drive.START_S)
