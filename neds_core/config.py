@@ -218,10 +218,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _check_recipe(self)
-        if self.lead_ms and self.model.attention == "full":
-            raise ValueError(
-                "lead_ms is for attention 'causal'; 'full' sees the bins that it would look ahead to; remove it"
-            )
+        refuse_lead(self.lead_ms, self.model)
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
@@ -262,6 +259,14 @@ class PretrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def stages(self) -> tuple[StageConfig, ...]:
         """Everything at once."""
         return (StageConfig(self.fit.steps, self.fit.learning_rate),)
+
+
+def refuse_lead(lead_ms: dict[str, Lead], model: ModelConfig) -> None:
+    """Raise `ValueError` for a lead of a model that sees the bins that it would look ahead to."""
+    if lead_ms and model.attention == "full":
+        raise ValueError(
+            "lead_ms is for attention 'causal'; 'full' sees the bins that it would look ahead to; remove it"
+        )
 
 
 def _check_recipe(config: TrainConfig | PretrainConfig) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from neds_core.config import Count, LinearConfig, MaskConfig, ModelConfig, Positive, Rate, Ratio
+from neds_core.config import Count, Lead, LinearConfig, MaskConfig, ModelConfig, Positive, Rate, Ratio, refuse_lead
 
 
 class Stage(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,13 +69,15 @@ class CalibrateConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Without a base `outputs` names the behaviours and `scratch` trains them; `model` and `masks` are then its own.
 
     spikes: masked spike modelling of the new rows alone; readouts: rows, session embedding and read-outs, the trunk
-    frozen; everything: all of it. keep_rows: units of the base with the same id and region keep their rows.
+    frozen; everything: all of it. keep_rows: units of the base with the same id and region keep their rows. lead_ms: of
+    a first day, name of an output -> how much later the behaviour is that it says.
     """
 
     outputs: tuple[str, ...] = ()
     select: tuple[str, ...] = ()
     min_rate_hz: Annotated[float, Meta(ge=0.0)] = 0.05
     seed: Count = 0
+    lead_ms: dict[str, Lead] = {}
     keep_rows: bool = False
     ridge_start: bool = False
     spikes: Stage = Stage()
@@ -91,3 +93,6 @@ class CalibrateConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name in set(self.select) - set(self.outputs or self.select):
             raise ValueError(f"select: {name!r} is none of {', '.join(self.outputs)}")
+        for name in set(self.lead_ms) - set(self.outputs or self.lead_ms):
+            raise ValueError(f"lead_ms: {name!r} is none of {', '.join(self.outputs)}")
+        refuse_lead(self.lead_ms, self.model)

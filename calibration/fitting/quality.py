@@ -103,9 +103,9 @@ def check_leads(parts: Parts, specs: tuple[BehaviourSpec, ...]) -> None:
             n = len(np.unique(RULES.groups(part.segment_of(bins), part.bin_ns)[known]))
             if n < LEAST:
                 raise DataError(
-                    f"{spec.name} looks {spec.lead_ms:g} ms ahead in the base, which leaves {n} segments of the {name} "
-                    f"part long enough, fewer than {LEAST}; collect longer segments, or start from a base of a shorter "
-                    "lead"
+                    f"{spec.name} looks {spec.lead_ms:g} ms ahead, which leaves {n} segments of the {name} part long "
+                    f"enough, fewer than {LEAST}; collect longer segments, or shorten the lead (it is the base's where "
+                    "there is one)"
                 )
 
 

@@ -62,6 +62,8 @@ def refuse(config: CalibrateConfig, found: Base | None) -> None:
         raise ConfigError("outputs is empty, and there is no base to take them from; name the behaviours to decode")
     if found is not None and config.model != CalibrateConfig().model:
         raise ConfigError("model is set, but the base has its own; take [model] out, or calibrate without a base")
+    if found is not None and config.lead_ms:
+        raise ConfigError("lead_ms is set, but the base has its own; take it out, or calibrate without a base")
 
 
 def recipe(task: Task) -> TrainConfig:
@@ -83,7 +85,7 @@ def recipe(task: Task) -> TrainConfig:
     return TrainConfig(
         recording=task.recording.name,
         outputs=names,
-        lead_ms={k: ms for k, ms in lead.of(found.specs()).items() if k in names} if found else {},
+        lead_ms={k: ms for k, ms in lead.of(found.specs()).items() if k in names} if found else config.lead_ms,
         select=config.select or measured,
         min_rate_hz=config.min_rate_hz,
         model=found.trunk.model.config if found else config.model,

@@ -23,8 +23,9 @@ def ahead(session: Session, lead_ms: Mapping[str, float]) -> Session:
 
     lead_ms: by name of the trace; names that the session lacks are left out. A value of another segment of this
     session, or of none, and one of a bin that is not valid, is not known: NaN. Raises `ConfigError` for a lead of a
-    class, and for one that is not whole bins.
+    class, for one that is not whole bins, and for two in the coordinates of one point.
     """
+    _refuse_torn_points(session, lead_ms)
     values, specs = dict(session.values), []
     for spec in session.specs:
         if spec.name in lead_ms:
@@ -66,7 +67,6 @@ def split(session: Session, lead_ms: Mapping[str, float]) -> Splits:
     parts = sessions.split(session)
     if not lead_ms:
         return parts
-    _refuse_torn_points(session, lead_ms)
     found = Splits(*(ahead(part, lead_ms) for part in (parts.train, parts.validation, parts.test)))
     longest = min(int(np.diff(part.segments).max()) for part in (parts.train, parts.validation, parts.test))
     for name, ms in lead_ms.items():

@@ -16,10 +16,11 @@ from hypothesis import given, strategies as st
 from calibration import command
 from calibration.fitting import base as bases, fit as fits, quality, start
 from calibration.fitting.base import Base
-from calibration.fitting.config import CalibrateConfig, Everything, Stage
+from calibration.fitting.config import CalibrateConfig, Everything, Scratch, Stage
 from calibration.fitting.fit import Fitted, Task, cooled
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
+from neds_core.config import ModelConfig
 from neds_core.data import parts as cutting, scalers, session as sessions
 from neds_core.data.parts import Parts
 from neds_core.data.session import Session, UnitTable
@@ -300,11 +301,37 @@ def test_the_lead_of_the_base_is_that_of_its_calibration(
     )  # in z-scores: float32 sums in another order
 
 
+def test_a_first_day_looks_as_far_ahead_as_it_is_told(make_task: Callable[..., Task], first_day: Fitted) -> None:
+    """In specs, header and targets; and the next calibration of it has the lead without being told."""
+    keys = {"of": None, "outputs": ("wheel_speed", "choice"), "model": first_day.made.header.config.model}
+    short = Scratch(steps=20)
+
+    found = fits.fit(make_task(**keys, lead_ms={"wheel_speed": 40.0}, scratch=short))
+
+    assert [spec.lead_ms for spec in found.made.specs] == [40.0, 0.0]
+    assert found.made.header.config.lead_ms == {"wheel_speed": 40.0}
+    first, stop = found.parts.judge.segments[0]
+    plain = first_day.parts.judge.values["wheel_speed"]
+    np.testing.assert_array_equal(found.parts.judge.values["wheel_speed"][first : stop - 2], plain[first + 2 : stop])
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"lead_ms": {"whisk": 40.0}}, r"lead_ms: 'whisk' is none of wheel_speed"),
+        ({"lead_ms": {"wheel_speed": 40.0}, "model": ModelConfig(attention="full")}, "is for attention 'causal'"),
+    ],
+)
+def test_a_lead_that_no_first_day_can_have_is_refused_where_it_is_read(keys: dict, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        CalibrateConfig(outputs=("wheel_speed",), **keys)
+
+
 def test_a_lead_that_leaves_too_few_targets_is_refused(base: Base, make_task: Callable[..., Task], cut: Parts) -> None:
     """24 of a trial's 25 bins leave it one; 25 leave none."""
     most = cut.ahead({"wheel_speed": 480.0})
     quality.check_leads(most, most.fit.specs)
-    with pytest.raises(DataError, match=r"looks 500 ms ahead in the base, which leaves 0 segments of the fitting part"):
+    with pytest.raises(DataError, match=r"looks 500 ms ahead, which leaves 0 segments of the fitting part"):
         fits.fit(make_task(of=looking_ahead(base, 500.0)))
 
 
@@ -333,6 +360,11 @@ def test_a_session_that_does_not_fit_the_base_is_refused(
         ({"model": CalibrateConfig().model.__class__(width=32)}, "model is set, but the base has its own"),
         ({"of": None}, "outputs is empty, and there is no base"),
         ({"select": ("choice", "lick")}, "select: 'lick' is none of the outputs"),
+        ({"lead_ms": {"wheel_speed": 40.0}}, "lead_ms is set, but the base has its own"),
+        (
+            {"of": None, "outputs": ("wheel_speed",), "lead_ms": {"wheel_speed": 30.0}},
+            "not a whole number of bins of 20 ms; set it to 40",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_refused(make_task: Callable[..., Task], keys: dict, why: str) -> None:
