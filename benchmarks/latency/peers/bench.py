@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.latency import measured
-from benchmarks.latency.peers import fits, heard, launch, rows, table
+from benchmarks.latency.peers import decoders, fits, heard, launch, rows, table
 from benchmarks.latency.peers.heard import Messages
 from benchmarks.latency.peers.launch import Bench, Launch
 from benchmarks.latency.peers.rows import Row
@@ -23,6 +23,7 @@ from neds_core.errors import ConfigError, StreamError
 from neds_core.scores import r2 as scores
 from runtime import config as rigs
 from runtime.cli.demo import demo
+from runtime.core.engine import Engine
 from runtime.core.latency import percentiles
 from runtime.engines import create as engines
 
@@ -128,18 +129,31 @@ def _received(bench: Bench, row: Row, launches: list[Launch]) -> dict[str, Any]:
     received_max_abs: the largest difference in z-scores, None = nothing was compared. received: bins that were.
     received_of: of ours all that were measured, of another those that it sent a message of, as it skips what is late.
     """
-    made = checkpoints.load(bench.models[row.size])
-    engine = engines.create(made, "neds")
+    engine = engines.create(checkpoints.load(bench.models[row.size]), "neds")
     columns = [engine.layout.columns[name].start for name in OUTPUTS]
     worst, compared, of = 0.0, 0, 0
     for one in launches:
-        edge, t = one.sent.edge[one.bins], one.sent.row[one.bins]
-        first = np.append(True, np.diff(one.sent.trial[one.bins]) > 0)
-        n = len(t)
-        expected = engine.offline(one.played.counts[t], np.ones(n, bool), np.full(n, -1), first)[:, columns]
-        mine = _measured(one)
-        apart = np.abs(mine.values - expected[np.searchsorted(edge, mine.t_end)]) / engine.layout.scale[columns]
+        edge, mine = one.sent.edge[one.bins], _measured(one)
+        truth = expected(engine, one, windows=row.decoder in decoders.WINDOWS)[:, columns]
+        apart = np.abs(mine.values - truth[np.searchsorted(edge, mine.t_end)]) / engine.layout.scale[columns]
         worst = max(worst, float(apart.max(initial=0.0)))
         compared += len(np.unique(mine.t_end))
-        of += n if row.program == rows.OURS else int(np.isin(edge, one.messages.t_end).sum())
+        of += len(edge) if row.program == rows.OURS else int(np.isin(edge, one.messages.t_end).sum())
     return {"received_max_abs": worst if compared else None, "received": compared, "received_of": of}
+
+
+def expected(engine: Engine, one: Launch, windows: bool) -> np.ndarray:
+    """Values (m, V) of the measured bins by our engine's offline forward, from the start of each one's segment.
+
+    windows: from no more than a window before each, as a full forward sees them.
+    """
+    trial = one.sent.trial
+    if windows:
+        begin = np.maximum(np.searchsorted(trial, trial[one.bins]), one.bins + 1 - decoders.BINS)
+        spans = [np.arange(first, last + 1) for first, last in zip(begin, one.bins, strict=True)]
+        at, newest = np.concatenate(spans), np.cumsum([len(span) for span in spans]) - 1
+        reset = np.append(True, np.isin(np.arange(1, len(at)), newest + 1))
+    else:
+        at, newest, reset = np.arange(len(trial)), one.bins, np.diff(trial, prepend=-1) > 0
+    n = len(at)
+    return engine.offline(one.played.counts[one.sent.row[at]], np.ones(n, bool), np.full(n, -1), reset)[newest]

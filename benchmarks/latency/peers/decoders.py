@@ -18,7 +18,8 @@ from neds_core.errors import ConfigError
 from runtime.core.values import Token
 from runtime.engines.torch_stream import TorchStreamEngine
 
-EQUAL = ("eager", "onnx", "compile", "kv")  # those that compute what our engine computes
+WINDOWS = ("eager", "onnx", "compile")  # full forwards
+EQUAL = (*WINDOWS, "kv")  # those that compute what our engine computes
 BINS = 100  # of a window: the published one, and the band
 
 

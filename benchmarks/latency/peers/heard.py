@@ -86,13 +86,15 @@ class Sent:
     @classmethod
     def of(cls, session: Session, pushes: np.ndarray, stall: tuple[int, int]) -> Sent:
         """The schedule of `neds-rt play` on the LSL clock."""
-        bin_ns = session.bin_ns
-        zero = int(pushes[0, 0]) + int(LEAD_S * 1e9) // bin_ns * bin_ns
-        plan: list[Segment] = timeline(session)
-        bins = [np.arange(s.n_bins) for s in plan]
-        edge = np.concatenate([zero + s.start_ns + (b + 1) * bin_ns for s, b in zip(plan, bins, strict=True)])
-        row = np.concatenate([s.first_bin + b for s, b in zip(plan, bins, strict=True)])
-        return cls(edge, row, np.repeat(np.arange(len(plan)), [s.n_bins for s in plan]), pushes, stall)
+        zero = int(pushes[0, 0]) + int(LEAD_S * 1e9) // session.bin_ns * session.bin_ns
+        trial = np.repeat(np.arange(len(session.segments)), np.diff(session.segments).ravel())
+        return cls(zero + edges(session), session.bins(), trial, pushes, stall)
+
+
+def edges(session: Session) -> np.ndarray:
+    """(m,) int64 ns: right edge of each bin of a trial, from the play's first edge."""
+    plan: list[Segment] = timeline(session)
+    return np.concatenate([s.start_ns + (np.arange(s.n_bins) + 1) * session.bin_ns for s in plan])
 
 
 def served(sent: Sent, found: Messages, bins: np.ndarray, end_ns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -16,14 +16,14 @@ from benchmarks.latency import case as cases
 from benchmarks.latency.drive import ADDRESS, CONNECTED, START_S
 from benchmarks.latency.load import Load
 from benchmarks.latency.peers import heard
+from benchmarks.latency.peers.decoders import BINS
 from benchmarks.latency.peers.heard import Messages, Sent
 from benchmarks.latency.peers.loop import Plan
-from benchmarks.latency.peers.rows import EZMSG, LOOP, OURS, Row, files_of
+from benchmarks.latency.peers.rows import EZMSG, LOOP, OURS, PUBLISHED, Row, files_of
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from runtime.children import Child
 from runtime.config import RigConfig
-from runtime.core.timeline import timeline
 from runtime.io.lsl_player import LEAD_S
 from runtime.start import command
 
@@ -31,7 +31,6 @@ MODULES = {LOOP: "benchmarks.latency.peers.loop", EZMSG: "benchmarks.latency.pee
 ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 WARM_UP, AROUND_STALL = 1, 2  # trials played before and after those that are measured
 INTO_TRIAL_S, STALL_S, AFTER_S = 0.3, 1.0, 1.1
-replace = msgspec.structs.replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,27 @@ class Bench:
     outputs: tuple[str, ...]
     trials: int
 
-    def played(self, number: int) -> Session:
-        """The trials of a round: another stretch of the held-out part in each, from its start on."""
-        n, total = WARM_UP + self.trials + AROUND_STALL, len(self.test.segments)
-        begin = number * self.trials % max(1, total - n + 1)
-        return sessions.select(self.test, slice(begin, begin + n))
+
+def stretch(test: Session, trials: int, number: int, size: str) -> tuple[Session, np.ndarray]:
+    """The trials of a round, others of the held-out part in each, and the places of the measured bins among theirs.
+
+    At the published size they are one segment, without a pause or a reset: a window holds 500 tokens in every measured
+    bin.
+    """
+    shortest = int(np.diff(test.segments).min())
+    warm_up = -(-BINS // shortest) if size == PUBLISHED else WARM_UP
+    n, total = warm_up + trials + AROUND_STALL, len(test.segments)
+    begin = number * trials % max(1, total - n + 1)
+    part = sessions.select(test, slice(begin, begin + n))
+    ends = np.diff(part.segments).ravel().cumsum()
+    bins = np.arange(ends[warm_up - 1], ends[warm_up + trials - 1])
+    return (_unbroken(part) if size == PUBLISHED else part), bins
+
+
+def _unbroken(part: Session) -> Session:
+    """Trials that follow each other in a recording as one."""
+    first, last = part.segments[0, 0], part.segments[-1, 1]
+    return replace(sessions.select(part, slice(0, 1)), segments=np.array([[first, last]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Launch:
 def run(bench: Bench, row: Row, number: int, folder: Path) -> Launch:
     """One launch. Raises `StreamError` where a process fails."""
     os.environ.update(ONE_THREAD)
-    played = bench.played(number)
+    played, bins = stretch(bench.test, bench.trials, number, row.size)
     session_file.save(played, folder / "session.npz")
     case = cases.prepare(folder, _config(bench, row, folder / "session.npz"), Load(), 60.0)
     port, out = free_port(), folder / "heard.npy"
@@ -84,24 +99,24 @@ def run(bench: Bench, row: Row, number: int, folder: Path) -> Launch:
         sender.until(CONNECTED, START_S, watch=decoder.check)
         begun_s = time.monotonic() + LEAD_S
         pin(decoder.process.pid)
-        stall = _stalled(sender, begun_s + _before_stall_s(played, bench.trials))
+        stall = _stalled(sender, begun_s + _before_stall_s(played, int(bins[-1])))
         time.sleep(AFTER_S)
         for child in (decoder, subscriber):
             child.check()
         end_ns = time.monotonic_ns()
         decoder.process.kill()  # its summary is not read
     sent = Sent.of(played, np.load(folder / "pushes.npy"), stall)
-    bins = np.flatnonzero((sent.trial >= WARM_UP) & (sent.trial < WARM_UP + bench.trials))
     return Launch(played, Messages.load(out, len(bench.outputs)), sent, bins, end_ns)
 
 
 def _config(bench: Bench, row: Row, recording: Path) -> RigConfig:
     """The rig of a row. Random weights have no profile of the units in training, so none is looked at."""
-    config = replace(
-        bench.config, checkpoint=str(bench.models[row.size]), health=replace(bench.config.health, profile_min=0.0),
-        score=replace(bench.config.score, recording=str(recording)),
+    but = msgspec.structs.replace
+    config = but(
+        bench.config, checkpoint=str(bench.models[row.size]), health=but(bench.config.health, profile_min=0.0),
+        score=but(bench.config.score, recording=str(recording)),
     )  # fmt: skip
-    return replace(config, engine=replace(config.engine, decoder=row.decoder)) if row.program == OURS else config
+    return but(config, engine=but(config.engine, decoder=row.decoder)) if row.program == OURS else config
 
 
 def _decoder(bench: Bench, row: Row, case: cases.Case, port: int) -> Child:
@@ -124,9 +139,9 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def _before_stall_s(played: Session, trials: int) -> float:
-    """From the play's first edge to the stall, a moment into the trial after the measured ones."""
-    return timeline(played)[WARM_UP + trials].start_ns * 1e-9 + INTO_TRIAL_S
+def _before_stall_s(played: Session, last: int) -> float:
+    """From the play's first edge to the stall, a moment into the trial that begins behind the last measured bin."""
+    return (heard.edges(played)[last + 1] - played.bin_ns) * 1e-9 + INTO_TRIAL_S
 
 
 def _stalled(sender: Child, at_s: float) -> tuple[int, int]:

@@ -15,13 +15,17 @@ from benchmarks.accuracy.peers import kalman, sequence
 from benchmarks.accuracy.peers.task import Task
 from benchmarks.cost.kernel_sweep import Size
 from benchmarks.cost.random_models import for_a_run
-from benchmarks.latency.peers import decoders, fits, loop, rows, window
+from benchmarks.latency.peers import bench as peers, decoders, fits, heard, loop, rows, window
 from benchmarks.latency.peers.decoders import Files
+from benchmarks.latency.peers.heard import Messages, Sent
+from benchmarks.latency.peers.launch import Launch, stretch
 from benchmarks.latency.peers.loop import Binning, Closed, Plan
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions
 from neds_core.data.session import Session
+from runtime.core.values import Token
+from runtime.engines import create as engines
 from runtime.engines.linear import LinearEngine
 
 MS = 1_000_000
@@ -98,6 +102,37 @@ def test_a_peer_that_forgets_to_reset_is_found(
     ((_, skipped, wrong),) = rows.judged([row], {rows.DEMO: tmp_path / "made.safetensors"}, tmp_path, session)
     assert not skipped
     assert wrong.startswith("off by ")
+
+
+@pytest.mark.parametrize(("size", "before"), [(rows.PUBLISHED, 100), (rows.DEMO, 25)])
+def test_the_published_size_is_measured_with_full_windows(session: Session, size: str, before: int) -> None:
+    """Trials of 25 bins: as many of them before the measured ones as a window holds, in one segment; else one."""
+    played, bins = stretch(session, 3, 2, size)
+    edges, t_ns = heard.edges(played)[bins], np.arange(75) * BIN
+    assert len(played.segments) == (1 if size == rows.PUBLISHED else 6)
+    np.testing.assert_array_equal(played.bins()[bins], 6 * 25 + before + np.arange(75))  # the third round's
+    assert bins[0] == before
+    if size == rows.PUBLISHED:
+        np.testing.assert_array_equal(edges - edges[0], t_ns)
+    assert played.bins()[-1] - played.bins()[bins[-1]] == 2 * 25
+
+
+@pytest.mark.parametrize("size", [rows.PUBLISHED, rows.DEMO])
+@pytest.mark.parametrize("windows", [True, False])
+def test_received_values_are_held_to_what_their_decoder_can_know(session: Session, size: str, windows: bool) -> None:
+    """A full forward to the bins of its window, a cache to all since the segment's start; bin by bin."""
+    made = for_a_run(Size(units=session.counts.shape[1], layers=2, width=16, band=decoders.BINS))
+    played, bins = stretch(session, 2, 0, size)
+    none = np.zeros((0, 3), np.int64)
+    sent = Sent(heard.edges(played), played.bins(), played.segment_of(played.bins()), none, (0, 0))
+    engine = engines.create(made, "neds")
+    found = peers.expected(engine, Launch(played, Messages(*[np.zeros(0)] * 7), sent, bins, 0), windows)
+    for value, k in list(zip(found, bins, strict=True))[::7]:
+        start = played.segments[sent.trial[k], 0]
+        engine.reset()
+        for t in range(max(start, sent.row[k] + 1 - decoders.BINS) if windows else start, sent.row[k] + 1):
+            engine.step(Token(0, 0, played.counts[t].astype(np.uint16), valid=True))
+        np.testing.assert_allclose(value, engine.values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ridge", "kalman", "gru"])
