@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kernels.cpu.jit import jit
 from runtime.core.state import State
 
 SHARES = ("quarantined", "late", "out_of_range")
@@ -75,23 +76,22 @@ class Health:
         self._valid = False  # the newest bin had live data
         self._fit: float | None = None
         self._profile = ranks(profile)
+        self._used = limits.used if len(limits.used) else np.ones(n_units, bool)
+        _fired(np.zeros(n_units, np.uint16), self._used)  # compiles, before the loop
         self._judges_profile = (
             len(profile) == n_units >= PROFILE_UNITS and limits.profile_min > 0 and bool((self._profile != 0).any())
         )
 
     def wakes(self, counts: np.ndarray) -> bool:
         """Whether counts (U,) of a bin not yet taken in end a silence, or a stall, longer than a silence may be."""
-        return 0 < self.limits.silence_ns < self._quiet_ns and self._fired(counts)
-
-    def _fired(self, counts: np.ndarray) -> bool:
-        return bool(counts[self.limits.used].any()) if len(self.limits.used) else bool(counts.any())
+        return 0 < self.limits.silence_ns < self._quiet_ns and _fired(counts, self._used)
 
     def binned(self, counts: np.ndarray, totals: dict[str, int], *, valid: bool, idle: bool) -> None:
         """One closed bin: counts (U,) uint16, and the binner's counters so far. valid: it had live data."""
         self._totals.append(totals)
         if (valid or idle) and counts.any():  # without a spike it says nothing of their order
             self._take(counts)
-        fired = self._fired(counts)
+        fired = _fired(counts, self._used)
         if valid or idle:  # a stall neither adds to a silence nor ends it
             self._silent_ns = 0 if idle or fired else self._silent_ns + self.bin_ns
         self._quiet_ns = 0 if idle or (valid and fired) else self._quiet_ns + self.bin_ns
@@ -172,6 +172,26 @@ def profile_ns(profile: np.ndarray, bin_ns: int) -> int:
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """Ranks of values (n,) about their mean, equal ones alike: what Spearman's correlation is made of."""
-    _, place, n = np.unique(values, return_inverse=True, return_counts=True)
-    found = (np.cumsum(n) - (n - 1) / 2.0)[place]
-    return found - found.mean() if len(found) else found
+    return _ranks(values.astype(np.float64))
+
+
+@jit
+def _ranks(values: np.ndarray) -> np.ndarray:
+    n = len(values)
+    order, found = np.argsort(values), np.empty(n)
+    begin = 0
+    for i in range(n):
+        if i + 1 == n or values[order[i + 1]] != values[order[i]]:
+            for k in range(begin, i + 1):
+                found[order[k]] = (begin + i) / 2 - (n - 1) / 2
+            begin = i + 1
+    return found
+
+
+@jit
+def _fired(counts: np.ndarray, used: np.ndarray) -> bool:
+    """Whether a unit of used (U,) bool has a spike in counts (U,)."""
+    fired = False
+    for i in range(len(counts)):
+        fired |= used[i] and counts[i] > 0
+    return fired

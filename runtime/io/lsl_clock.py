@@ -49,14 +49,19 @@ class ClockMap:
         self._thread = threading.Thread(target=self._probe, name="lsl-clock", daemon=True)
 
     @property
+    def line(self) -> tuple[int, int, float]:
+        """When the line was fitted, the offset then in ns, and its slope."""
+        return self._line
+
+    @property
     def offset_ns(self) -> int:
         """What to add to a stamp of the sender, now."""
-        at_ns, offset_ns, slope = self._line
+        at_ns, offset_ns, slope = self.line
         return offset_ns if slope == 0.0 else offset_ns + round(slope * (self.clock() - at_ns))
 
     def here(self, t_ns: np.ndarray) -> np.ndarray:
         """Stamps (n,) int64 of the sender on our clock, by the line at each."""
-        at_ns, offset_ns, slope = self._line
+        at_ns, offset_ns, slope = self.line
         here = t_ns + offset_ns
         return here if slope == 0.0 else here + np.rint(slope * (here - at_ns)).astype(np.int64)
 

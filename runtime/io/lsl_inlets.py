@@ -10,14 +10,16 @@ import pylsl
 from pylsl.util import TimeoutError as LslTimeout
 
 from neds_core.errors import StreamError
-from runtime.core.again import AGAIN, NEW, Memory
-from runtime.core.values import NO_TIME, SENT_AGAIN, SPIKES, Label, Mark
+from runtime.core.again import Memory
+from runtime.core.values import NO_TIME, SPIKES, Label, Mark
 from runtime.core.words import LONGEST, plain, quoted
-from runtime.io.keep_alives import MOST_OPEN, Claim, SentCount
+from runtime.io import spike_samples
+from runtime.io.keep_alives import MOST_OPEN, SentCount
 from runtime.io.lsl_clock import ClockMap, now_ns
 from runtime.io.lsl_description import Description
 from runtime.io.lsl_resolve import DESCRIBE_S
 from runtime.io.markers import is_number, read_marker, usable
+from runtime.io.spike_samples import SANE_S
 
 MAX_PULL = 65_536
 BUFFER_S = 10
@@ -26,7 +28,6 @@ MOST_BUFFERED = 4_000_000  # samples, about 30 MB: 10 s at twice 200,000 spikes/
 MOST_ODD = 100  # names of labels that are kept to be shown
 DELAYS_KEPT = 1 << 20
 OPEN_S = 10.0  # for a sender that was found to open its stream
-SANE_S = 1e9  # no LSL clock has run for 30 years: a stamp beyond is not one
 
 
 class Delays:
@@ -76,6 +77,11 @@ class Inlet:
     ) -> None:
         self.clock.stop()
 
+    @property
+    def waits(self) -> bool:
+        """Whether samples have come that were not pulled yet: sooner said than a pull that finds none."""
+        return self.inlet.samples_available() > 0
+
     def described(self) -> pylsl.StreamInfo:
         """All that the stream says of itself. Raises `StreamError` where its sender does not answer."""
         try:
@@ -86,8 +92,6 @@ class Inlet:
 
     def _note_arrival(self, stamps: list[float] | np.ndarray) -> None:
         """Samples with these LSL stamps have just come."""
-        if len(stamps) == 0:  # most passes of the loop
-            return
         known = np.asarray(stamps, np.float64)
         sane = np.abs(known) < SANE_S
         if not sane.all():
@@ -115,6 +119,9 @@ class SpikeInlet(Inlet):
         self._sent = SentCount()
         self._memory = Memory()
         self._same = 0  # spikes with unit and stamp of one before
+        self._sent_ns, self._here_ns = np.zeros((2, MAX_PULL), np.int64)
+        self._negative = np.zeros((MAX_PULL, 3), np.int64)
+        self._read(np.zeros(0), 0)  # compiles, before the loop
 
     @property
     def lost_upstream(self) -> int:
@@ -138,48 +145,34 @@ class SpikeInlet(Inlet):
         n = len(stamps)
         if n == 0:
             return self.spikes[:0]
-        arrival_ns = now_ns()
-        units = self.units[:n, 0]
-        sane = np.abs(stamps) < SANE_S  # NaN and infinite stamps fail this too
-        sent_ns = np.rint(np.where(sane, stamps, 0.0) * 1e9).astype(np.int64)  # by the sender's clock
-        t_ns = self.clock.here(sent_ns)
-        sent_ns[~sane] = t_ns[~sane] = NO_TIME
-        if not sane.all():
-            self.odd_stamp_s = float(stamps[~sane][-1])
-        found = self._memory.look(units, sent_ns)
-        spike, refuted = self._spikes(units, sent_ns, found)
-        count = int(spike.sum())
-        out = self.spikes[: len(refuted) + count]
-        for k, claim in enumerate(refuted):
-            out[k] = self.clock.here(np.array([claim.t_ns]))[0], claim.value
-        again = found[spike] == AGAIN
-        out["t_ns"][len(refuted) :] = t_ns[spike]
-        out["unit"][len(refuted) :] = np.where(again, SENT_AGAIN, np.maximum(units[spike], SENT_AGAIN + 1))
+        return self._read(stamps, now_ns())
+
+    def _read(self, stamps: np.ndarray, arrival_ns: int) -> np.ndarray:
+        """Spikes (m,) `SPIKES` of the samples `units`, with LSL stamps (n,) in s, that came at arrival_ns."""
+        n, keep_alives, line = len(stamps), self.description.keep_alive, self.clock.line
+        units, sent_ns, here_ns = self.units[:n, 0], self._sent_ns[:n], self._here_ns[:n]
+        odd = spike_samples.stamped(stamps, sent_ns, here_ns, *line)
+        if odd >= 0:
+            self.odd_stamp_s = float(stamps[odd])
+        found, refuted = self._memory.look(units, sent_ns), 0
+        n_negative, same = spike_samples.negative(units, sent_ns, found, self._negative)
+        if keep_alives:
+            for k, before, same_before in self._negative[:n_negative].tolist():
+                kept, wrong = self._sent.take(
+                    int(sent_ns[k]), int(units[k]), self.received + before, self._same + same_before
+                )
+                if kept:  # not the last: one that comes again is old
+                    self.keep_alive_ns = max(self.keep_alive_ns, int(here_ns[k]))
+                self.received += len(wrong)
+                for claim in wrong:
+                    self.spikes[refuted] = self.clock.here(np.array([claim.t_ns]))[0], claim.value
+                    refuted += 1
+            self._same += same
+        count, self.delays.n = spike_samples.gather(
+            units, here_ns, found, keep_alives, arrival_ns, self.spikes[refuted:], self.delays.ms, self.delays.n
+        )
         self.received += count
-        self.delays.note(arrival_ns, t_ns[sane & spike & (found != AGAIN)])
-        return out
-
-    def _spikes(self, units: np.ndarray, sent_ns: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, list[Claim]]:
-        """(n,) bool which samples are spikes, and earlier ones that turn out to be spikes of no unit.
-
-        found (n,): what the memory says of each.
-        """
-        spike = np.ones(len(units), bool)
-        refuted: list[Claim] = []
-        if not self.description.keep_alive:
-            return spike, refuted
-        spike = units >= 0
-        before, same = np.cumsum(spike), np.cumsum(spike & (found != NEW))
-        for k in np.flatnonzero(~spike & (sent_ns != NO_TIME)).tolist():
-            t_ns, value = int(sent_ns[k]), int(units[k])
-            kept, wrong = self._sent.take(t_ns, value, self.received + int(before[k]), self._same + int(same[k]))
-            if kept:
-                here_ns = int(self.clock.here(sent_ns[k : k + 1])[0])
-                self.keep_alive_ns = max(self.keep_alive_ns, here_ns)  # not the last: one that comes again is old
-            refuted += wrong
-            self.received += len(wrong)
-        self._same += int(same[-1])
-        return spike, refuted
+        return self.spikes[: refuted + count]
 
     def resumed(self) -> bool:
         """Whether the sender has gone and come back since the last call: liblsl connects again by itself."""
@@ -200,8 +193,10 @@ class MarkerInlet(Inlet):
 
     def pull(self) -> list[Mark]:
         """New segment marks; anything malformed is counted and dropped."""
+        marks: list[Mark] = []
+        if not self.waits:
+            return marks
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=256, as_numpy=True)  # as bytes, of any kind
-        marks = []
         self._note_arrival(stamps)
         for text, stamp in zip(np.ravel(np.asarray(samples)), np.asarray(stamps).tolist(), strict=True):
             marker = read_marker(text)
@@ -265,6 +260,8 @@ class BehaviourInlet(Inlet):
 
     def pull(self) -> list[tuple[int, float]]:
         """What has arrived: (stamp in ns, value)."""
+        if not self.waits:
+            return []
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=1024)
         self._note_arrival(stamps)
         found = [

@@ -146,13 +146,15 @@ class Player:
             self._sleep_until(edge_ns)
             woke_ns = now_ns() if pushes is not None else 0
             upto = int(np.searchsorted(t_ns, edge_ns))
-            if upto > at:
-                self.spikes.push_chunk(unit[at:upto, None], (t_ns[at:upto] * 1e-9).tolist())
-                self.sent += upto - at
-                at = upto
-            if edge_ns >= said_ns:
-                self.spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], edge_ns * 1e-9)
+            units, stamps_s = unit[at:upto], (t_ns[at:upto] * 1e-9).tolist()
+            self.sent += upto - at
+            at = upto
+            if edge_ns >= said_ns:  # with its spikes: one message, and one waking of who listens
+                units = np.append(units, np.int32(-1 - self.sent % KEEP_ALIVE_MODULUS))
+                stamps_s.append(edge_ns * 1e-9)
                 said_ns += (edge_ns - said_ns) // bin_ns * bin_ns + bin_ns
+            if len(units):
+                self.spikes.push_chunk(units[:, None], stamps_s)
             if pushes is not None:
                 pushes.note(edge_ns, woke_ns, now_ns())
             while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:

@@ -85,7 +85,7 @@ class LslSource:
 
     def waiting(self) -> bool:
         """Whether samples of the spike stream have come that the next `wait` will return."""
-        return self.streams.spikes.inlet.samples_available() > 0
+        return self.streams.spikes.waits
 
     def marks(self) -> list[Mark]:
         """Marks that came since the last call, and those that stand for a sender that is gone."""

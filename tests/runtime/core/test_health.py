@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy.stats import rankdata
 
 from neds_core import checkpoint as checkpoints
 from neds_core.data import scalers, session as sessions, session_file
+from runtime.core import health
 from runtime.core.health import BAD_VALUES, PROFILE_UNITS, SHARES, Health, Limits
 from runtime.core.state import State
 from runtime.engines import create as engines
@@ -207,3 +209,19 @@ def test_values_that_stay_not_finite_are_a_fault() -> None:
 def test_a_limit_of_one_never_alarms(plan: list[tuple[int, str, int]]) -> None:
     stream = Stream(Limits(quarantined=1.0, late=1.0, out_of_range=1.0))
     assert {state for n, name, bad in plan for state in stream.bins(n, **{name: bad})} <= {State.RUNNING}
+
+
+@given(st.lists(st.integers(0, 6) | st.floats(-3.0, 3.0), max_size=40))
+def test_ranks_are_those_of_scipy(values: list[float]) -> None:
+    """Equal ones alike; about their mean."""
+    found = health.ranks(np.array(values))
+    np.testing.assert_array_equal(found, rankdata(values) - (len(values) + 1) / 2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40))
+def test_units_that_the_decoder_leaves_out_break_no_silence(units: list[tuple[int, bool]]) -> None:
+    counts, used = np.array([n for n, _ in units], np.uint16), np.array([u for _, u in units])
+    made = Health(Limits(silence_ns=1, used=used), len(units), BIN)
+    totals = dict.fromkeys((*SHARES, "received", "negative"), 0)
+    made.binned(np.zeros_like(counts), totals, valid=True, idle=False)
+    assert made.wakes(counts) == bool(counts[used].any())

@@ -39,6 +39,9 @@ class Fake:
     def __init__(self, info: Any, **options: Any) -> None:
         self.chunks: list[tuple[Any, list[float]]] = []
 
+    def samples_available(self) -> int:
+        return len(self.chunks)
+
     def pull_chunk(self, dest_obj: np.ndarray | None = None, **options: Any) -> tuple[Any, Any]:
         given, times = self.chunks.pop(0) if self.chunks else ([], [])
         if dest_obj is not None:
