@@ -143,8 +143,6 @@ class Player:
         at = note = value = 0
         said_ns = (edge_ns - push_ns) // bin_ns * bin_ns + bin_ns  # the next bin edge that a keep-alive is to pass
         while edge_ns <= end_ns and not self._orphaned():
-            self._sleep_until(edge_ns)
-            woke_ns = now_ns() if pushes is not None else 0
             upto = int(np.searchsorted(t_ns, edge_ns))
             units, stamps_s = unit[at:upto], (t_ns[at:upto] * 1e-9).tolist()
             self.sent += upto - at
@@ -153,8 +151,11 @@ class Player:
                 units = np.append(units, np.int32(-1 - self.sent % KEEP_ALIVE_MODULUS))
                 stamps_s.append(edge_ns * 1e-9)
                 said_ns += (edge_ns - said_ns) // bin_ns * bin_ns + bin_ns
-            if len(units):
-                self.spikes.push_chunk(units[:, None], stamps_s)
+            chunk = units[:, None]
+            self._sleep_until(edge_ns)
+            woke_ns = now_ns() if pushes is not None else 0
+            if len(chunk):
+                self.spikes.push_chunk(chunk, stamps_s)
             if pushes is not None:
                 pushes.note(edge_ns, woke_ns, now_ns())
             while note < len(notes) and notes[note][0] <= edge_ns + AHEAD_NS:
