@@ -77,21 +77,23 @@ class Health:
         self._fit: float | None = None
         self._profile = ranks(profile)
         self._used = limits.used if len(limits.used) else np.ones(n_units, bool)
-        _fired(np.zeros(n_units, np.uint16), self._used)  # compiles, before the loop
+        none = np.zeros(n_units, np.uint16)
+        _fired(none, self._used)  # compiles, before the loop
+        _add(none, self._blocks[0], self._sum)
         self._judges_profile = (
             len(profile) == n_units >= PROFILE_UNITS and limits.profile_min > 0 and bool((self._profile != 0).any())
         )
 
     def wakes(self, counts: np.ndarray) -> bool:
         """Whether counts (U,) of a bin not yet taken in end a silence, or a stall, longer than a silence may be."""
-        return 0 < self.limits.silence_ns < self._quiet_ns and _fired(counts, self._used)
+        return 0 < self.limits.silence_ns < self._quiet_ns and _fired(counts, self._used)[0]
 
     def binned(self, counts: np.ndarray, totals: dict[str, int], *, valid: bool, idle: bool) -> None:
         """One closed bin: counts (U,) uint16, and the binner's counters so far. valid: it had live data."""
         self._totals.append(totals)
-        if (valid or idle) and counts.any():  # without a spike it says nothing of their order
+        fired, some = _fired(counts, self._used)
+        if some and (valid or idle):  # without a spike it says nothing of their order
             self._take(counts)
-        fired = _fired(counts, self._used)
         if valid or idle:  # a stall neither adds to a silence nor ends it
             self._silent_ns = 0 if idle or fired else self._silent_ns + self.bin_ns
         self._quiet_ns = 0 if idle or (valid and fired) else self._quiet_ns + self.bin_ns
@@ -109,8 +111,7 @@ class Health:
         if self._taken % self._block == 0:
             self._sum -= self._blocks[at]
             self._blocks[at] = 0
-        self._blocks[at] += counts
-        self._sum += counts
+        _add(counts, self._blocks[at], self._sum)
         self._taken += 1
         if self._taken % self._block == 0:
             fit = self.profile_fit()
@@ -189,9 +190,18 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 @jit
-def _fired(counts: np.ndarray, used: np.ndarray) -> bool:
-    """Whether a unit of used (U,) bool has a spike in counts (U,)."""
-    fired = False
+def _fired(counts: np.ndarray, used: np.ndarray) -> tuple[bool, bool]:
+    """Whether a unit of used (U,) bool has a spike in counts (U,), and whether any unit has."""
+    fired = some = False
     for i in range(len(counts)):
+        some |= counts[i] > 0
         fired |= used[i] and counts[i] > 0
-    return fired
+    return fired, some
+
+
+@jit
+def _add(counts: np.ndarray, block: np.ndarray, total: np.ndarray) -> None:
+    """counts (U,) into both sums (U,)."""
+    for i in range(len(counts)):
+        block[i] += counts[i]
+        total[i] += counts[i]

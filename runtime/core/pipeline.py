@@ -21,6 +21,7 @@ from runtime.wire import Flag
 
 TOKENS = ("closed", "published", "superseded", "invalid", "idle")
 MAX_CATCH_UP = 25  # tokens the engine takes in at once after a stall; older ones are skipped as invalid
+HOLD = int(Flag.HOLD)
 COARSE_TOKENS = 50  # bins for which coarse stamps stay flagged
 
 
@@ -207,7 +208,7 @@ class Pipeline:
         )  # fmt: skip
         unsure = token.valid and self.start.holds()
         if values is not None and (not finite or unsure or self.withheld or state is State.FAULT):
-            flags, values = flags | Flag.HOLD, None
+            flags, values = flags | HOLD, None
         values = values if token.valid else None
         self.tokens["closed"] += 1
         if token.idle:
@@ -216,7 +217,7 @@ class Pipeline:
             self.tokens["invalid"] += 1
         spread = self.decoder.spread
         sd = None if spread is None or values is None else spread.sd(spread.variance, self._sd[row])
-        return Decoded(token, values, int(flags), infer_ns, state, sd)
+        return Decoded(token, values, flags, infer_ns, state, sd)
 
     def _take_turns(self, token: Token) -> None:
         """Exchange the decoder where markers rule: never within a segment, but with its first bin or outside."""

@@ -12,6 +12,8 @@ from neds_core.errors import StreamError
 from runtime.config import OutputConfig
 from runtime.wire import Decode, Event, Status, topic
 
+FIRST = zmq.SNDMORE | zmq.NOBLOCK  # of a message of two frames
+
 
 def library() -> str:
     """The version of the native library."""
@@ -71,9 +73,10 @@ class Publisher:
         """Publish one estimate on both ports."""
         self.encoder.encode_into(message, self.buffer)
         with contextlib.suppress(zmq.Again):
-            self.decode.send_multipart([self.topics["decode"], self.buffer], flags=zmq.NOBLOCK)
+            self.decode.send(self.topics["decode"], FIRST)
+            self.decode.send(self.buffer, zmq.NOBLOCK)
         with contextlib.suppress(zmq.Again):
-            self.latest.send(self.buffer, flags=zmq.NOBLOCK)
+            self.latest.send(self.buffer, zmq.NOBLOCK)
 
     def tell(self, kind: str, message: Status | Event | dict[str, object]) -> None:
         """Publish a status, an event or the measured values."""

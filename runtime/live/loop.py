@@ -21,7 +21,8 @@ from runtime.wire import Flag
 PULL_NS = 20_000_000  # at most so long a pass waits
 STATUS_NS = 1_000_000_000
 RAISE_LOG_S = "scores and --save-log cover these; raise score.log_s"
-JUMP_NS = 1_000_000_000  # so long CLOCK_JUMP stays set
+JUMP_NS = 1_000_000_000  # so long `Flag.CLOCK_JUMP` stays set
+CLOCK_JUMP = int(Flag.CLOCK_JUMP)
 
 
 class Source(Protocol):
@@ -273,14 +274,14 @@ class _Loop:
         self.log.happened(now, name, detail)
         self.sink.event(now, name, detail)
 
-    def _clock_flag(self, now: int) -> Flag:
+    def _clock_flag(self, now: int) -> int:
         """CLOCK_JUMP for a second after the sender's clock stepped, and one event."""
         jumps = self.source.clock_jumps
         if jumps != self._jumps:
             self._jumps, self._jump_left = jumps, JUMP_NS // self.pipeline.decoder.bin_ns + 1
             self._say(now, "clock_jump", f"the sender's clock stepped, {jumps} times so far")
         self._jump_left = max(0, self._jump_left - 1)
-        return Flag.CLOCK_JUMP if self._jump_left else Flag(0)
+        return CLOCK_JUMP if self._jump_left else 0
 
     def _end(self, now: int) -> None:
         """A last status, and a message without values that says END."""

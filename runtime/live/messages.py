@@ -20,6 +20,7 @@ from runtime.live.loop import Source
 from runtime.wire import SCHEMA, Decode, Event, Flag, Output, OutputInfo, Status
 
 TELL_NS = 60_000_000_000
+STALE, UNGATED, SWAP, FALLBACK = int(Flag.STALE), int(Flag.UNGATED), int(Flag.SWAP), int(Flag.FALLBACK)
 
 
 class Publisher(Protocol):
@@ -105,25 +106,25 @@ class Messages:
         valid_until = token.t_end_ns + int(self.config.output.valid_ms * 1e6)
         flags = decoded.flags | extra_flags | self._of_decoder()
         if now_ns - token.t_end_ns > self.budget_ns:
-            flags |= Flag.STALE
+            flags |= STALE
         return Decode(
             schema=SCHEMA, seq=self.seq, token=token.index, t_end_ns=token.t_end_ns, t_pub_ns=now_ns,
             boot_id=self.boot, source=self.kind, inputs=["spikes"],
             decoder=decoder.name, engine=decoder.engine.name, outputs=self.outputs(decoded.values, decoded.sd),
             age_ms=None if token.newest_ns == NO_TIME else (now_ns - token.newest_ns) * 1e-6,
             infer_ms=decoded.infer_ns * 1e-6, edge_to_pub_ms=(now_ns - token.t_end_ns) * 1e-6,
-            state=decoded.state, flags=int(flags),
+            state=decoded.state, flags=flags,
             valid_until_ns=valid_until, valid_for_ms=max(0.0, (valid_until - now_ns) * 1e-6),
             model_sha=decoder.model_sha, unit_map_sha=decoder.unit_map_sha,
         )  # fmt: skip
 
-    def _of_decoder(self) -> Flag:
+    def _of_decoder(self) -> int:
         """What is to be known of the decoder of the message that is being made."""
         decoder, turns = self.pipeline.decoder, self.pipeline.exchanges
-        flags = Flag(0) if decoder.gated else Flag.UNGATED
+        flags = 0 if decoder.gated else UNGATED
         if decoder is not self._decoder:
-            self._decoder, flags = decoder, flags | Flag.SWAP
-        return flags | Flag.FALLBACK if turns and turns[-1].successor.why == "fallback" else flags
+            self._decoder, flags = decoder, flags | SWAP
+        return flags | FALLBACK if turns and turns[-1].successor.why == "fallback" else flags
 
     def status_message(self, now_ns: int, state: State, accounting: Accounting) -> Status:
         """The message of one status, sent now."""

@@ -25,7 +25,7 @@ from runtime.live.wiring import Wired, wire
 from runtime.wire import Decode
 
 TICK_S = 0.005
-BAD_S = 1.7
+WITHIN_S = 17.0
 START_S = 60.0
 HELD_S = 1.0  # from the first bad spike to the last value
 
@@ -117,11 +117,15 @@ def test_no_value_is_fresh_a_second_after_the_first_bad_spike(running: tuple[Sen
     with Subscriber(address, max_age_ms=1e6) as link:
         until(link, lambda m: m.state == State.RUNNING and m.outputs["wheel_speed"].value is not None, START_S)
         sender.first_bad_s, sender.damage = 0.0, DAMAGES[name]
-        seen = until(link, lambda m: m.t_end_ns * 1e-9 > sender.first_bad_s + BAD_S > BAD_S, 10 * BAD_S)
+        late: list[Decode] = []
+
+        def enough(message: Decode) -> bool:
+            if message.t_end_ns * 1e-9 > sender.first_bad_s + HELD_S > HELD_S:
+                late.append(message)
+            return len(late) > 20
+
+        until(link, enough, WITHIN_S)
         sender.damage = None
-        bad = [m for m in seen if m.t_end_ns * 1e-9 > sender.first_bad_s]
-        late = [m for m in bad if m.t_end_ns * 1e-9 > sender.first_bad_s + HELD_S]
-        assert len(late) > 20
         assert {m.state for m in late} <= {State.FAULT, State.STALLED}  # stalled: this busy process sends late
         assert State.FAULT in {m.state for m in late}
         assert all(m.outputs["wheel_speed"].value is None for m in late)
