@@ -20,6 +20,7 @@ from runtime.cli.bench.main import bench
 from runtime.cli.calibrate import calibrate
 from runtime.cli.certify import certify
 from runtime.cli.check import check
+from runtime.cli.client import client
 from runtime.cli.collect import collect
 from runtime.cli.ensemble import ensemble
 from runtime.cli.evaluate import evaluate
@@ -67,7 +68,7 @@ def options(
 
 
 COMMANDS = (
-    run, play, report, check, certify, collect, calibrate, swap, rollback, freeze, rehearse, train, tune, ensemble,
+    run, play, report, check, client, certify, collect, calibrate, swap, rollback, freeze, rehearse, train, tune, ensemble,
     evaluate, verify, parity, import_official, import_decoder,
 )  # fmt: skip
 for command in COMMANDS:
