@@ -40,7 +40,7 @@ def client(
 
 
 def one_file() -> str:
-    """The text of the client: the definitions of `runtime.wire` and then of `runtime.client`, each as it stands there."""
+    """The text of the client: the definitions of `runtime.wire`, then those of `runtime.client`, each as it stands."""
     from runtime import client as reader, wire
 
     about, parts, imports = "", [], set()

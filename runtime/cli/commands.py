@@ -26,6 +26,7 @@ from runtime.cli.ensemble import ensemble
 from runtime.cli.evaluate import evaluate
 from runtime.cli.import_decoder import import_decoder
 from runtime.cli.import_official import import_official
+from runtime.cli.init.main import init
 from runtime.cli.output import note
 from runtime.cli.ownership import refuse_foreign_packages
 from runtime.cli.parity import parity
@@ -68,8 +69,8 @@ def options(
 
 
 COMMANDS = (
-    run, play, report, check, client, certify, collect, calibrate, swap, rollback, freeze, rehearse, train, tune, ensemble,
-    evaluate, verify, parity, import_official, import_decoder,
+    run, play, report, init, check, client, certify, collect, calibrate, swap, rollback, freeze, rehearse, train, tune,
+    ensemble, evaluate, verify, parity, import_official, import_decoder,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

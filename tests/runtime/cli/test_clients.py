@@ -42,7 +42,7 @@ with Latest(sys.argv[1]) as link:
 class _Here(ast.NodeTransformer):
     """What the client calls `wire.NAME` is NAME in one file."""
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802: ast's name
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
         return ast.Name(node.attr, node.ctx) if isinstance(node.value, ast.Name) and node.value.id == "wire" else node
 
@@ -214,7 +214,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     if compiler is None:
         pytest.skip("there is no C++ compiler")
     headers = "#define MSGPACK_NO_BOOST\n#include <msgpack.hpp>\n#include <zmq.hpp>\n"
-    here = subprocess.run([compiler, "-xc++", "-fsyntax-only", "-"], input=headers.encode(), check=False, capture_output=True)
+    here = subprocess.run(
+        [compiler, "-xc++", "-fsyntax-only", "-"], input=headers.encode(), check=False, capture_output=True
+    )
     if here.returncode:
         pytest.skip("the headers zmq.hpp and msgpack.hpp are missing; install cppzmq-dev and libmsgpack-cxx-dev")
     program = tmp_path_factory.mktemp("cpp") / "client"

@@ -1,0 +1,44 @@
+"""A spike stream's description, from a table of units, for a sender without neds-rt: needs Python alone.
+
+`neds-rt init` puts a copy of this file beside sender.py. docs/lsl.md of neds-rt says what the stream has to be.
+"""
+
+import hashlib
+from pathlib import Path
+
+KEYS = ("source_id", "region", "depth_um")
+
+
+def read(path):
+    """Units and their recorded rates from units.tsv: [(source_id, region, depth_um), ...] as text, [Hz, ...]."""
+    rows = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()[1:]]
+    return [tuple(row[:3]) for row in rows], [float(row[3]) for row in rows]
+
+
+def unit_map_sha256(units):
+    """The hash that a checkpoint is bound to: of each unit's three texts and their order."""
+    return hashlib.sha256("\n".join("\t".join(unit) for unit in units).encode()).hexdigest()
+
+
+def describe(info, units, source, rate_hz, ordered=True):
+    """Write the neds_rt block and the unit table into a pylsl.StreamInfo; source: live, replay or synthetic.
+
+    ordered: spikes are sent in the order of their stamps, over all units.
+    """
+    block = info.desc().append_child("neds_rt")
+    for key, value in {
+        "schema": "1", "layout": "events_unit", "source": source, "keep_alive": "1", "ordered": str(int(ordered)),
+        "clock": "lsl", "stamp": "spike", "id_base": "0", "unit_map_sha256": unit_map_sha256(units),
+        "rate_hz": f"{rate_hz:.1f}",
+    }.items():  # fmt: skip
+        block.append_child_value(key, value)
+    table = block.append_child("units")
+    for row, unit in enumerate(units):
+        entry = table.append_child("unit")
+        for key, value in zip(("id", *KEYS), (str(row), *unit), strict=True):
+            entry.append_child_value(key, value)
+
+
+def keep_alive(sent):
+    """The sample that says: so many spikes have been sent, all of those before its stamp."""
+    return -1 - sent % (2**31 - 1)
