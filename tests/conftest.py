@@ -33,7 +33,7 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 # Paths below this folder that must not share the machine: what they assert depends on when something comes, or they
 # send signals to their own process. Other LSL tests may: every process has an LSL session and free ports of its own.
 SERIAL = (
-    "runtime/cli/test_check.py", "runtime/cli/test_processes.py", "runtime/io/test_lsl.py",
+    "runtime/cli/test_check.py", "runtime/cli/test_init.py", "runtime/cli/test_processes.py", "runtime/io/test_lsl.py",
     "runtime/io/test_lsl_inlets.py", "runtime/io/test_lsl_source.py", "runtime/io/test_publish.py",
     "runtime/io/test_system.py",
     "runtime/live/test_input_health.py", "runtime/views", "runtime/test_client.py", "runtime/test_wire_doc.py",

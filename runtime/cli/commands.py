@@ -22,6 +22,7 @@ from runtime.cli.certify import certify
 from runtime.cli.check import check
 from runtime.cli.client import client
 from runtime.cli.collect import collect
+from runtime.cli.doctor import doctor
 from runtime.cli.ensemble import ensemble
 from runtime.cli.evaluate import evaluate
 from runtime.cli.import_decoder import import_decoder
@@ -69,8 +70,8 @@ def options(
 
 
 COMMANDS = (
-    run, play, report, init, check, client, certify, collect, calibrate, swap, rollback, freeze, rehearse, train, tune,
-    ensemble, evaluate, verify, parity, import_official, import_decoder,
+    run, play, report, init, doctor, check, client, certify, collect, calibrate, swap, rollback, freeze, rehearse,
+    train, tune, ensemble, evaluate, verify, parity, import_official, import_decoder,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
