@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +46,7 @@ def one_file() -> str:
 
     about, parts, imports = "", [], set()
     for module in (wire, reader):
-        source = Path(module.__file__).read_text(encoding="utf-8")
+        source = inspect.getsource(module)
         tree = ast.parse(source)
         heads = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         imports |= {ast.unparse(node) for node in heads if not _is_ours(node)}

@@ -46,20 +46,18 @@ class Plan:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="folder to make; it may exist, its files may not")],
-    recording: Annotated[
-        Path | None, typer.Option("--from", help="Session.npz or its NWB file: units, outputs, bins")
-    ] = None,
+    recording: Annotated[Path | None, typer.Option("--from", help="Session.npz: its units, outputs and bins")] = None,
 ) -> None:
     """Write a rig folder: rig.toml and train.toml with every key, a sender for these very units, the next commands.
 
     Without a recording units and outputs are examples to replace, and the commands begin with a first session.
     """
+    from neds_core.data import session_file
     from neds_core.errors import ConfigError
     from neds_core.files import make_folder, whole
-    from neds_core.io import recording as recordings
 
     rig = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "rig"
-    plan = first_day(rig) if recording is None else of_session(rig, recordings.load(recording), recording, folder)
+    plan = first_day(rig) if recording is None else of_session(rig, session_file.load(recording), recording, folder)
     written = files(plan)
     if there := [name for name in written if (folder / name).exists()]:
         raise ConfigError(f"{folder / there[0]} is there already; name another folder")

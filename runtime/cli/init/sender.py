@@ -6,6 +6,7 @@ SENDER = '''\
 The spikes are made up, at the recorded rates, until `spikes_between` gives your sorter's. Then say SOURCE = "live".
 """
 
+import contextlib
 import json
 import random
 import time
@@ -37,17 +38,18 @@ spikes = pylsl.StreamOutlet(info)
 markers = MARKERS and pylsl.StreamOutlet(pylsl.StreamInfo(MARKERS, "Markers", 1, 0.0, pylsl.cf_string, MARKERS))
 sent, trial, upto_s = 0, 0, pylsl.local_clock()
 next_s = upto_s + PAUSE_S
-while True:
-    time.sleep(0.005)
-    now_s = pylsl.local_clock()
-    stamps, rows = spikes_between(upto_s, now_s)
-    sent, upto_s = sent + len(rows), now_s
-    spikes.push_chunk([*rows, unit_stream.keep_alive(sent)], [*stamps, now_s])
-    if MARKERS and now_s > next_s - 0.2:  # ahead of its time
-        trial += 1
-        markers.push_sample([json.dumps({{"event": "segment_start", "segment": trial}})], next_s)
-        markers.push_sample([json.dumps({{"event": "segment_end", "segment": trial}})], next_s + TRIAL_S)
-        next_s += TRIAL_S + PAUSE_S
+with contextlib.suppress(KeyboardInterrupt):
+    while True:
+        time.sleep(0.005)
+        now_s = pylsl.local_clock()
+        stamps, rows = spikes_between(upto_s, now_s)
+        sent, upto_s = sent + len(rows), now_s
+        spikes.push_chunk([*rows, unit_stream.keep_alive(sent)], [*stamps, now_s])
+        if MARKERS and now_s > next_s - 0.2:  # ahead of its time
+            trial += 1
+            markers.push_sample([json.dumps({{"event": "segment_start", "segment": trial}})], next_s)
+            markers.push_sample([json.dumps({{"event": "segment_end", "segment": trial}})], next_s + TRIAL_S)
+            next_s += TRIAL_S + PAUSE_S
 '''
 
 README = """\
