@@ -36,8 +36,7 @@ def features(model: NEDS, session: Session) -> dict[str, np.ndarray]:
     spans, found = spans_of(session), {}
     for name, groups in seen.items():
         rows = []
-        for g, x in enumerate(groups):
-            at = spans[g * offline.SPANS_AT_ONCE : (g + 1) * offline.SPANS_AT_ONCE]
+        for x, at in zip(groups, offline.grouped(model, spans), strict=True):
             rows += [x[b, : stop - start].numpy() for b, (start, stop) in enumerate(at)]
         found[name] = np.concatenate(rows)
     return found

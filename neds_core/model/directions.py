@@ -19,7 +19,7 @@ from neds_core.data.session import Session
 from neds_core.errors import DataError
 from neds_core.model.batches import Cutter
 from neds_core.model.model import NEDS, Batch
-from neds_core.model.offline import SPANS_AT_ONCE
+from neds_core.model.offline import grouped
 
 Span = tuple[int, int]
 
@@ -37,8 +37,7 @@ def bins_of(spans: list[Span]) -> np.ndarray:
 
 def _groups(model: NEDS, cutter: Cutter, spans: list[Span]) -> Iterator[tuple[list[Span], Batch, np.ndarray]]:
     """Batches of spans with what is defined in them (B, T, M)."""
-    for begin in range(0, len(spans), SPANS_AT_ONCE):
-        group = spans[begin : begin + SPANS_AT_ONCE]
+    for group in grouped(model, spans):
         yield group, *cutter.cut(group, model.config.clock_bins > 0)
 
 

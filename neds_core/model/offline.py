@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from neds_core.model.batches import onto
 from neds_core.model.model import NEDS, Batch
 
 SPANS_AT_ONCE = 32
+FLOATS_AT_ONCE = 1 << 26  # of one layer's tokens, padding included: 256 MiB a tensor
 TOKENS_AT_ONCE = 16384  # of the prefixes that go through the model together
 
 
@@ -21,6 +23,24 @@ def spans(reset: np.ndarray) -> list[tuple[int, int]]:
     starts = np.flatnonzero(reset)
     edges = [0, *(int(s) for s in starts if s > 0), len(reset)]
     return list(pairwise(edges))
+
+
+def grouped(model: NEDS, spans: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Spans in order, in groups that go through the model together: each is padded to the longest of its group.
+
+    One of an hour is alone: among short ones it would make each of them as long.
+    """
+    bins = FLOATS_AT_ONCE // (model.config.width * (1 + len(model.specs)))
+    group: list[tuple[int, int]] = []
+    longest = 0
+    for start, stop in spans:
+        longest = max(longest, stop - start)
+        if group and (len(group) == SPANS_AT_ONCE or (len(group) + 1) * longest > bins):
+            yield group
+            group, longest = [], stop - start
+        group.append((start, stop))
+    if group:
+        yield group
 
 
 @torch.inference_mode()
@@ -45,8 +65,7 @@ def decode(
     model.eval()
     device = model.mask_token.device
     parts: dict[str, list[np.ndarray]] = {s.name: [] for s in model.specs}
-    for begin in range(0, len(spans), SPANS_AT_ONCE):
-        group = spans[begin : begin + SPANS_AT_ONCE]
+    for group in grouped(model, spans):
         batch = onto(_batch(model, counts, valid, clock, group, session), device)
         hidden = torch.ones((*batch.valid.shape, 1 + len(model.specs)), dtype=torch.bool, device=device)
         hidden[..., 0] = ~batch.valid

@@ -255,3 +255,22 @@ def test_every_trial_is_evaluated(model: NEDS) -> None:
         alone = offline.decode(model, counts, valid, clock, [spans[i]])
         for name, value in alone.items():
             np.testing.assert_allclose(decoded[name][i * T : (i + 1) * T], value, atol=1e-5, rtol=1e-5)
+
+
+def test_one_long_span_does_not_make_the_others_as_long(model: NEDS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is padded to the longest beside it: an hour among 31 snippets took 32 times its memory. Values stay."""
+    rng = np.random.default_rng(0)
+    lengths = [3, 2, 2 * T, 1, 5, T, T]
+    stops = np.cumsum(lengths)
+    spans = [(int(stop) - n, int(stop)) for stop, n in zip(stops, lengths, strict=True)]
+    counts, valid, clock = rng.integers(0, 4, (stops[-1], U)), np.ones(stops[-1], bool), np.full(stops[-1], -1)
+    at_once = offline.decode(model, counts, valid, clock, spans)
+
+    floats = model.config.width * (1 + len(model.specs))
+    monkeypatch.setattr(offline, "FLOATS_AT_ONCE", 2 * T * floats)
+    groups = list(offline.grouped(model, spans))
+    assert [span for group in groups for span in group] == spans
+    assert [[stop - start for start, stop in group] for group in groups] == [[3, 2], [2 * T], [1, 5], [T, T]]
+    few = offline.decode(model, counts, valid, clock, spans)
+    for name, value in at_once.items():
+        np.testing.assert_allclose(few[name], value, atol=1e-5, rtol=1e-5)
