@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neds_core.data.check import check
-from neds_core.data.session import BehaviourSpec, Session, bin_events
+from neds_core.data.session import SPIKES_AT_ONCE, BehaviourSpec, Session, bin_events
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.importing import outputs as taking
 from neds_core.io.importing.found import Found, Trace, Trials
@@ -20,6 +20,7 @@ from neds_core.io.importing.options import NONE, Options
 from neds_core.io.importing.outputs import Output
 
 SIDES = ("cos", "sin")
+SILENT_NS, SILENT_TIMES = 1_000_000_000, 100  # without a spike of any unit, and of the mean time between two
 SHARE = 0.5  # of memory that the counts may take
 
 
@@ -74,7 +75,8 @@ def _span(found: Found, chosen: tuple[Output, ...], trials: Trials | None, bin_n
         begin, end = min(t[0] for t in stamps), max(t[-1] for t in stamps)
         what = "behaviours"
     elif alone:
-        begin, end, what = found.t_s[0], found.t_s[-1], "spikes"
+        first, last = (whole_ns(found.t_s[[0, -1]]) // bin_ns).tolist()
+        return first, last + 1 - first
     elif trials is not None and len(trials.start_s):
         begin, end, what = trials.start_s.min(), trials.stop_s.max(), "trials"
     else:
@@ -107,18 +109,17 @@ def _segments(
     keep = known & (begin >= 0) & (end <= n_bins) & (end > begin)
     if lost := int((~keep).sum()):
         notes.append(f"{lost} of {len(keep)} trials lie outside the behaviour or have no whole bin, and are left out")
+    late = np.zeros(len(keep), bool)
+    late[np.flatnonzero(keep)[:-1]] = end[keep][:-1] > begin[keep][1:]
+    if over := int(late.sum()):
+        notes.append(f"{over} of {len(keep)} trials end after the next one has begun, and are left out")
+        keep &= ~late
     if not keep.any():
         raise DataError(
             f"{origin}: none of its {len(keep)} trials lies inside the behaviour; give the times of both on one clock, "
             "or --trials none"
         )
-    segments = np.stack([begin, end], 1)[keep]
-    if (over := np.flatnonzero(segments[1:, 0] < segments[:-1, 1])).size:
-        row = int(np.flatnonzero(keep)[over[0]])
-        raise DataError(
-            f"{origin}: trial {row} ends after the next one has begun; name another table, or --trials none"
-        )
-    return segments, np.flatnonzero(keep).astype(np.int64)
+    return np.stack([begin, end], 1)[keep], np.flatnonzero(keep).astype(np.int64)
 
 
 def _behaviours(
@@ -142,7 +143,7 @@ def _behaviours(
         elif output.how == "rate":
             specs[name] = BehaviourSpec(
                 name, "continuous", f"{trace.unit}/s" if trace.unit else "", sign,
-                f"causal: difference of the last samples over {options.rate_ms:g} ms", options.rate_ms / 2,
+                f"causal: difference of the last samples over {options.derivative_ms:g} ms", options.derivative_ms / 2,
                 group=taking.point_of(name.removesuffix("_rate"), [n.removesuffix("_rate") for n in names]),
             )  # fmt: skip
             values[name] = slope(trace, edges_ns, options).astype(np.float32)
@@ -164,12 +165,12 @@ def hold(trace: Trace, edges_ns: np.ndarray, hold_s: float) -> np.ndarray:
 
 
 def slope(trace: Trace, edges_ns: np.ndarray, options: Options) -> np.ndarray:
-    """(T,) float64 in units/s: the last sample at or before each edge less that at or before `rate_ms` earlier.
+    """(T,) float64 in units/s: the last sample at or before each edge less that at or before `derivative_ms` earlier.
 
-    It is divided by the time between the two samples, or by `rate_ms` where the older one is far older: a value that is
-    sampled only when it changes has stood still until then.
+    It is divided by the time between the two samples, or by `derivative_ms` where the older one is far older: a value
+    that is sampled only when it changes has stood still until then.
     """
-    stamp, wide_ns = whole_ns(trace.t_s), round(options.rate_ms * 1e6)
+    stamp, wide_ns = whole_ns(trace.t_s), round(options.derivative_ms * 1e6)
     last, old = (np.searchsorted(stamp, at, side="right") - 1 for at in (edges_ns, edges_ns - wide_ns))
     between = stamp[last] - stamp[old]
     per_s = 1e9 / np.where((between <= 0) | (between > 2 * wide_ns), wide_ns, between)
@@ -221,7 +222,24 @@ def _events(found: Found, first: int, n_bins: int, bin_ns: int, notes: list[str]
         )
     if low == high:
         raise DataError(f"{found.name}: no spike lies in the behaviour's time; give --offset, or another file")
-    return t_ns[low:high] - first * bin_ns, found.unit[low:high].astype(np.int32, copy=False)
+    t_ns, unit = t_ns[low:high], found.unit[low:high].astype(np.int32, copy=False)
+    if twice := int(((t_ns[1:] == t_ns[:-1]) & (unit[1:] == unit[:-1])).sum()):
+        notes.append(f"{twice} spikes are there twice: the same unit at the same time; both count")
+    gaps = _silences(t_ns)
+    if len(gaps):
+        notes.append(f"no unit fires in {len(gaps)} stretches of a second or more (longest {gaps.max() * 1e-9:.1f} s)")
+    t_ns -= first * bin_ns
+    return t_ns, unit
+
+
+def _silences(t_ns: np.ndarray) -> np.ndarray:
+    """Lengths in ns (K,) of stretches between two spikes of any unit that are far longer than the others."""
+    least = max(SILENT_NS, SILENT_TIMES * int(t_ns[-1] - t_ns[0]) // len(t_ns))
+    found = []
+    for at in range(0, len(t_ns), SPIKES_AT_ONCE):
+        apart = np.diff(t_ns[at : at + SPIKES_AT_ONCE + 1])
+        found.append(apart[apart > least])
+    return np.concatenate(found)
 
 
 def _observed(observed_s: np.ndarray, edges_ns: np.ndarray, bin_ns: int, notes: list[str]) -> np.ndarray:
