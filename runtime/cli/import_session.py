@@ -13,6 +13,8 @@ from runtime.cli.options import taking
 if TYPE_CHECKING:
     from neds_core.io.importing.options import Options
 
+BEHAVIOUR = "behaviour."  # of roles in files of behaviour
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -32,9 +34,13 @@ class Given:
     offset: Annotated[
         list[float] | None, typer.Option(help="seconds added to the times of each --behaviour, in their order")
     ] = None
+    behaviour_rate_hz: Annotated[
+        list[float] | None, typer.Option(help="samples a second of each --behaviour whose times are in samples")
+    ] = None
     rate_hz: Annotated[float | None, typer.Option(help="samples a second, where spike times are in samples")] = None
     name: Annotated[
-        list[str] | None, typer.Option(help="ROLE=NAME of a column or variable, such as time=t; repeat for each")
+        list[str] | None,
+        typer.Option(help="ROLE=NAME of a column or variable, such as time=t or behaviour.time=t; repeat for each"),
     ] = None
 
 
@@ -91,14 +97,20 @@ def _options(given: Given) -> Options:
     from neds_core.errors import ConfigError
     from neds_core.io.importing.options import Options
 
-    files, offsets = given.behaviour or [], given.offset or []
-    if len(offsets) > len(files):
-        raise ConfigError(f"--offset is there {len(offsets)} times and --behaviour {len(files)}; give one for each")
-    offsets = offsets + [0.0] * (len(files) - len(offsets))
+    names = dict(map(_role, given.name or []))
+    elsewhere = {role.removeprefix(BEHAVIOUR): name for role, name in names.items() if role.startswith(BEHAVIOUR)}
+    behaviour: list[dict[str, Any]] = [{"file": file, "names": elsewhere} for file in given.behaviour or []]
+    for option, key in (("offset", "offset_s"), ("behaviour_rate_hz", "rate_hz")):
+        values = getattr(given, option) or []
+        if len(values) > len(behaviour):
+            said = f"--{option.replace('_', '-')} is there {len(values)} times and --behaviour {len(behaviour)}"
+            raise ConfigError(f"{said}; give one for each")
+        for other, value in zip(behaviour, values, strict=False):
+            other[key] = value
     fields: dict[str, Any] = {
         "bin_ms": given.bin_ms, "outputs": given.outputs, "trials": given.trials, "quality": given.quality,
-        "rate_hz": given.rate_hz, "names": dict(map(_role, given.name or [])),
-        "behaviour": [{"file": file, "offset_s": offset} for file, offset in zip(files, offsets, strict=True)],
+        "rate_hz": given.rate_hz, "behaviour": behaviour,
+        "names": {role: name for role, name in names.items() if not role.startswith(BEHAVIOUR)},
     }  # fmt: skip
     try:
         return msgspec.convert({key: value for key, value in fields.items() if value is not None}, Options)

@@ -13,7 +13,7 @@ import numpy as np
 
 from neds_core.errors import ConfigError, DataError, NedsError
 from neds_core.io.importing.found import Found, Trace, Trials
-from neds_core.io.importing.options import Options
+from neds_core.io.importing.options import OF_BEHAVIOUR, Options
 from neds_core.io.importing.outputs import plain
 from neds_core.io.importing.roles import pick, rate_of, unit_table
 from neds_core.io.importing.spikes import library, of_events, of_units, seconds
@@ -64,7 +64,7 @@ def traces(path: Path, options: Options) -> tuple[Trace, ...]:
 def _traces(held: dict[str, Any], path: Path, options: Options) -> tuple[Trace, ...]:
     """Every array of numbers that has one value, or a few, for each time."""
     time = options.names["trace_time"]
-    t_s = _seconds(_vector(held, time, path), rate_of(time, options), f"{path}: {time}")
+    t_s = _seconds(_vector(held, time, path), rate_of(time, options), f"{path}: {time}", OF_BEHAVIOUR)
     found = []
     for name, values in held.items():
         if name == time or not isinstance(values, np.ndarray) or values.ndim != 2 or len(t_s) not in values.shape:
@@ -91,10 +91,10 @@ def _trials(held: dict[str, Any], path: Path, options: Options) -> Trials:
     return Trials(start[order], stop[order], columns)
 
 
-def _seconds(times: np.ndarray, rate_hz: float | None, origin: str) -> np.ndarray:
+def _seconds(times: np.ndarray, rate_hz: float | None, origin: str, option: str = "--rate-hz") -> np.ndarray:
     if not len(times):
         raise DataError(f"{origin} is empty; name the variable that has the times")
-    return seconds(times, rate_hz, origin)
+    return seconds(times, rate_hz, origin, option)
 
 
 def _vector(held: dict[str, Any], name: str, path: Path) -> np.ndarray:

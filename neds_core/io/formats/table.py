@@ -10,7 +10,7 @@ import numpy as np
 
 from neds_core.errors import DataError, NedsError
 from neds_core.io.importing.found import Found, Trace, Trials
-from neds_core.io.importing.options import Options
+from neds_core.io.importing.options import OF_BEHAVIOUR, Options
 from neds_core.io.importing.outputs import plain
 from neds_core.io.importing.roles import named, pick, rate_of, unit_table
 from neds_core.io.importing.spikes import library, of_events, seconds
@@ -51,7 +51,7 @@ def traces(path: Path, options: Options) -> tuple[Trace, ...]:
     there = _names(path)
     time = pick("time", there, options, str(path))
     columns = _columns(path, there)
-    t_s = seconds(columns.pop(time), rate_of(time, options), str(path))
+    t_s = seconds(columns.pop(time), rate_of(time, options), str(path), OF_BEHAVIOUR)
     found = []
     for column, values in columns.items():
         if values.dtype.kind in "iufb":

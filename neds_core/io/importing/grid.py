@@ -39,6 +39,7 @@ def make(found: Found, options: Options) -> Made:
     if not len(found.units) or not len(found.t_s):
         raise DataError(f"{found.name} has {len(found.units)} units and no spikes; give the file that has the spikes")
     chosen = taking.chosen(found, options.outputs)
+    _refuse_unsorted(found, chosen)
     trials = None if options.trials == NONE else found.trials
     first, n_bins = _span(found, chosen, trials, bin_ns, options.outputs == (NONE,))
     edges_ns = (first + np.arange(1, n_bins + 1, dtype=np.int64)) * bin_ns
@@ -132,7 +133,6 @@ def _behaviours(
     values: dict[str, np.ndarray] = {}
     for output in (each for each in chosen if each.how != "class"):
         trace, name = traces[output.source], output.called
-        _refuse_unsorted(trace, found.name)
         held = hold(trace, edges_ns, options.hold_s)
         sign = trace.about or f"as the source's {trace.name}"
         if output.how.startswith("angle"):
@@ -178,15 +178,21 @@ def slope(trace: Trace, edges_ns: np.ndarray, options: Options) -> np.ndarray:
     return np.where(fresh, (trace.values[last] - trace.values[old]) * per_s, np.nan)
 
 
-def _refuse_unsorted(trace: Trace, origin: str) -> None:
-    if not len(trace.t_s):
-        raise DataError(f"{origin}: {trace.name} has no samples; leave it out of --outputs")
-    if bad := int(np.isnan(trace.t_s).sum()):
-        raise DataError(f"{origin}: {bad} times of {trace.name} are NaN; remove those samples")
-    if (back := np.flatnonzero(np.diff(trace.t_s) < 0)).size:
+def _refuse_unsorted(found: Found, chosen: tuple[Output, ...]) -> None:
+    """Refuse spikes out of order, and traces that are taken without samples, or whose times go back."""
+    if (found.t_s[1:] < found.t_s[:-1]).any():
+        raise DataError(f"{found.name}: spike times are not in order; sort them")
+    named = {output.source for output in chosen if output.how != "class"}
+    for trace in (each for each in found.traces if each.name in named):
+        if not len(trace.t_s):
+            raise DataError(f"{found.name}: {trace.name} has no samples; leave it out of --outputs")
+        if bad := int(np.isnan(trace.t_s).sum()):
+            raise DataError(f"{found.name}: {bad} times of {trace.name} are NaN; remove those samples")
+        if not (back := np.flatnonzero(np.diff(trace.t_s) < 0)).size:
+            continue
         k = int(back[0]) + 1
         raise DataError(
-            f"{origin}: times of {trace.name} go back at sample {k} ({trace.t_s[k - 1]:.9g} to {trace.t_s[k]:.9g} s); "
+            f"{found.name}: times of {trace.name} go back at sample {k} ({trace.t_s[k - 1]:.9g} to {trace.t_s[k]:.9g} s); "
             "sort the samples, or cut the file where its clock was set anew"
         )
 
@@ -210,8 +216,6 @@ def _classes(
 
 def _events(found: Found, first: int, n_bins: int, bin_ns: int, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Spikes inside the grid: t_ns (n,) int64 from the start of bin 0, and unit (n,) int32."""
-    if (found.t_s[1:] < found.t_s[:-1]).any():
-        raise DataError(f"{found.name}: spike times are not in order; sort them")
     t_ns = whole_ns(found.t_s)
     low, high = np.searchsorted(t_ns, [first * bin_ns, (first + n_bins) * bin_ns]).tolist()
     if low or high < len(t_ns):

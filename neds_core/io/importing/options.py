@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+OF_BEHAVIOUR = "--behaviour-rate-hz"
 NONE = "none"  # for outputs and trials: take none
 
 Rate = Annotated[float, Meta(gt=0.0)]

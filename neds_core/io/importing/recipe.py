@@ -34,7 +34,8 @@ def recipe(source: Path, out: Path, options: Options, found: Found) -> Recipe:
     """The recipe of an import, with the outputs that were taken by name."""
     given: dict[str, Any] = {name: getattr(options, name) for name in Options.__struct_fields__}
     taken = tuple(map(str, chosen(found, options.outputs))) or (NONE,)
-    return Recipe(source=str(source), out=str(out), **(given | {"outputs": taken}))
+    given |= {"source": str(source), "out": str(out), "outputs": taken}
+    return Recipe(**given)
 
 
 def refuse_other(out: Path) -> Path:
@@ -50,7 +51,7 @@ def save(made: Recipe, path: Path, comments: Iterable[str]) -> None:
     folder = path.parent.resolve()
     tree = msgspec.to_builtins(made)
     tree = {key: tree.pop(key) for key in ("source", "out")} | {
-        key: v for key, v in tree.items() if v not in (None, [], {}, "")
+        key: v for key, v in tree.items() if v not in (None, (), {}, "")
     }
     for holder, key in ((tree, "source"), (tree, "out"), *((other, "file") for other in tree.get("behaviour", []))):
         holder[key] = _from(folder, holder[key])
