@@ -91,7 +91,9 @@ def _span(found: Found, chosen: tuple[Output, ...], trials: Trials | None, bin_n
             f"{found.name}: {what} last from {begin:.6g} to {end:.6g} s and spikes from {low:.6g} to {high:.6g} s, "
             "apart; give the time between the two clocks with --offset"
         )
-    first = -(-int(whole_ns(np.array(begin))) // bin_ns) - 1
+    begin_ns = int(whole_ns(np.array(begin)))
+    first = -(-begin_ns // bin_ns) - 1
+    first = max(first, 0) if begin_ns >= 0 else first  # a sample at time 0 has no bin before it
     n_bins = int(whole_ns(np.array(end))) // bin_ns - first
     if n_bins < 1:
         raise DataError(f"{found.name}: {what} last {end - begin:g} s, less than a bin; give longer ones")
