@@ -163,7 +163,7 @@ def _probe(folder: Path, first: int, notes: list[str]) -> _Probe:
     cluster = whole_numbers(vector(where["clusters"]), str(where["clusters"]))
     if len(t_s) != len(cluster) or not len(t_s):
         raise DataError(
-            f"{folder}: spikes.times has {len(t_s)} spikes, spikes.clusters has {len(cluster)}; copy both from one sorting"
+            f"{folder}: spikes.times has {len(t_s)} spikes, spikes.clusters {len(cluster)}; copy both from one sorting"
         )
     if n := int((t_s[1:] < t_s[:-1]).sum()):
         notes.append(f"{where['times'].name} of {folder.name} steps back {n} times; its spikes were sorted by time.")

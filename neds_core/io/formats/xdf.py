@@ -53,17 +53,10 @@ def read(path: Path, options: Options) -> Found:
     texts = [_texts(s) for s in streams if _format(s) == "string"]
     trials = trials_of(path, texts, marked, options.bin_ns, notes)
     return Found(
-        name=path.stem,
-        format="XDF",
-        t_s=t_s,
-        unit=unit,
-        units=units,
-        traces=traces,
-        trials=trials,
-        observed_s=observed_s,
+        name=path.stem, format="XDF", t_s=t_s, unit=unit, units=units, traces=traces, trials=trials,
+        observed_s=observed_s, notes=tuple(notes),
         clock="Times are seconds of the recording computer's LSL clock, by the clock offsets in the file.",
-        notes=tuple(notes),
-    )
+    )  # fmt: skip
 
 
 # --- the file ---
@@ -153,7 +146,7 @@ def _is_signal(stream: dict[str, Any]) -> bool:
 
 def _refuse_fewer(path: Path, stream: dict[str, Any]) -> None:
     """The footer counts the samples; fewer are a damaged file."""
-    told = _text(_child(stream.get("footer"), "info"), "sample_count")
+    told = _text((stream.get("footer") or {}).get("info") or {}, "sample_count")
     n = len(stream["time_stamps"])
     if told.isdigit() and int(told) > n and not _is_signal(stream):
         raise DataError(f"{path}: stream {_name(stream)!r} has {n} of the {told} samples of its footer; copy it again")

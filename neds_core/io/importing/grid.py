@@ -89,7 +89,7 @@ def _span(found: Found, chosen: tuple[Output, ...], trials: Trials | None, bin_n
             "apart; give the time between the two clocks with --offset"
         )
     first = -(-int(whole_ns(np.array(begin))) // bin_ns) - 1
-    n_bins = int(whole_ns(np.array(end))) // bin_ns - first
+    n_bins = -(-int(whole_ns(np.array(end))) // bin_ns) - first  # the last sample stands at its bin's right edge, too
     if n_bins < 1:
         raise DataError(f"{found.name}: {what} last {end - begin:g} s, less than a bin; give longer ones")
     return first, n_bins
