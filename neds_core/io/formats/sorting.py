@@ -121,7 +121,7 @@ def _of_neo(path: Path, options: Options) -> Found:
         reader.parse_header()
     except Exception as error:  # of many kinds: it trusts the file
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); copy it again") from None
-    if (n := reader.segment_count(0)) != 1:
+    if (n := reader.segment_count(0)) > 1:
         raise DataError(f"{path} has {n} segments, each with a clock of its own; split it and import one")
     times, ids, labels = [], [], []
     groups: dict[str, int] = {}
