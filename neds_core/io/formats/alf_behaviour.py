@@ -46,7 +46,9 @@ def trials_of(files: dict[str, Path], notes: list[str]) -> Trials:
     place, columns = next(iter(files.values())).parent, {}
     if "table" in files:
         frame = table(files["table"], "ibl")
-        columns = {str(name): frame[name].to_numpy() for name in frame.columns}
+        columns = {str(name): frame[name].to_numpy() for name in frame.columns if frame[name].dtype.kind in "biuf"}
+        words = {str(name): frame[name].astype(object) for name in frame.columns if str(name) not in columns}
+        columns |= {name: column.where(column.notna(), "").to_numpy() for name, column in words.items()}
     for attribute, path in files.items():
         if attribute != "table" and path.suffix == ".npy":
             columns.update(_columns(attribute, array(path)))
@@ -65,6 +67,7 @@ def trials_of(files: dict[str, Path], notes: list[str]) -> Trials:
         raise DataError(f"{place}: {bad} trials end before they begin; correct trials.intervals")
     rows = np.flatnonzero(known)[np.argsort(start_s[known], kind="stable")]
     usable = {name: _usable(values[rows]) for name, values in columns.items()}
+    notes += [f"trials.{name} is neither numbers nor words and is left out." for name, v in usable.items() if v is None]
     return Trials(start_s[rows], stop_s[rows], {name: v for name, v in usable.items() if v is not None})
 
 
@@ -94,6 +97,5 @@ def _usable(values: np.ndarray) -> np.ndarray | None:
         return values.astype(np.float64)
     if values.dtype.kind == "U":
         return values
-    if all(isinstance(value, str) or value is None for value in values.tolist()):
-        return np.array([value or "" for value in values.tolist()], dtype=np.str_)
-    return None
+    words = values.tolist()
+    return np.array(words, dtype=np.str_) if all(isinstance(word, str) for word in words) else None
