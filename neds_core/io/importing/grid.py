@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neds_core.data.check import check
-from neds_core.data.session import BehaviourSpec, Session, bin_events
+from neds_core.data.session import SPIKES_AT_ONCE, BehaviourSpec, Session, bin_events
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.importing import outputs as taking
 from neds_core.io.importing.found import Found, Trace, Trials
@@ -20,6 +20,7 @@ from neds_core.io.importing.options import NONE, Options
 from neds_core.io.importing.outputs import Output
 
 SIDES = ("cos", "sin")
+SILENT_NS, SILENT_TIMES = 1_000_000_000, 100  # without a spike of any unit, and of the mean time between two
 SHARE = 0.5  # of memory that the counts may take
 
 
@@ -38,6 +39,7 @@ def make(found: Found, options: Options) -> Made:
     if not len(found.units) or not len(found.t_s):
         raise DataError(f"{found.name} has {len(found.units)} units and no spikes; give the file that has the spikes")
     chosen = taking.chosen(found, options.outputs)
+    _refuse_unsorted(found, chosen)
     trials = None if options.trials == NONE else found.trials
     first, n_bins = _span(found, chosen, trials, bin_ns, options.outputs == (NONE,))
     edges_ns = (first + np.arange(1, n_bins + 1, dtype=np.int64)) * bin_ns
@@ -74,7 +76,8 @@ def _span(found: Found, chosen: tuple[Output, ...], trials: Trials | None, bin_n
         begin, end = min(t[0] for t in stamps), max(t[-1] for t in stamps)
         what = "behaviours"
     elif alone:
-        begin, end, what = found.t_s[0], found.t_s[-1], "spikes"
+        first, last = (whole_ns(found.t_s[[0, -1]]) // bin_ns).tolist()
+        return first, last + 1 - first
     elif trials is not None and len(trials.start_s):
         begin, end, what = trials.start_s.min(), trials.stop_s.max(), "trials"
     else:
@@ -107,18 +110,17 @@ def _segments(
     keep = known & (begin >= 0) & (end <= n_bins) & (end > begin)
     if lost := int((~keep).sum()):
         notes.append(f"{lost} of {len(keep)} trials lie outside the behaviour or have no whole bin, and are left out")
+    late = np.zeros(len(keep), bool)
+    late[np.flatnonzero(keep)[:-1]] = end[keep][:-1] > begin[keep][1:]
+    if over := int(late.sum()):
+        notes.append(f"{over} of {len(keep)} trials end after the next one has begun, and are left out")
+        keep &= ~late
     if not keep.any():
         raise DataError(
             f"{origin}: none of its {len(keep)} trials lies inside the behaviour; give the times of both on one clock, "
             "or --trials none"
         )
-    segments = np.stack([begin, end], 1)[keep]
-    if (over := np.flatnonzero(segments[1:, 0] < segments[:-1, 1])).size:
-        row = int(np.flatnonzero(keep)[over[0]])
-        raise DataError(
-            f"{origin}: trial {row} ends after the next one has begun; name another table, or --trials none"
-        )
-    return segments, np.flatnonzero(keep).astype(np.int64)
+    return np.stack([begin, end], 1)[keep], np.flatnonzero(keep).astype(np.int64)
 
 
 def _behaviours(
@@ -131,7 +133,6 @@ def _behaviours(
     values: dict[str, np.ndarray] = {}
     for output in (each for each in chosen if each.how != "class"):
         trace, name = traces[output.source], output.called
-        _refuse_unsorted(trace, found.name)
         held = hold(trace, edges_ns, options.hold_s)
         sign = trace.about or f"as the source's {trace.name}"
         if output.how.startswith("angle"):
@@ -142,7 +143,7 @@ def _behaviours(
         elif output.how == "rate":
             specs[name] = BehaviourSpec(
                 name, "continuous", f"{trace.unit}/s" if trace.unit else "", sign,
-                f"causal: difference of the last samples over {options.rate_ms:g} ms", options.rate_ms / 2,
+                f"causal: difference of the last samples over {options.derivative_ms:g} ms", options.derivative_ms / 2,
                 group=taking.point_of(name.removesuffix("_rate"), [n.removesuffix("_rate") for n in names]),
             )  # fmt: skip
             values[name] = slope(trace, edges_ns, options).astype(np.float32)
@@ -164,12 +165,12 @@ def hold(trace: Trace, edges_ns: np.ndarray, hold_s: float) -> np.ndarray:
 
 
 def slope(trace: Trace, edges_ns: np.ndarray, options: Options) -> np.ndarray:
-    """(T,) float64 in units/s: the last sample at or before each edge less that at or before `rate_ms` earlier.
+    """(T,) float64 in units/s: the last sample at or before each edge less that at or before `derivative_ms` earlier.
 
-    It is divided by the time between the two samples, or by `rate_ms` where the older one is far older: a value that is
-    sampled only when it changes has stood still until then.
+    It is divided by the time between the two samples, or by `derivative_ms` where the older one is far older: a value
+    that is sampled only when it changes has stood still until then.
     """
-    stamp, wide_ns = whole_ns(trace.t_s), round(options.rate_ms * 1e6)
+    stamp, wide_ns = whole_ns(trace.t_s), round(options.derivative_ms * 1e6)
     last, old = (np.searchsorted(stamp, at, side="right") - 1 for at in (edges_ns, edges_ns - wide_ns))
     between = stamp[last] - stamp[old]
     per_s = 1e9 / np.where((between <= 0) | (between > 2 * wide_ns), wide_ns, between)
@@ -177,15 +178,21 @@ def slope(trace: Trace, edges_ns: np.ndarray, options: Options) -> np.ndarray:
     return np.where(fresh, (trace.values[last] - trace.values[old]) * per_s, np.nan)
 
 
-def _refuse_unsorted(trace: Trace, origin: str) -> None:
-    if not len(trace.t_s):
-        raise DataError(f"{origin}: {trace.name} has no samples; leave it out of --outputs")
-    if bad := int(np.isnan(trace.t_s).sum()):
-        raise DataError(f"{origin}: {bad} times of {trace.name} are NaN; remove those samples")
-    if (back := np.flatnonzero(np.diff(trace.t_s) < 0)).size:
+def _refuse_unsorted(found: Found, chosen: tuple[Output, ...]) -> None:
+    """Refuse spikes out of order, and traces that are taken without samples, or whose times go back."""
+    if (found.t_s[1:] < found.t_s[:-1]).any():
+        raise DataError(f"{found.name}: spike times are not in order; sort them")
+    named = {output.source for output in chosen if output.how != "class"}
+    for trace in (each for each in found.traces if each.name in named):
+        if not len(trace.t_s):
+            raise DataError(f"{found.name}: {trace.name} has no samples; leave it out of --outputs")
+        if bad := int(np.isnan(trace.t_s).sum()):
+            raise DataError(f"{found.name}: {bad} times of {trace.name} are NaN; remove those samples")
+        if not (back := np.flatnonzero(np.diff(trace.t_s) < 0)).size:
+            continue
         k = int(back[0]) + 1
         raise DataError(
-            f"{origin}: times of {trace.name} go back at sample {k} ({trace.t_s[k - 1]:.9g} to {trace.t_s[k]:.9g} s); "
+            f"{found.name}: times of {trace.name} go back at sample {k} ({trace.t_s[k - 1]:.9g} to {trace.t_s[k]:.9g} s); "
             "sort the samples, or cut the file where its clock was set anew"
         )
 
@@ -209,8 +216,6 @@ def _classes(
 
 def _events(found: Found, first: int, n_bins: int, bin_ns: int, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Spikes inside the grid: t_ns (n,) int64 from the start of bin 0, and unit (n,) int32."""
-    if (found.t_s[1:] < found.t_s[:-1]).any():
-        raise DataError(f"{found.name}: spike times are not in order; sort them")
     t_ns = whole_ns(found.t_s)
     low, high = np.searchsorted(t_ns, [first * bin_ns, (first + n_bins) * bin_ns]).tolist()
     if low or high < len(t_ns):
@@ -221,7 +226,24 @@ def _events(found: Found, first: int, n_bins: int, bin_ns: int, notes: list[str]
         )
     if low == high:
         raise DataError(f"{found.name}: no spike lies in the behaviour's time; give --offset, or another file")
-    return t_ns[low:high] - first * bin_ns, found.unit[low:high].astype(np.int32, copy=False)
+    t_ns, unit = t_ns[low:high], found.unit[low:high].astype(np.int32, copy=False)
+    if twice := int(((t_ns[1:] == t_ns[:-1]) & (unit[1:] == unit[:-1])).sum()):
+        notes.append(f"{twice} spikes are there twice: the same unit at the same time; both count")
+    gaps = _silences(t_ns)
+    if len(gaps):
+        notes.append(f"no unit fires in {len(gaps)} stretches of a second or more (longest {gaps.max() * 1e-9:.1f} s)")
+    t_ns -= first * bin_ns
+    return t_ns, unit
+
+
+def _silences(t_ns: np.ndarray) -> np.ndarray:
+    """Lengths in ns (K,) of stretches between two spikes of any unit that are far longer than the others."""
+    least = max(SILENT_NS, SILENT_TIMES * int(t_ns[-1] - t_ns[0]) // len(t_ns))
+    found = []
+    for at in range(0, len(t_ns), SPIKES_AT_ONCE):
+        apart = np.diff(t_ns[at : at + SPIKES_AT_ONCE + 1])
+        found.append(apart[apart > least])
+    return np.concatenate(found)
 
 
 def _observed(observed_s: np.ndarray, edges_ns: np.ndarray, bin_ns: int, notes: list[str]) -> np.ndarray:

@@ -13,9 +13,10 @@ import numpy as np
 
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
+from neds_core.io.formats import table
 from neds_core.io.importing.found import Found, Trace
 from neds_core.io.importing.grid import Made, make
-from neds_core.io.importing.options import Elsewhere, Options
+from neds_core.io.importing.options import NONE, Elsewhere, Options
 
 # Asked in this order; a module has `suits(path) -> bool`, which only looks, and `read(path, options) -> Found`.
 READERS = ("nwb", "table", "mat", "xdf", "phy", "alf", "sorting")
@@ -41,7 +42,11 @@ def make_of(path: Path, options: Options) -> Made:
 
 def find(path: Path, options: Options) -> Found:
     """What a source holds, and the behaviours of the other files that the options name."""
-    found = reader_of(path).read(path, options)
+    if table.suits(Path(options.trials)):  # trials of a file of their own
+        alone = msgspec.structs.replace(options, trials=NONE)
+        found = replace(reader_of(path).read(path, alone), trials=table.trials(Path(options.trials), options))
+    else:
+        found = reader_of(path).read(path, options)
     traces = (*found.traces, *(trace for other in options.behaviour for trace in _elsewhere(other)))
     names = [trace.name for trace in traces]
     if twice := next((name for name in names if names.count(name) > 1), None):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+OF_BEHAVIOUR = "--behaviour-rate-hz"
 NONE = "none"  # for outputs and trials: take none
 
 Rate = Annotated[float, Meta(gt=0.0)]
@@ -27,9 +28,10 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """How a source becomes a `Session`.
 
     outputs: "NAME", "NAME:HOW" or "NAME:HOW=AS" (see `outputs`); empty: all that are proposed; ["none"]: spikes alone.
-    trials: the table of stretches to take; empty: the source's own trials; "none": one stretch. quality: the label of
+    trials: the table of stretches to take, of the source or a CSV or Parquet file with start and stop; empty: the
+    source's own trials; "none": one stretch. quality: the label of
     the units that are kept; empty: all. rate_hz: of the samples in which spike times are given; None: in seconds.
-    hold_s: a sample of a trace stands for so long at most. rate_ms: the stretch over which a derivative is taken.
+    hold_s: a sample of a trace stands for so long at most. derivative_ms: the stretch over which a derivative is taken.
     names: what plays which part, such as {"time": "t", "unit": "cluster"} of a table's columns or a .mat's variables.
     """
 
@@ -39,9 +41,13 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     quality: str = ""
     rate_hz: Rate | None = None
     hold_s: Rate = 1.0
-    rate_ms: Rate = 100.0
+    derivative_ms: Rate = 100.0
     behaviour: tuple[Elsewhere, ...] = ()
     names: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if (self.bin_ms * 1e6) % 1000:
+            raise ValueError(f"bin_ms {self.bin_ms:g} is no whole number of microseconds; round it")
 
     @property
     def bin_ns(self) -> int:

@@ -26,8 +26,10 @@ def library(module: str, extra: str) -> Any:
     raise ConfigError(f"this format needs {name}, which is not installed; pip install 'neds-rt[{extra}]'")
 
 
-def seconds(times: np.ndarray, rate_hz: float | None, origin: str) -> np.ndarray:
+def seconds(times: np.ndarray, rate_hz: float | None, origin: str, option: str = "--rate-hz") -> np.ndarray:
     """Times (n,) as float64 seconds. rate_hz: of the samples in which they are given; None: they are seconds.
+
+    option: what gives the rate.
 
     Raises `DataError` for NaN, for what is no number, and without a rate for whole numbers, which are samples.
     """
@@ -42,12 +44,12 @@ def seconds(times: np.ndarray, rate_hz: float | None, origin: str) -> np.ndarray
         last = f" (the last is {found[-1]:.0f})" if found.size else ""
         raise DataError(
             f"{origin}: all times are whole numbers{last}, which looks like samples; "
-            "say how many a second with --rate-hz (1 if they are seconds)"
+            f"say how many a second with {option} (1 if they are seconds)"
         )
     if found.size and (span := float(found.max() - found.min())) > DAY_S:
         raise DataError(
             f"{origin}: times span {span:.6g}, more than a day of seconds; "
-            "say how many a second with --rate-hz (1000 for ms, 1 if they are seconds)"
+            f"say how many a second with {option} (1000 for ms, 1 if they are seconds)"
         )
     return found.astype(np.float64, copy=False)
 
