@@ -42,6 +42,7 @@ def make(found: Found, options: Options) -> Made:
     _refuse_unsorted(found, chosen)
     trials = None if options.trials == NONE else found.trials
     first, n_bins = _span(found, chosen, trials, bin_ns, options.outputs == (NONE,))
+    _refuse_too_large(n_bins, len(found.units), found.name)
     edges_ns = (first + np.arange(1, n_bins + 1, dtype=np.int64)) * bin_ns
     segments, rows = _segments(trials, first, n_bins, bin_ns, found.name, notes)
     specs, values = _behaviours(found, chosen, options, edges_ns, notes)
@@ -50,7 +51,6 @@ def make(found: Found, options: Options) -> Made:
             specs[output.called], values[output.called] = _classes(output, trials, segments, rows, n_bins)
     events = _events(found, first, n_bins, bin_ns, notes)
     valid = _observed(found.observed_s, edges_ns, bin_ns, notes)
-    _refuse_too_large(n_bins, len(found.units), found.name)
     session = Session(
         name=found.name, bin_ns=bin_ns, units=found.units, valid=valid, specs=tuple(specs.values()), values=values,
         counts=bin_events(*events, bin_ns, n_bins, len(found.units), found.name), events=events, segments=segments,
@@ -192,7 +192,7 @@ def _refuse_unsorted(found: Found, chosen: tuple[Output, ...]) -> None:
             continue
         k = int(back[0]) + 1
         raise DataError(
-            f"{found.name}: times of {trace.name} go back at sample {k} ({trace.t_s[k - 1]:.9g} to {trace.t_s[k]:.9g} s); "
+            f"{found.name}: {trace.name} goes back in time at sample {k} (to {trace.t_s[k]:.9g} s); "
             "sort the samples, or cut the file where its clock was set anew"
         )
 

@@ -159,7 +159,7 @@ def test_gaps_and_doubles_are_said() -> None:
     ("changed", "outputs", "says"),
     [
         ({"traces": (Trace("x", TIMES + 1000, TIMES),)}, ("x",), "apart; give the time between the two clocks"),
-        ({"traces": (Trace("x", TIMES[::-1], TIMES),)}, ("x",), "times of x go back at sample 1"),
+        ({"traces": (Trace("x", TIMES[::-1], TIMES),)}, ("x",), "x goes back in time at sample 1"),
         ({"traces": (Trace("x", TIMES, TIMES * np.nan),)}, ("x",), "x is NaN everywhere"),
         ({"traces": (Trace("x", TIMES[:0], TIMES[:0]),)}, ("x",), "no behaviour and no trials to take|no samples"),
         ({"units": UnitTable([3, 3], ["?", "?"], [np.nan, np.nan])}, (), "unit_ids repeat"),
