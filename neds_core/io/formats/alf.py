@@ -74,7 +74,7 @@ def read(path: Path, options: Options) -> Found:
     return Found(
         name=path.resolve().name, format="ALF", t_s=t_s, unit=unit,
         units=UnitTable(ids[keep], region[keep], depth[keep]),
-        traces=wheel_of(wheel, options.rate_ms) if wheel else (),
+        traces=wheel_of(wheel, options.derivative_ms) if wheel else (),
         trials=trials_of(trials, notes) if trials else None,
         clock="Times are seconds of the session's clock, whose time 0 is when the session began.",
         quality={str(name): int(n) for name, n in zip(*np.unique(label, return_counts=True), strict=True) if name},
@@ -143,10 +143,10 @@ def _behaviour(path: Path, name: str, options: Options) -> dict[str, Path]:
     if name in options.names:
         folders = [path / options.names[name]]
         if name not in (_files(folders[0]) if folders[0].is_dir() else {}):
-            raise ConfigError(f"names: {folders[0]} holds no {name}; give its folder, below {path}")
+            raise ConfigError(f"--name {name}: {folders[0]} holds no {name}; give its folder, below {path}")
     if len(folders) > 1:
         there = ", ".join(str(folder) for folder in folders)
-        raise DataError(f"{path} has {name} in {len(folders)} folders ({there}); name the one to take: {name} = FOLDER")
+        raise DataError(f"{path} has {name} in {len(folders)} folders ({there}); say which with --name {name}=FOLDER")
     return _files(folders[0])[name] if folders else {}
 
 

@@ -14,8 +14,8 @@ STEP_S = 0.005  # between two values of the velocity: not a bin's width behind, 
 START, STOP = "intervals_0", "intervals_1"  # as the table of trials names them
 
 
-def wheel_of(files: dict[str, Path], rate_ms: float) -> tuple[Trace, ...]:
-    """The wheel's velocity, from nothing later than each of its times: the position less that `rate_ms` before.
+def wheel_of(files: dict[str, Path], derivative_ms: float) -> tuple[Trace, ...]:
+    """The wheel's velocity, from nothing later than each of its times: the position less that `derivative_ms` before.
 
     Between two samples the wheel stands where the first said: encoders are often read only when they move.
     """
@@ -31,13 +31,15 @@ def wheel_of(files: dict[str, Path], rate_ms: float) -> tuple[Trace, ...]:
             raise DataError(f"{place}: {bad} values of {what} are NaN or infinite; remove those samples")
     if (back := np.flatnonzero(np.diff(t_s) < 0)).size:
         raise DataError(f"{place} goes back at sample {back[0] + 1}; sort the samples of the wheel")
-    wide_s = rate_ms * 1e-3
+    wide_s = derivative_ms * 1e-3
     grid_s = np.arange(np.ceil((t_s[0] + wide_s) / STEP_S), np.floor(t_s[-1] / STEP_S) + 1) * STEP_S
     if not len(grid_s):
-        raise DataError(f"{place} lasts {t_s[-1] - t_s[0]:g} s, less than {rate_ms:g} ms; lower --rate-ms")
+        raise DataError(
+            f"{place} lasts {t_s[-1] - t_s[0]:g} s, less than {derivative_ms:g} ms; give a longer recording"
+        )
     now, before = (position[np.searchsorted(t_s, at, side="right") - 1] for at in (grid_s, grid_s - wide_s))
     unit = "rad/s" if files["position"].name.startswith("_ibl_") else ""
-    about = f"signed as wheel.position; causal: difference of the last samples over {rate_ms:g} ms"
+    about = f"signed as wheel.position; causal: difference of the last samples over {derivative_ms:g} ms"
     return (Trace("wheel_velocity", grid_s, (now - before) / wide_s, unit, about),)
 
 

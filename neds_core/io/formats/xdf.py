@@ -204,7 +204,7 @@ def _one(
         )
     if len(found) > 1:
         there = ", ".join(repr(_name(s)) for s in found)
-        raise DataError(f"{path} has {len(found)} spike streams ({there}); name the one to take: {role} = {there[:60]}")
+        raise DataError(f"{path} has {len(found)} spike streams ({there}); say which with --name {role}=STREAM")
     return found[0]
 
 

@@ -46,7 +46,7 @@ def trials_of(
         return None
     if len(ours) > 1:
         there = ", ".join(repr(name) for name, _, _ in ours)
-        raise DataError(f"{path} has {len(ours)} streams of markers ({there}); name the one to take: markers = {there}")
+        raise DataError(f"{path} has {len(ours)} streams of markers ({there}); say which with --name markers=STREAM")
     ((name, marks, bad),) = ours
     if bad:
         notes.append(f"{bad} markers of stream {name!r} cannot be read and are left out.")

@@ -210,7 +210,7 @@ def test_two_tasks_are_told_apart_by_name(session_folder: Path) -> None:
     other = session_folder / "alf" / "task_01"
     other.mkdir()
     np.save(other / "trials.intervals.npy", np.array([[1.0, 1.5]]))
-    with pytest.raises(DataError, match=r"has trials in 2 folders .*trials = FOLDER"):
+    with pytest.raises(DataError, match=r"has trials in 2 folders .*--name trials=FOLDER"):
         alf.read(session_folder, Options())
     found = alf.read(session_folder, Options(names={"trials": "alf/task_01"}))
     assert found.trials is not None

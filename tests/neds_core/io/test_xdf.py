@@ -15,7 +15,7 @@ import pyxdf
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.formats import xdf
-from neds_core.io.importing.grid import make
+from neds_core.io.importing.load import load
 from neds_core.io.importing.options import Options
 from runtime.core.timeline import spread
 from tests.neds_core.io.xdf_files import Stream, info, playback, write
@@ -43,7 +43,7 @@ def path(streams: list[Stream], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_playback_is_imported_without_options(timed: Session, path: Path) -> None:
     """Counts and behaviour of every bin of every trial, labels and the unit table, in bins of the rig."""
-    found = make(xdf.read(path, Options()), Options()).session
+    found = load(path)
     assert found.units.sha256 == timed.units.sha256
     assert len(found.segments) == len(timed.segments)
     wheel, choice = found.values["wheel_speed"], found.spec("choice").classes
@@ -134,8 +134,8 @@ def _other(old: str, new: str) -> Callable[[list[Stream]], list[Stream]]:
     ("change", "said"),
     [
         (lambda streams: streams[1:], "no spike stream that says its units"),
-        (lambda streams: [*streams, streams[0]], "2 spike streams .*name the one to take"),
-        (lambda streams: [*streams, streams[1]], "2 streams of markers .*name the one to take"),
+        (lambda streams: [*streams, streams[0]], "2 spike streams .*--name spikes=STREAM"),
+        (lambda streams: [*streams, streams[1]], "2 streams of markers .*--name markers=STREAM"),
         (lambda streams: [*streams, streams[2]], "behaviour 'rig-wheel_speed_wheel_speed' in 2 streams"),
         (_other("<source_id>3</source_id>", "<source_id>4</source_id>"), "another unit_map_sha256"),
         (_other("<source_id>3</source_id>", "<source_id>a</source_id>"), "another unit_map_sha256"),
