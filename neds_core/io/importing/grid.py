@@ -94,7 +94,7 @@ def _span(found: Found, chosen: tuple[Output, ...], trials: Trials | None, bin_n
     begin_ns = int(whole_ns(np.array(begin)))
     first = -(-begin_ns // bin_ns) - 1
     first = max(first, 0) if begin_ns >= 0 else first  # a sample at time 0 has no bin before it
-    n_bins = int(whole_ns(np.array(end))) // bin_ns - first
+    n_bins = -(-int(whole_ns(np.array(end))) // bin_ns) - first  # the last sample stands at its bin's right edge, too
     if n_bins < 1:
         raise DataError(f"{found.name}: {what} last {end - begin:g} s, less than a bin; give longer ones")
     return first, n_bins

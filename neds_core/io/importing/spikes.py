@@ -89,6 +89,15 @@ def of_events(t_s: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return t_s, unit, known
 
 
+def repeated(t: np.ndarray, unit: np.ndarray) -> int:
+    """How many spikes have time and unit of one before. t (n,) sorted, unit (n,) int."""
+    same = t[1:] == t[:-1]
+    tied = np.r_[False, same] | np.r_[same, False]  # few, as a rule: only these are put in order
+    t, unit = t[tied], unit[tied]
+    order = np.lexsort((unit, t))
+    return int(((np.diff(t[order]) == 0) & (np.diff(unit[order]) == 0)).sum())
+
+
 def kept(labels: np.ndarray, wanted: str, origin: str) -> np.ndarray:
     """(U,) bool: units of the label `wanted`; '' keeps all. labels (U,) str. Raises `DataError` where none has it."""
     if not wanted:

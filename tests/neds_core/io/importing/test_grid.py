@@ -45,10 +45,10 @@ def test_counts_are_those_of_every_spike_by_its_stamp() -> None:
     source = found()
     made = taken(source)
     assert made.start_s == pytest.approx(2.0)  # the first edge at or after 2.005 s is that of the bin from 2.00 s
-    assert made.session.n_bins == 499  # the last sample is at 11.995 s
-    want = np.zeros((499, 2), int)
+    assert made.session.n_bins == 500  # the last sample is at 11.995 s
+    want = np.zeros((500, 2), int)
     for t, u in zip(np.rint(source.t_s * 1e9).astype(int), source.unit, strict=True):
-        if 0 <= (k := (t - 2_000_000_000) // 20_000_000) < 499:
+        if 0 <= (k := (t - 2_000_000_000) // 20_000_000) < 500:
             want[k, u] += 1
     np.testing.assert_array_equal(made.session.counts, want)
     outside = len(source.t_s) - want.sum()
@@ -101,7 +101,7 @@ def test_a_derivative_is_causal_and_says_so() -> None:
     assert (spec.unit, spec.filter_delay_ms, spec.future_ms) == ("cm/s", 30.0, 0.0)
     assert "causal" in spec.filter
     assert np.isnan(made.values["speed_x"][:3]).all()  # nothing was measured 60 ms before
-    newest_s = 2.0 + np.arange(4, 500) * BIN_S - 0.005
+    newest_s = 2.0 + np.arange(4, 501) * BIN_S - 0.005
     np.testing.assert_allclose(made.values["speed_x"][3:], 2 * newest_s - 0.06, rtol=1e-5)
 
     edges_ns = np.array([5_000_000_000])
@@ -125,7 +125,7 @@ def test_trials_are_whole_bins_inside_them_and_carry_their_class() -> None:
     assert [session.values["side"][stop - 1] for stop in session.segments[:, 1]] == [0, 1, -1]
     assert session.values["side"][120] == -1
     assert any(note.startswith("1 of 4 trials lie outside") for note in made.notes)
-    assert taken(found(), "heading:angle", trials="none").session.segments.tolist() == [[0, 499]]
+    assert taken(found(), "heading:angle", trials="none").session.segments.tolist() == [[0, 500]]
 
 
 def test_a_trial_that_ends_in_the_next_is_left_out_and_said() -> None:
