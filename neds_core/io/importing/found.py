@@ -17,8 +17,8 @@ def _throughout() -> np.ndarray:
 class Trace:
     """A behaviour as it was sampled, on the source's clock. t_s, values: (n,) float64 each, times not decreasing.
 
-    unit: of the values, '' where the source says none. about: what else the source says of it, in one line. filter,
-    filter_delay_ms, future_ms: as in `BehaviourSpec`; '' where the source says nothing of a filter.
+    unit: of the values, '' where the source says none. about: what else the source says of it, in one line. The rest as
+    in `BehaviourSpec`, where the source says it.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Trace:
     values: np.ndarray
     unit: str = ""
     about: str = ""
+    sign: str = ""
     filter: str = ""
     filter_delay_ms: float = 0.0
     future_ms: float = 0.0

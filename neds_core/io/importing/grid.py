@@ -162,7 +162,7 @@ def _behaviours(
 def _spec(trace: Trace, name: str, **more: Any) -> BehaviourSpec:
     """What a trace is, and `more` of what becomes of it."""
     said = {
-        "unit": trace.unit, "sign": trace.about or f"as the source's {trace.name}",
+        "unit": trace.unit, "sign": trace.sign or trace.about or f"as the source's {trace.name}",
         "filter": trace.filter or "none stated", "filter_delay_ms": trace.filter_delay_ms, "future_ms": trace.future_ms,
     }  # fmt: skip
     return BehaviourSpec(name, "continuous", **(said | more))
