@@ -187,7 +187,8 @@ def slope(trace: Trace, edges_ns: np.ndarray, options: Options) -> np.ndarray:
     between = stamp[last] - stamp[old]
     per_s = 1e9 / np.where((between <= 0) | (between > 2 * wide_ns), wide_ns, between)
     fresh = (old >= 0) & (edges_ns - stamp[last] <= round(options.hold_s * 1e9))
-    return np.where(fresh, (trace.values[last] - trace.values[old]) * per_s, np.nan)
+    values = taking.unwrapped(trace)
+    return np.where(fresh, (values[last] - values[old]) * per_s, np.nan)
 
 
 def _refuse_unsorted(found: Found, chosen: tuple[Output, ...]) -> None:
