@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from neds_core.data.check import check
-from neds_core.data.session import SPIKES_AT_ONCE, BehaviourSpec, Session, bin_events
+from neds_core.data.session import SPIKES_AT_ONCE, STRETCH_NS, BehaviourSpec, Session, bin_events
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.importing import outputs as taking
 from neds_core.io.importing.found import Found, Trace, Trials
 from neds_core.io.importing.options import NONE, Options
 from neds_core.io.importing.outputs import Output
+from neds_core.io.importing.spikes import repeated
 
 SIDES = ("cos", "sin")
 SILENT_NS, SILENT_TIMES = 1_000_000_000, 100  # without a spike of any unit, and of the mean time between two
@@ -110,6 +111,12 @@ def _segments(
     known = np.isfinite(trials.start_s) & np.isfinite(trials.stop_s)
     start, stop = (np.where(known, edge, 0.0) for edge in (trials.start_s, trials.stop_s))
     begin, end = -(-whole_ns(start) // bin_ns) - first, whole_ns(stop) // bin_ns - first
+    beyond = (
+        known & (end - begin >= STRETCH_NS // bin_ns) & ((begin < 0) | (end > n_bins)) & (begin < n_bins) & (end > 0)
+    )
+    if cut := int(beyond.sum()):
+        notes.append(f"{cut} of {len(known)} stretches reach beyond the behaviour, and are cut to it")
+        begin, end = (np.where(beyond, np.clip(edge, 0, n_bins), edge) for edge in (begin, end))
     keep = known & (begin >= 0) & (end <= n_bins) & (end > begin)
     if lost := int((~keep).sum()):
         notes.append(f"{lost} of {len(keep)} trials lie outside the behaviour or have no whole bin, and are left out")
@@ -240,7 +247,7 @@ def _events(found: Found, first: int, n_bins: int, bin_ns: int, notes: list[str]
     if low == high:
         raise DataError(f"{found.name}: no spike lies in the behaviour's time; give --offset, or another file")
     t_ns, unit = t_ns[low:high], found.unit[low:high].astype(np.int32, copy=False)
-    if twice := int(((t_ns[1:] == t_ns[:-1]) & (unit[1:] == unit[:-1])).sum()):
+    if twice := repeated(t_ns, unit):
         notes.append(f"{twice} spikes are there twice: the same unit at the same time; both count")
     gaps = _silences(t_ns)
     if len(gaps):
