@@ -16,6 +16,7 @@ import numpy as np
 from neds_core.data.session import UnitTable, whole_numbers
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.formats.alf_behaviour import trials_of, wheel_of
+from neds_core.io.formats.given import refuse_useless
 from neds_core.io.formats.npy import table, vector
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found
@@ -53,8 +54,7 @@ def suits(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Found:
     """The units of all probes below a folder, its wheel and its trials. Raises `DataError` with the remedy."""
-    if options.rate_hz is not None:
-        raise ConfigError(f"--rate-hz {options.rate_hz:g}: times of ALF are seconds; leave the option out")
+    refuse_useless(path, options, "times of ALF are seconds")
     notes: list[str] = []
     folders = _probes(path)
     probes = [_probe(folder, APART * k, notes) for k, folder in enumerate(folders)]
@@ -68,8 +68,6 @@ def read(path: Path, options: Options) -> Found:
     t_s, unit, _ = spikes.of_events(*(np.concatenate([getattr(p, key) for p in probes]) for key in ("t_s", "cluster")))
     row, some = np.cumsum(keep) - 1, keep[unit]
     t_s, unit = t_s[some], row[unit[some]].astype(np.int32)
-    if same := spikes.repeated(t_s, unit):
-        notes.append(f"{same} spikes have the time and the unit of another; all are kept.")
     wheel, trials = (_behaviour(path, name, options) for name in ("wheel", "trials"))
     return Found(
         name=path.resolve().name, format="ALF", t_s=t_s, unit=unit,

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from neds_core.data.session import UnitTable
-from neds_core.errors import ConfigError, DataError
+from neds_core.errors import DataError
+from neds_core.io.formats.given import refuse_useless
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found
 from neds_core.io.importing.options import Options
@@ -37,8 +38,7 @@ def suits(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Found:
     """All units that have spikes. Raises `DataError` and `ConfigError` with the remedy."""
-    if options.rate_hz is not None:
-        raise ConfigError(f"--rate-hz {options.rate_hz:g}: {path.name} says its own rate; leave the option out")
+    refuse_useless(path, options, f"{path.name} says its own rate")
     if path.is_file() and path.suffix.lower() == ".pl2":
         raise DataError(f"{path}: PL2 is read by Plexon's own library alone; save it as .plx with Plexon's tools")
     if path.is_dir() and not _spike_files(path) and _is_binary(path):
@@ -156,10 +156,6 @@ def _taken(found: Found, labels: list[str], path: Path, options: Options) -> Fou
     some = keep[found.unit]
     t_s, unit = t_s[some], (np.cumsum(keep) - 1)[found.unit[some]].astype(np.int32)
     order = np.argsort(t_s, kind="stable")
-    t_s, unit = t_s[order], unit[order]
-    notes = found.notes
-    if same := spikes.repeated(t_s, unit):
-        notes = (*notes, f"{same} spikes have the time and the unit of another; all are kept.")
     units = UnitTable(found.units.ids[keep], found.units.region[keep], found.units.depth_um[keep])
     quality = {label: labels.count(label) for label in sorted(set(labels)) if label}
-    return replace(found, t_s=t_s, unit=unit, units=units, quality=quality, notes=notes)
+    return replace(found, t_s=t_s[order], unit=unit[order], units=units, quality=quality)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from neds_core.data.session import UnitTable
-from neds_core.errors import ConfigError, DataError
+from neds_core.errors import DataError
+from neds_core.io.formats.given import refuse_useless
 from neds_core.io.formats.xdf_markers import trials_of
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found, Trace
@@ -41,8 +42,7 @@ def suits(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Found:
     """The one spike stream, the markers and all behaviours. Raises `DataError` and `ConfigError` with the remedy."""
-    if options.rate_hz is not None:
-        raise ConfigError(f"--rate-hz {options.rate_hz:g}: stamps of XDF are seconds; leave the option out")
+    refuse_useless(path, options, "stamps of XDF are seconds")
     streams, notes = _streams(path)
     stream = _one([s for s in streams if _block(s)], "spikes", path, streams, options)
     units = _units(path, stream)
@@ -247,8 +247,6 @@ def _spikes(
         notes.append(f"{strange} samples are of no unit of the table and are left out.")
     order = np.argsort(stamps[is_spike], kind="stable")
     t_s, unit = stamps[is_spike][order], values[is_spike][order].astype(np.int32)
-    if same := spikes.repeated(t_s, unit):
-        notes.append(f"{same} spikes have the stamp and the unit of another; all are kept.")
     stamps = np.sort(stamps)
     gaps = np.flatnonzero(np.diff(stamps) > SILENT_S) if keeps else np.zeros(0, np.int64)
     if len(gaps):

@@ -14,7 +14,7 @@ import numpy as np
 from neds_core.data.check import check
 from neds_core.data.session import SPIKES_AT_ONCE, BehaviourSpec, Session, bin_events
 from neds_core.errors import ConfigError, DataError
-from neds_core.io.importing import outputs as taking
+from neds_core.io.importing import outputs as taking, spikes
 from neds_core.io.importing.found import Found, Trace, Trials
 from neds_core.io.importing.options import NONE, Options
 from neds_core.io.importing.outputs import Output
@@ -227,7 +227,7 @@ def _events(found: Found, first: int, n_bins: int, bin_ns: int, notes: list[str]
     if low == high:
         raise DataError(f"{found.name}: no spike lies in the behaviour's time; give --offset, or another file")
     t_ns, unit = t_ns[low:high], found.unit[low:high].astype(np.int32, copy=False)
-    if twice := int(((t_ns[1:] == t_ns[:-1]) & (unit[1:] == unit[:-1])).sum()):
+    if twice := spikes.repeated(t_ns, unit):
         notes.append(f"{twice} spikes are there twice: the same unit at the same time; both count")
     gaps = _silences(t_ns)
     if len(gaps):

@@ -159,6 +159,8 @@ def test_it_is_refused(
 def test_options_that_have_no_place_are_refused(path: Path) -> None:
     with pytest.raises(ConfigError, match="stamps of XDF are seconds"):
         xdf.read(path, Options(rate_hz=30000.0))
+    with pytest.raises(ConfigError, match="--trials blocks: day1.xdf has no table of that name"):
+        xdf.read(path, Options(trials="blocks"))
     with pytest.raises(DataError, match="no unit has the quality 'good'"):
         xdf.read(path, Options(quality="good"))
 
