@@ -60,7 +60,7 @@ def read(path: Path, options: Options) -> Found:
     probes = [_probe(folder, APART * k, notes) for k, folder in enumerate(folders)]
     if len(probes) > 1:
         ids = ", ".join(f"{folder.relative_to(path)} from {APART * k}" for k, folder in enumerate(folders))
-        notes.append(f"Ids of units are counted apart for each probe: {ids}.")
+        notes.append(f"ids of units are counted apart for each probe: {ids}")
     ids, label, region, depth = (
         np.concatenate([getattr(probe, key) for probe in probes]) for key in ("ids", "label", "region", "depth")
     )
@@ -74,7 +74,7 @@ def read(path: Path, options: Options) -> Found:
         units=UnitTable(ids[keep], region[keep], depth[keep]),
         traces=wheel_of(wheel, options.derivative_ms) if wheel else (),
         trials=trials_of(trials, notes) if trials else None,
-        clock="Times are seconds of the session's clock, whose time 0 is when the session began.",
+        clock="times are seconds of the session's clock, whose time 0 is when the session began",
         quality={str(name): int(n) for name, n in zip(*np.unique(label, return_counts=True), strict=True) if name},
         notes=tuple(notes),
     )  # fmt: skip
@@ -164,7 +164,7 @@ def _probe(folder: Path, first: int, notes: list[str]) -> _Probe:
             f"{folder}: spikes.times has {len(t_s)} spikes, spikes.clusters {len(cluster)}; copy both from one sorting"
         )
     if n := int((t_s[1:] < t_s[:-1]).sum()):
-        notes.append(f"{where['times'].name} of {folder.name} steps back {n} times; its spikes were sorted by time.")
+        notes.append(f"{where['times'].name} of {folder.name} steps back {n} times; its spikes were sorted by time")
     known = np.unique(cluster)
     if known[0] < 0 or known[-1] >= APART:
         raise DataError(f"{where['clusters']} has the cluster {known[0] if known[0] < 0 else known[-1]}; number from 0")

@@ -87,7 +87,7 @@ def _of_spikeinterface(path: Path, options: Options) -> Found:
     )
     found = Found(
         name=path.resolve().name, format="SpikeInterface", t_s=t_s, unit=vector["unit_index"], units=units,
-        clock="Times are those of the sorted recording; where it is not known, time 0 is its first sample.",
+        clock="times are those of the sorted recording; where it is not known, time 0 is its first sample",
         notes=tuple(notes),
     )  # fmt: skip
     return _taken(found, [""] * len(names) if label is None else [str(each) for each in label], path, options)
@@ -105,7 +105,7 @@ def _ids(names: np.ndarray, notes: list[str]) -> np.ndarray:
     numbers = [int(text) for text in texts if text.isascii() and text.removeprefix("-").isdigit()]
     if len(numbers) == len(texts) == len(set(numbers)):
         return np.array(numbers, np.int64)
-    notes.append(f"Units are named by words ({texts[0]!r} first); their ids are the rows in the sorting.")
+    notes.append(f"units are named by words ({texts[0]!r} first); their ids are the rows in the sorting")
     return np.arange(len(texts))
 
 
@@ -140,8 +140,8 @@ def _of_neo(path: Path, options: Options) -> Found:
         name=path.resolve().stem, format=kind.removesuffix("RawIO"), t_s=np.concatenate(times),
         unit=np.repeat(np.arange(len(times)), [len(each) for each in times]),
         units=UnitTable(np.array(ids, np.int64), np.full(len(ids), "?"), np.full(len(ids), np.nan)),
-        clock="Times are seconds of the acquisition system's clock, as its file has them.",
-        notes=(f"The id of a unit is {APART} times its channel plus its number there; 0 is what was not sorted.",),
+        clock="times are seconds of the acquisition system's clock, as its file has them",
+        notes=(f"the id of a unit is {APART} times its channel plus its number there; 0 is what was not sorted",),
     )  # fmt: skip
     return _taken(found, labels, path, options)
 

@@ -111,7 +111,7 @@ def _pieces(path: Path, names: list[str]) -> Iterator[Any]:
 def _read_csv(path: Path, **how: Any) -> Any:
     pandas = library("pandas", "table")
     try:
-        return pandas.read_csv(path, sep=TEXT[path.suffix.lower()], **how)
+        return pandas.read_csv(path, sep=TEXT[path.suffix.lower()], skipinitialspace=True, **how)
     except (ValueError, OSError) as error:
         said = " ".join(str(error).split())[:200]
         raise DataError(f"{path} cannot be read as a table ({said}); correct it, or write it again") from None

@@ -17,7 +17,8 @@ def _throughout() -> np.ndarray:
 class Trace:
     """A behaviour as it was sampled, on the source's clock. t_s, values: (n,) float64 each, times not decreasing.
 
-    unit: of the values, '' where the source says none. about: what else the source says of it, in one line.
+    unit: of the values, '' where the source says none. about: what else the source says of it, in one line. The rest as
+    in `BehaviourSpec`, where the source says it.
     """
 
     name: str
@@ -25,6 +26,10 @@ class Trace:
     values: np.ndarray
     unit: str = ""
     about: str = ""
+    sign: str = ""
+    filter: str = ""
+    filter_delay_ms: float = 0.0
+    future_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,9 @@ def _span(found: Found, chosen: tuple[Output, ...], trials: Trials | None, bin_n
             f"{found.name}: {what} last from {begin:.6g} to {end:.6g} s and spikes from {low:.6g} to {high:.6g} s, "
             "apart; give the time between the two clocks with --offset"
         )
-    first = -(-int(whole_ns(np.array(begin))) // bin_ns) - 1
+    begin_ns = int(whole_ns(np.array(begin)))
+    first = -(-begin_ns // bin_ns) - 1
+    first = max(first, 0) if begin_ns >= 0 else first  # a sample at time 0 has no bin before it
     n_bins = -(-int(whole_ns(np.array(end))) // bin_ns) - first  # the last sample stands at its bin's right edge, too
     if n_bins < 1:
         raise DataError(f"{found.name}: {what} last {end - begin:g} s, less than a bin; give longer ones")
@@ -134,7 +136,7 @@ def _behaviours(
     for output in (each for each in chosen if each.how != "class"):
         trace, name = traces[output.source], output.called
         held = hold(trace, edges_ns, options.hold_s)
-        sign = trace.about or f"as the source's {trace.name}"
+        sign = trace.sign or trace.about or f"as the source's {trace.name}"
         if output.how.startswith("angle"):
             angle = held * taking.unit_of_angle(trace, output.how)
             for side in SIDES:
@@ -149,7 +151,10 @@ def _behaviours(
             values[name] = slope(trace, edges_ns, options).astype(np.float32)
         else:
             group = taking.point_of(name, names)
-            specs[name] = BehaviourSpec(name, "continuous", trace.unit, sign, "none stated", group=group)
+            specs[name] = BehaviourSpec(
+                name, "continuous", trace.unit, sign, trace.filter or "none stated", trace.filter_delay_ms,
+                group=group, future_ms=trace.future_ms,
+            )  # fmt: skip
             values[name] = held.astype(np.float32)
         if lost := int(np.isnan(held).sum()):
             notes.append(f"{name}: not known in {lost} of {len(edges_ns)} bins ({lost / len(edges_ns):.1%})")

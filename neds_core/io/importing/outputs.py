@@ -34,6 +34,11 @@ class Output:
         """Its name: the one given, or that of the source."""
         return self.name or (f"{self.source}_rate" if self.how == "rate" else self.source)
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The behaviours that it becomes: an angle two of them."""
+        return (f"{self.called}_cos", f"{self.called}_sin") if self.how.startswith("angle") else (self.called,)
+
     def __str__(self) -> str:
         """As `parse` reads it."""
         how = "" if self.how == "value" else f":{self.how}"
@@ -64,6 +69,9 @@ def chosen(found: Found, texts: tuple[str, ...]) -> tuple[Output, ...]:
             raise ConfigError(
                 f"outputs: {found.name} has no {what} {output.source!r}; it has {', '.join(sorted(there)) or 'none'}"
             )
+    made = [name for output in outputs for name in output.made]
+    if twice := next((name for name in made if made.count(name) > 1), None):
+        raise ConfigError(f"outputs: {twice!r} would be there twice; name one of them apart, as in NAME=other")
     return outputs
 
 

@@ -66,7 +66,7 @@ def test_spikes_out_of_order_are_sorted_and_told(folder: Path) -> None:
     np.save(folder / "spike_clusters.npy", CLUSTERS[::-1])
     found = phy.read(folder, Options())
     np.testing.assert_array_equal(found.t_s, SAMPLES / 30_000)
-    assert found.notes[0] == "spike_times.npy steps back 4 times; the spikes were sorted by time."
+    assert found.notes[0] == "spike_times.npy steps back 4 times; the spikes were sorted by time"
 
 
 def test_samples_are_refused_until_the_rate_is_known(folder: Path) -> None:

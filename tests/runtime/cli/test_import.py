@@ -45,7 +45,7 @@ def test_it_says_what_it_found_and_can_be_repeated(
         "lie outside the behaviour's time",
         "taken     2 units, 5000 bins of 10 ms (50.0 s), 1 segment",
         "bin 0     starts at 2.990000 s of the source's clock",
-        "output    x_rate: -1 to 1 cm/s",
+        "output    x_rate: -0.9996 to 0.9996 cm/s",
     ):
         assert text in said
 

@@ -169,6 +169,7 @@ def test_gaps_and_doubles_are_said() -> None:
         ({}, ("colour:class",), "has no column of its trials 'colour'; it has side"),
         ({}, ("place_x:velocity",), "is not NAME, NAME:HOW or NAME:HOW=AS"),
         ({}, ("place_x=a.b",), "has a dot or slash"),
+        ({}, ("heading:angle=a", "place_x=a_cos"), "'a_cos' would be there twice; name one of them apart"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(changed: dict[str, Any], outputs: tuple[str, ...], says: str) -> None:
