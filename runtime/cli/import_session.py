@@ -51,21 +51,19 @@ def import_session(given: Given) -> None:
     from neds_core.files import make_folder
     from neds_core.io.importing import load, recipe, told
     from neds_core.io.importing.grid import make
-    from runtime.cli.output import note
+    from runtime.cli.output import emit, note
 
     source, out, options = _what(given)
     beside = recipe.refuse_other(out)
     found = load.find(source, options)
-    for line in told.of_found(found):
-        print(line)
+    emit(None, lambda: told.of_found(found), as_json=False)
     made = make(found, options)
     make_folder(out.parent)
     session_file.save(made.session, out)
     taken = recipe.recipe(source, out, options, found)
     said = list(told.of_made(made, found))
     recipe.save(taken, beside, [f"neds-rt import {recipe.NAME} repeats this import.", *told.of_found(found), *said])
-    for line in said:
-        print(line)
+    emit(None, lambda: said, as_json=False)
     note(f"{out} is written; neds-rt import {beside} repeats the import")
 
 

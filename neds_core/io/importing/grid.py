@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -136,29 +137,35 @@ def _behaviours(
     for output in (each for each in chosen if each.how != "class"):
         trace, name = traces[output.source], output.called
         held = hold(trace, edges_ns, options.hold_s)
-        sign = trace.sign or trace.about or f"as the source's {trace.name}"
         if output.how.startswith("angle"):
             angle = held * taking.unit_of_angle(trace, output.how)
             for side in SIDES:
-                spec = BehaviourSpec(f"{name}_{side}", "continuous", "", sign, "none stated", group=name, angle=side)  # pyright: ignore[reportArgumentType]
-                specs[spec.name], values[spec.name] = spec, getattr(np, side)(angle).astype(np.float32)
+                specs[f"{name}_{side}"] = _spec(trace, f"{name}_{side}", unit="", group=name, angle=side)
+                values[f"{name}_{side}"] = getattr(np, side)(angle).astype(np.float32)
         elif output.how == "rate":
-            specs[name] = BehaviourSpec(
-                name, "continuous", f"{trace.unit}/s" if trace.unit else "", sign,
-                f"causal: difference of the last samples over {options.derivative_ms:g} ms", options.derivative_ms / 2,
-                group=taking.point_of(name.removesuffix("_rate"), [n.removesuffix("_rate") for n in names]),
+            group = taking.point_of(name.removesuffix("_rate"), [each.removesuffix("_rate") for each in names])
+            causal = f"causal: difference of the last samples over {options.derivative_ms:g} ms"
+            specs[name] = _spec(
+                trace, name, unit=f"{trace.unit}/s" if trace.unit else "", group=group,
+                filter=f"{trace.filter}; then {causal}" if trace.filter else causal,
+                filter_delay_ms=trace.filter_delay_ms + options.derivative_ms / 2,
             )  # fmt: skip
             values[name] = slope(trace, edges_ns, options).astype(np.float32)
         else:
-            group = taking.point_of(name, names)
-            specs[name] = BehaviourSpec(
-                name, "continuous", trace.unit, sign, trace.filter or "none stated", trace.filter_delay_ms,
-                group=group, future_ms=trace.future_ms,
-            )  # fmt: skip
+            specs[name] = _spec(trace, name, group=taking.point_of(name, names))
             values[name] = held.astype(np.float32)
         if lost := int(np.isnan(held).sum()):
             notes.append(f"{name}: not known in {lost} of {len(edges_ns)} bins ({lost / len(edges_ns):.1%})")
     return specs, values
+
+
+def _spec(trace: Trace, name: str, **more: Any) -> BehaviourSpec:
+    """What a trace is, and `more` of what becomes of it."""
+    said = {
+        "unit": trace.unit, "sign": trace.sign or trace.about or f"as the source's {trace.name}",
+        "filter": trace.filter or "none stated", "filter_delay_ms": trace.filter_delay_ms, "future_ms": trace.future_ms,
+    }  # fmt: skip
+    return BehaviourSpec(name, "continuous", **(said | more))
 
 
 def hold(trace: Trace, edges_ns: np.ndarray, hold_s: float) -> np.ndarray:
@@ -180,7 +187,8 @@ def slope(trace: Trace, edges_ns: np.ndarray, options: Options) -> np.ndarray:
     between = stamp[last] - stamp[old]
     per_s = 1e9 / np.where((between <= 0) | (between > 2 * wide_ns), wide_ns, between)
     fresh = (old >= 0) & (edges_ns - stamp[last] <= round(options.hold_s * 1e9))
-    return np.where(fresh, (trace.values[last] - trace.values[old]) * per_s, np.nan)
+    values = taking.unwrapped(trace)
+    return np.where(fresh, (values[last] - values[old]) * per_s, np.nan)
 
 
 def _refuse_unsorted(found: Found, chosen: tuple[Output, ...]) -> None:

@@ -130,6 +130,17 @@ def unit_of_angle(trace: Trace, how: How) -> float:
     return float(np.pi / 180.0) if degrees else 1.0
 
 
+def unwrapped(trace: Trace) -> np.ndarray:
+    """Values (n,) of an angle that goes round, without its jumps; of any other trace as they are."""
+    turn = {**dict.fromkeys(RADIANS, 2 * np.pi), **dict.fromkeys(DEGREES, 360.0)}.get(trace.unit.lower())
+    known = np.isfinite(trace.values)
+    if turn is None or not known.any() or np.ptp(trace.values[known]) > 1.001 * turn:
+        return trace.values
+    found = trace.values.copy()
+    found[known] = np.unwrap(found[known], period=turn)
+    return found
+
+
 def point_of(name: str, names: list[str]) -> str:
     """The point that an output is a coordinate of (position of position_x), where another one is too; else ''."""
     match = PLACE.fullmatch(name)

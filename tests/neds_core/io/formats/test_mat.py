@@ -55,7 +55,7 @@ def test_cells_traces_and_trials(write: Any, tmp_path: Path) -> None:
         want = np.bincount(bins[(bins >= 0) & (bins < session.n_bins)], minlength=session.n_bins)
         np.testing.assert_array_equal(session.counts[:, u], want)
     assert session.units.ids.tolist() == [1, 2, 3]
-    edges = 1.0 + np.arange(session.n_bins) * 0.02
+    edges = np.minimum(1.0 + np.arange(session.n_bins) * 0.02, TIMES[-1])
     np.testing.assert_allclose(session.values["xy_0"], np.sin(edges), atol=1e-6)
     np.testing.assert_allclose(session.values["xy_1"], np.cos(edges), atol=1e-6)
     assert (len(session.segments), session.spec("trial_side").classes) == (8, ("0", "1"))

@@ -64,7 +64,7 @@ def test_counts_and_heading_of_a_mouse_are_those_of_h5py() -> None:
     np.testing.assert_allclose(session.values["heading_cos"], np.cos(radians[last]), atol=1e-7)
     np.testing.assert_allclose(session.values["heading_sin"], np.sin(radians[last]), atol=1e-7)
     np.testing.assert_array_equal(session.values["Position_x"], where[last].astype(np.float32))
-    assert session.n_bins == 26_467
+    assert session.n_bins == 26_468
     assert set(session.units.region.tolist()) == {"adn", "ca1"}
 
 

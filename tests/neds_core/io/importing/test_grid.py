@@ -110,6 +110,25 @@ def test_a_derivative_is_causal_and_says_so() -> None:
     np.testing.assert_array_equal(slope(ramp, edges_ns, options), slope(later, edges_ns, options))
 
 
+@pytest.mark.parametrize(("unit", "turn"), [("rad", 2 * np.pi), ("deg", 360.0)])
+def test_an_angle_that_goes_round_has_a_velocity_without_jumps(unit: str, turn: float) -> None:
+    values = (TIMES**2 * turn / 50) % turn
+    values[::50] = np.nan
+    trace = Trace("dir", TIMES, values, unit)
+    got = slope(trace, np.arange(3, 11, 0.02) * 1_000_000_000, Options())
+    assert np.isfinite(got).mean() > 0.9
+    assert 0 < np.nanmin(got) < np.nanmax(got) < turn
+
+
+def test_what_a_source_says_of_its_filter_stays() -> None:
+    trace = Trace("x", TIMES, np.sin(TIMES), filter="box of 40 ms", filter_delay_ms=20.0, future_ms=5.0)
+    made = taken(found(traces=(trace,)), "x", "x:rate=v", trials="none").session
+    x, v = made.spec("x"), made.spec("v")
+    assert (x.filter, x.filter_delay_ms, x.future_ms) == ("box of 40 ms", 20.0, 5.0)
+    assert v.filter.startswith("box of 40 ms; then causal")
+    assert (v.filter_delay_ms, v.future_ms) == (70.0, 5.0)
+
+
 def test_a_wheel_that_is_sampled_when_it_turns_stands_still_in_between() -> None:
     wheel = Trace("wheel_position", np.array([0.0, 5.0, 5.01]), np.array([0.0, 0.0, 1.0]), "rad")
     options = Options(hold_s=10.0)
