@@ -19,9 +19,9 @@ from neds_core.io.formats import xdf
 from neds_core.io.importing.load import load
 from neds_core.io.importing.options import Options
 from runtime.core.timeline import spread
-from tests.neds_core.io.xdf_files import Stream, info, playback, write
+from tests.neds_core.io.formats.xdf_files import Stream, info, playback, write
 
-DATA = Path(__file__).parents[3].parent / "shared" / "data" / "xdf-format"
+DATA = Path(__file__).parents[4].parent / "shared" / "data" / "xdf-format"
 ZERO_NS = 3_601_000_000_000  # an hour after the computer's start, on the edge of a bin
 
 

@@ -15,7 +15,7 @@ from neds_core.io.formats.alf_behaviour import wheel_of
 from neds_core.io.importing.grid import make
 from neds_core.io.importing.options import Options
 
-DATA = Path(__file__).parents[3].parent / "shared" / "data" / "ibllib-fixtures" / "alf"
+DATA = Path(__file__).parents[4].parent / "shared" / "data" / "ibllib-fixtures" / "alf"
 WHEEL_HZ = 100.0
 
 

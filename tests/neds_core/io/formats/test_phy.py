@@ -13,7 +13,7 @@ from neds_core.io.formats import phy
 from neds_core.io.importing.grid import make
 from neds_core.io.importing.options import Options
 
-DATA = Path(__file__).parents[3].parent / "shared" / "data" / "monkey-neuropixels-ks4" / "te8922"
+DATA = Path(__file__).parents[4].parent / "shared" / "data" / "monkey-neuropixels-ks4" / "te8922"
 INFO = "cluster_id\tKSLabel\tdepth\tgroup\tn_spikes\tregion\n"
 SAMPLES = np.array([0, 30, 30, 45_000, 60_000, 60_000, 90_000], np.uint64)
 CLUSTERS = np.array([7, 2, 7, 2, 300, 300, 7], np.uint32)  # 300 has a spike twice
