@@ -16,6 +16,7 @@ import numpy as np
 from neds_core.data.session import UnitTable, whole_numbers
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.formats.alf_behaviour import trials_of, wheel_of
+from neds_core.io.formats.given import refuse_useless
 from neds_core.io.formats.npy import table, vector
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found
@@ -53,14 +54,13 @@ def suits(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Found:
     """The units of all probes below a folder, its wheel and its trials. Raises `DataError` with the remedy."""
-    if options.rate_hz is not None:
-        raise ConfigError(f"--rate-hz {options.rate_hz:g}: times of ALF are seconds; leave the option out")
+    refuse_useless(path, options, "times of ALF are seconds")
     notes: list[str] = []
     folders = _probes(path)
     probes = [_probe(folder, APART * k, notes) for k, folder in enumerate(folders)]
     if len(probes) > 1:
         ids = ", ".join(f"{folder.relative_to(path)} from {APART * k}" for k, folder in enumerate(folders))
-        notes.append(f"Ids of units are counted apart for each probe: {ids}.")
+        notes.append(f"ids of units are counted apart for each probe: {ids}")
     ids, label, region, depth = (
         np.concatenate([getattr(probe, key) for probe in probes]) for key in ("ids", "label", "region", "depth")
     )
@@ -68,15 +68,13 @@ def read(path: Path, options: Options) -> Found:
     t_s, unit, _ = spikes.of_events(*(np.concatenate([getattr(p, key) for p in probes]) for key in ("t_s", "cluster")))
     row, some = np.cumsum(keep) - 1, keep[unit]
     t_s, unit = t_s[some], row[unit[some]].astype(np.int32)
-    if same := spikes.repeated(t_s, unit):
-        notes.append(f"{same} spikes have the time and the unit of another; all are kept.")
     wheel, trials = (_behaviour(path, name, options) for name in ("wheel", "trials"))
     return Found(
         name=path.resolve().name, format="ALF", t_s=t_s, unit=unit,
         units=UnitTable(ids[keep], region[keep], depth[keep]),
         traces=wheel_of(wheel, options.derivative_ms) if wheel else (),
         trials=trials_of(trials, notes) if trials else None,
-        clock="Times are seconds of the session's clock, whose time 0 is when the session began.",
+        clock="times are seconds of the session's clock, whose time 0 is when the session began",
         quality={str(name): int(n) for name, n in zip(*np.unique(label, return_counts=True), strict=True) if name},
         notes=tuple(notes),
     )  # fmt: skip
@@ -166,7 +164,7 @@ def _probe(folder: Path, first: int, notes: list[str]) -> _Probe:
             f"{folder}: spikes.times has {len(t_s)} spikes, spikes.clusters {len(cluster)}; copy both from one sorting"
         )
     if n := int((t_s[1:] < t_s[:-1]).sum()):
-        notes.append(f"{where['times'].name} of {folder.name} steps back {n} times; its spikes were sorted by time.")
+        notes.append(f"{where['times'].name} of {folder.name} steps back {n} times; its spikes were sorted by time")
     known = np.unique(cluster)
     if known[0] < 0 or known[-1] >= APART:
         raise DataError(f"{where['clusters']} has the cluster {known[0] if known[0] < 0 else known[-1]}; number from 0")

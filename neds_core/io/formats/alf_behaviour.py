@@ -39,8 +39,9 @@ def wheel_of(files: dict[str, Path], derivative_ms: float) -> tuple[Trace, ...]:
         )
     now, before = (position[np.searchsorted(t_s, at, side="right") - 1] for at in (grid_s, grid_s - wide_s))
     unit = "rad/s" if files["position"].name.startswith("_ibl_") else ""
-    about = f"signed as wheel.position; causal: difference of the last samples over {derivative_ms:g} ms"
-    return (Trace("wheel_velocity", grid_s, (now - before) / wide_s, unit, about),)
+    said = f"causal: difference of the last samples over {derivative_ms:g} ms"
+    sign = "signed as wheel.position"
+    return (Trace("wheel_velocity", grid_s, (now - before) / wide_s, unit, "", sign, said, derivative_ms / 2),)
 
 
 def trials_of(files: dict[str, Path], notes: list[str]) -> Trials:
@@ -64,12 +65,12 @@ def trials_of(files: dict[str, Path], notes: list[str]) -> Trials:
     start_s, stop_s = (np.asarray(columns.pop(name), np.float64) for name in (START, STOP))
     known = np.isfinite(start_s) & np.isfinite(stop_s)
     if lost := int((~known).sum()):
-        notes.append(f"{lost} of {n} trials have no start or no end and are left out.")
+        notes.append(f"{lost} of {n} trials have no start or no end and are left out")
     if bad := int((stop_s[known] < start_s[known]).sum()):
         raise DataError(f"{place}: {bad} trials end before they begin; correct trials.intervals")
     rows = np.flatnonzero(known)[np.argsort(start_s[known], kind="stable")]
     usable = {name: _usable(values[rows]) for name, values in columns.items()}
-    notes += [f"trials.{name} is neither numbers nor words and is left out." for name, v in usable.items() if v is None]
+    notes += [f"trials.{name} is neither numbers nor words and is left out" for name, v in usable.items() if v is None]
     return Trials(start_s[rows], stop_s[rows], {name: v for name, v in usable.items() if v is not None})
 
 

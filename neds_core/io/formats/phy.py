@@ -14,6 +14,7 @@ import numpy as np
 
 from neds_core.data.session import UnitTable, whole_numbers
 from neds_core.errors import ConfigError, DataError
+from neds_core.io.formats.given import refuse_useless
 from neds_core.io.formats.npy import vector
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found
@@ -38,6 +39,7 @@ def suits(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Found:
     """All clusters that have spikes. Raises `DataError` and `ConfigError` with the remedy."""
+    refuse_useless(path, options)
     samples, ids = _samples(path), _ids(path)
     if len(samples) != len(ids):
         raise DataError(
@@ -45,16 +47,14 @@ def read(path: Path, options: Options) -> Found:
         )
     notes = []
     if n := int((samples[1:] < samples[:-1]).sum()):
-        notes.append(f"{TIMES} steps back {n} times; the spikes were sorted by time.")
+        notes.append(f"{TIMES} steps back {n} times; the spikes were sorted by time")
     samples, unit, known = spikes.of_events(samples, ids)
     info = _table(path / INFO)
     _refuse_other_counts(path, info, known, np.bincount(unit, minlength=len(known)))
     labels, where = _labels(path, info, known)
     keep = spikes.kept(labels, options.quality, str(path))
-    if same := spikes.repeated(samples, unit):
-        notes.append(f"{same} spikes have the sample and the cluster of another; all are kept.")
     if not where:
-        notes.append("No table labels the clusters; all are kept.")
+        notes.append("no table labels the clusters; all are kept")
     t_s = spikes.seconds(samples, _rate_hz(path, options.rate_hz), f"{path / TIMES}")
     rows = np.cumsum(keep) - 1
     some = keep[unit]
@@ -64,7 +64,7 @@ def read(path: Path, options: Options) -> Found:
         t_s=t_s[some],
         unit=rows[unit[some]].astype(np.int32),
         units=UnitTable(known[keep], _regions(info, known)[keep], _depths(path, info, known)[keep]),
-        clock="Time 0 is the first sample of the recording that was sorted.",
+        clock="time 0 is the first sample of the recording that was sorted",
         quality={str(label): int(n) for label, n in zip(*np.unique(labels, return_counts=True), strict=True)},
         notes=tuple(notes),
     )

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from neds_core.data.session import UnitTable
-from neds_core.errors import ConfigError, DataError
+from neds_core.errors import DataError
+from neds_core.io.formats.given import refuse_useless
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found
 from neds_core.io.importing.options import Options
@@ -37,8 +38,7 @@ def suits(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Found:
     """All units that have spikes. Raises `DataError` and `ConfigError` with the remedy."""
-    if options.rate_hz is not None:
-        raise ConfigError(f"--rate-hz {options.rate_hz:g}: {path.name} says its own rate; leave the option out")
+    refuse_useless(path, options, f"{path.name} says its own rate")
     if path.is_file() and path.suffix.lower() == ".pl2":
         raise DataError(f"{path}: PL2 is read by Plexon's own library alone; save it as .plx with Plexon's tools")
     if path.is_dir() and not _spike_files(path) and _is_binary(path):
@@ -87,7 +87,7 @@ def _of_spikeinterface(path: Path, options: Options) -> Found:
     )
     found = Found(
         name=path.resolve().name, format="SpikeInterface", t_s=t_s, unit=vector["unit_index"], units=units,
-        clock="Times are those of the sorted recording; where it is not known, time 0 is its first sample.",
+        clock="times are those of the sorted recording; where it is not known, time 0 is its first sample",
         notes=tuple(notes),
     )  # fmt: skip
     return _taken(found, [""] * len(names) if label is None else [str(each) for each in label], path, options)
@@ -105,7 +105,7 @@ def _ids(names: np.ndarray, notes: list[str]) -> np.ndarray:
     numbers = [int(text) for text in texts if text.isascii() and text.removeprefix("-").isdigit()]
     if len(numbers) == len(texts) == len(set(numbers)):
         return np.array(numbers, np.int64)
-    notes.append(f"Units are named by words ({texts[0]!r} first); their ids are the rows in the sorting.")
+    notes.append(f"units are named by words ({texts[0]!r} first); their ids are the rows in the sorting")
     return np.arange(len(texts))
 
 
@@ -140,8 +140,8 @@ def _of_neo(path: Path, options: Options) -> Found:
         name=path.resolve().stem, format=kind.removesuffix("RawIO"), t_s=np.concatenate(times),
         unit=np.repeat(np.arange(len(times)), [len(each) for each in times]),
         units=UnitTable(np.array(ids, np.int64), np.full(len(ids), "?"), np.full(len(ids), np.nan)),
-        clock="Times are seconds of the acquisition system's clock, as its file has them.",
-        notes=(f"The id of a unit is {APART} times its channel plus its number there; 0 is what was not sorted.",),
+        clock="times are seconds of the acquisition system's clock, as its file has them",
+        notes=(f"the id of a unit is {APART} times its channel plus its number there; 0 is what was not sorted",),
     )  # fmt: skip
     return _taken(found, labels, path, options)
 
@@ -156,10 +156,6 @@ def _taken(found: Found, labels: list[str], path: Path, options: Options) -> Fou
     some = keep[found.unit]
     t_s, unit = t_s[some], (np.cumsum(keep) - 1)[found.unit[some]].astype(np.int32)
     order = np.argsort(t_s, kind="stable")
-    t_s, unit = t_s[order], unit[order]
-    notes = found.notes
-    if same := spikes.repeated(t_s, unit):
-        notes = (*notes, f"{same} spikes have the time and the unit of another; all are kept.")
     units = UnitTable(found.units.ids[keep], found.units.region[keep], found.units.depth_um[keep])
     quality = {label: labels.count(label) for label in sorted(set(labels)) if label}
-    return replace(found, t_s=t_s, unit=unit, units=units, quality=quality, notes=notes)
+    return replace(found, t_s=t_s[order], unit=unit[order], units=units, quality=quality)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from neds_core.data.session import UnitTable
-from neds_core.errors import ConfigError, DataError
+from neds_core.errors import DataError
+from neds_core.io.formats.given import refuse_useless
 from neds_core.io.formats.xdf_markers import trials_of
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found, Trace
@@ -31,7 +32,7 @@ MODULUS = 2**31 - 1  # of the spikes that a keep-alive counts
 SILENT_S = 0.3  # without a sample, though keep-alives are declared: nothing was recorded
 MOST_CHANNELS, MOST_HZ = 32, 2000.0  # of a behaviour; beyond that it is a recording of signals
 WANTED = {"schema": "1", "layout": "events_unit", "clock": "lsl", "stamp": "spike", "id_base": "0"}
-SAID = ("sign", "filter", "filter_delay_ms", "future_ms")  # of a channel, beside label and unit
+SAID = ("unit", "sign", "filter", "filter_delay_ms", "future_ms")  # of a channel, beside its label
 
 
 def suits(path: Path) -> bool:
@@ -41,8 +42,7 @@ def suits(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Found:
     """The one spike stream, the markers and all behaviours. Raises `DataError` and `ConfigError` with the remedy."""
-    if options.rate_hz is not None:
-        raise ConfigError(f"--rate-hz {options.rate_hz:g}: stamps of XDF are seconds; leave the option out")
+    refuse_useless(path, options, "stamps of XDF are seconds")
     streams, notes = _streams(path)
     stream = _one([s for s in streams if _block(s)], "spikes", path, streams, options)
     units = _units(path, stream)
@@ -55,7 +55,7 @@ def read(path: Path, options: Options) -> Found:
     return Found(
         name=path.stem, format="XDF", t_s=t_s, unit=unit, units=units, traces=traces, trials=trials,
         observed_s=observed_s, notes=tuple(notes),
-        clock="Times are seconds of the recording computer's LSL clock, by the clock offsets in the file.",
+        clock="times are seconds of the recording computer's LSL clock, by the clock offsets in the file",
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _streams(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     pyxdf, notes = spikes.library("pyxdf", "xdf"), []
     whole, size = _whole(path), path.stat().st_size
     if whole < size:
-        notes.append(f"The recording was cut off: the last {size - whole} bytes are no whole chunk and are left out.")
+        notes.append(f"the recording was cut off: the last {size - whole} bytes are no whole chunk and are left out")
     try:
         with _heard() as errors, path.open("rb") as file:
             source = file if whole == size else io.BytesIO(file.read(whole))
@@ -104,13 +104,13 @@ def _streams(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         _refuse_fewer(path, stream)
         if _is_signal(stream):
             notes.append(
-                f"Stream {_name(stream)!r} ({_text(stream['info'], 'channel_count')} channels at "
-                f"{_text(stream['info'], 'nominal_srate')} Hz) is left out: signals are no behaviour."
+                f"stream {_name(stream)!r} ({_text(stream['info'], 'channel_count')} channels at "
+                f"{_text(stream['info'], 'nominal_srate')} Hz) is left out: signals are no behaviour"
             )
         elif (resets := len(stream["info"].get("clock_segments") or ()) - 1) > 0:
-            notes.append(f"The clock of stream {_name(stream)!r} was set {resets} times; check what lies around it.")
+            notes.append(f"the clock of stream {_name(stream)!r} was set {resets} times; check what lies around it")
     if whole == size and streams and not any("footer" in s for s in streams):
-        notes.append("The recording was cut off: no stream has a footer.")
+        notes.append("the recording was cut off: no stream has a footer")
     return [s for s in streams if not _is_signal(s)], notes
 
 
@@ -244,15 +244,13 @@ def _spikes(
     negative = values < 0
     keeps = _text(_block(stream), "keep_alive") == "1" and _counts(values, is_spike, notes)
     if strange := int((~is_spike & ~(negative & keeps)).sum()):
-        notes.append(f"{strange} samples are of no unit of the table and are left out.")
+        notes.append(f"{strange} samples are of no unit of the table and are left out")
     order = np.argsort(stamps[is_spike], kind="stable")
     t_s, unit = stamps[is_spike][order], values[is_spike][order].astype(np.int32)
-    if same := spikes.repeated(t_s, unit):
-        notes.append(f"{same} spikes have the stamp and the unit of another; all are kept.")
     stamps = np.sort(stamps)
     gaps = np.flatnonzero(np.diff(stamps) > SILENT_S) if keeps else np.zeros(0, np.int64)
     if len(gaps):
-        notes.append(f"The spikes were away {len(gaps)} times for more than {SILENT_S:g} s; nothing is taken there.")
+        notes.append(f"the spikes were away {len(gaps)} times for more than {SILENT_S:g} s; nothing is taken there")
     return t_s, unit, np.stack([stamps[np.r_[0, gaps + 1]], stamps[np.r_[gaps, len(stamps) - 1]]], axis=1)
 
 
@@ -262,10 +260,10 @@ def _counts(values: np.ndarray, is_spike: np.ndarray, notes: list[str]) -> bool:
     received = np.cumsum(is_spike)[at]
     steps = (np.diff(-1 - values[at] - received) + MODULUS // 2) % MODULUS - MODULUS // 2
     if len(at) < 2 or (steps < 0).any():
-        notes.append(f"{len(at)} negative samples are no keep-alives, though the stream declares them.")
+        notes.append(f"{len(at)} negative samples are no keep-alives, though the stream declares them")
         return False
     if lost := int(steps.sum()):
-        notes.append(f"{lost} spikes that the sender counted are not in the file.")
+        notes.append(f"{lost} spikes that the sender counted are not in the file")
     return True
 
 
@@ -284,12 +282,18 @@ def _channels(stream: dict[str, Any], notes: list[str]) -> Iterator[Trace]:
     """The channels of one stream, by their labels."""
     t_s, values = np.asarray(stream["time_stamps"], np.float64), stream["time_series"]
     if not len(t_s):
-        notes.append(f"Stream {_name(stream)!r} has no samples.")
+        notes.append(f"stream {_name(stream)!r} has no samples")
         return
     order = np.argsort(t_s, kind="stable")
     said = _child(stream["info"], "desc", "channels").get("channel", [])
     for c in range(values.shape[1]):
         of = said[c] if c < len(said) and isinstance(said[c], dict) else {}
         name = _text(of, "label") or (_name(stream) if values.shape[1] == 1 else f"{_name(stream)}_{c}")
-        about = ", ".join(f"{key} {_text(of, key)}" for key in SAID if _text(of, key))
-        yield Trace(name, t_s[order], values[order, c].astype(np.float64), _text(of, "unit"), about)
+        unit, sign, filtered, delay, future = (_text(of, key) for key in SAID)
+        try:
+            ms = float(delay or 0.0), float(future or 0.0)
+        except ValueError:
+            raise DataError(
+                f"channel {name!r} declares {delay!r} and {future!r} ms of its filter; send numbers"
+            ) from None
+        yield Trace(name, t_s[order], values[order, c].astype(np.float64), unit, "", sign, filtered, *ms)

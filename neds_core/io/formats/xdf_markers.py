@@ -41,7 +41,7 @@ def trials_of(
         if (not wanted or name == wanted) and any(mark.event in (START, END) for _, mark in marks):
             ours.append((name, marks, bad))
         else:
-            notes.append(f"Stream {name!r} holds no markers of segments and is left out.")
+            notes.append(f"stream {name!r} holds no markers of segments and is left out")
     if not ours:
         return None
     if len(ours) > 1:
@@ -49,7 +49,7 @@ def trials_of(
         raise DataError(f"{path} has {len(ours)} streams of markers ({there}); say which with --name markers=STREAM")
     ((name, marks, bad),) = ours
     if bad:
-        notes.append(f"{bad} markers of stream {name!r} cannot be read and are left out.")
+        notes.append(f"{bad} markers of stream {name!r} cannot be read and are left out")
     pairs = _pairs(marks, notes)
     first, last = (
         np.rint(np.array([pair[k][0] for pair in pairs], np.float64) * 1e9).astype(np.int64) // bin_ns for k in (0, 1)
@@ -87,7 +87,7 @@ def _pairs(
             begun = None
     alone += begun is not None
     if alone:
-        notes.append(f"{alone} markers begin or end a segment without the other; they are left out.")
+        notes.append(f"{alone} markers begin or end a segment without the other; they are left out")
     return pairs
 
 

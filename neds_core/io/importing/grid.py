@@ -15,11 +15,10 @@ import numpy as np
 from neds_core.data.check import check
 from neds_core.data.session import SPIKES_AT_ONCE, STRETCH_NS, BehaviourSpec, Session, bin_events
 from neds_core.errors import ConfigError, DataError
-from neds_core.io.importing import outputs as taking
+from neds_core.io.importing import outputs as taking, spikes
 from neds_core.io.importing.found import Found, Trace, Trials
 from neds_core.io.importing.options import NONE, Options
 from neds_core.io.importing.outputs import Output
-from neds_core.io.importing.spikes import repeated
 
 SIDES = ("cos", "sin")
 SILENT_NS, SILENT_TIMES = 1_000_000_000, 100  # without a spike of any unit, and of the mean time between two
@@ -247,7 +246,7 @@ def _events(found: Found, first: int, n_bins: int, bin_ns: int, notes: list[str]
     if low == high:
         raise DataError(f"{found.name}: no spike lies in the behaviour's time; give --offset, or another file")
     t_ns, unit = t_ns[low:high], found.unit[low:high].astype(np.int32, copy=False)
-    if twice := repeated(t_ns, unit):
+    if twice := spikes.repeated(t_ns, unit):
         notes.append(f"{twice} spikes are there twice: the same unit at the same time; both count")
     gaps = _silences(t_ns)
     if len(gaps):

@@ -91,8 +91,9 @@ def of_events(t_s: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 def repeated(t: np.ndarray, unit: np.ndarray) -> int:
     """How many spikes have time and unit of one before. t (n,) sorted, unit (n,) int."""
-    same = t[1:] == t[:-1]
-    tied = np.r_[False, same] | np.r_[same, False]  # few, as a rule: only these are put in order
+    same, tied = t[1:] == t[:-1], np.zeros(len(t), bool)
+    tied[1:] |= same
+    tied[:-1] |= same  # few, as a rule: only these are put in order
     t, unit = t[tied], unit[tied]
     order = np.lexsort((unit, t))
     return int(((np.diff(t[order]) == 0) & (np.diff(unit[order]) == 0)).sum())

@@ -23,6 +23,12 @@ def test_units_are_merged_as_one_stable_sort_would(each: list[list[int]], at_onc
     assert unsorted == sum(some != sorted(some) for some in each)
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=30))
+def test_what_is_there_twice_is_counted_also_with_others_in_between(events: list[tuple[int, int]]) -> None:
+    t, unit = np.array(sorted(events, key=lambda event: event[0]), np.int64).reshape(-1, 2).T
+    assert spikes.repeated(t, unit) == len(events) - len(set(events))
+
+
 def test_events_get_rows_in_the_order_of_their_ids() -> None:
     t_s, unit, ids = spikes.of_events(np.array([0.3, 0.1, 0.2]), np.array([9, 4, 9]))
     assert (t_s.tolist(), unit.tolist(), ids.tolist()) == ([0.1, 0.2, 0.3], [0, 1, 1], [4, 9])

@@ -49,7 +49,7 @@ def test_units_with_names_get_their_rows(tmp_path: Path) -> None:
     _, _, folder = saved(tmp_path / "sorted", ["a", "b", "c"])
     found = sorting.read(folder, Options())
     assert found.units.ids.tolist() == [0, 1, 2]
-    assert found.notes[0].startswith("Units are named by words ('a' first)")
+    assert found.notes[0].startswith("units are named by words ('a' first)")
 
 
 def test_sortings_that_are_refused(tmp_path: Path) -> None:

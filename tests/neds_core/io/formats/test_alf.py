@@ -15,7 +15,7 @@ from neds_core.io.formats.alf_behaviour import wheel_of
 from neds_core.io.importing.grid import make
 from neds_core.io.importing.options import Options
 
-DATA = Path(__file__).parents[3].parent / "shared" / "data" / "ibllib-fixtures" / "alf"
+DATA = Path(__file__).parents[4].parent / "shared" / "data" / "ibllib-fixtures" / "alf"
 WHEEL_HZ = 100.0
 
 
@@ -75,20 +75,20 @@ def test_wheel_and_trials(session_folder: Path) -> None:
         found = alf.read(path, Options())
         (wheel,) = found.traces
         assert (wheel.name, wheel.unit) == ("wheel_velocity", "rad/s")
-        assert "difference of the last samples over 100 ms" in wheel.about
+        assert (wheel.filter, wheel.filter_delay_ms) == ("causal: difference of the last samples over 100 ms", 50.0)
         np.testing.assert_allclose(wheel.values, 0.5, atol=0.5 / WHEEL_HZ / 0.1, rtol=0)  # one sample of the wheel
         assert found.trials is not None
         assert found.trials.start_s.tolist() == [0.3, 0.9, 1.5]
         assert found.trials.columns["task"].tolist() == ["a", "", "b"]
         np.testing.assert_array_equal(found.trials.columns["choice"], [1, -1, np.nan])
         np.testing.assert_array_equal(found.trials.columns["goCue_times"], [0.4, 1.0, 1.6])
-        assert found.notes == ("trials.odd is neither numbers nor words and is left out.",)
+        assert found.notes == ("trials.odd is neither numbers nor words and is left out",)
     made = make(found, Options(outputs=("wheel_velocity",))).session
     assert made.segments.shape == (3, 2)
 
 
 def test_intervals_without_a_table(session_folder: Path) -> None:
-    """Sessions before 2022; a trial without an end is left out."""
+    """Sessions before 2022; a trial without an end is left out"""
     folder = session_folder / "alf"
     (folder / "_ibl_trials.table.pqt").unlink()
     np.save(folder / "_ibl_trials.intervals.npy", np.array([[0.3, 0.8], [0.9, np.nan], [1.5, 1.9]]))
@@ -96,7 +96,7 @@ def test_intervals_without_a_table(session_folder: Path) -> None:
     assert found.trials is not None
     assert found.trials.stop_s.tolist() == [0.8, 1.9]
     assert found.trials.columns["goCue_times"].tolist() == [0.4, 1.6]
-    assert found.notes == ("1 of 3 trials have no start or no end and are left out.",)
+    assert found.notes == ("1 of 3 trials have no start or no end and are left out",)
 
 
 def test_the_newest_revision_counts(probe: Path) -> None:
