@@ -29,7 +29,7 @@ def traces(file: Any, notes: list[str]) -> Iterator[Trace]:
     for each in series:
         alone = len(each.name) > 2 and short[each.name] == 1
         name = plain(each.name if alone or not _inside(each) else f"{each.parent.name}_{each.name}")
-        shape: tuple[int, ...] = each.data.shape if hasattr(each.data, "shape") else np.shape(each.data)
+        shape = list(each.data.shape if hasattr(each.data, "shape") else np.shape(each.data))
         many = shape[1] if len(shape) == 2 else 1
         if len(shape) > 2 or many > COLUMNS_MOST or shape[0] * many > SAMPLES_MOST:
             notes.append(f"{name} has {' x '.join(map(str, shape))} values, too many for a behaviour, and is left out")
