@@ -127,7 +127,7 @@ ROOMS = {
             "scores",
             "io",  # a recording is read whatever its file
         ),
-        "io": ("errors", "config", "data", "files", "linear", "model", "checkpoint", "official"),
+        "io": ("errors", "config", "data", "files", "toml", "linear", "model", "checkpoint", "official"),
     },
     "calibration": {
         "swap": (),

@@ -14,6 +14,7 @@ from neds_core.errors import DataError
 DISORDER = "segments overlap or decrease in time; sort them and convert again"
 BIN_NS_LEAST, BIN_NS_MOST = 1_000_000, 10_000_000_000  # 1 ms to 10 s
 STRETCHES, STRETCH_NS = 4, 60_000_000_000  # so few segments, one of a minute or more, are runs and no trials
+SPIKES_AT_ONCE = 4_000_000
 COUNT_MOST = int(np.iinfo(np.uint16).max)  # spikes of a unit in a bin, here and on the rig
 AMBIGUOUS = {
     "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
@@ -256,6 +257,8 @@ def ordered_ns(t_ns: np.ndarray) -> np.ndarray:
         raise DataError(f"spike times are {times.dtype} {times.shape}, not whole ns (n,); convert again")
     if len(times) and (not np.isfinite(times).all() or (times[1:] < times[:-1]).any()):
         raise DataError("spike times are NaN or decrease; sort and clean them first")
+    if times.dtype == np.int64:
+        return times
     try:
         return whole_numbers(times, "spike times")
     except DataError:
@@ -263,11 +266,6 @@ def ordered_ns(t_ns: np.ndarray) -> np.ndarray:
             "spike times hold a fraction or a number beyond 64 bits; "
             "give whole nanoseconds (np.rint(seconds * 1e9).astype(np.int64))"
         ) from None
-
-
-def inside_grid(t_ns: np.ndarray, bin_ns: int, n_bins: int) -> np.ndarray:
-    """(n,) bool: which times lie in one of the bins."""
-    return (t_ns >= 0) & (t_ns < n_bins * bin_ns)
 
 
 def left_out(session: Session) -> str:
@@ -296,10 +294,15 @@ def bin_events(
         raise DataError(f"{origin}: {error}") from None
     if unit.shape != t_ns.shape or unit.dtype.kind not in "iu":
         raise DataError(f"{origin}: event_unit is {unit.dtype} {unit.shape}, not int {t_ns.shape}; convert again")
-    keep = inside_grid(t_ns, bin_ns, n_bins) & (unit >= 0) & (unit < n_units)
-    place, n = np.unique(t_ns[keep] // bin_ns * n_units + unit[keep].astype(np.int64), return_counts=True)
-    if len(n) and n.max() > COUNT_MOST:
-        raise DataError(f"{origin}: a unit has {n.max()} spikes in a bin, {COUNT_MOST} at most; check the spike times")
     counts = np.zeros(n_bins * n_units, np.uint16)
-    counts[place] = n
+    for at in range(0, len(t_ns), SPIKES_AT_ONCE):  # so that memory beside the counts does not grow with the recording
+        t, u = t_ns[at : at + SPIKES_AT_ONCE], unit[at : at + SPIKES_AT_ONCE]
+        keep = (t >= 0) & (t < n_bins * bin_ns) & (u >= 0) & (u < n_units)
+        place, n = np.unique(t[keep] // bin_ns * n_units + u[keep].astype(np.int64), return_counts=True)
+        n += counts[place]
+        if len(n) and n.max() > COUNT_MOST:
+            raise DataError(
+                f"{origin}: a unit has {n.max()} spikes in a bin, {COUNT_MOST} at most; check the spike times"
+            )
+        counts[place] = n
     return counts.reshape(n_bins, n_units)

@@ -27,6 +27,7 @@ from runtime.cli.ensemble import ensemble
 from runtime.cli.evaluate import evaluate
 from runtime.cli.import_decoder import import_decoder
 from runtime.cli.import_official import import_official
+from runtime.cli.import_session import import_session
 from runtime.cli.init.main import init
 from runtime.cli.output import note
 from runtime.cli.ownership import refuse_foreign_packages
@@ -75,6 +76,7 @@ COMMANDS = (
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
+app.command("import")(import_session)
 app.add_typer(bench, name="bench")
 simulate.command("closed-loop")(closed_loop)
 app.add_typer(simulate, name="simulate")

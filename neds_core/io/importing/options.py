@@ -1,0 +1,55 @@
+"""What is taken of a source: the options of `neds-rt import`, and the file `import.toml` that repeats it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+OF_BEHAVIOUR = "--behaviour-rate-hz"
+NONE = "none"  # for outputs and trials: take none
+
+Rate = Annotated[float, Meta(gt=0.0)]
+
+
+class Elsewhere(Struct, frozen=True, forbid_unknown_fields=True):
+    """Behaviour in a file of its own. offset_s is added to its times, and puts them on the clock of the spikes.
+
+    rate_hz: where its times are samples. names: as in `Options`, such as {"time": "t"}.
+    """
+
+    file: str
+    offset_s: float = 0.0
+    rate_hz: Rate | None = None
+    names: dict[str, str] = {}
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a source becomes a `Session`.
+
+    outputs: "NAME", "NAME:HOW" or "NAME:HOW=AS" (see `outputs`); empty: all that are proposed; ["none"]: spikes alone.
+    trials: the table of stretches to take, of the source or a CSV or Parquet file with start and stop; empty: the
+    source's own trials; "none": one stretch. quality: the label of
+    the units that are kept; empty: all. rate_hz: of the samples in which spike times are given; None: in seconds.
+    hold_s: a sample of a trace stands for so long at most. derivative_ms: the stretch over which a derivative is taken.
+    names: what plays which part, such as {"time": "t", "unit": "cluster"} of a table's columns or a .mat's variables.
+    """
+
+    bin_ms: Annotated[float, Meta(ge=1.0, le=100.0)] = 20.0
+    outputs: tuple[str, ...] = ()
+    trials: str = ""
+    quality: str = ""
+    rate_hz: Rate | None = None
+    hold_s: Rate = 1.0
+    derivative_ms: Rate = 100.0
+    behaviour: tuple[Elsewhere, ...] = ()
+    names: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if (self.bin_ms * 1e6) % 1000:
+            raise ValueError(f"bin_ms {self.bin_ms:g} is no whole number of microseconds; round it")
+
+    @property
+    def bin_ns(self) -> int:
+        """Width of a bin in ns."""
+        return round(self.bin_ms * 1e6)

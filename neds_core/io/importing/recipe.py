@@ -1,0 +1,76 @@
+"""`import.toml`: what was taken of a source, so that the same import can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from neds_core import toml
+from neds_core.errors import ConfigError
+from neds_core.files import whole
+from neds_core.io.importing.found import Found
+from neds_core.io.importing.options import NONE, Options
+from neds_core.io.importing.outputs import chosen
+
+NAME = "import.toml"
+
+
+class Recipe(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The options of an import with its source and the session that it writes. Paths start from the file's folder."""
+
+    source: str
+    out: str
+
+    @property
+    def options(self) -> Options:
+        """What is taken."""
+        return Options(**{name: getattr(self, name) for name in Options.__struct_fields__})
+
+
+def recipe(source: Path, out: Path, options: Options, found: Found) -> Recipe:
+    """The recipe of an import, with the outputs that were taken by name."""
+    given: dict[str, Any] = {name: getattr(options, name) for name in Options.__struct_fields__}
+    taken = tuple(map(str, chosen(found, options.outputs))) or (NONE,)
+    given |= {"source": str(source), "out": str(out), "outputs": taken}
+    return Recipe(**given)
+
+
+def refuse_other(out: Path) -> Path:
+    """Where the recipe of `out` lies. Raises `ConfigError` where that of another session lies there."""
+    path = out.parent / NAME
+    if path.is_file() and (other := load(path).out) != str(out.resolve()):
+        raise ConfigError(f"{path} repeats the import of {other}; write {out.name} to another folder")
+    return path
+
+
+def save(made: Recipe, path: Path, comments: Iterable[str]) -> None:
+    """Write a recipe with `comments` in front, a line each. Paths below its folder are written from there."""
+    folder = path.parent.resolve()
+    tree = msgspec.to_builtins(made)
+    tree = {key: tree.pop(key) for key in ("source", "out")} | {
+        key: v for key, v in tree.items() if v not in (None, (), {}, "")
+    }
+    for holder, key in ((tree, "source"), (tree, "out"), *((other, "file") for other in tree.get("behaviour", []))):
+        holder[key] = _from(folder, holder[key])
+    if (table := Path(made.trials)).is_file():
+        tree["trials"] = _from(folder, str(table))
+    text = "".join(f"# {line}\n" for line in comments) + toml.written(tree)
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe; its paths become whole ones. Raises `ConfigError`."""
+    found, folder = toml.load(path, Recipe), path.parent.resolve()
+    behaviour = tuple(msgspec.structs.replace(other, file=str(folder / other.file)) for other in found.behaviour)
+    trials = str(folder / found.trials) if found.trials and (folder / found.trials).is_file() else found.trials
+    source, out = (str(folder / each) for each in (found.source, found.out))
+    return msgspec.structs.replace(found, source=source, out=out, behaviour=behaviour, trials=trials)
+
+
+def _from(folder: Path, path: str) -> str:
+    whole_path = Path(path).resolve()
+    return str(whole_path.relative_to(folder)) if whole_path.is_relative_to(folder) else str(whole_path)
