@@ -223,16 +223,15 @@ def test_what_a_recorder_writes_of_a_playback_is_imported(
     monkeypatch.setattr(lsl_player, "LEAD_S", 0.1)
     short = replace(short, segments=short.segments[:2], segment_ids=short.segment_ids[:2])
     player = Player(short, stream_name)
-    found = [resolve(f"{stream_name}-spikes", WAIT_S), resolve_text(f"{stream_name}-markers", WAIT_S),
-             resolve_number(f"{stream_name}-wheel_speed", WAIT_S, "wheel_speed")[0]]  # fmt: skip
+    predicate = f"starts-with(name,'{stream_name}-')"
+    found = sorted(pylsl.resolve_bypred(predicate, minimum=3, timeout=WAIT_S), key=lambda info: info.name())
     inlets = [pylsl.StreamInlet(info) for info in found]
     for inlet in inlets:
         inlet.open_stream(WAIT_S)
     player.play()
-    streams = []
+    streams, offset = [], [(pylsl.local_clock(), inlets[0].time_correction(WAIT_S))]
     for inlet in inlets:
-        values, stamps = inlet.pull_chunk(timeout=1.0, max_samples=10_000)
-        offset = [(pylsl.local_clock(), inlet.time_correction(WAIT_S)) for _ in range(2)]
+        values, stamps = inlet.pull_chunk(timeout=0.0, max_samples=10_000)
         values = [row[0] for row in values] if isinstance(values[0][0], str) else np.array(values)
         streams.append(Stream(inlet.info(WAIT_S).as_xml(), np.array(stamps), values, offset))
     back = load(write(tmp_path / "rig.xdf", streams), outputs=["wheel_speed"])
