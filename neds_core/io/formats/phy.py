@@ -125,8 +125,11 @@ def _table(path: Path) -> dict[int, dict[str, str]]:
     """Rows of a table by cluster; empty where there is none."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}); save in Phy again") from None
     key = next((name for name in ("cluster_id", "id") if lines and name in lines[0]), "")
     if lines and not key:
         raise DataError(f"{path} has no column cluster_id; save in Phy again")

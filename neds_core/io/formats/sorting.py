@@ -63,7 +63,7 @@ def _is_binary(path: Path) -> bool:
 
 
 def _of_spikeinterface(path: Path, options: Options) -> Found:
-    library = spikes.library("spikeinterface.core", "phy")
+    library = spikes.library("spikeinterface.core", "spikeinterface")
     try:
         saved = library.load(path)
     except Exception as error:  # of many kinds: it trusts the folder
@@ -113,7 +113,7 @@ def _ids(names: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _of_neo(path: Path, options: Options) -> Found:
-    rawio = spikes.library("neo.rawio", "phy")
+    rawio = spikes.library("neo.rawio", "neo")
     kind = READERS[".spikes" if path.is_dir() else path.suffix.lower()]
     more = {"BlackrockRawIO": {"nsx_to_load": []}, "PlexonRawIO": {"progress_bar": False}}.get(kind, {})
     try:

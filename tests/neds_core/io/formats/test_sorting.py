@@ -157,5 +157,5 @@ def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
         raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 
     monkeypatch.setattr(spikes.importlib, "import_module", absent)
-    with pytest.raises(ConfigError, match=r"needs neo, which is not installed; pip install 'neds-rt\[phy\]'"):
+    with pytest.raises(ConfigError, match=r"needs neo, which is not installed; pip install 'neds-rt\[neo\]'"):
         sorting.read(nev(tmp_path / "a.nev", [(1, 1, 1)]), Options())
