@@ -192,7 +192,10 @@ def _label(units: dict[str, Path], known: np.ndarray) -> np.ndarray:
         frame = frame.set_index("cluster_id")
     frame = frame.reindex(known) if frame.index.is_unique else frame[:0]
     if "label" in frame:
-        shares = frame["label"].to_numpy(np.float64)
+        try:
+            shares = frame["label"].to_numpy(np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"{units['metrics']}: label is no share of tests; compute clusters.metrics again") from None
         return np.array(["" if np.isnan(v) else "good" if v >= GOOD else f"{v:.2f}" for v in shares], dtype=np.str_)
     if "ks2_label" in frame:
         return frame["ks2_label"].fillna("").to_numpy(dtype=np.str_)

@@ -176,6 +176,8 @@ def _save(name: str, values: object) -> Callable[[Path], object]:
         (_save("spikes.times.copy.npy", [0.1]), "has spikes.times more than once"),
         (_save("../wheel.position.npy", [0.1]), "has no wheel.timestamps"),
         (lambda probe: (probe / "clusters.metrics.csv").write_bytes(b""), "cannot be read"),
+        (lambda probe: (probe / "clusters.metrics.csv").write_text("cluster_id,label\n0,x\n"), "label is no share"),
+        (lambda probe: (probe / "spikes.times.npy").write_bytes(b"\x93NUMPY\x01\x00\x02\x00{\n"), "cannot be read"),
     ],
 )  # fmt: skip
 def test_it_is_refused(probe: Path, change: Callable[[Path], object], said: str) -> None:
