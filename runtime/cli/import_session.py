@@ -11,7 +11,9 @@ import typer
 from runtime.cli.options import taking
 
 if TYPE_CHECKING:
+    from neds_core.data.session import Session
     from neds_core.io.importing.options import Options
+    from neds_core.io.importing.recipe import Recipe
 
 BEHAVIOUR = "behaviour."  # of roles in files of behaviour
 
@@ -49,22 +51,33 @@ def import_session(given: Given) -> None:
     """Convert NWB, ALF, Phy, XDF, MATLAB, a table or a sorting to a Session.npz, and say what was found and taken."""
     from neds_core.data import session_file
     from neds_core.files import make_folder
-    from neds_core.io.importing import load, recipe, told
-    from neds_core.io.importing.grid import make
+    from neds_core.io.importing import recipe
     from runtime.cli.output import emit, note
 
     source, out, options = _what(given)
     beside = recipe.refuse_other(out)
-    found = load.find(source, options)
-    emit(None, lambda: told.of_found(found), as_json=False)
-    made = make(found, options)
+    session, taken, found, made = _import(source, out, options)
     make_folder(out.parent)
-    session_file.save(made.session, out)
-    taken = recipe.recipe(source, out, options, found)
-    said = list(told.of_made(made, found))
-    recipe.save(taken, beside, [f"neds-rt import {recipe.NAME} repeats this import.", *told.of_found(found), *said])
-    emit(None, lambda: said, as_json=False)
+    session_file.save(session, out)
+    recipe.save(taken, beside, [f"neds-rt import {recipe.NAME} repeats this import.", *found, *made])
+    emit(None, lambda: made, as_json=False)
     note(f"{out} is written; neds-rt import {beside} repeats the import")
+
+
+def _import(source: Path, out: Path, options: Options) -> tuple[Session, Recipe, list[str], list[str]]:
+    """The session, its recipe, and the lines of what was found, which are printed at once, and of what was made.
+
+    What was found is as large as the session, and is gone when this returns.
+    """
+    from neds_core.io.importing import load, recipe, told
+    from neds_core.io.importing.grid import make
+    from runtime.cli.output import emit
+
+    found = load.find(source, options)
+    lines = list(told.of_found(found))
+    emit(None, lambda: lines, as_json=False)
+    made = make(found, options)
+    return made.session, recipe.recipe(source, out, options, found), lines, list(told.of_made(made, found))
 
 
 def _what(given: Given) -> tuple[Path, Path, Options]:

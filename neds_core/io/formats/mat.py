@@ -33,8 +33,9 @@ def read(path: Path, options: Options) -> Found:
         raise DataError(f"{path} is a .mat, of which no quality of units is read; keep the units you want in the file")
     held = _variables(path)
     notes: list[str] = []
-    cells = options.names.get("spikes") or next((name for name in held if isinstance(held[name], list)), None)
-    if cells is not None and "time" not in options.names:
+    by_time = "time" in options.names
+    cells = options.names.get("spikes") or (None if by_time else _only_cell(held, path))
+    if cells is not None and not by_time:
         each = _cell(held, cells, path)
         whose = rate_of(cells, options)
         t_s, unit, unsorted = of_units([seconds(t, whose, f"{path}: {cells}") for t in each])
@@ -104,6 +105,14 @@ def _vector(held: dict[str, Any], name: str, path: Path) -> np.ndarray:
         what = "is not there" if values is None else "is no vector"
         raise ConfigError(f"names: {name!r} {what} in {path}; there is {', '.join(held) or 'nothing'}")
     return values.ravel()
+
+
+def _only_cell(held: dict[str, Any], path: Path) -> str | None:
+    """The name of the cell array that there is. Raises `ConfigError` where there are several."""
+    found = [name for name, values in held.items() if isinstance(values, list)]
+    if len(found) > 1:
+        raise ConfigError(f"{path} has the cell arrays {', '.join(found)}; say which with --name spikes=NAME")
+    return found[0] if found else None
 
 
 def _cell(held: dict[str, Any], name: str, path: Path) -> list[np.ndarray]:

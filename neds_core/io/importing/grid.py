@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neds_core.data.check import check
-from neds_core.data.session import SPIKES_AT_ONCE, BehaviourSpec, Session, bin_events
+from neds_core.data.session import SPIKES_AT_ONCE, STRETCH_NS, BehaviourSpec, Session, bin_events
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.importing import outputs as taking, spikes
 from neds_core.io.importing.found import Found, Trace, Trials
@@ -110,6 +110,12 @@ def _segments(
     known = np.isfinite(trials.start_s) & np.isfinite(trials.stop_s)
     start, stop = (np.where(known, edge, 0.0) for edge in (trials.start_s, trials.stop_s))
     begin, end = -(-whole_ns(start) // bin_ns) - first, whole_ns(stop) // bin_ns - first
+    beyond = (
+        known & (end - begin >= STRETCH_NS // bin_ns) & ((begin < 0) | (end > n_bins)) & (begin < n_bins) & (end > 0)
+    )
+    if cut := int(beyond.sum()):
+        notes.append(f"{cut} of {len(known)} stretches reach beyond the behaviour, and are cut to it")
+        begin, end = (np.where(beyond, np.clip(edge, 0, n_bins), edge) for edge in (begin, end))
     keep = known & (begin >= 0) & (end <= n_bins) & (end > begin)
     if lost := int((~keep).sum()):
         notes.append(f"{lost} of {len(keep)} trials lie outside the behaviour or have no whole bin, and are left out")

@@ -82,6 +82,15 @@ def test_a_wrong_name_is_answered_with_those_there(tmp_path: Path, names: dict[s
         load(v7(tmp_path / "day.mat"), names=names)
 
 
+def test_two_cell_arrays_are_told_apart_by_name(tmp_path: Path) -> None:
+    other = np.empty((1, 1), object)
+    other[0, 0] = np.array([[0.5]])
+    path = v7(tmp_path / "day.mat", licks=other)
+    with pytest.raises(ConfigError, match="has the cell arrays spikes, licks; say which with --name spikes=NAME"):
+        load(path)
+    assert int(load(path, names={"spikes": "licks"}, outputs=["none"]).counts.sum()) == 1
+
+
 def test_a_file_that_is_cut_is_refused(tmp_path: Path) -> None:
     for write in (v7, v73):
         path = write(tmp_path / "day.mat")

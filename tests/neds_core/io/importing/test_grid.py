@@ -147,6 +147,13 @@ def test_trials_are_whole_bins_inside_them_and_carry_their_class() -> None:
     assert taken(found(), "heading:angle", trials="none").session.segments.tolist() == [[0, 500]]
 
 
+def test_a_stretch_of_a_minute_is_cut_to_the_behaviour() -> None:
+    """It is a run and no trial: nothing counts from its start."""
+    made = taken(found(trials=Trials(np.array([-60.0, 5.0]), np.array([4.0, 90.0]))))
+    assert made.session.segments.tolist() == [[0, 100], [150, 500]]
+    assert "2 of 2 stretches reach beyond the behaviour, and are cut to it" in made.notes
+
+
 def test_a_trial_that_ends_in_the_next_is_left_out_and_said() -> None:
     trials = Trials(np.array([3.0, 5.0, 7.0]), np.array([5.5, 6.0, 8.0]))
     made = taken(found(trials=trials))
