@@ -66,8 +66,7 @@ def read(path: Path, options: Options) -> Found:
     )
     keep = spikes.kept(label, options.quality, str(path))
     t_s, unit, _ = spikes.of_events(*(np.concatenate([getattr(p, key) for p in probes]) for key in ("t_s", "cluster")))
-    row, some = np.cumsum(keep) - 1, keep[unit]
-    t_s, unit = t_s[some], row[unit[some]].astype(np.int32)
+    t_s, unit = spikes.of_kept(t_s, unit, keep)
     wheel, trials = (_behaviour(path, name, options) for name in ("wheel", "trials"))
     return Found(
         name=path.resolve().name, format="ALF", t_s=t_s, unit=unit,

@@ -56,13 +56,12 @@ def read(path: Path, options: Options) -> Found:
     if not where:
         notes.append("no table labels the clusters; all are kept")
     t_s = spikes.seconds(samples, _rate_hz(path, options.rate_hz), f"{path / TIMES}")
-    rows = np.cumsum(keep) - 1
-    some = keep[unit]
+    t_s, unit = spikes.of_kept(t_s, unit, keep)
     return Found(
         name=path.resolve().name,
         format="Phy",
-        t_s=t_s[some],
-        unit=rows[unit[some]].astype(np.int32),
+        t_s=t_s,
+        unit=unit,
         units=UnitTable(known[keep], _regions(info, known)[keep], _depths(path, info, known)[keep]),
         clock="time 0 is the first sample of the recording that was sorted",
         quality={str(label): int(n) for label, n in zip(*np.unique(labels, return_counts=True), strict=True)},

@@ -153,8 +153,7 @@ def _taken(found: Found, labels: list[str], path: Path, options: Options) -> Fou
     """The same with its spikes in order, of the units of the label that is asked for. labels: of all U, '' = none."""
     keep = spikes.kept(np.array(labels, dtype=np.str_), options.quality, str(path))
     t_s = spikes.seconds(found.t_s, 1.0, str(path))
-    some = keep[found.unit]
-    t_s, unit = t_s[some], (np.cumsum(keep) - 1)[found.unit[some]].astype(np.int32)
+    t_s, unit = spikes.of_kept(t_s, found.unit.astype(np.int32), keep)
     order = np.argsort(t_s, kind="stable")
     units = UnitTable(found.units.ids[keep], found.units.region[keep], found.units.depth_um[keep])
     quality = {label: labels.count(label) for label in sorted(set(labels)) if label}
