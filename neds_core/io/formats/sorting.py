@@ -26,6 +26,7 @@ READERS = {".nev": "BlackrockRawIO", ".plx": "PlexonRawIO", ".spikes": "OpenEphy
 CHANNEL = re.compile(r"(?P<group>ch(?P<number>\d+)|.+)#(?P<unit>\d+)")  # what neo calls a unit
 UNSORTED, NOISE = 0, 255  # numbers of units; the second is Blackrock's
 APART = 1000  # between the ids of two channels
+EVER_S = (0.0, 1e9)  # neo 0.14 takes Open Ephys's first sample for its first second, and finds nothing after it
 
 
 def suits(path: Path) -> bool:
@@ -125,8 +126,9 @@ def _of_neo(path: Path, options: Options) -> Found:
         raise DataError(f"{path} has {n} segments, each with a clock of its own; split it and import one")
     times, ids, labels = [], [], []
     groups: dict[str, int] = {}
+    bounds = EVER_S if kind == "OpenEphysRawIO" else ()
     for row, channel in enumerate(reader.header["spike_channels"]):
-        stamps = reader.get_spike_timestamps(block_index=0, seg_index=0, spike_channel_index=row)
+        stamps = reader.get_spike_timestamps(0, 0, row, *bounds)
         times.append(np.asarray(reader.rescale_spike_timestamp(stamps, "float64"), np.float64))
         match = CHANNEL.fullmatch(str(channel["id"])) or CHANNEL.fullmatch(str(channel["name"]))
         if match is None:

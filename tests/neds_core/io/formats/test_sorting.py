@@ -132,6 +132,33 @@ def test_a_plexon_file(tmp_path: Path) -> None:
     assert found.quality == {"sorted": 2, "unsorted": 1}
 
 
+def open_ephys(folder: Path, electrodes: dict[str, list[tuple[int, int]]]) -> Path:
+    """A folder of Open Ephys's own format: for each electrode spikes as (sample at 30 kHz, unit); and a signal."""
+    folder.mkdir()
+    head = b"header.format = 'Open Ephys Data Format';\nheader.num_channels = 1;\nheader.sampleRate = 30000;\n"
+    head += b"header.bitVolts = 0.2;\nheader.version = 0.4;\nheader.date_created = '1-Feb-2026 10203';\n"
+    for number, (name, sent) in enumerate(electrodes.items()):
+        spikes = [
+            struct.pack("<BqqHHHHHH3B2fH", 4, t, 0, 100, 1, 40, unit, number, 0, 0, 0, 0, 0.0, 0.0, 30_000)
+            + bytes(80) + struct.pack("<fHH", 1000.0, 0, 0)
+            for t, unit in sent
+        ]  # fmt: skip
+        (folder / f"{name}.spikes").write_bytes(head.ljust(1024) + b"".join(spikes))
+    records = [struct.pack("<qHH", 900 + 1024 * k, 1024, 0) + bytes(2048 + 10) for k in range(3)]
+    (folder / "100_CH1.continuous").write_bytes(head.ljust(1024) + b"".join(records))
+    return folder
+
+
+def test_an_open_ephys_folder(tmp_path: Path) -> None:
+    """Ids count electrodes by their names; times are samples of the acquisition, whatever the signal's first."""
+    pytest.importorskip("neo", reason="neo is not installed")
+    sent = {"SE0": [(1000, 0), (1500, 2), (3000, 2)], "SE1": [(1200, 1), (1500, 1)]}
+    found = sorting.read(open_ephys(tmp_path / "oe", sent), Options())
+    np.testing.assert_allclose(found.t_s, np.array([1000, 1200, 1500, 1500, 3000]) / RATE_HZ, atol=1e-12, rtol=0)
+    assert sorted(found.units.ids[found.unit].tolist()) == [0, 2, 2, 1001, 1001]
+    assert found.quality == {"sorted": 2, "unsorted": 1}
+
+
 def test_acquisition_files_that_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("neo", reason="neo is not installed")
     with pytest.raises(DataError, match="has no spikes"):
