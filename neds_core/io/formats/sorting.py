@@ -25,6 +25,7 @@ QUALITY, REGION, DEPTH = ("quality", "KSLabel", "ks_label"), ("brain_area", "reg
 READERS = {".nev": "BlackrockRawIO", ".plx": "PlexonRawIO", ".spikes": "OpenEphysRawIO"}
 CHANNEL = re.compile(r"(?P<group>ch(?P<number>\d+)|.+)#(?P<unit>\d+)")  # what neo calls a unit
 UNSORTED, NOISE = 0, 255  # numbers of units; the second is Blackrock's
+FROM_FIRST = "time 0 is the first sample of the recording that was sorted"
 APART = 1000  # between the ids of two channels
 EVER_S = (0.0, 1e9)  # neo 0.14 takes Open Ephys's first sample for its first second, and finds nothing after it
 
@@ -88,7 +89,7 @@ def _of_spikeinterface(path: Path, options: Options) -> Found:
     )
     found = Found(
         name=path.resolve().name, format="SpikeInterface", t_s=t_s, unit=vector["unit_index"], units=units,
-        clock="times are those of the sorted recording; where it is not known, time 0 is its first sample",
+        clock="times are those of the recording" if sorting.has_recording() else FROM_FIRST,
         notes=tuple(notes),
     )  # fmt: skip
     return _taken(found, [""] * len(names) if label is None else [str(each) for each in label], path, options)

@@ -45,6 +45,20 @@ def test_a_saved_sorting(name: str, form: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(some.t_s[some.unit == 1], samples[unit == 2] / RATE_HZ, atol=1e-12, rtol=0)
 
 
+def test_an_analyzer_and_a_recording(tmp_path: Path) -> None:
+    """The first holds a sorting, the second does not."""
+    core = pytest.importorskip("spikeinterface.core", reason="spikeinterface is not installed")
+    recording, made = core.generate_ground_truth_recording(durations=[2.0], num_channels=4, num_units=3, seed=0)
+    core.create_sorting_analyzer(made, recording, format="binary_folder", folder=tmp_path / "analyzer", sparse=False)
+    found, vector = sorting.read(tmp_path / "analyzer", Options()), made.to_spike_vector()
+    np.testing.assert_allclose(found.t_s, vector["sample_index"] / made.sampling_frequency, atol=1e-12, rtol=0)
+    np.testing.assert_array_equal(found.unit, vector["unit_index"])
+    assert found.clock == sorting.FROM_FIRST
+    recording.save(folder=tmp_path / "recording")
+    with pytest.raises(DataError, match="no sorting; give the folder of the sorting"):
+        sorting.read(tmp_path / "recording", Options())
+
+
 def test_units_with_names_get_their_rows(tmp_path: Path) -> None:
     _, _, folder = saved(tmp_path / "sorted", ["a", "b", "c"])
     found = sorting.read(folder, Options())
