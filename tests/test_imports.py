@@ -176,7 +176,7 @@ PURE_STANDARD = {
 LIGHT = {"neds_core.data.session", "neds_core.data.session_file", "neds_core.errors", "neds_core.toml"}
 LIGHT_ROOMS = ("core", "io", "views", "client", "config", "wire")
 # More of these packages for one file: how its code is compiled.
-LIGHT_FOR = {f"runtime/core/{name}.py": {"kernels.cpu.jit"} for name in ("again", "binning")}
+LIGHT_FOR = {f"runtime/core/{name}.py": {"kernels.cpu.jit"} for name in ("again", "binning", "health", "samples")}
 # What a client copies: these and nothing else beside the standard library.
 FOR_CLIENT = {"runtime/client.py": ("zmq", "runtime.wire", "msgspec"), "runtime/wire.py": ("msgspec",)}
 

@@ -20,15 +20,17 @@ RATE, BURST = 2000.0, 5000  # spikes a second of a made-up load, and in each bur
 ONE_NETWORK = "neds.safetensors"  # beside a joint checkpoint
 
 
-def run(asked: Asked, say: Say = lambda line: None) -> report.Report:
+def run(asked: Asked, say: Say = lambda line: None, keep: sweep.Keep = sweep.nowhere) -> report.Report:
     """Measure every condition of a rig for `asked.seconds` each."""
     say("the floor of this machine")
     machine_floor = floor.measure(bench.FLOOR_S[0])
-    rows = []
+    rows: list[sweep.Row] = []
+    found = sweep.finished({TABLE: rows}, asked.seconds, machine_floor)
     for name, each in conditions(asked):
         say(name)
         rows.append({"load": name} | sweep.row(bench.paced(each, machine_floor=machine_floor)))
-    return sweep.finished({TABLE: rows}, asked.seconds, machine_floor)
+        keep(found := sweep.finished({TABLE: rows}, asked.seconds, machine_floor))
+    return found
 
 
 def conditions(asked: Asked) -> Iterator[tuple[str, Asked]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil, exp, log
 from typing import Any
@@ -23,6 +23,11 @@ BROKEN, SURE = 1e-3, 0.05  # a budget allows this share of missed deadlines; mor
 ENOUGH = ceil(-log(SURE) / BROKEN)  # bins without a miss that show a budget to be kept
 LATENESS_SHARE = 0.25  # of a bin: how long it waits for its last sample
 Row = dict[str, Any]
+Keep = Callable[[report.Report], None]  # is given what is measured so far: a sweep that is stopped loses one point
+
+
+def nowhere(found: report.Report) -> None:
+    """Nothing is kept on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +53,24 @@ POINTS: dict[str, tuple[Point, ...]] = {
 }
 
 
-def run(factors: tuple[str, ...], seconds: float, warm_up_s: float, say: Say = lambda line: None) -> report.Report:
+def run(
+    factors: tuple[str, ...], seconds: float, warm_up_s: float, say: Say = lambda line: None, keep: Keep = nowhere
+) -> report.Report:
     """Measure every point of the factors, of `POINTS`, for so many seconds each; one that they share, once."""
     say("the floor of this machine")
     machine_floor = floor.measure(bench.FLOOR_S[0])
     measured: dict[Point, Row] = {}
+    found = finished({}, seconds, machine_floor)
     for point in dict.fromkeys(point for factor in factors for point in POINTS[factor]):
         say(f"{point.units} units, {point.rate:g} spikes/s, bins of {point.bin_ms:g} ms")
         where = {"units": point.units, "rate": point.rate, "bin_ms": point.bin_ms}
         measured[point] = where | row(bench.paced(asked(point, seconds, warm_up_s), machine_floor=machine_floor))
-    tables = {f: [{"load": each.words(f)} | measured[each] for each in POINTS[f]] for f in factors}
-    return finished(tables, seconds, machine_floor)
+        keep(found := finished(_tables(factors, measured), seconds, machine_floor))
+    return found
+
+
+def _tables(factors: tuple[str, ...], measured: dict[Point, Row]) -> dict[str, list[Row]]:
+    return {f: [{"load": p.words(f)} | measured[p] for p in POINTS[f] if p in measured] for f in factors}
 
 
 def finished(tables: dict[str, list[Row]], seconds: float, machine_floor: dict[str, Any]) -> report.Report:

@@ -10,16 +10,16 @@ import pylsl
 from pylsl.util import TimeoutError as LslTimeout
 
 from neds_core.errors import StreamError
+from runtime.core import samples as reading
 from runtime.core.again import Memory
+from runtime.core.samples import SANE_S
 from runtime.core.values import NO_TIME, SPIKES, Label, Mark
 from runtime.core.words import LONGEST, plain, quoted
-from runtime.io import spike_samples
 from runtime.io.keep_alives import MOST_OPEN, SentCount
 from runtime.io.lsl_clock import ClockMap, now_ns
 from runtime.io.lsl_description import Description
 from runtime.io.lsl_resolve import DESCRIBE_S
 from runtime.io.markers import is_number, read_marker, usable
-from runtime.io.spike_samples import SANE_S
 
 MAX_PULL = 65_536
 BUFFER_S = 10
@@ -151,11 +151,11 @@ class SpikeInlet(Inlet):
         """Spikes (m,) `SPIKES` of the samples `units`, with LSL stamps (n,) in s, that came at arrival_ns."""
         n, keep_alives, line = len(stamps), self.description.keep_alive, self.clock.line
         units, sent_ns, here_ns = self.units[:n, 0], self._sent_ns[:n], self._here_ns[:n]
-        odd = spike_samples.stamped(stamps, sent_ns, here_ns, *line)
+        odd = reading.stamped(stamps, sent_ns, here_ns, *line)
         if odd >= 0:
             self.odd_stamp_s = float(stamps[odd])
         found, refuted = self._memory.look(units, sent_ns), 0
-        n_negative, same = spike_samples.negative(units, sent_ns, found, self._negative)
+        n_negative, same = reading.negative(units, sent_ns, found, self._negative)
         if keep_alives:
             for k, before, same_before in self._negative[:n_negative].tolist():
                 kept, wrong = self._sent.take(
@@ -168,7 +168,7 @@ class SpikeInlet(Inlet):
                     self.spikes[refuted] = self.clock.here(np.array([claim.t_ns]))[0], claim.value
                     refuted += 1
             self._same += same
-        count, self.delays.n = spike_samples.gather(
+        count, self.delays.n = reading.gather(
             units, here_ns, found, keep_alives, arrival_ns, self.spikes[refuted:], self.delays.ms, self.delays.n
         )
         self.received += count

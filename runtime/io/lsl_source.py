@@ -24,7 +24,7 @@ GAP_NS = {True: 300_000_000, False: 1_000_000_000}  # with keep-alives or withou
 
 
 class LslSource:
-    """The inlets of one run, opened with `with`; see `runtime.live.loop.Source`."""
+    """The inlets of one run, opened with `with`; see `runtime.live.rims.Source`."""
 
     def __init__(self, streams: Streams, bin_ns: int, player_runs: Callable[[], bool] = lambda: True) -> None:
         """player_runs: False once a player that this run started has ended."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from runtime.core.misses import Passage
 from runtime.core.pipeline import Pipeline
 from runtime.core.run_log import LOG_FULL, Outcome, RunLog, exchanged
 from runtime.core.state import State, StateTrack
-from runtime.core.values import Decoded, Mark, Token
+from runtime.core.values import Decoded, Token
+from runtime.live.rims import Clock, Sink, Source
 from runtime.live.warming import Warming
 from runtime.wire import Flag
 
@@ -23,100 +23,6 @@ STATUS_NS = 1_000_000_000
 RAISE_LOG_S = "scores and --save-log cover these; raise score.log_s"
 JUMP_NS = 1_000_000_000  # so long `Flag.CLOCK_JUMP` stays set
 CLOCK_JUMP = int(Flag.CLOCK_JUMP)
-
-
-class Source(Protocol):
-    """Where spikes, marks and measured behaviour come from."""
-
-    alive_ns: int  # newest keep-alive of the last `wait`, `NO_TIME` = none
-    last_marker: str  # the newest marker in words
-    withheld: str  # why nothing may be published for now, '' = it may
-    flags: int  # bits of `Flag` that the source adds to every message
-
-    @property
-    def clock_jumps(self) -> int:
-        """How often the sender's clock has stepped."""
-        ...
-
-    def wait(self, timeout_s: float) -> np.ndarray:
-        """Wait for spikes (n,) `SPIKES`, at most timeout_s; reused by the next call."""
-        ...
-
-    def marks(self) -> list[Mark]:
-        """Marks that came since the last call."""
-        ...
-
-    def behaviour(self) -> Iterable[tuple[str, int, float]]:
-        """Samples of measured behaviour that came since the last call: (output, stamp in ns, value)."""
-        ...
-
-    def measured(self, now_ns: int) -> dict[str, float | None]:
-        """The newest measured value of each behaviour, None where it is old."""
-        ...
-
-    def counters(self) -> dict[str, int]:
-        """What the source counts: `spikes_lost_upstream`, `clock_jumps`, `bad_markers`, `bad_labels`."""
-        ...
-
-    def events(self) -> list[tuple[str, str]]:
-        """What happened since the last call: (name, one sentence)."""
-        ...
-
-    def over(self, now_ns: int) -> str:
-        """Why the run has to end, '' = it has not."""
-        ...
-
-    def refusal(self) -> str:
-        """Why the spikes may no longer be decoded, '' = they may."""
-        ...
-
-
-class Sink(Protocol):
-    """Where estimates and words go. No call may block."""
-
-    def note(self, decoded: Decoded) -> None:
-        """A closed token, published or not."""
-        ...
-
-    def estimate(self, decoded: Decoded, now_ns: int, flags: int) -> None:
-        """Publish one estimate now."""
-        ...
-
-    def measured(self, now_ns: int, values: dict[str, float | None]) -> None:
-        """Publish the newest measured behaviour."""
-        ...
-
-    def status(self, now_ns: int, state: State, accounting: Accounting) -> None:
-        """Publish counters and words."""
-        ...
-
-    def event(self, now_ns: int, name: str, detail: str) -> None:
-        """Publish something that happened."""
-        ...
-
-
-class Clock(Protocol):
-    """The time, and what this process has spent: every value grows."""
-
-    def now_ns(self) -> int:
-        """The LSL clock."""
-        ...
-
-    def cpu_ns(self) -> int:
-        """CPU time of this thread."""
-        ...
-
-    def faults(self) -> int:
-        """Major page faults of this process."""
-        ...
-
-    def gc_ns(self) -> int:
-        """Time in the garbage collector."""
-        ...
-
-    def stolen_ms(self) -> float:
-        """CPU time that a hypervisor gave to others."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from runtime.core.pipeline import Pipeline
 from runtime.core.run_log import told_as
 from runtime.core.state import State
 from runtime.core.values import NO_TIME, Decoded
-from runtime.live.loop import Source
+from runtime.live.rims import Source
 from runtime.wire import SCHEMA, Decode, Event, Flag, Output, OutputInfo, Status
 
 TELL_NS = 60_000_000_000

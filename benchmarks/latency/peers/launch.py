@@ -54,9 +54,11 @@ def stretch(test: Session, trials: int, number: int, size: str) -> tuple[Session
     At the published size they are one segment, without a pause or a reset: a window holds 500 tokens in every measured
     bin.
     """
-    shortest = int(np.diff(test.segments).min())
-    warm_up = -(-BINS // shortest) if size == PUBLISHED else WARM_UP
-    n, total = warm_up + trials + AROUND_STALL, len(test.segments)
+    warm_up, behind, total = WARM_UP, AROUND_STALL, len(test.segments)
+    if size == PUBLISHED:  # and no pauses that make the stall's trials longer
+        shortest, stall_ns = int(np.diff(test.segments).min()), round((INTO_TRIAL_S + STALL_S + AFTER_S) * 1e9)
+        warm_up, behind = -(-BINS // shortest), 1 - (-stall_ns // (shortest * test.bin_ns))
+    n = warm_up + trials + behind
     begin = number * trials % max(1, total - n + 1)
     part = sessions.select(test, slice(begin, begin + n))
     ends = np.diff(part.segments).ravel().cumsum()

@@ -39,14 +39,15 @@ def _several(given: Options) -> None:
     from benchmarks.latency import conditions, figures, sweep
     from benchmarks.latency.two_hosts import measure
 
-    lines = measure.lines if given.two_hosts else sweep.lines
+    out, lines = given.out, measure.lines if given.two_hosts else sweep.lines
+    keep = sweep.nowhere if out is None else lambda found: report.save(found, out)
     if given.two_hosts:
         result = measure.run(asking.asked(given), note)
     elif given.sweep == conditions.TABLE:
-        result = conditions.run(asking.asked(given), note)
+        result = conditions.run(asking.asked(given), note, keep)
     else:
         swept = tuple(sweep.FACTORS) if given.sweep == asking.ALL else (str(given.sweep),)
-        result = sweep.run(swept, asking.seconds(given), given.warm_up, note)
-    if given.out is not None:
-        report.write(result, lines(result), given.out, figures.draw(result, given.out.with_suffix("")))
+        result = sweep.run(swept, asking.seconds(given), given.warm_up, note, keep)
+    if out is not None:
+        report.write(result, lines(result), out, figures.draw(result, out.with_suffix("")))
     emit(result, None if given.json else lambda: lines(result), given.json)

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks import report
-from benchmarks.latency import budget, case, compare, figures, launches, measured, saturated, sweep, watch, words
+from benchmarks.latency import (
+    bench,
+    budget,
+    case,
+    compare,
+    figures,
+    floor,
+    launches,
+    measured,
+    saturated,
+    sweep,
+    watch,
+    words,
+)
 from benchmarks.latency.budget import Limit
 from neds_core import checkpoint as checkpoints
 from neds_core.data import session_file
@@ -209,6 +222,26 @@ def test_the_page_holds_the_table_and_its_pictures_and_loads_nothing(slow: dict[
     for line in words.lines(slow):
         assert line.split()[0].replace("&", "&amp;") in page
     assert f"by stage: infer {slow['deadline_misses']}" in page
+
+
+def test_a_sweep_that_is_stopped_has_kept_what_it_measured(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The points before the stop, in the tables that they belong to; the runs themselves are another's test."""
+    one, kept = quick | {"counters": {"spikes_lost_upstream": 0}}, list[dict[str, Any]]()
+    results = iter([one, one])
+
+    def paced(asked: object, **given: object) -> dict[str, Any]:
+        if (found := next(results, None)) is None:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(bench, "paced", paced)
+    monkeypatch.setattr(floor, "measure", lambda seconds: quick["floor_ms"])
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(("units", "bins"), 1.0, 0.0, keep=kept.append)
+    loads = {name: [row["load"] for row in rows] for name, rows in kept[-1]["tables"].items()}
+    assert loads == {"units": ["100 units", "449 units"], "bins": ["bins of 20 ms"]}
 
 
 def test_a_sweep_says_which_load_breaks_the_budget_and_where(

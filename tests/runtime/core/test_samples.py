@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, strategies as st
 
+from runtime.core import samples as reading
 from runtime.core.again import AGAIN, NEW, SAME
 from runtime.core.values import NO_TIME, SENT_AGAIN, SPIKES
-from runtime.io import spike_samples
 
 INT32 = np.iinfo(np.int32)
 units = st.integers(-3, 5) | st.integers(INT32.min, INT32.max)
@@ -19,8 +19,8 @@ def test_stamps(stamps: list[float], line: tuple[int, int, float]) -> None:
     """To ns by rounding, and by the line to our clock; what no clock gives is no time."""
     at_ns, offset_ns, slope = line
     sent, here = np.zeros((2, len(stamps)), np.int64)
-    odd = spike_samples.stamped(np.array(stamps), sent, here, at_ns, offset_ns, slope)
-    wrong = [k for k, s in enumerate(stamps) if not abs(s) < spike_samples.SANE_S]
+    odd = reading.stamped(np.array(stamps), sent, here, at_ns, offset_ns, slope)
+    wrong = [k for k, s in enumerate(stamps) if not abs(s) < reading.SANE_S]
     assert odd == (wrong[-1] if wrong else -1)
     for k, s in enumerate(stamps):
         assert sent[k] == (NO_TIME if k in wrong else round(s * 1e9))
@@ -35,7 +35,7 @@ def test_spikes_and_what_may_be_keep_alives(samples: list[tuple[int, int, bool]]
     t_ns = np.array([k if known else NO_TIME for k, (_, _, known) in enumerate(samples)], np.int64)
 
     out = np.zeros((20, 3), np.int64)
-    n, same = spike_samples.negative(unit, t_ns, found, out)
+    n, same = reading.negative(unit, t_ns, found, out)
     places = [k for k, u in enumerate(unit) if u < 0 and t_ns[k] != NO_TIME]
     assert out[:n, 0].tolist() == places
     assert out[:n, 1].tolist() == [int((unit[:k] >= 0).sum()) for k in places]
@@ -43,7 +43,7 @@ def test_spikes_and_what_may_be_keep_alives(samples: list[tuple[int, int, bool]]
     assert same == int(((unit >= 0) & (found != NEW)).sum())
 
     spikes, delays = np.zeros(20, SPIKES), np.full(3, np.nan, np.float32)
-    n, place = spike_samples.gather(unit, t_ns, found, keep_alives, 10**6, spikes, delays, 2)
+    n, place = reading.gather(unit, t_ns, found, keep_alives, 10**6, spikes, delays, 2)
     kept = [k for k in range(len(unit)) if not (keep_alives and unit[k] < 0)]
     assert spikes["t_ns"][:n].tolist() == t_ns[kept].tolist()
     assert spikes["unit"][:n].tolist() == [
