@@ -255,16 +255,19 @@ def _check_spikes(session: Session) -> None:
                 f"event_unit is {unit.min()} to {unit.max()}, but the table's rows are 0 to {len(session.units) - 1}; "
                 "give rows of the unit table, counted from 0"
             )
-        n_inside = int(inside_grid(t_ns, session.bin_ns, session.n_bins).sum())
+        inside = t_ns[inside_grid(t_ns, session.bin_ns, session.n_bins)]
+        n_inside, spikes = len(inside), np.bincount(inside // session.bin_ns, minlength=session.n_bins)
         if 2 * n_inside < len(t_ns):
             raise DataError(
                 f"{len(t_ns) - n_inside} of {len(t_ns)} spikes lie outside the recording "
                 f"(0 to {session.n_bins * session.bin_ns * 1e-9:g} s); give times in ns from the start of bin 0, "
                 "and leave out spikes beyond it"
             )
+    else:
+        spikes = session.counts.sum(1, dtype=np.int64)
     if session.counts.dtype.itemsize > 2 and session.counts.max() > COUNT_MOST:
         raise DataError(f"counts reach {session.counts.max()} spikes of a unit in a bin; give {COUNT_MOST} at most")
-    _check_spread(session.counts.sum(1, dtype=np.int64))
+    _check_spread(spikes)
 
 
 def _check_spread(spikes: np.ndarray) -> None:

@@ -36,7 +36,10 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def save(session: Session, path: Path) -> None:
-    """Check and write `Session.npz`, and read it once; nothing half-written is left behind. Raises `DataError`."""
+    """Check and write `Session.npz`, and read it once; nothing half-written is left behind. Raises `DataError`.
+
+    It is read array by array: counts are not made of the spikes again, which may be larger than all that is written.
+    """
     check(session, str(path))
     header = Header(FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation)
     arrays = {
@@ -58,18 +61,27 @@ def save(session: Session, path: Path) -> None:
     with whole(path) as partial:
         with partial.open("wb") as file:
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-        _read(partial, path)
+        _compare(partial, arrays, path)
+
+
+def _compare(file: Path, arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Refuse what was not written as it is; errors call it `path`."""
+    fault = DataError(f"{path} does not hold what was written to it; look at its disk, or name another folder")
+    try:
+        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as bundle:
+            for key, array in arrays.items():
+                if not np.array_equal(bundle[key], array, equal_nan=array.dtype.kind == "f"):
+                    raise fault
+    except DataError:
+        raise
+    except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
+        raise fault from None
 
 
 def load(path: Path) -> Session:
     """Read and check `Session.npz`. Raises `DataError` with the remedy."""
-    return _read(path, path)
-
-
-def _read(file: Path, path: Path) -> Session:
-    """Read what lies in `file`; errors call it `path`."""
     try:
-        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as bundle:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as bundle:
             arrays = {key: _native(bundle[key]) for key in bundle.files}
     except FileNotFoundError:
         raise DataError(f"recording {path} does not exist; check the path") from None

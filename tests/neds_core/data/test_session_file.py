@@ -58,6 +58,25 @@ def test_a_recording_survives_its_file(session: Session, unbroken: Session, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["moved.npz", "planted.npz", "unbroken.npz"]
 
 
+@pytest.mark.parametrize("key", ["valid", "unit_region", "value/wheel_speed"])
+def test_what_a_disk_changes_is_refused_and_the_old_file_stays(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    path, write = tmp_path / "session.npz", np.savez_compressed
+    session_file.save(session, path)
+    old = path.read_bytes()
+
+    def lose(file: io.BufferedWriter, **arrays: np.ndarray) -> None:
+        write(file, **arrays | {key: np.r_[arrays[key][1:], arrays[key][:1]]})  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(np, "savez_compressed", lose)
+    changed = replace(session, valid=np.arange(len(session.valid)) > 0)
+    with pytest.raises(DataError, match="does not hold what was written to it"):
+        session_file.save(changed, path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["session.npz"]
+
+
 def test_segments_out_of_order_are_refused(session: Session, tmp_path: Path) -> None:
     """In memory too: a bin is looked up among the starts."""
     path = tmp_path / "wrong.npz"
