@@ -240,7 +240,7 @@ def test_a_published_probe_equals_its_arrays_to_the_last_spike() -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the fixtures of ibllib are not at {DATA}")
 def test_a_published_wheel_turns_as_its_samples_do(tmp_path: Path) -> None:
-    """180 s of an irregularly sampled wheel: the velocity of lines between its samples, but for a tick of the encoder."""
+    """180 s, sampled irregularly: the velocity of lines between the samples, but for a tick of the encoder."""
     with np.load(DATA.parent / "wheel_traces.npz") as held:
         t_s, position = held["wheel1_timestamps_s"], held["wheel1_position"]
     files = {name: tmp_path / f"_ibl_wheel.{name}.npy" for name in ("timestamps", "position")}
