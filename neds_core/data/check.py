@@ -15,7 +15,6 @@ from neds_core.data.session import (
     DISORDER,
     BehaviourSpec,
     Session,
-    inside_grid,
     ordered_ns,
 )
 from neds_core.errors import DataError
@@ -255,8 +254,8 @@ def _check_spikes(session: Session) -> None:
                 f"event_unit is {unit.min()} to {unit.max()}, but the table's rows are 0 to {len(session.units) - 1}; "
                 "give rows of the unit table, counted from 0"
             )
-        inside = t_ns[inside_grid(t_ns, session.bin_ns, session.n_bins)]
-        n_inside, spikes = len(inside), np.bincount(inside // session.bin_ns, minlength=session.n_bins)
+        spikes = np.diff(np.searchsorted(t_ns, np.arange(session.n_bins + 1, dtype=np.int64) * session.bin_ns))
+        n_inside = int(spikes.sum())
         if 2 * n_inside < len(t_ns):
             raise DataError(
                 f"{len(t_ns) - n_inside} of {len(t_ns)} spikes lie outside the recording "

@@ -257,6 +257,8 @@ def ordered_ns(t_ns: np.ndarray) -> np.ndarray:
         raise DataError(f"spike times are {times.dtype} {times.shape}, not whole ns (n,); convert again")
     if len(times) and (not np.isfinite(times).all() or (times[1:] < times[:-1]).any()):
         raise DataError("spike times are NaN or decrease; sort and clean them first")
+    if times.dtype == np.int64:
+        return times
     try:
         return whole_numbers(times, "spike times")
     except DataError:
@@ -264,11 +266,6 @@ def ordered_ns(t_ns: np.ndarray) -> np.ndarray:
             "spike times hold a fraction or a number beyond 64 bits; "
             "give whole nanoseconds (np.rint(seconds * 1e9).astype(np.int64))"
         ) from None
-
-
-def inside_grid(t_ns: np.ndarray, bin_ns: int, n_bins: int) -> np.ndarray:
-    """(n,) bool: which times lie in one of the bins."""
-    return (t_ns >= 0) & (t_ns < n_bins * bin_ns)
 
 
 def left_out(session: Session) -> str:
@@ -300,7 +297,7 @@ def bin_events(
     counts = np.zeros(n_bins * n_units, np.uint16)
     for at in range(0, len(t_ns), SPIKES_AT_ONCE):  # so that memory beside the counts does not grow with the recording
         t, u = t_ns[at : at + SPIKES_AT_ONCE], unit[at : at + SPIKES_AT_ONCE]
-        keep = inside_grid(t, bin_ns, n_bins) & (u >= 0) & (u < n_units)
+        keep = (t >= 0) & (t < n_bins * bin_ns) & (u >= 0) & (u < n_units)
         place, n = np.unique(t[keep] // bin_ns * n_units + u[keep].astype(np.int64), return_counts=True)
         n += counts[place]
         if len(n) and n.max() > COUNT_MOST:
