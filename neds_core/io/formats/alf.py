@@ -66,8 +66,7 @@ def read(path: Path, options: Options) -> Found:
     )
     keep = spikes.kept(label, options.quality, str(path))
     t_s, unit, _ = spikes.of_events(*(np.concatenate([getattr(p, key) for p in probes]) for key in ("t_s", "cluster")))
-    row, some = np.cumsum(keep) - 1, keep[unit]
-    t_s, unit = t_s[some], row[unit[some]].astype(np.int32)
+    t_s, unit = spikes.of_kept(t_s, unit, keep)
     wheel, trials = (_behaviour(path, name, options) for name in ("wheel", "trials"))
     return Found(
         name=path.resolve().name, format="ALF", t_s=t_s, unit=unit,
@@ -192,7 +191,10 @@ def _label(units: dict[str, Path], known: np.ndarray) -> np.ndarray:
         frame = frame.set_index("cluster_id")
     frame = frame.reindex(known) if frame.index.is_unique else frame[:0]
     if "label" in frame:
-        shares = frame["label"].to_numpy(np.float64)
+        try:
+            shares = frame["label"].to_numpy(np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"{units['metrics']}: label is no share of tests; compute clusters.metrics again") from None
         return np.array(["" if np.isnan(v) else "good" if v >= GOOD else f"{v:.2f}" for v in shares], dtype=np.str_)
     if "ks2_label" in frame:
         return frame["ks2_label"].fillna("").to_numpy(dtype=np.str_)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neds_core.errors import DataError
+from neds_core.errors import DataError, NedsError
 from neds_core.io.importing import spikes
 
 PARQUET = (".pqt", ".parquet")
@@ -19,8 +19,8 @@ def array(path: Path) -> np.ndarray:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; copy the whole folder") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}); copy it again") from None
+    except Exception as error:  # of many kinds: the header of a file is Python
+        raise DataError(f"{path} cannot be read ({_first_line(error)}); copy it again") from None
     if not isinstance(found, np.ndarray):
         raise DataError(f"{path} holds no single array; copy it again")
     return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
@@ -42,5 +42,11 @@ def table(path: Path, extra: str) -> Any:
             spikes.library("pyarrow", extra)
             return pandas.read_parquet(path)
         return pandas.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    except (OSError, ValueError, UnicodeDecodeError) as error:  # pyarrow's errors are of these kinds, too
-        raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}); copy it again") from None
+    except NedsError:
+        raise
+    except Exception as error:  # of many kinds: each library has its own
+        raise DataError(f"{path} cannot be read ({_first_line(error)}); copy it again") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

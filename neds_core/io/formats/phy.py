@@ -56,13 +56,12 @@ def read(path: Path, options: Options) -> Found:
     if not where:
         notes.append("no table labels the clusters; all are kept")
     t_s = spikes.seconds(samples, _rate_hz(path, options.rate_hz), f"{path / TIMES}")
-    rows = np.cumsum(keep) - 1
-    some = keep[unit]
+    t_s, unit = spikes.of_kept(t_s, unit, keep)
     return Found(
         name=path.resolve().name,
         format="Phy",
-        t_s=t_s[some],
-        unit=rows[unit[some]].astype(np.int32),
+        t_s=t_s,
+        unit=unit,
         units=UnitTable(known[keep], _regions(info, known)[keep], _depths(path, info, known)[keep]),
         clock="time 0 is the first sample of the recording that was sorted",
         quality={str(label): int(n) for label, n in zip(*np.unique(labels, return_counts=True), strict=True)},
@@ -125,8 +124,11 @@ def _table(path: Path) -> dict[int, dict[str, str]]:
     """Rows of a table by cluster; empty where there is none."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}); save in Phy again") from None
     key = next((name for name in ("cluster_id", "id") if lines and name in lines[0]), "")
     if lines and not key:
         raise DataError(f"{path} has no column cluster_id; save in Phy again")

@@ -25,7 +25,9 @@ QUALITY, REGION, DEPTH = ("quality", "KSLabel", "ks_label"), ("brain_area", "reg
 READERS = {".nev": "BlackrockRawIO", ".plx": "PlexonRawIO", ".spikes": "OpenEphysRawIO"}
 CHANNEL = re.compile(r"(?P<group>ch(?P<number>\d+)|.+)#(?P<unit>\d+)")  # what neo calls a unit
 UNSORTED, NOISE = 0, 255  # numbers of units; the second is Blackrock's
+FROM_FIRST = "time 0 is the first sample of the recording that was sorted"
 APART = 1000  # between the ids of two channels
+EVER_S = (0.0, 1e9)  # neo 0.14 takes Open Ephys's first sample for its first second, and finds nothing after it
 
 
 def suits(path: Path) -> bool:
@@ -63,7 +65,7 @@ def _is_binary(path: Path) -> bool:
 
 
 def _of_spikeinterface(path: Path, options: Options) -> Found:
-    library = spikes.library("spikeinterface.core", "phy")
+    library = spikes.library("spikeinterface.core", "spikeinterface")
     try:
         saved = library.load(path)
     except Exception as error:  # of many kinds: it trusts the folder
@@ -87,7 +89,7 @@ def _of_spikeinterface(path: Path, options: Options) -> Found:
     )
     found = Found(
         name=path.resolve().name, format="SpikeInterface", t_s=t_s, unit=vector["unit_index"], units=units,
-        clock="times are those of the sorted recording; where it is not known, time 0 is its first sample",
+        clock="times are those of the recording" if sorting.has_recording() else FROM_FIRST,
         notes=tuple(notes),
     )  # fmt: skip
     return _taken(found, [""] * len(names) if label is None else [str(each) for each in label], path, options)
@@ -113,7 +115,7 @@ def _ids(names: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _of_neo(path: Path, options: Options) -> Found:
-    rawio = spikes.library("neo.rawio", "phy")
+    rawio = spikes.library("neo.rawio", "neo")
     kind = READERS[".spikes" if path.is_dir() else path.suffix.lower()]
     more = {"BlackrockRawIO": {"nsx_to_load": []}, "PlexonRawIO": {"progress_bar": False}}.get(kind, {})
     try:
@@ -125,8 +127,9 @@ def _of_neo(path: Path, options: Options) -> Found:
         raise DataError(f"{path} has {n} segments, each with a clock of its own; split it and import one")
     times, ids, labels = [], [], []
     groups: dict[str, int] = {}
+    bounds = EVER_S if kind == "OpenEphysRawIO" else ()
     for row, channel in enumerate(reader.header["spike_channels"]):
-        stamps = reader.get_spike_timestamps(block_index=0, seg_index=0, spike_channel_index=row)
+        stamps = reader.get_spike_timestamps(0, 0, row, *bounds)
         times.append(np.asarray(reader.rescale_spike_timestamp(stamps, "float64"), np.float64))
         match = CHANNEL.fullmatch(str(channel["id"])) or CHANNEL.fullmatch(str(channel["name"]))
         if match is None:
@@ -153,8 +156,7 @@ def _taken(found: Found, labels: list[str], path: Path, options: Options) -> Fou
     """The same with its spikes in order, of the units of the label that is asked for. labels: of all U, '' = none."""
     keep = spikes.kept(np.array(labels, dtype=np.str_), options.quality, str(path))
     t_s = spikes.seconds(found.t_s, 1.0, str(path))
-    some = keep[found.unit]
-    t_s, unit = t_s[some], (np.cumsum(keep) - 1)[found.unit[some]].astype(np.int32)
+    t_s, unit = spikes.of_kept(t_s, found.unit.astype(np.int32), keep)
     order = np.argsort(t_s, kind="stable")
     units = UnitTable(found.units.ids[keep], found.units.region[keep], found.units.depth_um[keep])
     quality = {label: labels.count(label) for label in sorted(set(labels)) if label}

@@ -11,6 +11,7 @@ import numpy as np
 from neds_core.errors import ConfigError, DataError
 
 CHUNK = 4_000_000  # spikes that are sorted at once
+SMALL_IDS = 10_000_000  # ids below it are looked up in a table
 ENOUGH = 20  # so many times that are all whole numbers are no seconds
 DAY_S = 86_400.0
 
@@ -81,8 +82,13 @@ def of_units(each: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
 
 def of_events(t_s: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spikes (n,) with the id of each: t_s sorted, unit (n,) int32 as rows of the third, the ids (U,) in order."""
-    known, unit = np.unique(ids, return_inverse=True)
-    unit = unit.astype(np.int32)
+    if ids.dtype.kind in "iu" and len(ids) and ids.min() >= 0 and ids.max() < SMALL_IDS:  # without sorting all spikes
+        there = np.zeros(int(ids.max()) + 1, bool)
+        there[ids] = True
+        known, unit = np.flatnonzero(there).astype(ids.dtype), (np.cumsum(there, dtype=np.int32) - 1)[ids]
+    else:
+        known, unit = np.unique(ids, return_inverse=True)
+        unit = unit.astype(np.int32)
     if (t_s[1:] < t_s[:-1]).any():
         order = np.argsort(t_s, kind="stable")
         t_s, unit = t_s[order], unit[order]
@@ -108,3 +114,11 @@ def kept(labels: np.ndarray, wanted: str, origin: str) -> np.ndarray:
         known = ", ".join(repr(str(each)) for each in np.unique(labels)) or "none"
         raise DataError(f"{origin}: no unit has the quality {wanted!r}; there is {known}")
     return found
+
+
+def of_kept(t_s: np.ndarray, unit: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The spikes (n,) of the units that are kept, keep (U,) bool, with rows among these."""
+    if keep.all():
+        return t_s, unit
+    some, row = keep[unit], np.cumsum(keep, dtype=np.int32) - 1
+    return t_s[some], row[unit[some]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from neds_core.data.session import Session
 from neds_core.errors import StreamError
+from neds_core.io.importing.load import load
 from runtime.core.run_log import Trace
 from runtime.core.timeline import GAP_BINS, INSIDE_NS, MARGIN_NS, gap_bins, inside_ns, margin_ns, spread, timeline
 from runtime.core.values import Mark
@@ -24,6 +26,7 @@ from runtime.io.lsl_description import Declared, declared, read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_player import Player, Pushes
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
+from tests.neds_core.io.formats.xdf_files import Stream, write
 
 BIN = 20_000_000
 WAIT_S = 5.0
@@ -211,6 +214,32 @@ def test_narrow_bins_over_real_lsl(lsl_session: str, stream_name: str, short: Se
         edge = mark.t_ns - inside_ns(bin_ns)
         t, unit = np.array([(t - edge, u) for t, u in spikes if 0 <= t - edge < (stop - start) * bin_ns]).T
         np.testing.assert_array_equal(binned(t, unit, stop - start, 12, bin_ns), narrow.counts[start:stop])
+
+
+def test_what_a_recorder_writes_of_a_playback_is_imported(
+    lsl_session: str, stream_name: str, short: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two trials over real LSL into an XDF file, with the clock offsets of the recorder: counts and behaviour."""
+    monkeypatch.setattr(lsl_player, "LEAD_S", 0.1)
+    short = replace(short, segments=short.segments[:2], segment_ids=short.segment_ids[:2])
+    player = Player(short, stream_name)
+    predicate = f"starts-with(name,'{stream_name}-')"
+    found = sorted(pylsl.resolve_bypred(predicate, minimum=3, timeout=WAIT_S), key=lambda info: info.name())
+    inlets = [pylsl.StreamInlet(info) for info in found]
+    for inlet in inlets:
+        inlet.open_stream(WAIT_S)
+    player.play()
+    streams, offset = [], [(pylsl.local_clock(), inlets[0].time_correction(WAIT_S))]
+    for inlet in inlets:
+        values, stamps = inlet.pull_chunk(timeout=0.0, max_samples=10_000)
+        values = [row[0] for row in values] if isinstance(values[0][0], str) else np.array(values)
+        streams.append(Stream(inlet.info(WAIT_S).as_xml(), np.array(stamps), values, offset))
+    back = load(write(tmp_path / "rig.xdf", streams), outputs=["wheel_speed"])
+    assert back.units.sha256 == short.units.sha256
+    assert back.valid[: back.segments[-1, 1]].all()
+    for (a, b), (c, d) in zip(back.segments, short.segments, strict=True):
+        np.testing.assert_array_equal(back.counts[a:b], short.counts[c:d])
+        np.testing.assert_array_equal(back.values["wheel_speed"][a:b], short.values["wheel_speed"][c:d])
 
 
 def test_labels_come_only_at_the_end_of_a_segment(lsl_session: str, stream_name: str, short: Session) -> None:

@@ -176,6 +176,8 @@ def _save(name: str, values: object) -> Callable[[Path], object]:
         (_save("spikes.times.copy.npy", [0.1]), "has spikes.times more than once"),
         (_save("../wheel.position.npy", [0.1]), "has no wheel.timestamps"),
         (lambda probe: (probe / "clusters.metrics.csv").write_bytes(b""), "cannot be read"),
+        (lambda probe: (probe / "clusters.metrics.csv").write_text("cluster_id,label\n0,x\n"), "label is no share"),
+        (lambda probe: (probe / "spikes.times.npy").write_bytes(b"\x93NUMPY\x01\x00\x02\x00{\n"), "cannot be read"),
     ],
 )  # fmt: skip
 def test_it_is_refused(probe: Path, change: Callable[[Path], object], said: str) -> None:
@@ -234,3 +236,18 @@ def test_a_published_probe_equals_its_arrays_to_the_last_spike() -> None:
     assert len(found.units) == 289
     made = make(found, Options(outputs=("none",))).session
     assert int(made.counts.sum()) == len(t_s) == 124_905
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the fixtures of ibllib are not at {DATA}")
+def test_a_published_wheel_turns_as_its_samples_do(tmp_path: Path) -> None:
+    """180 s, sampled irregularly: the velocity of lines between the samples, but for a tick of the encoder."""
+    with np.load(DATA.parent / "wheel_traces.npz") as held:
+        t_s, position = held["wheel1_timestamps_s"], held["wheel1_position"]
+    files = {name: tmp_path / f"_ibl_wheel.{name}.npy" for name in ("timestamps", "position")}
+    np.save(files["timestamps"], t_s)
+    np.save(files["position"], position)
+    (wheel,) = wheel_of(files, 100.0)
+    now, before = (np.interp(at, t_s, position) for at in (wheel.t_s, wheel.t_s - 0.1))
+    tick = float(np.abs(np.diff(position)).max())
+    np.testing.assert_allclose(wheel.values, (now - before) / 0.1, atol=2 * tick / 0.1, rtol=0)
+    assert np.corrcoef(wheel.values, now - before)[0, 1] > 0.999

@@ -120,6 +120,7 @@ def _write(name: str, text: str) -> Callable[[Path], object]:
         (_write("cluster_group.tsv", "group\ngood\n"), "has no column cluster_id"),
         (_write("cluster_group.tsv", "cluster_id\tgroup\n7\tgood\n7\tmua\n"), "cluster 7 is there twice"),
         (_write("cluster_group.tsv", "cluster_id\tgroup\nx\tgood\n"), "cluster_id 'x' is no whole number"),
+        (lambda folder: (folder / "cluster_group.tsv").write_bytes(b"\xff\xfe\x00"), "tsv cannot be read"),
     ],
 )  # fmt: skip
 def test_it_is_refused(folder: Path, change: Callable[[Path], object], said: str) -> None:

@@ -45,6 +45,20 @@ def test_a_saved_sorting(name: str, form: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(some.t_s[some.unit == 1], samples[unit == 2] / RATE_HZ, atol=1e-12, rtol=0)
 
 
+def test_an_analyzer_and_a_recording(tmp_path: Path) -> None:
+    """The first holds a sorting, the second does not."""
+    core = pytest.importorskip("spikeinterface.core", reason="spikeinterface is not installed")
+    recording, made = core.generate_ground_truth_recording(durations=[2.0], num_channels=4, num_units=3, seed=0)
+    core.create_sorting_analyzer(made, recording, format="binary_folder", folder=tmp_path / "analyzer", sparse=False)
+    found, vector = sorting.read(tmp_path / "analyzer", Options()), made.to_spike_vector()
+    np.testing.assert_allclose(found.t_s, vector["sample_index"] / made.sampling_frequency, atol=1e-12, rtol=0)
+    np.testing.assert_array_equal(found.unit, vector["unit_index"])
+    assert found.clock == sorting.FROM_FIRST
+    recording.save(folder=tmp_path / "recording")
+    with pytest.raises(DataError, match="no sorting; give the folder of the sorting"):
+        sorting.read(tmp_path / "recording", Options())
+
+
 def test_units_with_names_get_their_rows(tmp_path: Path) -> None:
     _, _, folder = saved(tmp_path / "sorted", ["a", "b", "c"])
     found = sorting.read(folder, Options())
@@ -132,6 +146,33 @@ def test_a_plexon_file(tmp_path: Path) -> None:
     assert found.quality == {"sorted": 2, "unsorted": 1}
 
 
+def open_ephys(folder: Path, electrodes: dict[str, list[tuple[int, int]]]) -> Path:
+    """A folder of Open Ephys's own format: for each electrode spikes as (sample at 30 kHz, unit); and a signal."""
+    folder.mkdir()
+    head = b"header.format = 'Open Ephys Data Format';\nheader.num_channels = 1;\nheader.sampleRate = 30000;\n"
+    head += b"header.bitVolts = 0.2;\nheader.version = 0.4;\nheader.date_created = '1-Feb-2026 10203';\n"
+    for number, (name, sent) in enumerate(electrodes.items()):
+        spikes = [
+            struct.pack("<BqqHHHHHH3B2fH", 4, t, 0, 100, 1, 40, unit, number, 0, 0, 0, 0, 0.0, 0.0, 30_000)
+            + bytes(80) + struct.pack("<fHH", 1000.0, 0, 0)
+            for t, unit in sent
+        ]  # fmt: skip
+        (folder / f"{name}.spikes").write_bytes(head.ljust(1024) + b"".join(spikes))
+    records = [struct.pack("<qHH", 900 + 1024 * k, 1024, 0) + bytes(2048 + 10) for k in range(3)]
+    (folder / "100_CH1.continuous").write_bytes(head.ljust(1024) + b"".join(records))
+    return folder
+
+
+def test_an_open_ephys_folder(tmp_path: Path) -> None:
+    """Ids count electrodes by their names; times are samples of the acquisition, whatever the signal's first."""
+    pytest.importorskip("neo", reason="neo is not installed")
+    sent = {"SE0": [(1000, 0), (1500, 2), (3000, 2)], "SE1": [(1200, 1), (1500, 1)]}
+    found = sorting.read(open_ephys(tmp_path / "oe", sent), Options())
+    np.testing.assert_allclose(found.t_s, np.array([1000, 1200, 1500, 1500, 3000]) / RATE_HZ, atol=1e-12, rtol=0)
+    assert sorted(found.units.ids[found.unit].tolist()) == [0, 2, 2, 1001, 1001]
+    assert found.quality == {"sorted": 2, "unsorted": 1}
+
+
 def test_acquisition_files_that_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("neo", reason="neo is not installed")
     with pytest.raises(DataError, match="has no spikes"):
@@ -157,5 +198,5 @@ def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
         raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 
     monkeypatch.setattr(spikes.importlib, "import_module", absent)
-    with pytest.raises(ConfigError, match=r"needs neo, which is not installed; pip install 'neds-rt\[phy\]'"):
+    with pytest.raises(ConfigError, match=r"needs neo, which is not installed; pip install 'neds-rt\[neo\]'"):
         sorting.read(nev(tmp_path / "a.nev", [(1, 1, 1)]), Options())

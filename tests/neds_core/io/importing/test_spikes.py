@@ -29,9 +29,13 @@ def test_what_is_there_twice_is_counted_also_with_others_in_between(events: list
     assert spikes.repeated(t, unit) == len(events) - len(set(events))
 
 
-def test_events_get_rows_in_the_order_of_their_ids() -> None:
-    t_s, unit, ids = spikes.of_events(np.array([0.3, 0.1, 0.2]), np.array([9, 4, 9]))
-    assert (t_s.tolist(), unit.tolist(), ids.tolist()) == ([0.1, 0.2, 0.3], [0, 1, 1], [4, 9])
+@pytest.mark.parametrize("ids", [[4, 9], [0, 1], [-3, 2], [5, spikes.SMALL_IDS + 1]])
+def test_events_get_rows_in_the_order_of_their_ids(ids: list[int]) -> None:
+    """Also where ids are negative or too large for a table."""
+    low, high = ids
+    t_s, unit, known = spikes.of_events(np.array([0.3, 0.1, 0.2]), np.array([high, low, high]))
+    assert (t_s.tolist(), unit.tolist(), known.tolist()) == ([0.1, 0.2, 0.3], [0, 1, 1], ids)
+    assert (unit.dtype, known.dtype) == (np.int32, np.int64)
 
 
 @pytest.mark.parametrize(
