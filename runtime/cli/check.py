@@ -223,6 +223,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
                 f"{name} {row['stream']} on {row['host']}{source}: {_delay(row)}, "
                 f"clock offset {row['clock_offset_ms']:.3f} ms"
             )
+    if (least := s["recommended_lateness_ms"]) is not None:
+        out.append(f"bins.lateness_ms {s['lateness_ms']:g} is set; {least:g} keeps the spikes that came just now")
     for o in plan["outputs"]:
         out.append(
             f"output {o['name']} [{o['unit'] or o['kind']}] {o['sign']}; "

@@ -35,7 +35,7 @@ PROFILE_HELD = 3  # a verdict stands for so many of these times in which nothing
 PROFILE_UNITS, PROFILE_SPIKES, PROFILE_DISPERSION = 20, 1.0, 3.0
 REMEDY = {
     "quarantined": "stamps are not of the LSL clock (time of day, milliseconds, samples?); stamp with local_clock()",
-    "late": "raise bins.lateness_ms to what `neds-rt check` recommends, or look at the network",
+    "late": "raise bins.lateness_ms to what `neds-rt check` recommends, or look at the load of both machines",
     "out_of_range": "unit numbers do not fit the map (numbered from 1?); number them 0 to U-1 in the map's order",
     "negative": "most are below 0: a keep-alive has to be -1 - (spikes sent); leave out what a sorter calls noise",
 }

@@ -180,7 +180,10 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
             r2, error = " ".join(f"{v:.3f}" for v in row[BROUGHT]), max(row["max_abs_error"])
             out.append(f"{name}  {BROUGHT} {r2} {_range(row['ci95'][0])}, {_largest(error, row)}, n {row['n'][0]}")
             continue
-        ours, blend = (" ".join(f"{v:.3f}" for v in row[k]) for k in ("neds", "blend"))
+        ours, blend = (
+            " ".join(f"{v:.3f} {_range(ci95)}" for v, ci95 in zip(row[k], row[f"{k}_ci95"], strict=True))
+            for k in ("neds", "blend")
+        )
         out += [
             f"{name}{f'   recommended: {chosen}' if (chosen := ' '.join(row['recommended'])) else ''}",
             f"  neds   {ours}   R2 beyond the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
