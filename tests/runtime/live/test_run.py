@@ -297,7 +297,7 @@ def refused(start: Start, replay: Path) -> list[Run]:
 @pytest.fixture(scope="module")
 def allowed(start: Start, replay: Path, refused: list[Run]) -> Run:
     """A run of that rig with --allow-replay."""
-    return start("run", replay, "--headless", "--allow-replay", "--seconds", 3, "--json")
+    return start("run", replay, "--headless", "--allow-replay", "--seconds", 6, "--json")
 
 
 @pytest.fixture(scope="module")
