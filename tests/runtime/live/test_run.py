@@ -262,7 +262,7 @@ def test_a_log_that_is_full_or_lost_costs_no_summary(begun: dict[str, Run]) -> N
     run = begun["lost"]
     run.ends(2)
     words = run.out.read_text()
-    assert re.search(r"^log holds the first 1 s of [34]\.?\d* s; scores cover that part", words, re.MULTILINE)
+    assert re.search(r"^log holds the first 1 s of \d+\.?\d* s; scores cover that part", words, re.MULTILINE)
     assert "ended by seconds" in words.splitlines()[-1]
     assert re.search(r"--save-log \S+run\.npz: not written \(No such file or directory\)", run.err.read_text())
 
