@@ -74,7 +74,7 @@ def read(path: Path, options: Options) -> Found:
         traces=wheel_of(wheel, options.derivative_ms) if wheel else (),
         trials=trials_of(trials, notes) if trials else None,
         clock="times are seconds of the session's clock, whose time 0 is when the session began",
-        quality={str(name): int(n) for name, n in zip(*np.unique(label, return_counts=True), strict=True) if name},
+        quality=spikes.labelled(label),
         notes=tuple(notes),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from neds_core.io.formats.nwb_behaviour import intervals, traces, trials
 from neds_core.io.importing.found import Found
 from neds_core.io.importing.options import Options
 from neds_core.io.importing.outputs import plain
-from neds_core.io.importing.spikes import kept, library, of_units, seconds
+from neds_core.io.importing.spikes import kept, labelled, library, of_units, seconds
 
 REGIONS = ("region", "location", "brain_region", "brain_area", "area", "structure", "anatomical_location")
 QUALITIES = ("quality", "ks_label", "KSLabel", "cluster_group", "label")
@@ -65,7 +65,7 @@ def _found(file: Any, path: Path, options: Options) -> Found:
         units=UnitTable(np.array(units.id[:])[rows], _regions(units)[rows], _depths(units)[rows]),
         traces=tuple(traces(file, notes)), trials=trials(file, options, path, notes), observed_s=observed,
         clock=f"time 0 is {file.timestamps_reference_time.isoformat()}, as the file says",
-        quality={str(name): int((labels == name).sum()) for name in np.unique(labels) if name}, notes=tuple(notes),
+        quality=labelled(labels), notes=tuple(notes),
         citation=" ".join("; ".join(_texts(file.related_publications or ())).split()),
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def read(path: Path, options: Options) -> Found:
         unit=unit,
         units=UnitTable(known[keep], _regions(info, known)[keep], _depths(path, info, known)[keep]),
         clock="time 0 is the first sample of the recording that was sorted",
-        quality={str(label): int(n) for label, n in zip(*np.unique(labels, return_counts=True), strict=True)},
+        quality=spikes.labelled(labels),
         notes=tuple(notes),
     )
 

@@ -159,5 +159,4 @@ def _taken(found: Found, labels: list[str], path: Path, options: Options) -> Fou
     t_s, unit = spikes.of_kept(t_s, found.unit.astype(np.int32), keep)
     order = np.argsort(t_s, kind="stable")
     units = UnitTable(found.units.ids[keep], found.units.region[keep], found.units.depth_um[keep])
-    quality = {label: labels.count(label) for label in sorted(set(labels)) if label}
-    return replace(found, t_s=t_s[order], unit=unit[order], units=units, quality=quality)
+    return replace(found, t_s=t_s[order], unit=unit[order], units=units, quality=spikes.labelled(labels))

@@ -116,6 +116,12 @@ def kept(labels: np.ndarray, wanted: str, origin: str) -> np.ndarray:
     return found
 
 
+def labelled(labels: Sequence[str] | np.ndarray) -> dict[str, int]:
+    """How many units have each label, of labels (U,) str; '' is none."""
+    names, n = np.unique(np.asarray(labels, np.str_), return_counts=True)
+    return {str(name): int(k) for name, k in zip(names, n, strict=True) if name}
+
+
 def of_kept(t_s: np.ndarray, unit: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The spikes (n,) of the units that are kept, keep (U,) bool, with rows among these."""
     if keep.all():
