@@ -9,13 +9,18 @@ from runtime.core.values import NO_TIME, SENT_AGAIN, SPIKES
 
 OPEN_BINS = 128  # bins that can be open at once: catching up after a stall, lateness, and stamps of the near future
 COUNTERS = ("received", "binned", "late", "out_of_range", "quarantined", "dropped_backlog", "resent")
-RECEIVED, BINNED, LATE, OUT_OF_RANGE, QUARANTINED, DROPPED_BACKLOG, RESENT, NEGATIVE = range(len(COUNTERS) + 1)
+RECEIVED, BINNED, LATE, OUT_OF_RANGE, QUARANTINED, DROPPED_BACKLOG, RESENT = range(len(COUNTERS))
+# Of those above: units below 0; and what a stalled stream sent afterwards, late or by then too old.
+ASIDE = ("negative", "late_of_stall", "quarantined_of_stall")
+NEGATIVE, LATE_OF_STALL, QUARANTINED_OF_STALL = range(len(COUNTERS), len(COUNTERS) + len(ASIDE))
 MOST = 65_535  # spikes of one unit in one bin that uint16 holds; more are a fault of the sender
+SOUND_NS = 1_000_000_000  # a stream without a gap for so long may stall once: what it sends of that time is no habit
 COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: stamps are coarse
 
-# Places in the array that says where spikes may go: the grid, the oldest open bin, the stamps that are believed, and
-# the bins that were closed unseen. One array, because each argument of compiled code costs time in every call.
-GRID_NS, BIN_NS, OPEN_BIN, LOW_NS, HIGH_NS, SKIPPED_FROM, SKIPPED_TO = range(7)
+# Places in the array that says where spikes may go: the grid, the oldest open bin, the stamps that are believed, the
+# bins that were closed unseen, and the newest stall. One array, because each argument of compiled code costs time in
+# every call.
+GRID_NS, BIN_NS, OPEN_BIN, LOW_NS, HIGH_NS, SKIPPED_FROM, SKIPPED_TO, STALL_FROM_NS, STALL_TO_NS = range(9)
 
 
 @jit
@@ -39,6 +44,7 @@ def _scatter(
             continue
         if t < low_ns or t > high_ns:
             tally[QUARANTINED] += 1
+            tally[QUARANTINED_OF_STALL] += frame[STALL_FROM_NS] <= t < frame[STALL_TO_NS]
             continue
         if t > top:
             top = t
@@ -51,6 +57,7 @@ def _scatter(
             tally[DROPPED_BACKLOG] += 1
         elif index < open_bin:
             tally[LATE] += 1
+            tally[LATE_OF_STALL] += frame[STALL_FROM_NS] <= t < frame[STALL_TO_NS]
         elif counts[index % n_open, unit[i]] == MOST:  # it would start again from 0
             tally[QUARANTINED] += 1
         else:
@@ -79,11 +86,13 @@ class Binner:
         self.max_age_ns, self.future_ns = max_age_ns, future_ns
         self.counts = np.zeros((OPEN_BINS, n_units), np.uint16)
         self.newest = np.full(OPEN_BINS, NO_TIME, np.int64)
-        self.tally = np.zeros(len(COUNTERS) + 1, np.int64)
-        self._frame = np.zeros(SKIPPED_TO + 1, np.int64)
+        self.tally = np.zeros(len(COUNTERS) + len(ASIDE), np.int64)
+        self._frame = np.zeros(STALL_TO_NS + 1, np.int64)
         self.grid_ns = 0
         self.open_bin = 0
         self.skipped: tuple[int, int] = (0, 0)  # bins [from, to) closed unseen after a stall; their spikes are backlog
+        self.stall_ns: tuple[int, int] = (0, 0)  # [from, to): the newest time of which a sound stream told nothing
+        self._sound_ns = 0
         self.ordered = ordered
         self.watermark_ns: int = NO_TIME  # newest stamp: the stream is alive
         self.complete_ns: int = NO_TIME  # everything stamped before this has been delivered
@@ -102,7 +111,8 @@ class Binner:
         if len(spikes) == 0:
             return
         self._frame[:] = (
-            self.grid_ns, self.bin_ns, self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns, *self.skipped
+            self.grid_ns, self.bin_ns, self.open_bin, now_ns - self.max_age_ns, now_ns + self.future_ns,
+            *self.skipped, *self.stall_ns,
         )  # fmt: skip
         if self.kept is not None:
             self.kept.append(spikes[self._goes_in(spikes)])
@@ -142,6 +152,15 @@ class Binner:
         self.open_bin += 1
         return newest
 
+    def told(self, live: bool) -> None:
+        """Whether the stream had told anything of the bin closed last. Keeps the time of a sound stream's stall."""
+        end_ns = self.edge_ns - self.bin_ns
+        if not live and self._sound_ns >= SOUND_NS:
+            self.stall_ns = (self.watermark_ns, end_ns)
+        elif not live and self.stall_ns[1] == end_ns - self.bin_ns:
+            self.stall_ns = (self.stall_ns[0], end_ns)
+        self._sound_ns = self._sound_ns + self.bin_ns if live else 0
+
     @property
     def late(self) -> int:
         """Spikes that came after their bin was closed."""
@@ -162,5 +181,5 @@ class Binner:
         return dict(zip(COUNTERS, self.tally.tolist(), strict=False))
 
     def totals(self) -> dict[str, int]:
-        """The terms of the law, and the units below 0 among those out of range."""
-        return self.counters() | {"negative": int(self.tally[NEGATIVE])}
+        """The terms of the law, and `ASIDE`: what some of them are made of."""
+        return dict(zip(COUNTERS + ASIDE, self.tally.tolist(), strict=True))

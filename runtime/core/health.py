@@ -9,6 +9,9 @@ a sorter that has stopped. Four signs are looked at, over the last second unless
 | rank correlation of the units' counts, over `profile_ns`, with their mean counts in training | | below `profile_min` |
 | no unit that the decoder uses has fired, inside a segment | | for longer than `silence_ns` |
 | values of the engine that are not finite | | `BAD_VALUES` in a row |
+
+What a stalled stream sends afterwards, of bins that were published without data, is left out once the stream is live
+again: it says nothing of the spikes that come now.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from kernels.cpu.jit import jit
 from runtime.core.state import State
 
 SHARES = ("quarantined", "late", "out_of_range")
+AFTER_STALL = ("late", "quarantined")
 FAULT_TIMES = 10.0  # times its limit, a share makes the stream unusable
 LEAST_DEGRADED, LEAST_FAULT = 2, 5  # bad spikes in the window: one or two prove nothing
 BAD_VALUES = 5
@@ -124,12 +128,17 @@ class Health:
             return State.FAULT, f"the engine gave {self._bad_values} values in a row that are not finite; train again"
         degraded = ""
         first, last = self._totals[0], self._totals[-1]
-        received = last["received"] - first["received"]
+        seen = {name: last[name] - first[name] for name in last}
+        if self._valid:
+            for name in AFTER_STALL:
+                seen[name] -= seen[f"{name}_of_stall"]
+                seen["received"] -= seen[f"{name}_of_stall"]
+        received = seen["received"]
         for name in SHARES:
-            bad, limit = last[name] - first[name], getattr(self.limits, name)
+            bad, limit = seen[name], getattr(self.limits, name)
             if received <= 0 or bad < LEAST_DEGRADED or bad <= limit * received:
                 continue
-            below = name == "out_of_range" and 2 * (last["negative"] - first["negative"]) > bad
+            below = name == "out_of_range" and 2 * seen["negative"] > bad
             remedy = REMEDY["negative" if below else name]
             said = f"{100 * bad / received:.1f} % of the last second's spikes are {name.replace('_', ' ')}: {remedy}"
             if bad >= LEAST_FAULT and bad > FAULT_TIMES * limit * received:

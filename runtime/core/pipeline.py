@@ -46,9 +46,8 @@ class Pipeline:
         self.health = self.health_of(decoder)
         self.withheld = ""  # why nothing may be published for now: set from outside, one sentence
         self.tokens = dict.fromkeys(TOKENS, 0)
-        self.late_markers = self.bad_values = 0
+        self.late_markers = self.bad_values = self.unended = 0  # unended: segments closed because no marker ended them
         self.astray_markers = self.astray_ns = 0  # of another clock, not applied; stamp minus now of the newest
-        self.unended = 0  # segments closed because no marker ended them
         self.segment = -1
         self.exchanges: list[Turn] = []  # the decoders that followed
         self.successors: deque[Successor] = deque(maxlen=1)  # waits to take over
@@ -251,6 +250,7 @@ class Pipeline:
         ends = self._apply_marks(t_end_ns) if self.rules.markers else False
         idle = not self._inside
         if not idle:
+            binner.told(live)
             self._clock = self._clock + 1 if self.rules.markers else -1
             if 0 < self.rules.longest_ns <= (self._clock + 1) * binner.bin_ns and not ends:
                 ends = True

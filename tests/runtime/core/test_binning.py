@@ -72,15 +72,21 @@ def balanced(counters: dict[str, int]) -> bool:
     return counters["received"] == sum(n for name, n in counters.items() if name != "received")
 
 
-@given(garbage, st.integers(0, 4), st.integers(0, 4))
-def test_every_spike_goes_where_plain_python_says(spikes: list[Spike], closed: int, skipped: int) -> None:
+@given(garbage, st.integers(0, 4), st.integers(0, 4), st.tuples(stamps, stamps))
+def test_every_spike_goes_where_plain_python_says(
+    spikes: list[Spike], closed: int, skipped: int, stall: tuple[int, int]
+) -> None:
     binner = started()
     close_all(binner, closed)
     binner.skipped = (max(0, closed - skipped), closed)
+    binner.stall_ns = stall
 
     binner.feed(chunk(spikes), NOW)
 
     assert binner.counters() == slow_tally(spikes, binner)
+    of_stall = slow_tally([each for each in spikes if stall[0] <= each[0] < stall[1]], binner)
+    for name in ("late", "quarantined"):
+        assert binner.totals()[f"{name}_of_stall"] == of_stall[name]
     assert binner.totals()["negative"] == sum(
         SENT_AGAIN < unit < 0 and NOW - MAX_AGE <= t <= NOW + FUTURE for t, unit in spikes
     )

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from neds_core import checkpoint as checkpoints
 from neds_core.data import scalers, session as sessions, session_file
 from runtime.core import health
+from runtime.core.binning import ASIDE, COUNTERS
 from runtime.core.health import BAD_VALUES, PROFILE_UNITS, SHARES, Health, Limits
 from runtime.core.state import State
 from runtime.engines import create as engines
@@ -28,7 +29,7 @@ class Stream:
         profile, used = RATES[:n_units].astype(np.float32), np.ones(n_units, bool)
         given = limits or Limits(profile=profile, used=used, silence_ns=200_000_000)
         self.health, self.rng = Health(given, n_units, BIN), np.random.default_rng(seed)
-        self.totals = {"received": 0, "quarantined": 0, "late": 0, "out_of_range": 0, "negative": 0}
+        self.totals = dict.fromkeys(COUNTERS + ASIDE, 0)
 
     def bins(
         self, n: int, rates: np.ndarray = RATES, valid: bool = True, idle: bool = False, **bad: int
@@ -135,7 +136,7 @@ def test_no_shipped_recording_is_a_fault_and_each_in_another_order_is(path: Path
         health, found, received = Health(limits, len(order), session.bin_ns), [], 0
         for t, row in enumerate(counts[:, order]):
             received += int(row.sum())
-            totals = dict.fromkeys(SHARES, 0) | {"received": received}
+            totals = dict.fromkeys(COUNTERS + ASIDE, 0) | {"received": received}
             health.binned(row, totals, valid=True, idle=not inside[first + t])
             found.append(health.state)
         return found
@@ -222,6 +223,6 @@ def test_ranks_are_those_of_scipy(values: list[float]) -> None:
 def test_units_that_the_decoder_leaves_out_break_no_silence(units: list[tuple[int, bool]]) -> None:
     counts, used = np.array([n for n, _ in units], np.uint16), np.array([u for _, u in units])
     made = Health(Limits(silence_ns=1, used=used), len(units), BIN)
-    totals = dict.fromkeys((*SHARES, "received", "negative"), 0)
+    totals = dict.fromkeys(COUNTERS + ASIDE, 0)
     made.binned(np.zeros_like(counts), totals, valid=True, idle=False)
     assert made.wakes(counts) == bool(counts[used].any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from random import Random
 
 import numpy as np
@@ -592,6 +593,36 @@ def test_after_a_silence_the_first_bin_with_spikes_is_decoded_from_a_cold_start(
     if cold:
         assert first.state is State.RUNNING
         assert [None if each.values is None else each.values.tolist() for each in (first, second)] == [[1, 1], [2.5, 2]]
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+@pytest.mark.parametrize(
+    ("pushes", "after"),
+    [
+        ([*range(1, 61), 110, *range(111, 130)], [State.RUNNING]),  # one stall of a second
+        ([*range(1, 61), 600, *range(601, 620)], [State.RUNNING]),  # so long that some of it is quarantined
+        ([*range(1, 61), 110, *range(120, 400, 10)], [State.RUNNING, State.FAULT]),  # it never sends in time again
+        ([*range(1, 6), 50, *range(51, 60)], [State.FAULT]),  # nothing was known of it before
+    ],
+)
+def test_what_a_sound_stream_sends_after_a_stall_does_not_withhold_what_comes_now(
+    pushes: list[int], after: list[State], keep_alive: bool
+) -> None:
+    """pushes: the bins at whose ends the sender sends all spikes since the push before, one a bin of each unit."""
+    binner = Binner(U, BIN, max_age_ns=400 * BIN, future_ns=2_000_000)
+    rules = Rules(lateness_ns=LATENESS, silence_ns=0 if keep_alive else 2 * BIN)
+    pipeline = Pipeline(binner, decoder_of(Leaky()), rules, limits=lambda _: Limits(profile_min=0.0))
+    binner.start(0)
+    states: dict[int, State] = {}
+    for end, sent in zip(pushes, [0, *pushes], strict=False):
+        for k in range(binner.open_bin + 1, end):
+            states |= {each.token.index: each.state for each in pipeline.advance(k * BIN + LATENESS)}
+        spikes = np.array([(k * BIN + 10 + unit, unit) for k in range(sent, end) for unit in range(U)], SPIKES)
+        alive_ns = end * BIN if keep_alive else 0
+        states |= {each.token.index: each.state for each in pipeline.take(spikes, alive_ns, (), end * BIN + LATENESS)}
+    back = next(k for k in states if k and states[k - 1] is State.STALLED and states[k] is not State.STALLED)
+    assert [state for state, _ in groupby(states[k] for k in range(back, max(states) + 1))] == after
+    assert binner.late > 0
 
 
 # --- bins that close by the clock, segments that nobody ends, values withheld ---
