@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +29,8 @@ class Plan:
     """What a folder is filled in with.
 
     what: says where it comes from; recording: path from the folder, '' = none yet; markers: stream name, '' = none;
-    trial_s: of the made-up trials; units: the rows of units.tsv; left_out: why, of each behaviour that is no output.
+    trial_s: of the made-up trials; units: the rows of units.tsv; left_out: why, of each behaviour that is no output; training:
+    keys of train.toml that differ from their defaults.
     """
 
     rig: str
@@ -42,6 +43,7 @@ class Plan:
     traces: tuple[str, ...]
     units: tuple[tuple[str, ...], ...]
     left_out: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def init(
@@ -78,6 +80,7 @@ def first_day(rig: str) -> Plan:
 def of_session(rig: str, session: Session, recording: Path, folder: Path) -> Plan:
     """The plan for a recording. Raises `DataError` where it has nothing to decode."""
     from neds_core.errors import DataError
+    from runtime.cli.init.advice import advised
 
     outputs, left_out = _outputs(session)
     if not outputs:
@@ -95,6 +98,7 @@ def of_session(rig: str, session: Session, recording: Path, folder: Path) -> Pla
         tuple(name for name in outputs if session.spec(name).kind == "continuous"),
         _units(session),
         left_out,
+        advised(session),
     )
 
 
@@ -167,7 +171,7 @@ def _train(plan: Plan) -> str:
         "ensemble.linear_share": 0.4,
     }
     values = {"recording": plan.recording or "day1/session.npz", "outputs": plan.outputs}
-    return commented(TrainConfig, TRAIN, values, off)
+    return commented(TrainConfig, TRAIN, values | plan.training, off)
 
 
 def _units(session: Session) -> tuple[tuple[str, ...], ...]:

@@ -95,7 +95,9 @@ def test_the_files_are_filled_in_from_the_recording(folder: Path, session: Sessi
     )  # fmt: skip
     assert Path(rig.score.recording).resolve() == folder.parent / "recorded.npz"
     assert train.outputs == ("wheel_speed", "choice")
-    assert train == msgspec.structs.replace(TrainConfig(train.recording, train.outputs))
+    longest = int((session.segments[:, 1] - session.segments[:, 0]).max())
+    assert (train.masks.decoding, train.fit.window_bins, train.model.band) == (3.0, longest, longest)
+    assert train.model.filter_taus_ms == ()
     assert f'# wheel_speed = "{folder.name}-wheel_speed"' in (folder / "rig.toml").read_text()
     assert f"({session.name}, {len(session.units)} units, bins of 20 ms)" in (folder / "README.md").read_text()
 
@@ -124,6 +126,8 @@ def test_a_recording_without_trials_has_no_markers(unbroken: Session) -> None:
     made = files(of_session("r", unbroken, Path("r.npz"), Path("r")))
     assert tomllib.loads(made["rig.toml"])["input"]["markers"] == ""
     assert 'SPIKES, MARKERS = "r-spikes", ""' in made["sender.py"]
+    train = toml.parse(made["train.toml"], TrainConfig, "train.toml")
+    assert train.model.filter_taus_ms == train.linear.filter_taus_ms[1]
 
 
 def test_without_a_recording_there_are_examples(tmp_path: Path) -> None:
