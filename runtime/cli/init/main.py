@@ -29,8 +29,8 @@ class Plan:
     """What a folder is filled in with.
 
     what: says where it comes from; recording: path from the folder, '' = none yet; markers: stream name, '' = none;
-    trial_s: of the made-up trials; units: the rows of units.tsv; left_out: why, of each behaviour that is no output; training:
-    keys of train.toml that differ from their defaults.
+    trial_s: of the made-up trials; units: the rows of units.tsv; left_out: why, of each behaviour that is no output;
+    training: keys of train.toml that differ from their defaults.
     """
 
     rig: str
