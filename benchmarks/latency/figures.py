@@ -81,13 +81,17 @@ def timeline(result: dict[str, Any], out: Path) -> None:
 def sweep(tables: dict[str, list[dict[str, Any]]], out: Path) -> None:
     """Latencies against what was swept, a panel each; a load that breaks its budget is crossed."""
     tall = max(len(rows) for name, rows in tables.items() if name not in AXES) if set(tables) - set(AXES) else 0
-    with canvas(out, 4.6 * len(tables) + 2.4, max(4.0, 0.32 * tall), ncols=len(tables), squeeze=False) as (_, axes):
+    with canvas(out, 4.6 * len(tables) + 2.4, max(4.0, 0.32 * tall), ncols=len(tables), squeeze=False) as (
+        figure,
+        axes,
+    ):
         for (name, rows), axis in zip(tables.items(), axes[0], strict=True):
             if name in AXES:
                 _against(*AXES[name], rows, axis)
             else:
                 _named(rows, axis)
-        axes[0, 0].legend(edgecolor="none", fontsize="small", loc="center left")
+        handles = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, frameon=False, fontsize="small", ncols=len(handles[0]), loc="outside upper center")
 
 
 def _against(key: str, label: str, rows: list[dict[str, Any]], axis: Axes) -> None:
