@@ -24,7 +24,7 @@ def advised(session: Session) -> dict[str, Any]:
     rates_hz = session.counts[bins].mean(0) / (session.bin_ns * 1e-9)
     found: dict[str, Any] = {"masks.decoding": 3.0, "linear.penalties": (1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4)}
     if len(session.units) < FEW_UNITS:
-        found["model.width"] = 32
+        found |= {"model.width": 32, "fit.learning_rate": 8e-3, "ensemble.seeds": (0, 1, 2)}  # each is quick
     if session.continuous:
         rarely = float(np.median(rates_hz)) < RARELY_HZ
         return found | {
