@@ -36,6 +36,8 @@ class Made:
 
 def make(found: Found, options: Options) -> Made:
     """Put what was found on the grid. Raises `DataError` or `ConfigError` with the remedy."""
+    if found.session is not None:
+        return Made(found.session, found.notes, 0.0)
     bin_ns, notes = options.bin_ns, list(found.notes)
     if not len(found.units) or not len(found.t_s):
         raise DataError(f"{found.name} has {len(found.units)} units and no spikes; give the file that has the spikes")

@@ -31,10 +31,11 @@ class Recipe(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def recipe(source: Path, out: Path, options: Options, found: Found) -> Recipe:
-    """The recipe of an import, with the outputs that were taken by name."""
+    """The recipe of an import, with the outputs that were taken by name; none where a session is taken as it is."""
     given: dict[str, Any] = {name: getattr(options, name) for name in Options.__struct_fields__}
-    taken = tuple(map(str, chosen(found, options.outputs))) or (NONE,)
-    given |= {"source": str(source), "out": str(out), "outputs": taken}
+    taken = () if found.session else tuple(map(str, chosen(found, options.outputs))) or (NONE,)
+    bin_ms = None if found.session else options.bin_ns * 1e-6
+    given |= {"source": str(source), "out": str(out), "outputs": taken, "bin_ms": bin_ms}
     return Recipe(**given)
 
 
