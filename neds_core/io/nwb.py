@@ -26,7 +26,7 @@ from neds_core.io import nwb_made, nwb_notes
 from neds_core.io.nwb_notes import LABEL, MOMENT, STANDS, UNKNOWN, Notes, Origin, Subject
 from neds_core.io.of_run import OfRun
 
-__all__ = ["Notes", "Origin", "Subject", "is_own", "load", "save", "session_of"]
+__all__ = ["Notes", "Origin", "Subject", "is_own", "load", "notes_of", "save", "session_of"]
 
 
 def save(session: Session, path: Path, origin: Origin, run: OfRun | None = None) -> None:
@@ -56,14 +56,20 @@ def is_own(file: Any) -> bool:
     return str(file.notes or "").startswith('{"neds_rt":')
 
 
-def session_of(file: Any, path: Path) -> Session:
-    """The session of an open `NWBFile` that `save` wrote, checked. Raises `DataError`, which calls the file `path`."""
+def notes_of(file: Any, path: Path) -> Notes:
+    """What an open `NWBFile` that `save` wrote says of itself. Raises `DataError` for another one."""
     try:
         notes = msgspec.json.decode(file.notes or "", type=Notes)
     except (msgspec.DecodeError, msgspec.ValidationError):
         raise DataError(f"{path} was not written by neds-rt; make a Session.npz of it (docs/recording.md)") from None
     if notes.neds_rt != nwb_notes.FORMAT:
         raise DataError(f"{path} has format {notes.neds_rt}, not {nwb_notes.FORMAT}; convert it with this version")
+    return notes
+
+
+def session_of(file: Any, path: Path) -> Session:
+    """The session of an open `NWBFile` that `save` wrote, checked. Raises `DataError`, which calls the file `path`."""
+    notes = notes_of(file, path)
     session = _session(file, notes, path)
     check(session, str(path))
     return session
@@ -138,16 +144,16 @@ def _unit_table(units: Any) -> UnitTable:
 
 def _events(units: Any) -> tuple[np.ndarray, np.ndarray]:
     """Spike times (n,) int64 ns in order, and unit (n,) int32."""
-    each = [_ns(units["spike_times"][u]) for u in range(len(units))]
-    t_ns = np.concatenate(each)
-    unit = np.repeat(np.arange(len(each), dtype=np.int32), [len(times) for times in each])
+    column = units["spike_times"]
+    t_ns, stops = _ns(column.target.data[:]), np.asarray(column.data[:], np.int64)
+    unit = np.repeat(np.arange(len(stops), dtype=np.int32), np.diff(stops, prepend=0))
     order = np.argsort(t_ns, kind="stable")
     return t_ns[order], unit[order]
 
 
 def _values(file: Any, notes: Notes, segments: np.ndarray) -> dict[str, np.ndarray]:
     """Traces (T,) float32 and classes (T,) int64, each from its series, or from the labels of the trials."""
-    module = file.processing[nwb_notes.BEHAVIOUR] if nwb_notes.BEHAVIOUR in file.processing else None
+    module = file.processing.get(nwb_notes.BEHAVIOUR)
     values: dict[str, np.ndarray] = {}
     for spec in notes.behaviours:
         kind = np.float32 if spec.kind == "continuous" else np.int64

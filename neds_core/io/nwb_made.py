@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from neds_core.data.session import BehaviourSpec, Session
+from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.io import nwb_notes
 from neds_core.io.nwb_notes import LABEL, MOMENT, STANDS, UNKNOWN, Notes, Origin, Subject
 from neds_core.io.of_run import OfRun, Series, Table
@@ -87,22 +87,38 @@ def _subject(pynwb: ModuleType, subject: Subject) -> Any:
 def _add_units(pynwb: ModuleType, file: Any, session: Session) -> None:
     """Spike times of every unit; ids are the sorter's. Bins without a fault, or with a spike, were observed."""
     assert session.events is not None
+    units, n_units = session.units, len(session.units)
     t_ns, unit = session.events
-    about = "spikes of every unit of the stream, in the order of their rows in it"
-    file.units = pynwb.misc.Units(name="units", description=about, resolution=1e-9)
-    file.add_unit_column("region", "brain region, ? = not known")
-    deep = not np.isnan(session.units.depth_um).all()
-    if deep:
-        file.add_unit_column("depth_um", "depth in micrometres, NaN = not known")
     order = np.argsort(unit, kind="stable")
-    edges = np.searchsorted(unit[order], np.arange(len(session.units) + 1))
+    stops = np.searchsorted(unit[order], np.arange(n_units), side="right")
     observed = stretches(session.valid | session.counts.any(1)) * session.bin_ns * 1e-9
-    for u in range(len(session.units)):
-        times = t_ns[order[edges[u] : edges[u + 1]]] * 1e-9
-        file.add_unit(
-            id=int(session.units.ids[u]), spike_times=times, obs_intervals=observed,
-            region=str(session.units.region[u]), **({"depth_um": float(session.units.depth_um[u])} if deep else {}),
-        )  # fmt: skip
+    columns = [
+        *_ragged(pynwb, "spike_times", _packed(pynwb, t_ns[order] * 1e-9), stops, "times of its spikes, in s"),
+        *_ragged(
+            pynwb, "obs_intervals", np.tile(observed, (n_units, 1)), np.arange(1, n_units + 1) * len(observed),
+            "when it was observed, in s",
+        ),
+        *_about_units(pynwb, units),
+    ]  # fmt: skip
+    about = "spikes of every unit of the stream, in the order of their rows in it"
+    file.units = pynwb.misc.Units(name="units", description=about, columns=columns, id=units.ids, resolution=1e-9)
+
+
+def _about_units(pynwb: ModuleType, units: UnitTable) -> list[Any]:
+    columns = [_column(pynwb, "region", units.region, "brain region, ? = not known")]
+    if not np.isnan(units.depth_um).all():
+        columns.append(_column(pynwb, "depth_um", units.depth_um, "depth in micrometres, NaN = not known"))
+    return columns
+
+
+def _ragged(pynwb: ModuleType, name: str, data: Any, stops: np.ndarray, about: str) -> list[Any]:
+    """Rows of any length: where each ends in the data of all."""
+    column = pynwb.core.VectorData(name=name, description=about, data=data)
+    return [pynwb.core.VectorIndex(name=f"{name}_index", data=stops, target=column), column]
+
+
+def _packed(pynwb: ModuleType, values: np.ndarray) -> Any:
+    return pynwb.H5DataIO(values, compression="gzip")
 
 
 def _add_counts(pynwb: ModuleType, file: Any, session: Session) -> None:
@@ -110,12 +126,8 @@ def _add_counts(pynwb: ModuleType, file: Any, session: Session) -> None:
     units, rows = session.units, np.arange(len(session.units))
     module = file.create_processing_module(nwb_notes.SPIKES, "spikes a bin and unit; times of spikes are not known")
     about = "the units, in the order of the columns of spike_counts"
-    columns = [
-        _column(pynwb, "row", rows, "column of spike_counts, and row of the unit on the wire"),
-        _column(pynwb, "region", units.region, "brain region, ? = not known"),
-    ]
-    if not np.isnan(units.depth_um).all():
-        columns.append(_column(pynwb, "depth_um", units.depth_um, "depth in micrometres, NaN = not known"))
+    row = _column(pynwb, "row", rows, "column of spike_counts, and row of the unit on the wire")
+    columns = [row, *_about_units(pynwb, units)]
     module.add(pynwb.core.DynamicTable(name=nwb_notes.UNITS, description=about, columns=columns, id=units.ids))
     counts = Series(nwb_notes.COUNTS, session.counts, "spikes", "spikes in each bin, one column a unit")
     module.add(_series(pynwb, counts, session.bin_ns))
@@ -155,7 +167,7 @@ def _trace(pynwb: ModuleType, spec: BehaviourSpec, session: Session) -> Any:
 
 def _series(pynwb: ModuleType, series: Series, bin_ns: int, comments: str = "no comments") -> Any:
     return pynwb.TimeSeries(
-        name=series.name, data=pynwb.H5DataIO(series.values, compression="gzip"), unit=series.unit or NO_UNIT,
+        name=series.name, data=_packed(pynwb, series.values), unit=series.unit or NO_UNIT,
         starting_time=bin_ns * 1e-9, rate=1e9 / bin_ns, continuity="continuous", description=series.about,
         comments=comments,
     )  # fmt: skip
@@ -170,15 +182,12 @@ def _add_run(pynwb: ModuleType, file: Any, run: OfRun, bin_ns: int) -> None:
     for each in run.measured:
         file.add_acquisition(
             pynwb.TimeSeries(
-                name=each.name, data=pynwb.H5DataIO(each.values, compression="gzip"), unit=each.unit or NO_UNIT,
-                timestamps=pynwb.H5DataIO(each.t_ns * 1e-9, compression="gzip"), continuity="continuous",
-                description=each.about,
+                name=each.name, data=_packed(pynwb, each.values), unit=each.unit or NO_UNIT,
+                timestamps=_packed(pynwb, each.t_ns * 1e-9), continuity="continuous", description=each.about,
             )
         )  # fmt: skip
     columns = [_column(pynwb, each.name, each.values, each.about) for each in run.bins.columns]
-    file.add_time_intervals(
-        pynwb.epoch.TimeIntervals(name=run.bins.name, description=run.bins.about, columns=columns)
-    )
+    file.add_time_intervals(pynwb.epoch.TimeIntervals(name=run.bins.name, description=run.bins.about, columns=columns))
     if tables := [table for table in run.tables if len(table.columns[0].values)]:
         module = file.create_processing_module(nwb_notes.RUN, "markers that came, and what happened")
         for table in tables:

@@ -64,7 +64,8 @@ def _own(file: Any, path: Path, options: Options) -> Found | None:
     t_ns, unit = session.events or (np.zeros(0, np.int64), np.zeros(0, np.int32))
     note = f"neds-rt wrote this file: its session is taken as it is, in bins of {bin_ms:g} ms"
     return Found(
-        name=session.name, format="NWB of neds-rt", t_s=t_ns * 1e-9, unit=unit, units=session.units, clock=_clock(file),
+        name=session.name, format="NWB of neds-rt", t_s=t_ns * 1e-9, unit=unit, units=session.units,
+        clock=_clock(file) if nwb.notes_of(file, path).origin.start_known else "when time 0 was is not known",
         notes=(note,) if session.events else (note, "it has counts, and no spike times"), session=session,
     )  # fmt: skip
 

@@ -55,6 +55,8 @@ def of_made(made: Made, found: Found) -> Iterator[str]:
     )
     yield f"bin 0     starts at {made.start_s:.6f} s of the source's clock"
     yield from (_output(session, k) for k in range(len(session.specs)))
+    if session.moments:
+        yield f"moments   {_some(iter(session.moments))}: when in each segment"
 
 
 def _trace(trace: Trace) -> str:

@@ -65,7 +65,7 @@ def taken(log: RunLog, path: Path, checkpoint: Path | None, *, markers: bool) ->
         "outcome": msgspec.to_builtins(log.outcome),
         "bin_0_lsl_ns": grid_ns,
     }
-    cut = (f"{made.cut} segments are cut by the run's start or end, and are no trials",) if made.cut else ()
+    cut = (f"{made.cut} segments are incomplete, and are no trials",) if made.cut else ()
     start_ns = header.utc_ns + grid_ns if header.utc_ns else None
     run = _run(log, made.session.n_bins, grid_ns)
     return Taken(made.session, run, start_ns, header.versions, more, (*cut, *made.notes))

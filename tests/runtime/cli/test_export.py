@@ -137,7 +137,9 @@ def test_a_session_needs_its_start(call: Call, fails: Fails, unbroken: Session, 
     """Which nobody can guess, and `unknown` says so in the file."""
     source, out = tmp_path / "session.npz", tmp_path / "out.nwb"
     session_file.save(unbroken, source)
-    assert "does not say when it was recorded, and NWB has to; give --start 2026-" in fails("export", source, "--out", out)
+    assert "does not say when it was recorded, and NWB has to; give --start 2026-" in fails(
+        "export", source, "--out", out
+    )
     assert "does not say its time zone" in fails("export", source, "--out", out, "--start", "2026-01-31T14:03:00")
     assert "is in the future" in fails("export", source, "--out", out, "--start", "2999-01-31T14:03:00Z")
     assert "is no time as ISO 8601 writes it" in fails("export", source, "--out", out, "--start", "yesterday")
