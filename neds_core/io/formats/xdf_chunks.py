@@ -6,7 +6,6 @@ import gzip
 import io
 import zlib
 from pathlib import Path
-from typing import IO
 
 from neds_core.errors import DataError
 
@@ -15,7 +14,7 @@ LENGTHS = (1, 4, 8)  # bytes of a chunk's length
 PACKED = ".xdfz"  # by gzip
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
     """The file's own bytes."""
     return gzip.open(path) if path.suffix.lower() == PACKED else path.open("rb")
 

@@ -187,7 +187,6 @@ def _holds(taken: Taken) -> str:
     """What a session holds, in words."""
     session = taken.session
     spikes = "spike times" if session.events is not None else "counts, as no spike times are known"
-    return (
-        f"{len(session.units)} units, {spikes}, {session.n_bins} bins of {session.bin_ns * 1e-6:g} ms, "
-        f"{len(session.segments)} segments"
-    )
+    n, bin_ms = len(session.segments), session.bin_ns * 1e-6
+    segments = f"{n} segment{'' if n == 1 else 's'}"
+    return f"{len(session.units)} units, {spikes}, {session.n_bins} bins of {bin_ms:g} ms, {segments}"
