@@ -18,8 +18,9 @@ def of_trials(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """name -> (S,) float64 ms from the start of each segment, NaN = it did not happen.
 
-    rows (S,): the trial of each segment; begin_s (S,): when it starts. A column of times on the trials' clock lies
-    inside most of its trials; one that does not (a duration, say) is no moment, and is noted.
+    rows (S,): the trial of each segment; begin_s (S,): when it starts. Most times of a column on the trials' clock lie
+    between the start of the trial before and the end of the one after; a column of others (durations, say) is no
+    moment, and is noted.
     """
     found: dict[str, np.ndarray] = {}
     if trials is None or not len(trials.start_s):
@@ -30,12 +31,12 @@ def of_trials(
             continue
         t_s, start_s, stop_s = values[rows], trials.start_s[rows], trials.stop_s[rows]
         known = np.isfinite(t_s)
-        inside = known & (t_s >= start_s) & (t_s <= stop_s)
+        near = known & (t_s >= np.r_[start_s[0], start_s[:-1]]) & (t_s <= np.r_[stop_s[1:], stop_s[-1]])
         if not known.any():
             continue
-        if 2 * inside.sum() < known.sum():
+        if 2 * near.sum() < known.sum():
             notes.append(
-                f"{column}: {inside.sum()} of {known.sum()} lie inside their trial, so it is no time and no moment"
+                f"{column}: {near.sum()} of {known.sum()} lie near their trial, so it is no time and no moment"
             )
             continue
         far = known & ((t_s < start_s - BEYOND_MS * 1e-3) | (t_s > stop_s + BEYOND_MS * 1e-3))
