@@ -18,3 +18,14 @@ def load(path: str | Path, **options: Any) -> Session:
     from neds_core.io.importing import load as importing  # the readers and their libraries only where they are used
 
     return importing.load(path, **options)
+
+
+def to_pynapple(session: Session | str | Path) -> dict[str, Any]:
+    """A session, or that of a file (.npz, .nwb of neds-rt), as pynapple's objects: units, behaviours, valid, trials.
+
+    What each holds: `neds_core.io.pynapple_objects.of`. The decoded values of a run are exported from its log
+    (`neds-rt export RUN.npz --to pynapple`). Raises `DataError`, and `ConfigError` where pynapple is not installed.
+    """
+    from neds_core.io import pynapple_objects, recording
+
+    return pynapple_objects.of(recording.load(Path(session)) if isinstance(session, str | Path) else session)

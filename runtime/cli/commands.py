@@ -25,6 +25,7 @@ from runtime.cli.collect import collect
 from runtime.cli.doctor import doctor
 from runtime.cli.ensemble import ensemble
 from runtime.cli.evaluate import evaluate
+from runtime.cli.export.main import export
 from runtime.cli.import_decoder import import_decoder
 from runtime.cli.import_official import import_official
 from runtime.cli.import_session import import_session
@@ -72,7 +73,7 @@ def options(
 
 COMMANDS = (
     run, play, report, init, doctor, check, client, certify, collect, calibrate, swap, rollback, freeze, rehearse,
-    train, tune, ensemble, evaluate, verify, parity, import_official, import_decoder,
+    train, tune, ensemble, evaluate, verify, parity, import_official, import_decoder, export,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -22,7 +22,9 @@ BEHAVIOUR = "behaviour."  # of roles in files of behaviour
 class Given:
     """The options of `neds-rt import`."""
 
-    source: Annotated[Path, typer.Argument(help="a file or folder with spikes, or an import.toml (docs/import.md)")]
+    source: Annotated[
+        list[Path], typer.Argument(help="a file or folder with spikes, one for each probe; or an import.toml")
+    ]
     out: Annotated[Path | None, typer.Option(help="session to write (.npz); import.toml is written beside it")] = None
     bin_ms: Annotated[float | None, typer.Option(help="width of a bin, 1 to 100 ms; 20 if not given")] = None
     outputs: Annotated[
@@ -40,6 +42,10 @@ class Given:
         list[float] | None, typer.Option(help="samples a second of each --behaviour whose times are in samples")
     ] = None
     rate_hz: Annotated[float | None, typer.Option(help="samples a second, where spike times are in samples")] = None
+    hold_s: Annotated[float | None, typer.Option(help="how long a sample stands for the behaviour; 1 if not given")] = (
+        None
+    )
+    derivative_ms: Annotated[float | None, typer.Option(help="over how long a rate is taken; 100 if not given")] = None
     name: Annotated[
         list[str] | None,
         typer.Option(help="ROLE=NAME of a column or variable, such as time=t or behaviour.time=t; repeat for each"),
@@ -85,17 +91,20 @@ def _what(given: Given) -> tuple[Path, Path, Options]:
     from neds_core.errors import ConfigError
     from neds_core.io.importing import recipe
 
-    if given.source.suffix.lower() == ".toml":
+    source, also = given.source[0], given.source[1:]
+    if source.suffix.lower() == ".toml":
+        if also:
+            raise ConfigError(f"{source} says what is taken; leave {also[0]} out, or write it there as also")
         said = [n for n in Given.__dataclass_fields__ if n not in ("source", "out") and getattr(given, n) is not None]
         if said:
-            raise ConfigError(f"--{said[0].replace('_', '-')}: {given.source} says what is taken; change it there")
-        known = recipe.load(given.source)
+            raise ConfigError(f"--{said[0].replace('_', '-')}: {source} says what is taken; change it there")
+        known = recipe.load(source)
         out = given.out or Path(known.out)
         source, options = Path(known.source), known.options
     else:
         if given.out is None:
             raise ConfigError("--out is missing; name the session to write, such as --out session.npz")
-        source, out, options = given.source, given.out, _options(given)
+        out, options = given.out, _options(given)
     if out.suffix != ".npz":
         raise ConfigError(f"--out {out} does not end in .npz; give a name that does")
     return source, out, options
@@ -120,7 +129,8 @@ def _options(given: Given) -> Options:
             other[key] = value
     fields: dict[str, Any] = {
         "bin_ms": given.bin_ms, "outputs": given.outputs, "trials": given.trials, "quality": given.quality,
-        "rate_hz": given.rate_hz, "behaviour": behaviour,
+        "rate_hz": given.rate_hz, "also": tuple(map(str, given.source[1:])), "behaviour": behaviour,
+        "hold_s": given.hold_s, "derivative_ms": given.derivative_ms,
         "names": {role: name for role, name in names.items() if not role.startswith(BEHAVIOUR)},
     }  # fmt: skip
     try:

@@ -27,9 +27,9 @@ class Header(Struct, frozen=True, kw_only=True):
     """What a run was: known when it begins.
 
     checkpoint, recording: paths, '' = none. config: the rig's configuration. source: live | replay | synthetic.
-    Where a session is collected, also: units, the rows of the stream's table (id, region, depth in um as text);
-    streams, what each said of itself; utc_ns, the UTC (ns since 1970) of the LSL clock's 0 when the run began, 0 = not
-    known. specs are then the behaviours that are wanted.
+    Of live streams, also: units, the rows of the stream's table (id, region, depth in um as text), and utc_ns, the UTC
+    (ns since 1970) of the LSL clock's 0 when the run began, 0 = not known. Where a session is collected, streams, what
+    each said of itself; specs are then the behaviours that are wanted.
     certificate: sha256, created, source, seconds and misses of the certificate that the run demanded, {} = none.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from runtime.io import system
 from runtime.io.chain import Chain
 from runtime.io.clock import LiveClock
 from runtime.io.control import Control
+from runtime.io.lsl_clock import now_ns
+from runtime.io.lsl_description import unit_rows
 from runtime.io.lsl_source import LslSource
 from runtime.io.notices import Notices
 from runtime.io.streams import Streams
@@ -71,7 +74,7 @@ class Wired:
         warm = config.engine.warm == "touch"
         warming = Warming(decoder.engine, decoder.bin_ns, clock.now_ns, source.waiting) if warm else None
         plan = Plan(int(config.output.budget_ms * 1e6), seconds, self.stop.is_set, handover, warming)
-        track, log = StateTrack(), _log(config, decoder, kind)
+        track, log = StateTrack(), _log(config, decoder, streams, kind)
 
         def happened(name: str, said: str) -> None:
             now = clock.now_ns()
@@ -168,11 +171,12 @@ def _rules(config: RigConfig, streams: Streams) -> Rules:
     )
 
 
-def _log(config: RigConfig, decoder: Decoder, kind: str) -> RunLog:
+def _log(config: RigConfig, decoder: Decoder, streams: Streams, kind: str) -> RunLog:
     header = describe(
         decoder, rig=config.rig, source=kind, budget_ms=config.output.budget_ms,
         checkpoint=str(Path(config.checkpoint).resolve()), recording=config.score.recording,
         config=msgspec.to_builtins(config), versions=system.versions(),
+        units=tuple(tuple(row) for row in unit_rows(streams.units)), utc_ns=time.time_ns() - now_ns(),
     )  # fmt: skip
     capacity = int(config.score.log_s * 1e9 / decoder.bin_ns)
     keep_ns = int((config.score.log_s + LOG_SLACK_S) * 1e9)

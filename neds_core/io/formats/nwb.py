@@ -1,6 +1,7 @@
 """NWB 2 files of any lab: units, time series, tables of intervals, and when all units were observed.
 
-`neds_core.io.nwb` writes and reads our own NWB files, which hold more than NWB says.
+`neds_core.io.nwb` writes and reads our own NWB files, which hold more than NWB says: they are taken as they are, unless
+the options ask for something else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from neds_core.data.session import UnitTable
 from neds_core.errors import DataError, NedsError
+from neds_core.io import nwb
 from neds_core.io.formats.nwb_behaviour import intervals, traces, trials
 from neds_core.io.importing.found import Found
 from neds_core.io.importing.options import Options
@@ -37,12 +39,39 @@ def read(path: Path, options: Options) -> Found:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on how the file should have been written
             with io(str(path), "r") as opened:
-                return _found(opened.read(), path, options)
+                file = opened.read()
+                return _own(file, path, options) or _found(file, path, options)
     except NedsError:
         raise
     except Exception as error:  # h5py, hdmf and pynwb raise a dozen kinds of error for damaged files
         said = " ".join(str(error).split())[:200]
         raise DataError(f"{path} is not a readable NWB file ({type(error).__name__}: {said}); copy it again") from None
+
+
+def _own(file: Any, path: Path, options: Options) -> Found | None:
+    """The session of a file that neds-rt wrote; None for another one, and where the options ask for something else."""
+    if not nwb.is_own(file):
+        return None
+    session = nwb.session_of(file, path)
+    bin_ms = session.bin_ns * 1e-6
+    if not options.as_it_is(session.bin_ns):
+        if session.events is None:
+            raise DataError(
+                f"{path} has counts in bins of {bin_ms:g} ms and no spike times; import it without options that choose "
+                "bins, outputs, trials or units"
+            )
+        return None
+    t_ns, unit = session.events or (np.zeros(0, np.int64), np.zeros(0, np.int32))
+    note = f"neds-rt wrote this file: its session is taken as it is, in bins of {bin_ms:g} ms"
+    return Found(
+        name=session.name, format="NWB of neds-rt", t_s=t_ns * 1e-9, unit=unit, units=session.units,
+        clock=_clock(file) if nwb.notes_of(file, path).origin.start_known else "when time 0 was is not known",
+        notes=(note,) if session.events else (note, "it has counts, and no spike times"), session=session,
+    )  # fmt: skip
+
+
+def _clock(file: Any) -> str:
+    return f"time 0 is {file.timestamps_reference_time.isoformat()}, as the file says"
 
 
 def _found(file: Any, path: Path, options: Options) -> Found:
@@ -64,7 +93,7 @@ def _found(file: Any, path: Path, options: Options) -> Found:
         name=plain(path.stem), format="NWB", t_s=t_s, unit=unit,
         units=UnitTable(np.array(units.id[:])[rows], _regions(units)[rows], _depths(units)[rows]),
         traces=tuple(traces(file, notes)), trials=trials(file, options, path, notes), observed_s=observed,
-        clock=f"time 0 is {file.timestamps_reference_time.isoformat()}, as the file says",
+        clock=_clock(file),
         quality=labelled(labels), notes=tuple(notes),
         citation=" ".join("; ".join(_texts(file.related_publications or ())).split()),
     )  # fmt: skip

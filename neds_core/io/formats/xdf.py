@@ -20,14 +20,13 @@ import numpy as np
 
 from neds_core.data.session import UnitTable
 from neds_core.errors import DataError
+from neds_core.io.formats import xdf_chunks
 from neds_core.io.formats.given import refuse_useless
 from neds_core.io.formats.xdf_markers import trials_of
 from neds_core.io.importing import spikes
 from neds_core.io.importing.found import Found, Trace
 from neds_core.io.importing.options import Options
 
-MAGIC = b"XDF:"
-LENGTHS = (1, 4, 8)  # bytes of a chunk's length
 MODULUS = 2**31 - 1  # of the spikes that a keep-alive counts
 SILENT_S = 0.3  # without a sample, though keep-alives are declared: nothing was recorded
 MOST_CHANNELS, MOST_HZ = 32, 2000.0  # of a behaviour; beyond that it is a recording of signals
@@ -37,7 +36,7 @@ SAID = ("unit", "sign", "filter", "filter_delay_ms", "future_ms")  # of a channe
 
 def suits(path: Path) -> bool:
     """Whether it is an XDF file."""
-    return path.is_file() and path.suffix.lower() == ".xdf"
+    return path.is_file() and path.suffix.lower() in (".xdf", xdf_chunks.PACKED)
 
 
 def read(path: Path, options: Options) -> Found:
@@ -89,11 +88,11 @@ def _heard() -> Iterator[list[str]]:
 def _streams(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Every stream as pyxdf gives it, and what there is to say of them."""
     pyxdf, notes = spikes.library("pyxdf", "xdf"), []
-    whole, size = _whole(path), path.stat().st_size
+    whole, size = xdf_chunks.whole(path)
     if whole < size:
         notes.append(f"the recording was cut off: the last {size - whole} bytes are no whole chunk and are left out")
     try:
-        with _heard() as errors, path.open("rb") as file:
+        with _heard() as errors, xdf_chunks.opened(path) as file:
             source = file if whole == size else io.BytesIO(file.read(whole))
             streams, _ = pyxdf.load_xdf(source, dejitter_timestamps=False, on_chunk=_no_signals)
     except Exception as error:  # of many kinds: it trusts the file
@@ -112,25 +111,6 @@ def _streams(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     if whole == size and streams and not any("footer" in s for s in streams):
         notes.append("the recording was cut off: no stream has a footer")
     return [s for s in streams if not _is_signal(s)], notes
-
-
-def _whole(path: Path) -> int:
-    """How many bytes of the file are whole chunks. Raises `DataError` for what is no XDF."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(4) != MAGIC:
-            raise DataError(f"{path} does not begin as XDF does ({MAGIC.decode()!r}); give the file of LabRecorder")
-        at = 4
-        while at < size:
-            n = file.read(1)[0]
-            if n not in LENGTHS:
-                raise DataError(f"{path} is damaged at byte {at}; copy it again from the recorder")
-            length = int.from_bytes(file.read(n), "little")
-            end = at + 1 + n + length
-            if end > size:
-                break
-            at = file.seek(end)
-    return at
 
 
 def _no_signals(values: Any, stamps: np.ndarray, stream: dict[str, Any], _: int) -> tuple[Any, np.ndarray, Any]:

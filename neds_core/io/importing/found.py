@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from neds_core.data.session import UnitTable
+from neds_core.data.session import Session, UnitTable
 
 
 def _throughout() -> np.ndarray:
@@ -48,7 +48,8 @@ class Found:
     t_s (n,) float64 in seconds, sorted; unit (n,) int32, row of `units`: see `spikes.of_units` and `spikes.of_events`.
     units: ids as the source names them. observed_s (K, 2) float64: when all units were recorded. clock: what time 0 is,
     one sentence. quality: label -> units that have it, of all in the source; the reader keeps those of
-    `options.quality` alone. notes: what the operator should know, a sentence each.
+    `options.quality` alone. notes: what the operator should know, a sentence each. session: what neds-rt wrote, where
+    it is taken as it is; its traces and trials are not among those here.
     """
 
     name: str
@@ -64,3 +65,4 @@ class Found:
     notes: tuple[str, ...] = ()
     licence: str = ""
     citation: str = ""
+    session: Session | None = None

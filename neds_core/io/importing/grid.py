@@ -17,6 +17,7 @@ from neds_core.data.session import SPIKES_AT_ONCE, STRETCH_NS, BehaviourSpec, Se
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.importing import outputs as taking, spikes
 from neds_core.io.importing.found import Found, Trace, Trials
+from neds_core.io.importing.moments import of_trials
 from neds_core.io.importing.options import NONE, Options
 from neds_core.io.importing.outputs import Output
 
@@ -36,6 +37,8 @@ class Made:
 
 def make(found: Found, options: Options) -> Made:
     """Put what was found on the grid. Raises `DataError` or `ConfigError` with the remedy."""
+    if found.session is not None:
+        return Made(found.session, found.notes, 0.0)
     bin_ns, notes = options.bin_ns, list(found.notes)
     if not len(found.units) or not len(found.t_s):
         raise DataError(f"{found.name} has {len(found.units)} units and no spikes; give the file that has the spikes")
@@ -52,10 +55,12 @@ def make(found: Found, options: Options) -> Made:
             specs[output.called], values[output.called] = _classes(output, trials, segments, rows, n_bins)
     events = _events(found, first, n_bins, bin_ns, notes)
     valid = _observed(found.observed_s, edges_ns, bin_ns, notes)
+    begin_s = (first + segments[:, 0]) * (bin_ns * 1e-9)
     session = Session(
         name=found.name, bin_ns=bin_ns, units=found.units, valid=valid, specs=tuple(specs.values()), values=values,
         counts=bin_events(*events, bin_ns, n_bins, len(found.units), found.name), events=events, segments=segments,
         segment_ids=rows, licence=found.licence, citation=found.citation,
+        moments=of_trials(trials, rows, begin_s, notes),
     )  # fmt: skip
     check(session, found.name)
     return Made(session, tuple(notes), first * bin_ns * 1e-9)

@@ -16,6 +16,7 @@ from neds_core.errors import ConfigError, DataError
 from neds_core.io.formats import table
 from neds_core.io.importing.found import Found, Trace
 from neds_core.io.importing.grid import Made, make
+from neds_core.io.importing.joined import joined
 from neds_core.io.importing.options import NONE, Elsewhere, Options
 
 # Asked in this order; a module has `suits(path) -> bool`, which only looks, and `read(path, options) -> Found`.
@@ -44,14 +45,21 @@ def find(path: Path, options: Options) -> Found:
     """What a source holds, and the behaviours of the other files that the options name."""
     if table.suits(Path(options.trials)):  # trials of a file of their own
         alone = msgspec.structs.replace(options, trials=NONE)
-        found = replace(reader_of(path).read(path, alone), trials=table.trials(Path(options.trials), options))
+        found = replace(_spikes(path, alone), trials=table.trials(Path(options.trials), options))
     else:
-        found = reader_of(path).read(path, options)
+        found = _spikes(path, options)
     traces = (*found.traces, *(trace for other in options.behaviour for trace in _elsewhere(other)))
     names = [trace.name for trace in traces]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"behaviour {twice!r} is there twice; rename a column in the file of --behaviour")
     return replace(found, traces=traces)
+
+
+def _spikes(path: Path, options: Options) -> Found:
+    """What a source holds, and the units of the others that the options name."""
+    places = [path, *map(Path, options.also)]
+    parts = [reader_of(place).read(place, options) for place in places]
+    return parts[0] if len(parts) == 1 else joined(parts, list(map(str, places)))
 
 
 def reader_of(path: Path) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 OF_BEHAVIOUR = "--behaviour-rate-hz"
+BIN_MS = 20.0
 NONE = "none"  # for outputs and trials: take none
 
 Rate = Annotated[float, Meta(gt=0.0)]
@@ -27,15 +28,16 @@ class Elsewhere(Struct, frozen=True, forbid_unknown_fields=True):
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """How a source becomes a `Session`.
 
-    outputs: "NAME", "NAME:HOW" or "NAME:HOW=AS" (see `outputs`); empty: all that are proposed; ["none"]: spikes alone.
-    trials: the table of stretches to take, of the source or a CSV or Parquet file with start and stop; empty: the
-    source's own trials; "none": one stretch. quality: the label of
-    the units that are kept; empty: all. rate_hz: of the samples in which spike times are given; None: in seconds.
-    hold_s: a sample of a trace stands for so long at most. derivative_ms: the stretch over which a derivative is taken.
-    names: what plays which part, such as {"time": "t", "unit": "cluster"} of a table's columns or a .mat's variables.
+    bin_ms: None: 20, or that of a file which neds-rt wrote. outputs: "NAME", "NAME:HOW" or "NAME:HOW=AS" (see
+    `outputs`); empty: all that are proposed; ["none"]: spikes alone. trials: the table of stretches to take, of the
+    source or a CSV or Parquet file with start and stop; empty: the source's own trials; "none": one stretch. quality:
+    the label of the units that are kept; empty: all. rate_hz: of the samples in which spike times are given; None: in
+    seconds. hold_s: a sample of a trace stands for so long at most. derivative_ms: the stretch over which a derivative
+    is taken. also: other sources of the same recording, whose units are joined. names: what plays which part, such as
+    {"time": "t", "unit": "cluster"} of a table's columns or a .mat's variables.
     """
 
-    bin_ms: Annotated[float, Meta(ge=1.0, le=100.0)] = 20.0
+    bin_ms: Annotated[float, Meta(ge=1.0, le=100.0)] | None = None
     outputs: tuple[str, ...] = ()
     trials: str = ""
     quality: str = ""
@@ -43,13 +45,19 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     hold_s: Rate = 1.0
     derivative_ms: Rate = 100.0
     behaviour: tuple[Elsewhere, ...] = ()
+    also: tuple[str, ...] = ()
     names: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        if (self.bin_ms * 1e6) % 1000:
+        if self.bin_ms is not None and (self.bin_ms * 1e6) % 1000:
             raise ValueError(f"bin_ms {self.bin_ms:g} is no whole number of microseconds; round it")
 
     @property
     def bin_ns(self) -> int:
         """Width of a bin in ns."""
-        return round(self.bin_ms * 1e6)
+        return round((BIN_MS if self.bin_ms is None else self.bin_ms) * 1e6)
+
+    def as_it_is(self, bin_ns: int) -> bool:
+        """Whether they ask for nothing but the session of a file that has one, in bins of `bin_ns`."""
+        chosen = (self.outputs, self.trials, self.quality, self.behaviour, self.also, self.names, self.rate_hz)
+        return not any(chosen) and (self.bin_ms is None or self.bin_ns == bin_ns)

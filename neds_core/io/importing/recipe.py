@@ -31,10 +31,11 @@ class Recipe(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def recipe(source: Path, out: Path, options: Options, found: Found) -> Recipe:
-    """The recipe of an import, with the outputs that were taken by name."""
+    """The recipe of an import, with the outputs that were taken by name; none where a session is taken as it is."""
     given: dict[str, Any] = {name: getattr(options, name) for name in Options.__struct_fields__}
-    taken = tuple(map(str, chosen(found, options.outputs))) or (NONE,)
-    given |= {"source": str(source), "out": str(out), "outputs": taken}
+    taken = () if found.session else tuple(map(str, chosen(found, options.outputs))) or (NONE,)
+    bin_ms = None if found.session else options.bin_ns * 1e-6
+    given |= {"source": str(source), "out": str(out), "outputs": taken, "bin_ms": bin_ms}
     return Recipe(**given)
 
 
@@ -55,6 +56,8 @@ def save(made: Recipe, path: Path, comments: Iterable[str]) -> None:
     }
     for holder, key in ((tree, "source"), (tree, "out"), *((other, "file") for other in tree.get("behaviour", []))):
         holder[key] = _from(folder, holder[key])
+    if made.also:
+        tree["also"] = [_from(folder, each) for each in made.also]
     if (table := Path(made.trials)).is_file():
         tree["trials"] = _from(folder, str(table))
     text = "".join(f"# {line}\n" for line in comments) + toml.written(tree)
@@ -67,8 +70,10 @@ def load(path: Path) -> Recipe:
     found, folder = toml.load(path, Recipe), path.parent.resolve()
     behaviour = tuple(msgspec.structs.replace(other, file=str(folder / other.file)) for other in found.behaviour)
     trials = str(folder / found.trials) if found.trials and (folder / found.trials).is_file() else found.trials
-    source, out = (str(folder / each) for each in (found.source, found.out))
-    return msgspec.structs.replace(found, source=source, out=out, behaviour=behaviour, trials=trials)
+    source, out, *also = (str(folder / each) for each in (found.source, found.out, *found.also))
+    return msgspec.structs.replace(
+        found, source=source, out=out, behaviour=behaviour, trials=trials, also=tuple(also)
+    )  # fmt: skip
 
 
 def _from(folder: Path, path: str) -> str:

@@ -17,7 +17,8 @@ MANY = 12  # columns or regions that are named
 def of_found(found: Found) -> Iterator[str]:
     """Everything that was found, and what is proposed."""
     n, n_units = len(found.t_s), len(found.units)
-    yield f"{found.name} ({found.format}): {n_units} units, {n} spikes"
+    n_spikes = n if found.session is None else int(found.session.counts.sum())
+    yield f"{found.name} ({found.format}): {n_units} units, {n_spikes} spikes"
     if n:
         begin, end = float(found.t_s[0]), float(found.t_s[-1])
         hz = np.bincount(found.unit, minlength=n_units) / max(end - begin, 1e-9)
@@ -37,6 +38,8 @@ def of_found(found: Found) -> Iterator[str]:
     if found.trials is not None:
         yield from _trials(found.trials)
     yield from (f"note      {note}" for note in found.notes)
+    if found.session is not None:
+        return
     proposed = [str(each) for each in outputs.proposed(found)]
     yield f"proposed  {' '.join(f'--outputs {each}' for each in proposed) or '--outputs none: no behaviour was found'}"
 
@@ -52,6 +55,8 @@ def of_made(made: Made, found: Found) -> Iterator[str]:
     )
     yield f"bin 0     starts at {made.start_s:.6f} s of the source's clock"
     yield from (_output(session, k) for k in range(len(session.specs)))
+    if session.moments:
+        yield f"moments   {_some(iter(session.moments))}: when in each segment"
 
 
 def _trace(trace: Trace) -> str:

@@ -73,6 +73,24 @@ def test_a_folder_of_recipe_and_recordings_can_be_moved(call: Call, lab: Path) -
     assert session_file.load(moved / "session.npz").counts.sum() == 1200
 
 
+def test_two_probes_are_imported_again_from_the_recipe(call: Call, fails: Fails, tmp_path: Path) -> None:
+    for k, name in enumerate(("imec0", "imec1")):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "spike_times.npy", np.arange(100) * 9001 + k)
+        np.save(tmp_path / name / "spike_clusters.npy", np.arange(100) % 3)
+        (tmp_path / name / "params.py").write_text("sample_rate = 30000\n")
+    places, out = (tmp_path / "imec0", tmp_path / "imec1"), tmp_path / "session.npz"
+    assert call("import", *places, "--out", out, "--outputs", "none", "--hold-s", "2", "--derivative-ms", "50") == 0
+    first = session_file.load(out)
+    assert first.units.ids.tolist() == [0, 1, 2, 1_000_000, 1_000_001, 1_000_002]
+    made = recipe.load(tmp_path / "import.toml")
+    assert (made.hold_s, made.derivative_ms, made.also) == (2.0, 50.0, (str(places[1].resolve()),))
+    assert 'also = ["imec1"]' in (tmp_path / "import.toml").read_text()
+    assert call("import", tmp_path / "import.toml") == 0
+    np.testing.assert_array_equal(session_file.load(out).counts, first.counts)
+    assert "says what is taken; leave" in fails("import", tmp_path / "import.toml", places[1])
+
+
 def test_what_is_wrong_is_refused(fails: Fails, call: Call, lab: Path) -> None:
     spikes, out = lab / "spikes.csv", lab / "session.npz"
     assert "--out is missing" in fails("import", spikes)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,13 @@ import psutil
 import pylsl
 import pytest
 
+from neds_core.data import session_file
 from neds_core.data.session import Session
+from neds_core.io import load, nwb
 from runtime.cli.demo import demo
+from runtime.cli.export import of_log
 from runtime.client import Subscriber
+from runtime.io import log_file
 from runtime.scoring import report
 from runtime.wire import Flag
 
@@ -221,6 +226,28 @@ def test_report_prints_the_same_summary_from_the_saved_log(runs: dict[str, Logge
 def test_report_wants_the_checkpoint_that_decoded_the_run(reports: list[Run]) -> None:
     reports[1].ends(2)
     assert "give that one with --checkpoint" in reports[1].err.read_text()
+
+
+def test_a_run_is_exported_and_imported_to_the_last_spike_and_bit(runs: dict[str, Logged], tmp_path: Path) -> None:
+    """Through NWB. The log itself knows its units and when it was."""
+    taken = of_log.taken(log_file.load(runs["recorded"].path), Path("run1.npz"), None, markers=True)
+    assert taken.start_ns is not None
+    assert 0 <= time.time() - taken.start_ns * 1e-9 < 3600
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pynwb's of other libraries
+        nwb.save(taken.session, tmp_path / "run1.nwb", nwb.Origin(taken.start_ns), taken.run)
+        found = load(tmp_path / "run1.nwb")
+    log, demo_units = runs["recorded"].log, session_file.load(demo() / "session.npz").units
+    np.testing.assert_array_equal(found.counts, log["counts"])
+    assert found.counts.sum() > 1000
+    assert found.units.sha256 == demo_units.sha256
+    names = [spec.name for spec in found.specs if spec.kind == "continuous"]
+    assert names == ["wheel_speed", "whisker_motion_energy"]
+    received = log_file.load(runs["recorded"].path).behaviours
+    for name in names:
+        want = received[name].at(log["t_end_ns"], found.bin_ns).astype(np.float32)
+        np.testing.assert_array_equal(found.values[name], want)
+        assert np.isfinite(want).sum() > 50
 
 
 def test_no_label_that_was_inferred_is_scored(runs: dict[str, Logged]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,6 +120,17 @@ def test_a_recording_that_was_cut_off_is_read_to_its_last_whole_chunk(path: Path
     found = xdf.read(tmp_path / "cut.xdf", Options())
     assert found.notes[0].startswith("the recording was cut off: the last ")
     assert len(found.t_s) == len(xdf.read(path, Options()).t_s)
+
+
+def test_a_packed_file_is_read_as_it_is_unpacked(path: Path, tmp_path: Path) -> None:
+    packed, cut = tmp_path / "day1.xdfz", tmp_path / "cut.xdfz"
+    packed.write_bytes(gzip.compress(path.read_bytes(), 1))
+    cut.write_bytes(packed.read_bytes()[:-5000])
+    found, plain = load(packed), load(path)
+    np.testing.assert_array_equal(found.counts, plain.counts)
+    np.testing.assert_array_equal(found.values["wheel_speed"], plain.values["wheel_speed"])
+    with pytest.raises(DataError, match=r"is no whole gzip file .*; copy it again"):
+        load(cut)
 
 
 def _other(old: str, new: str) -> Callable[[list[Stream]], list[Stream]]:

@@ -205,6 +205,28 @@ def test_what_is_wrong_is_one_sentence(changed: dict[str, Any], outputs: tuple[s
         taken(found(**changed), *outputs)
 
 
+def test_columns_of_times_become_moments() -> None:
+    """From the left edge of each segment's first bin. Durations are times of no trial, and what is far is left out."""
+    start = np.array([2.005, 4.0, 6.0, 8.0])
+    columns = {
+        "cue_time": start + np.array([0.1, -0.2, np.nan, -0.3]),
+        "feedback_times": np.r_[start[:3] + 0.5, 600.0],
+        "response_time": np.array([0.3, 0.4, 0.5, 0.6]),
+        "never_time": np.full(4, np.nan),
+        "side": np.array(["l", "l", "r", "r"]),
+    }
+    made = taken(found(trials=Trials(start, start + 1.0, columns)))
+    begin = np.array([2.02, 4.0, 6.0, 8.0])
+    np.testing.assert_allclose(2.0 + made.session.segments[:, 0] * BIN_S, begin)
+    assert set(made.session.moments) == {"cue", "feedback"}
+    np.testing.assert_allclose(made.session.moments["cue"], (columns["cue_time"] - begin) * 1e3, atol=1e-6)
+    feedback = np.r_[(start[:3] + 0.5 - begin[:3]) * 1e3, np.nan]
+    np.testing.assert_allclose(made.session.moments["feedback"], feedback, atol=1e-6)
+    notes = " ".join(made.notes)
+    assert "response_time: 0 of 4 lie near their trial, so it is no time and no moment" in notes
+    assert "feedback_times: 1 of 4 lie a minute from their trial, and are left out" in notes
+
+
 def test_counts_that_no_machine_holds_are_refused_before_they_are_made() -> None:
     many = 200_000
     units = UnitTable(np.arange(many), np.full(many, "?"), np.full(many, np.nan))

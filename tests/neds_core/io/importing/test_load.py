@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import tomllib
+import warnings
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from neds_core.errors import ConfigError, DataError
-from neds_core.io import load
+from neds_core.io import load, nwb
+from neds_core.io.importing.load import find
+from neds_core.io.importing.options import Options
 from neds_core.io.importing.recipe import Recipe
 
 ROOT = Path(__file__).parents[4]
@@ -27,6 +31,34 @@ def test_an_option_that_is_none_is_answered_with_those_there(tmp_path: Path) -> 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.nwb does not exist; check the path"):
         load(str(tmp_path / "none.nwb"))
+
+
+def test_two_probes_are_joined_to_the_last_spike(tmp_path: Path) -> None:
+    """Two Phy folders; ids are counted apart, and each spike keeps its time."""
+    rng, each = np.random.default_rng(0), {}
+    for k, (name, rate) in enumerate((("imec0", 30_000), ("imec1", 25_000))):
+        folder = tmp_path / name
+        folder.mkdir()
+        samples, clusters = np.sort(rng.integers(0, rate * 60, 700)), rng.choice([0, 4, 9], 700)
+        np.save(folder / "spike_times.npy", samples)
+        np.save(folder / "spike_clusters.npy", clusters)
+        (folder / "params.py").write_text(f"sample_rate = {rate}\n")
+        each |= {uid + k * 1_000_000: samples[clusters == uid] / rate for uid in (0, 4, 9)}
+    places = tmp_path / "imec0", tmp_path / "imec1"
+    found = find(places[0], Options(also=(str(places[1]),)))
+    assert found.units.ids.tolist() == list(each)
+    assert (np.diff(found.t_s) >= 0).all()
+    for row, times in enumerate(each.values()):
+        np.testing.assert_array_equal(found.t_s[found.unit == row], times)
+    assert "units of 2 sources are joined" in found.notes[0]
+    session = load(places[0], also=[str(places[1])], outputs=["none"])
+    assert session.counts.sum() == 1400
+    own = tmp_path / "own.nwb"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pynwb's of other libraries
+        nwb.save(session, own, nwb.Origin(0))
+        with pytest.raises(DataError, match=r"own.nwb holds more than spikes, and only spikes are joined"):
+            load(places[0], also=[str(own)])
 
 
 def test_the_extra_that_a_reader_names_brings_its_library() -> None:
