@@ -116,6 +116,7 @@ class Status(Struct, frozen=True):
     measured: dict[str, float | None]
     budget_ms: float
     reason: str = ""  # why the state is not as it should be, in one sentence
+    state_since_ns: int = 0  # since when the state holds, STALLED or LOST: the spikes' newest stamp; 0: not known
 
 
 class Event(Struct, frozen=True):
