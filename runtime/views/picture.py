@@ -44,7 +44,7 @@ PLANS = (  # the first that fits is drawn
     *(Plan(rows, bars=True) for rows in (5, 4, 3)),
     *(Plan(rows) for rows in (3, 2)),
     *(Plan(0, bars=True, gaps=gaps) for gaps in (True, False)),
-    Plan(0),
+    *(Plan(0, tail=tail) for tail in (3, 2)),
     *(Plan(0, grid=True, tail=tail) for tail in (3, 2, 1, 0)),
 )
 

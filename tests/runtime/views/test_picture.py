@@ -106,12 +106,12 @@ def test_an_alarm_says_since_when_and_of_which_stream() -> None:
     shown.now_ns += 100_000_000
     assert "STALLED for 3.5 s: " in drawn(shown)
 
-    becomes(shown, "LOST", flags=Flag.GAP, bins=3500, since_ns=0)
+    becomes(shown, "LOST", flags=Flag.GAP, bins=3500, since_ns=90 * BIN_NS)
     assert "LOST for 1 min 13 s: " in drawn(shown)
-    becomes(shown, "RUNNING")
+    shown.take_decode(decode(9000))
     assert " for " not in drawn(shown)
-    shown.take_decode(decode(shown.decode.token + 1 if shown.decode else 0, flags=Flag.GAP, state="STALLED"))
-    assert "STALLED for 0.0 s: " in drawn(shown)  # not the silence before
+    shown.take_decode(decode(9001, flags=Flag.GAP, state="STALLED"))
+    assert "STALLED for 0.0 s: " in drawn(shown)  # not the silence before, of which the status still speaks
 
 
 def coloured(shown: Shown, width: int = 80, height: int = 24) -> str:
@@ -152,6 +152,15 @@ def test_misses_and_latency_beyond_their_limits_are_coloured_and_said() -> None:
     shown.status = msgspec.structs.replace(told, edge_to_pub_ms={"p50": 3.3, "p99": 21.0, "max": 40.0})
     assert "budget 20 ms (p99, max over)" in drawn(shown)
     assert "\x1b[33m21.0" in coloured(shown)
+
+
+def test_an_old_status_shows_no_number() -> None:
+    """While messages come."""
+    shown = after()
+    shown.status_at_ns -= 2_600_000_000
+    text = drawn(shown)
+    assert "1.234" in text
+    assert all(old not in text for old in ("3.3", "7.7", "misses 6", "612", "104/105", "17", "400", "stim"))
 
 
 def test_before_the_first_message_it_says_what_it_waits_for() -> None:
@@ -290,4 +299,5 @@ def test_traces_take_what_room_is_left(width: int, height: int, n: int, rows: in
 
     assert len(re.findall("[┤│][\u2800-\u28ff]", text)) == n * rows
     assert ("now┘" in text) == (rows > 0)
+    assert "late 17" in text
     assert text.count("1.234") == n
