@@ -85,7 +85,7 @@ class OutputInfo(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """Once a second: counters, and the words that the numbers in `Decode` need.
+    """Once a second, and where something goes wrong at once: counters, and the words that the numbers in `Decode` need.
 
     `measured` holds the newest behaviour received, for display and scores only; it never
     reaches the decoder.
