@@ -85,7 +85,7 @@ class OutputInfo(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """Once a second: counters, and the words that the numbers in `Decode` need.
+    """Once a second, and where something goes wrong at once: counters, and the words that the numbers in `Decode` need.
 
     `measured` holds the newest behaviour received, for display and scores only; it never
     reaches the decoder.
@@ -116,6 +116,7 @@ class Status(Struct, frozen=True):
     measured: dict[str, float | None]
     budget_ms: float
     reason: str = ""  # why the state is not as it should be, in one sentence
+    state_since_ns: int = 0  # since when the state holds, STALLED or LOST: the spikes' newest stamp; 0: not known
 
 
 class Event(Struct, frozen=True):

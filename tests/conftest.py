@@ -36,8 +36,8 @@ SERIAL = (
     "runtime/cli/test_check.py", "runtime/cli/test_init.py", "runtime/cli/test_processes.py", "runtime/io/test_lsl.py",
     "runtime/io/test_lsl_inlets.py", "runtime/io/test_lsl_source.py", "runtime/io/test_publish.py",
     "runtime/io/test_system.py",
-    "runtime/live/test_input_health.py", "runtime/live/test_run.py", "runtime/views", "runtime/test_client.py",
-    "runtime/test_wire_doc.py",
+    "runtime/live/test_input_health.py", "runtime/live/test_run.py", "runtime/views/test_terminal.py",
+    "runtime/test_client.py", "runtime/test_wire_doc.py",
 )  # fmt: skip
 SLOW_TIMEOUT_S = 600.0  # of a test marked slow; pyproject.toml has that of the others
 

@@ -16,10 +16,14 @@ from runtime.core.pipeline import Pipeline
 from runtime.core.run_log import told_as
 from runtime.core.state import State
 from runtime.core.values import NO_TIME, Decoded
+from runtime.core.words import quoted
 from runtime.live.rims import Source
 from runtime.wire import SCHEMA, Decode, Event, Flag, Output, OutputInfo, Status
 
 TELL_NS = 60_000_000_000
+SILENT = (State.STALLED, State.LOST)  # one silence, which becomes longer
+WRONG = (*SILENT, State.FAULT, State.DEGRADED)  # states whose reason is told at once
+AT_ONCE_NS = 200_000_000  # but no more often than this
 STALE, UNGATED, SWAP, FALLBACK = int(Flag.STALE), int(Flag.UNGATED), int(Flag.SWAP), int(Flag.FALLBACK)
 
 
@@ -56,6 +60,8 @@ class Messages:
         self.seq = 0
         self.seen = np.zeros(pipeline.decoder.n_units, bool)
         self._told_ns: dict[str, int] = {}
+        self._state, self._since_ns, self._at_once_ns = State.INIT, 0, -AT_ONCE_NS
+        self._accounting: Accounting | None = None  # of the newest status
         self._decoder = pipeline.decoder  # of the message before
         self.recent_spikes: deque[int] = deque(maxlen=round(1e9 / pipeline.decoder.bin_ns))  # of the last second
 
@@ -63,6 +69,21 @@ class Messages:
         """One closed token: what the next status says of units and rate."""
         self.seen |= decoded.token.counts > 0
         self.recent_spikes.append(int(decoded.token.counts.sum()))
+        self._follow(decoded.state, decoded.token.t_end_ns)
+
+    def _follow(self, state: State, now_ns: int) -> None:
+        if state is not self._state:
+            if not (state in SILENT and self._state in SILENT):
+                self._since_ns = now_ns
+            self._state = state
+
+    def _why(self) -> tuple[str, int]:
+        """Why the state is not as it should be, and since when it holds."""
+        pipeline, newest_ns = self.pipeline, self.pipeline.binner.watermark_ns
+        if self._state not in SILENT:
+            return pipeline.reason, self._since_ns
+        silence = f"stream {quoted(self.config.input.spikes)} sent nothing; values are withheld"
+        return pipeline.withheld or silence, self._since_ns if newest_ns <= 0 else min(self._since_ns, newest_ns)
 
     def estimate(self, decoded: Decoded, now_ns: int, flags: int) -> None:
         """Publish one estimate."""
@@ -79,9 +100,14 @@ class Messages:
             self._told_ns[told] = now_ns
             self.say(detail)
         self.publisher.tell("event", Event(SCHEMA, name, now_ns, detail))
+        if name == "state" and self._state in WRONG and now_ns - self._at_once_ns >= AT_ONCE_NS:
+            self._at_once_ns = now_ns
+            if self._accounting is not None:
+                self.status(now_ns, self._state, self._accounting)
 
     def status(self, now_ns: int, state: State, accounting: Accounting) -> None:
         """Publish counters and words."""
+        self._accounting = accounting
         self.publisher.tell("status", self.status_message(now_ns, state, accounting))
 
     def outputs(self, values: np.ndarray | None, sd: np.ndarray | None = None) -> dict[str, Output]:
@@ -129,6 +155,8 @@ class Messages:
     def status_message(self, now_ns: int, state: State, accounting: Accounting) -> Status:
         """The message of one status, sent now."""
         decoder = self.pipeline.decoder
+        self._follow(state, now_ns)
+        reason, since_ns = self._why()
         return Status(
             schema=SCHEMA, rig=self.config.rig, boot_id=self.boot, source=self.kind, state=state, t_pub_ns=now_ns,
             decoder=decoder.name, engine=decoder.engine.name, model=decoder.model,
@@ -142,5 +170,5 @@ class Messages:
             population_rate_hz=float(np.mean(self.recent_spikes or [0]) * 1e9 / decoder.bin_ns),
             segment=self.pipeline.segment if self.pipeline.segment >= 0 else None,
             last_marker=self.source.last_marker, measured=self.source.measured(now_ns),
-            budget_ms=self.config.output.budget_ms, reason=self.pipeline.reason,
+            budget_ms=self.config.output.budget_ms, reason=reason, state_since_ns=since_ns,
         )  # fmt: skip

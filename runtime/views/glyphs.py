@@ -1,19 +1,14 @@
-"""Large letters and running traces out of Unicode blocks and braille."""
+"""Large letters, running traces and their time axis out of Unicode blocks and braille."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
 from rich.text import Text
 
-from runtime.views.model import Points
-
-TRACE_NS = 6_000_000_000
-TRACE_COLUMNS = 120
-ROWS = 2  # of text that a trace takes; a braille cell is 2 x 4 dots
+Cells = list[list[int]]  # [rows][columns]: which of its 2 x 4 dots a cell has
 FONT = {
     "A": ".#. #.# ### #.# #.#", "C": ".## #.. #.. #.. .##", "D": "##. #.# #.# #.# ##.", "E": "### #.. ##. #.. ###",
     "F": "### #.. ##. #.. #..", "G": ".## #.. #.# #.# .##", "U": "#.# #.# #.# #.# ###",
@@ -33,67 +28,98 @@ def big(word: str) -> str:
     return "\n".join("".join(glyphs[a + b] for a, b in row) for row in rows)
 
 
-def braille(
-    points: Iterable[tuple[int, float | None]],
-    right_ns: int,
-    span_ns: int,
-    low: float,
-    high: float,
-    width: int,
-    edges: Sequence[Iterable[tuple[int, float | None]]] = (),
-) -> list[str]:
-    """`ROWS` lines of `width` cells: points (t_ns, value) of the span_ns before right_ns, scaled from low to high.
-
-    A column of dots that holds a null stays empty, so that a gap of one bin is seen. edges: of a band, dotted.
-    """  # fmt: skip
-    column_ns = span_ns // (2 * width)
-    newest = right_ns // column_ns  # columns are fixed in time, so that a trace scrolls without shimmering
-    top = 4 * ROWS - 1
-    cells = [[0] * width for _ in range(ROWS)]
-
-    def levels_of(trace: Iterable[tuple[int, float | None]]) -> dict[int, list[int | None]]:
-        found: dict[int, list[int | None]] = {}
-        for t_ns, value in trace:
-            level = None if value is None else round((value - low) / (high - low) * top)
-            found.setdefault(t_ns // column_ns - newest + 2 * width - 1, []).append(level)
-        return found
-
-    def draw(x: int, levels: Iterable[int]) -> None:
-        for level in levels:
-            row, dot = divmod(top - level, 4)
-            cells[row][x // 2] |= (0x40 << x % 2) if dot == 3 else 1 << (dot + 3 * (x % 2))
-
-    columns, before = levels_of(points), None
-    for x in range(2 * width):
-        levels = [level for level in columns.get(x, ()) if level is not None]
-        if len(levels) != len(columns.get(x, ())) or not levels:
-            before = None
-            continue
-        joined = levels if before is None else [*levels, before]
-        draw(x, range(min(joined), max(joined) + 1))
-        before = levels[-1]
-    for trace in edges:
-        for x, found in levels_of(trace).items():
-            if 0 <= x < 2 * width and (x + newest) % 4 == 0:  # fixed in time, as the columns are
-                draw(x, [level for level in found if level is not None][-1:])
-    return ["".join(chr(0x2800 + cell) for cell in row) for row in cells]
-
-
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """One running trace, as wide as it may be. edges: of a band around it."""
+class Frame:
+    """Where traces are drawn: width x rows cells, the span_ns before right_ns, from low to high."""
 
-    points: Points
     right_ns: int
+    span_ns: int
     low: float
     high: float
-    style: str
-    edges: tuple[Points, ...] = ()
+    width: int
+    rows: int = 2
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = max(1, min(options.max_width, TRACE_COLUMNS))
-        lines = braille(self.points, self.right_ns, TRACE_NS, self.low, self.high, width, self.edges)
-        yield Text("\n".join(lines), self.style)
+    def columns(self, trace: Iterable[tuple[int, float | None]]) -> Iterator[tuple[int, int, list[int | None]]]:
+        """Each column of dots that holds points of a trace (t_ns, value): its place, its time, their levels."""
+        column_ns = max(1, self.span_ns // (2 * self.width))
+        newest = self.right_ns // column_ns  # columns are fixed in time, so that a trace scrolls without shimmering
+        first, scale = newest - 2 * self.width + 1, (4 * self.rows - 1) / (self.high - self.low)
+        found: dict[int, list[int | None]] = {}
+        for t_ns, value in trace:
+            if first <= (at := t_ns // column_ns) <= newest:
+                found.setdefault(at, []).append(None if value is None else round((value - self.low) * scale))
+        return ((at - first, at, levels) for at, levels in sorted(found.items()))
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(10, options.max_width), min(options.max_width, TRACE_COLUMNS))
+
+def line(trace: Iterable[tuple[int, float | None]], frame: Frame) -> Cells:
+    """A trace (t_ns, value) as a line. A column of dots that holds a null is empty, so a gap of one bin is seen."""
+    cells = _empty(frame)
+    at_before, before = -1, None
+    for x, _, levels in frame.columns(trace):
+        known = [level for level in levels if level is not None]
+        if len(known) != len(levels):
+            before = None
+            continue
+        joined = known if before is None or x != at_before + 1 else [*known, before]
+        _draw(cells, x, range(min(joined), max(joined) + 1))
+        at_before, before = x, known[-1]
+    return cells
+
+
+def between(
+    lower: Iterable[tuple[int, float | None]], upper: Iterable[tuple[int, float | None]], frame: Frame
+) -> Cells:
+    """The area between two traces, stippled: each second dot."""
+    cells = _empty(frame)
+    tops = {at: [level for level in levels if level is not None] for _, at, levels in frame.columns(upper)}
+    for x, at, levels in frame.columns(lower):
+        ends = [*tops.get(at, ()), *(level for level in levels if level is not None)]
+        if ends:
+            low = min(ends)
+            _draw(cells, x, range(low + (low + at) % 2, max(ends) + 1, 2))  # fixed in time, as the columns are
+    return cells
+
+
+def _empty(frame: Frame) -> Cells:
+    return [[0] * frame.width for _ in range(frame.rows)]
+
+
+def _draw(cells: Cells, x: int, levels: Iterable[int]) -> None:
+    top = 4 * len(cells) - 1
+    for level in levels:
+        row, dot = divmod(top - level, 4)
+        cells[row][x // 2] |= (0x40 << x % 2) if dot == 3 else 1 << (dot + 3 * (x % 2))
+
+
+def layered(layers: Sequence[tuple[Cells, str]]) -> list[Text]:
+    """Traces over each other, uppermost first, each with its colour: a cell shows the first that has dots in it."""
+    lines = []
+    for rows in zip(*(cells for cells, _ in layers), strict=True):
+        shown = [next(((i, dots) for i, dots in enumerate(cell) if dots), (0, 0)) for cell in zip(*rows, strict=True)]
+        text = Text(no_wrap=True)
+        for i, run in groupby(shown, key=lambda each: each[0]):
+            text.append("".join(chr(0x2800 + dots) for _, dots in run), layers[i][1])
+        lines.append(text)
+    return lines
+
+
+def axis(frame: Frame, lead_ns: int = 0) -> str:
+    """`frame.width` characters under traces that end lead_ns after now: seconds from now, each over its tick."""
+    width, cell_ns = frame.width, frame.span_ns / frame.width
+    now = width - 1 - round(lead_ns / cell_ns)
+    ahead = f"+{lead_ns / 1e6:g} ms┘" if lead_ns else ""
+    if not ahead:
+        labels = [(now, "now┘")]
+    elif width - 1 - now <= len(ahead):  # no room between the two
+        labels = [(width - 1, f"now {ahead}")]
+    else:
+        labels = [(width - 1, ahead), (now, "now┘")]
+    left = f"└-{(frame.span_ns - lead_ns) / 1e9:.3g} s"
+    labels.append((len(left) - 1, left))
+    labels += [(now - round(s * 1e9 / cell_ns), f"-{s}┘") for s in range(2, int(frame.span_ns / 1e9), 2)]
+    row = [" "] * width
+    for end, label in labels:  # the first ones have the room
+        begin = end + 1 - len(label)
+        if begin >= 0 and end < width and set(row[max(0, begin - 1) : end + 2]) <= {" "}:
+            row[begin : end + 1] = label
+    return "".join(row)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from neds_core.checkpoint import Checkpoint
+from runtime.client import unpack
 from runtime.config import InputConfig, OutputConfig, RigConfig
 from runtime.core.accounting import Accounting
 from runtime.core.binning import Binner
@@ -155,6 +156,53 @@ def test_a_status_counts_everything_and_explains_its_words(messages: Messages) -
     assert [o.name for o in status.outputs] == ["wheel_speed", "choice"]
     assert (status.measured, status.segment, status.last_marker) == ({"wheel_speed": 1.5}, None, "")
     assert status.edge_to_pub_ms["max"] == 84.0
+
+
+def test_a_status_says_since_when_its_state_holds_and_why(messages: Messages) -> None:
+    """STALLED and LOST are one silence: since the newest stamp of the stream, which is named."""
+
+    def told(state: State, now: int, since: int | None = None) -> tuple[str, int]:
+        if since is not None:
+            messages.note(replace(estimate(None), state=state, token=replace(estimate(None).token, t_end_ns=since)))
+        status = messages.status_message(now, state, Accounting(BIN, 20 * MS))
+        return status.reason, status.state_since_ns
+
+    messages.pipeline.withheld = ""
+    assert told(State.READY, 5 * MS) == ("", 5 * MS)
+    assert told(State.RUNNING, 900 * MS, since=20 * MS) == ("", 20 * MS)
+    assert told(State.RUNNING, 1900 * MS, since=1900 * MS) == ("", 20 * MS)
+    silence = "stream 's' sent nothing; values are withheld"
+    assert told(State.STALLED, 2000 * MS, since=2000 * MS) == (silence, 2000 * MS)
+    messages.pipeline.alive(1930 * MS, 1930 * MS)
+    assert told(State.STALLED, 3000 * MS, since=3000 * MS) == (silence, 1930 * MS)
+    assert told(State.LOST, 18_000 * MS, since=18_000 * MS) == (silence, 1930 * MS)
+    assert told(State.RUNNING, 19_000 * MS, since=19_000 * MS) == ("", 19_000 * MS)
+    messages.pipeline.withheld = "stream 's' was silent; checking that its units are the same"
+    assert told(State.STALLED, 20_000 * MS, since=20_000 * MS)[0] == messages.pipeline.withheld
+
+
+def test_what_is_wrong_is_told_at_once(messages: Messages) -> None:
+    """Not only with the next status; but not with each bin where the state changes with each."""
+    kept = messages.publisher
+    assert isinstance(kept, Kept)
+    messages.status(0, State.READY, Accounting(BIN, 20 * MS))
+    for now in range(1, 31):  # 600 ms
+        state = State.STALLED if now % 2 else State.RUNNING
+        messages.note(replace(estimate(None), state=state))
+        messages.event(now * BIN, "state", f"to {state}")
+    messages.event(700 * MS, "clock_jump", "the sender's clock stepped")
+
+    told = [(message.t_pub_ns, message.state) for message in kept.sent if isinstance(message, Status)]
+    assert told == [(0, "READY"), (20 * MS, "STALLED"), (220 * MS, "STALLED"), (420 * MS, "STALLED")]
+
+
+def test_a_reader_of_older_messages_needs_no_new_field(messages: Messages) -> None:
+    """And an older reader does not mind one."""
+    status = messages.status_message(0, State.RUNNING, Accounting(BIN, 20 * MS))
+    old = msgspec.to_builtins(status)
+    del old["reason"], old["state_since_ns"]
+    assert msgspec.convert(old, Status).state_since_ns == 0
+    assert unpack(msgspec.msgpack.encode(msgspec.to_builtins(status) | {"newer": 1}), Status) == status
 
 
 def test_a_lead_stands_by_its_output(messages: Messages, ahead_checkpoint: Checkpoint) -> None:
