@@ -70,12 +70,12 @@ def run(given: Options) -> None:
     stop = Stop()
     config, held = _config(given)
     with ExitStack() as stack:
-        player = None
+        player, traces = None, {}
         if given.plays:
             with stop.held():
-                player = _start_player(config, given)
+                player, traces = _start_player(config, given)
                 stack.callback(player.end)
-        log, checkpoint = _decode(config, given, stack, stop, player, held)
+        log, checkpoint = _decode(config, given, stack, stop, (player, traces), held)
         stop.loop_is_over()
         log.header = msgspec.structs.replace(log.header, certificate=held.told)
         try:
@@ -175,24 +175,46 @@ def _embedded(config: RigConfig, prefix: str, given: Options) -> RigConfig:
     )  # fmt: skip
 
 
-def _start_player(config: RigConfig, given: Options) -> Player:
+def _start_player(config: RigConfig, given: Options) -> tuple[Player, dict[str, str]]:
+    """The player, and the streams of the behaviours that it plays by name."""
     from neds_core.data import session as sessions, session_file
 
     recording = session_file.load(Path(config.score.recording))  # refused here rather than by the child
     if others := sessions.left_out(recording):
         note(f"spikes of {recording.name} that are not played: {others}")
     session = config.lsl.session_id
-    return Player(
+    player = Player(
         config.score.recording, "--prefix", session, "--session-id", session,
         "--split", given.split.value, "--phase", given.phase.value, "--behaviours", given.behaviours.value,
         "--parent", os.getpid(),
     )  # fmt: skip
+    absent = given.behaviours is Behaviours.ABSENT
+    played = [] if absent else [spec.name for spec in recording.specs if spec.kind == "continuous"]
+    return player, {name: f"{session}-{name}" for name in played}
+
+
+def _scored_by(config: RigConfig, checkpoint: Checkpoint, traces: dict[str, str]) -> RigConfig:
+    """Read what is played of the checkpoint's outputs, name -> stream, where the rig names no stream of behaviour."""
+    import msgspec
+
+    if config.input.behaviours:
+        return config
+    measured = {spec.name: traces[spec.name] for spec in checkpoint.specs if spec.name in traces}
+    return msgspec.structs.replace(config, input=msgspec.structs.replace(config.input, behaviours=measured))
 
 
 def _decode(
-    config: RigConfig, given: Options, stack: ExitStack, stop: Stop, player: Player | None, held: Held
+    config: RigConfig,
+    given: Options,
+    stack: ExitStack,
+    stop: Stop,
+    plays: tuple[Player | None, dict[str, str]],
+    held: Held,
 ) -> tuple[RunLog, Checkpoint]:
-    """Connect, warm up, decode until the end; what was opened closes with `stack`."""
+    """Connect, warm up, decode until the end; what was opened closes with `stack`.
+
+    plays: the player of this run, and its streams of behaviour.
+    """
     from runtime.io.lsl_resolve import configure
 
     configure(config.lsl.session_id, config.lsl.resolve_scope, config.lsl.known_peers)
@@ -205,6 +227,8 @@ def _decode(
     from runtime.io.streams import find_streams
     from runtime.live.wiring import wire
 
+    player, traces = plays
+
     def watch() -> None:
         stop.check()
         if player is not None:
@@ -212,6 +236,7 @@ def _decode(
 
     checkpoint = checkpoints.load(Path(config.checkpoint))
     held.refuse_other(checkpoint.sha)
+    config = _scored_by(config, checkpoint, traces)
     if given.save_log is not None:
         longest_s = min(config.score.log_s, given.seconds or config.score.log_s)
         log_file.refuse_full(given.save_log, int(longest_s * 1e9 / checkpoint.header.bin_ns), len(checkpoint.units))

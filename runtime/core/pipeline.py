@@ -203,7 +203,7 @@ class Pipeline:
         input_state = self._judge(token, finite)
         state = of_token(
             idle=token.idle, valid=token.valid and not self.withheld, silent_ns=token.t_end_ns - self._live_ns,
-            input_state=State.RUNNING if self.withheld else input_state,
+            input_state=State.RUNNING if self.withheld else input_state, keep_alive=self.rules.keep_alive,
         )  # fmt: skip
         unsure = token.valid and self.start.holds()
         if values is not None and (not finite or unsure or self.withheld or state is State.FAULT):

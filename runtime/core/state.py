@@ -34,16 +34,20 @@ LEGAL: dict[State, frozenset[State]] = {
     State.ENDED: frozenset(),
 }
 LOST_NS = 15_000_000_000  # a sender that is silent for longer is gone rather than late
+IDLE_NS = 1_000_000_000  # between segments, a sender of keep-alives that is silent for longer has stalled
 
 
-def of_token(*, idle: bool, valid: bool, silent_ns: int, input_state: State = State.RUNNING) -> State:
+def of_token(
+    *, idle: bool, valid: bool, silent_ns: int, input_state: State = State.RUNNING, keep_alive: bool = False
+) -> State:  # fmt: skip
     """The state that a closed bin leaves the run in.
 
     silent_ns: since the newest bin with live data. input_state: RUNNING, DEGRADED or FAULT, what the input is worth.
+    keep_alive: the sender has keep-alives, so that it is never silent between segments either.
     """
-    if idle:
+    if idle and not (keep_alive and silent_ns >= IDLE_NS):
         return State.IDLE
-    if valid or input_state is State.FAULT:  # spikes that come and cannot be binned are no silence
+    if valid or (input_state is State.FAULT and not idle):  # spikes that come and cannot be binned are no silence
         return input_state
     return State.LOST if silent_ns >= LOST_NS else State.STALLED
 

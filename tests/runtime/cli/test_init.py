@@ -238,3 +238,4 @@ def test_the_commands_of_the_readme_decode_the_sender(trained: Path) -> None:
         found = ours("run", "rig.toml", "--seconds", "5")
     assert found["counters"]["tokens_published"] > 50
     assert found["counters"]["spikes_lost_upstream"] == 0
+    assert ours("run", "rig.toml", "--play", "--seconds", "8")["outputs"]["wheel_speed"]["r2"] is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.core.state import LEGAL, LOST_NS, State, StateTrack, of_token
+from runtime.core.state import IDLE_NS, LEGAL, LOST_NS, State, StateTrack, of_token
 
 
 def test_every_state_has_a_row_and_an_end() -> None:
@@ -49,3 +49,16 @@ def test_nothing_follows_the_end() -> None:
 def test_a_bin_leaves_a_state(idle: bool, valid: bool, silent_ns: int, input_state: State, state: State) -> None:
     """Spikes that come and cannot be binned are a fault of theirs, not a silence."""
     assert of_token(idle=idle, valid=valid, silent_ns=silent_ns, input_state=input_state) is state
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "silent_ns", "state"),
+    [
+        (True, IDLE_NS - 1, State.IDLE), (True, IDLE_NS, State.STALLED), (True, LOST_NS, State.LOST),
+        (False, LOST_NS, State.IDLE),
+    ],
+)  # fmt: skip
+def test_a_sender_of_keep_alives_is_never_silent_between_segments(
+    keep_alive: bool, silent_ns: int, state: State
+) -> None:
+    assert of_token(idle=True, valid=False, silent_ns=silent_ns, keep_alive=keep_alive) is state
