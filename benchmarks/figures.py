@@ -84,7 +84,8 @@ def track(
     labels: tuple[str, str, str], out: Out,
 ) -> None:  # fmt: skip
     """A path (n, 2), measured and decoded, beside how far (n,) decoders are off. labels: of x, y and the distance."""
-    with canvas(out, 10, 3.4, ncols=2, width_ratios=(1, 1.6)) as (_, (left, right)):
+    with canvas(out, 10, 3.6, ncols=2, width_ratios=(1, 1.6)) as (figure, (left, right)):
+        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
         for name, xy in path.items():
             x, y = (np.insert(xy[:, k].astype(float), starts, np.nan) for k in (0, 1))
             lw = 2.4 if name == "measured" else 0.9
@@ -93,7 +94,6 @@ def track(
         left.set_aspect("equal", adjustable="datalim")
         left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 0.99), ncols=2, borderaxespad=0.1)
         _over_time(right, t_s, errors, starts)
-        right.set_title(title, fontsize="medium", loc="left")
         right.set_ylabel(labels[2])
         right.set_ylim(bottom=0.0)
 

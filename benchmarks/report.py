@@ -105,7 +105,9 @@ def page(report: Report, lines: Iterable[str], pictures: dict[str, Path], path: 
         *(f"<h2>{escape(name)}</h2>{picture(png.read_bytes(), name)}" for name, png in pictures.items()),
         f"<h2>Machine</h2>{facts(report['machine'])}",
     ]
-    write_page(document(f"neds-rt bench {report['kind']}, {report['created']}", parts), path)
+    with whole(path) as partial:
+        html = document(f"neds-rt bench {report['kind']}, {report['created']}", parts)
+        partial.write_text(html, encoding="utf-8")
 
 
 def document(title: str, parts: Iterable[str]) -> str:
@@ -113,12 +115,6 @@ def document(title: str, parts: Iterable[str]) -> str:
     head = f'<meta charset="utf-8">{MARK}<title>{escape(title)}</title><style>{STYLE}</style>'
     body = f"<h1>{escape(title)}</h1>{''.join(parts)}"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
-
-
-def write_page(html: str, path: Path) -> None:
-    """Write a page. Raises `ConfigError` where it cannot be written."""
-    with whole(path) as partial:
-        partial.write_text(html, encoding="utf-8")
 
 
 def refuse_page(path: Path) -> None:

@@ -63,7 +63,7 @@ def decoding(shown: Shown, found: dict[str, Any]) -> Iterator[Picture]:
             guesses = shown.guesses[spec.name]
             tables = {LINEAR.get(d, d): guesses.table(d, len(spec.classes)) for d in DRAWN if d in guesses.said}
             yield Picture(f"{spec.name}-confusion", True, partial(figures.confusion, tables, spec.classes, spec.name))
-        if spec.name in found:
+        if spec.name in found and not spec.angle:
             yield from _class(found[spec.name], spec) if spec.kind == "class" else _curves(found[spec.name], spec)
 
 

@@ -63,23 +63,23 @@ def training(path: Path, recording: Path) -> str:
     looked = "not read: training and this page take the first 80 %"
     looked += f"; looks that the checkpoint records: {of.record.test_looks}"
     found = showing.of_training(of.made, parts.validation)
+    points = _table(_points(found.points)) if found is not None and found.points else ""
+    drawn = [] if found is None else list(evaluated.decoding(found, {}))
     return report.document(
-        f"Training of {header.name}",
+        f"{header.name}: training on {of.session.name}",
         [
             _head(of, looked),
+            "<h2>On the validation part</h2>",
+            "<p>It stopped the training and chose the blend, so scores of NEDS and the blend are flattered here. The "
+            "held-out part is scored by <code>neds-rt evaluate</code>.</p>",
+            points,
+            sections.pictures(drawn) if drawn else "<p>The checkpoint keeps nothing of it.</p>",
+            *sections.chosen(of.made, path),
             *sections.units(of.made, parts.train, parts.validation, ("training part", "validation part")),
             *_data(of, parts),
-            *sections.chosen(of.made, path),
-            "<h2>On the validation part</h2>",
-            "<p>It stopped the training and chose the blend, so these scores flatter NEDS and the blend. The held-out "
-            "part is scored by <code>neds-rt evaluate</code>.</p>",
-            "<p>The checkpoint keeps nothing of it.</p>" if found is None else (
-                (_table(_points(found.points)) if found.points else "")
-                + sections.pictures(list(evaluated.decoding(found, {})))
-            ),
             _next(of, ("evaluate", "check", "run")),
         ],
-    )  # fmt: skip
+    )
 
 
 def evaluation(
@@ -97,19 +97,20 @@ def evaluation(
     found = showing.of_scores(first, result, name)
     many = f" Pictures are of the first of {len(paths)} checkpoints." if len(paths) > 1 else ""
     return report.document(
-        f"{of.made.header.name}: scores of the {name}",
+        f"{of.made.header.name}: {name} of {session.name}",
         [
             _head(of, looked, paths[1:]),
             f"<h2>Scores of the {name}</h2>",
             f"<p><b>{escape(result['note'])}</b></p>" if result["note"] else "",
-            f"<p>{len(first.bins)} bins ({len(first.bins) * session.bin_ns * 1e-9:.0f} s), streamed as in a run. Brackets: 95 % over trials or blocks of 10 s.{many}</p>",
+            f"<p>{len(first.bins)} bins ({len(first.bins) * session.bin_ns * 1e-9:.0f} s), streamed as in a run. "
+            f"Brackets: 95 % over trials or blocks of 10 s.{many}</p>",
             _table([*_others(result["other"]), *_traces(result["traces"], session.continuous)]),
             *(f"<p>{escape(name)} is not scored: {escape(why)}.</p>" for name, why in _unscored(result["other"])),
             sections.pictures(list(evaluated.decoding(found, result.get("curves", {})))),
             f"<details><summary>As printed</summary>{report.text(lines)}</details>",
+            *sections.chosen(of.made, of.path),
             *sections.units(of.made, counted, part, ("training part" if of.own else "whole recording", name)),
             *(_data(of, parts) if of.own else []),
-            *sections.chosen(of.made, of.path),
             _next(of, ("check", "play", "certify")),
         ],
     )
@@ -223,25 +224,27 @@ def _next(of: Subject, after: Sequence[str]) -> str:
         "play": (f"neds-rt run {rig} --play", "plays the recording and decodes it, without a rig"),
         "certify": (f"neds-rt certify {rig}", "judges the rig as it will run"),
     }
-    body = [f"{command}\n    {what}" for command, what in (lines[name] for name in after)]
-    if made:
-        body.insert(1 if "evaluate" in after else 0, made)
-    return f"<h2>What to run next</h2><p>In <code>{escape(str(Path.cwd()))}</code>:</p>{report.text(body)}"
+    steps = [lines[name] for name in after]
+    steps[1 if "evaluate" in after else 0 : 0] = made
+    body = "".join(f"<li><code>{escape(step)}</code><br><small>{escape(what)}</small></li>" for step, what in steps)
+    return f"<h2>What to run next</h2><p>In <code>{escape(str(Path.cwd()))}</code>:</p><ol>{body}</ol>"
 
 
-def _rig(of: Subject) -> tuple[str, str]:
+def _rig(of: Subject) -> tuple[str, list[tuple[str, str]]]:
     """The rig.toml beside the checkpoint or the recording, as a command names it, and what to do before it is used."""
+    edit = f'checkpoint = "{of.path.resolve()}"'
     for rig in dict.fromkeys((of.path.parent / "rig.toml", of.recording.parent / "rig.toml")):
         if rig.is_file():
             try:
                 same = Path(rigs.load(rig).checkpoint).resolve() == of.path.resolve()
             except NedsError:
                 same = False
-            edit = f'in {rig}: checkpoint = "{of.path.resolve()}"\n    it names another decoder'
-            return _quoted(rig), "" if same else edit
+            return _quoted(rig), [] if same else [(edit, f"to be set in {rig}, which names another decoder")]
     folder = of.path.parent / "rig"
-    make = f"neds-rt init {_quoted(folder)} --from {_quoted(of.recording)}\n    writes the rig's folder; set in its "
-    return _quoted(folder / "rig.toml"), f'{make}rig.toml: checkpoint = "{of.path.resolve()}"'
+    make = f"neds-rt init {_quoted(folder)} --from {_quoted(of.recording)}"
+    return _quoted(folder / "rig.toml"), [
+        (make, "writes a rig's folder with every key"), (edit, f"to be set in {folder / 'rig.toml'}")
+    ]  # fmt: skip
 
 
 def _quoted(path: Path) -> str:

@@ -73,16 +73,10 @@ def _named(ids: np.ndarray, rate: np.ndarray) -> str:
 
 
 def pictures(found: list[Picture]) -> str:
-    """Pictures in their order, narrow ones two in a row."""
-    out, row = [], ""
-    for each in [*found, None]:
-        if each is not None and not each.wide:
-            row += f"<div>{report.picture(each.png, each.name)}</div>"
-            continue
-        out.append(f'<div class="two">{row}</div>' if row else "")
-        row = ""
-        out.append(report.picture(each.png, each.name) if each is not None else "")
-    return "".join(out)
+    """The wide ones, then the others two in a row; each in its order."""
+    wide = "".join(report.picture(each.png, each.name) for each in found if each.wide)
+    others = "".join(f"<div>{report.picture(each.png, each.name)}</div>" for each in found if not each.wide)
+    return wide + (f'<div class="two">{others}</div>' if others else "")
 
 
 def chosen(made: Checkpoint, path: Path) -> Iterator[str]:

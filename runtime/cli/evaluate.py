@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -204,7 +205,7 @@ def _written(page: Path, *told: Any) -> str:
     from benchmarks.accuracy import reported
     from runtime.cli.page import write
 
-    return write(reported.evaluation(*told), page)
+    return write(partial(reported.evaluation, *told), page)
 
 
 def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:

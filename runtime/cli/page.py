@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -20,13 +21,15 @@ def page_for(report: Path | None, no_report: bool, checkpoint: Path) -> Path | N
     return path
 
 
-def write(html: str, page: Path) -> str:
-    """Write the page; returns its path. Raises `ConfigError` with the remedy where it cannot be written."""
-    from benchmarks import report as pages
+def write(draw: Callable[[], str], page: Path) -> str:
+    """Write the page that `draw` makes; returns its path. Raises `ConfigError` with the remedy where it cannot be."""
     from neds_core.errors import ConfigError
+    from neds_core.files import whole
 
     try:
-        pages.write_page(html, page)
+        with whole(page) as partial:
+            partial.write_text("")  # nothing is drawn for a folder that takes nothing
+            partial.write_text(draw(), encoding="utf-8")
     except ConfigError as error:
         raise ConfigError(f"{error} with --report, or give --no-report") from None
     return str(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,5 +76,6 @@ def train(
         if (page := page_for(report, no_report, checkpoint)) is not None:
             from benchmarks.accuracy import reported
 
-            write(reported.training(checkpoint, (config.parent / str(recording)).resolve()), page)
+            of = checkpoint, (config.parent / str(recording)).resolve()
+            write(partial(reported.training, *of), page)
             print(f"report of {checkpoint}: {page}")

@@ -76,7 +76,7 @@ def test_a_training_leaves_a_page(
     for verdict in header.verdicts.values():
         for score in verdict.scores.values():
             assert f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]" in page
-        assert escape(f"{verdict.recommended}: {verdict.reason}") in page
+        assert escape(f" is recommended: {verdict.reason}") in page
     assert "11 of 12 are used" in page
     assert re.search(r"left out: below min_rate_hz = 0.05</td><td[^>]*>1</td><td[^>]*>80 \(0.0", page)  # unit 80
     assert f"step {header.record.best_step} kept, of 9 at most; skill {header.record.validation_skill:.3f}" in page
@@ -164,7 +164,7 @@ def test_a_rig_that_lies_beside_is_named(
         rig = make_rig(checkpoint=checkpoint)
         page = reported.training(path, recording)
         assert f"neds-rt check {rig}" in page
-        assert ("it names another decoder" in page) == said
+        assert ("which names another decoder" in page) == said
         assert "neds-rt init" not in page
 
 
