@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from neds_core.data.session import BehaviourSpec
 from neds_core.files import whole
@@ -70,7 +71,7 @@ def _over_time(axes: Axes, t_s: np.ndarray, lines: dict[str, np.ndarray], starts
         lw = 1.8 if name == "measured" else 1.1
         axes.plot(x, y, color=SERIES.get(name, RED), lw=lw, label=NAMES.get(name, name))
     for start in starts:
-        before_s, at_s = t_s[start - 1], t_s[start] - bin_s
+        before_s, at_s = float(t_s[start - 1]), float(t_s[start]) - bin_s
         if at_s - before_s > 0.5 * bin_s:
             axes.axvspan(before_s, at_s, color="0.93", lw=0, zorder=0)
         axes.axvline(at_s, color="0.8", lw=0.8, zorder=0)
@@ -121,7 +122,9 @@ def rates(kept: np.ndarray, left_out: np.ndarray, out: Out) -> None:
         bins = np.geomspace(low, high, 1 + int(np.clip(len(kept) // 4, 8, 30)))
         axes.hist(fired, bins, stacked=True, color=[colour for _, colour in shown.values()], label=list(shown))
         axes.set(xscale="log", xlabel="rate (Hz)", ylabel="units")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
 

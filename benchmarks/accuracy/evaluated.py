@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -62,12 +62,12 @@ def decoding(shown: Shown, found: dict[str, Any]) -> Iterator[Picture]:
         if spec.name in shown.guesses:
             guesses = shown.guesses[spec.name]
             tables = {LINEAR.get(d, d): guesses.table(d, len(spec.classes)) for d in DRAWN if d in guesses.said}
-            yield Picture(f"{spec.name}-confusion", True, partial(figures.confusion, tables, spec.classes, spec.name))
+            yield Picture(f"{spec.name}-confusion", False, partial(figures.confusion, tables, spec.classes, spec.name))
         if spec.name in found and not spec.angle:
             yield from _class(found[spec.name], spec) if spec.kind == "class" else _curves(found[spec.name], spec)
 
 
-def _said(each: dict[str, float], digits: int, unit: str = "") -> str:
+def _said(each: Mapping[str, float | None], digits: int, unit: str = "") -> str:
     """Numbers of decoders, as a title has them."""
     known = {figures.NAMES.get(d, d): v for d, v in each.items() if d in DRAWN and v is not None}
     return ", ".join(f"{name} {value:.{digits}f}{unit}" for name, value in known.items()) or "not scored"
@@ -116,8 +116,11 @@ def _class(row: dict[str, Any], spec: BehaviourSpec) -> Iterator[Picture]:
     for question, events in row["against_time"].items():
         for event, scored in events.items():
             series = {n: scored[n] for n in ("accuracy", "balanced_accuracy", "auc")}
-            label, y_label = f"time {event.replace('_', ' ')} (ms)", "share of trials, or area under ROC"
-            draw = partial(figures.curve, scored["offset_ms"], series, label, y_label, level=0.5)
+            label, y_label = (
+                f"{question}: time {event}".replace("_", " ") + " (ms)",
+                "share of trials, or area under ROC",
+            )
+            draw = partial(figures.curve, scored["offset_ms"], series, label.replace("_", " "), y_label, level=0.5)
             yield Picture(f"{question}-{event}", False, draw)
     if row["calibration"] is not None:
         yield Picture(f"{spec.name}-reliability", False, partial(figures.reliability, row["calibration"], spec.name))

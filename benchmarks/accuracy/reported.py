@@ -138,6 +138,8 @@ def _head(of: Subject, looked: str, others: Iterable[Path] = ()) -> str:
     }
     if of.session.citation or of.session.licence:
         known["source"] = ", ".join(text for text in (of.session.citation, of.session.licence) if text)
+    if header.brought is not None:
+        return report.facts({"imported": known.pop("trained"), **known})
     everything = report.text([toml.written(msgspec.to_builtins(header.config)).strip()])
     return report.facts(known) + f"<details><summary>All keys of the training</summary>{everything}</details>"
 
