@@ -13,13 +13,14 @@ from benchmarks.accuracy import evaluated
 from benchmarks.accuracy.shown import Guesses, Shown
 from benchmarks.figures import labelled
 from neds_core.data.session import BehaviourSpec
+from runtime.core.engine import DECODERS
 
 BIN_NS = 20_000_000
 
 
 def part(bins: np.ndarray, segment: np.ndarray, of: dict[str, np.ndarray], *specs: BehaviourSpec) -> Shown:
     """A part that all decoders got right."""
-    said = dict.fromkeys(("neds", "ridge", "blend"), of)
+    said = dict.fromkeys(DECODERS, of)
     return Shown("held-out part", specs, BIN_NS, bins, segment, of, said, {}, {}, {})
 
 
