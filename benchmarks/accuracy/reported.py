@@ -75,7 +75,7 @@ def training(path: Path, recording: Path) -> str:
             points,
             sections.pictures(drawn) if drawn else "<p>The checkpoint keeps nothing of it.</p>",
             *sections.chosen(of.made, path),
-            *sections.units(of.made, parts.train, parts.validation, ("training part", "validation part")),
+            *sections.units(of.made, parts.train, parts.validation, "validation part"),
             *_data(of, parts),
             _next(of, ("evaluate", "check", "run")),
         ],
@@ -91,7 +91,7 @@ def evaluation(
     split = result["split"]
     parts = of.parts if of.own or split != "all" else Splits(session, session, session)
     name = {"test": "held-out part", "all": "whole recording"}.get(split, f"{split} part")
-    part, counted = session if split == "all" else getattr(parts, split), parts.train if of.own else session
+    part = session if split == "all" else getattr(parts, split)
     looked = f"looks that the checkpoint records: {of.record.test_looks} (--record adds one)"
     looked = f"shown on this page; {looked}" if of.own and split in ("test", "all") else looked
     found = showing.of_scores(first, result, name)
@@ -109,7 +109,7 @@ def evaluation(
             sections.pictures(list(evaluated.decoding(found, result.get("curves", {})))),
             f"<details><summary>As printed</summary>{report.text(lines)}</details>",
             *sections.chosen(of.made, of.path),
-            *sections.units(of.made, counted, part, ("training part" if of.own else "whole recording", name)),
+            *sections.units(of.made, parts.train if of.own else None, part, name),
             *(_data(of, parts) if of.own else []),
             _next(of, ("check", "play", "certify")),
         ],

@@ -36,23 +36,25 @@ def rates(part: Session) -> np.ndarray:
     return total / (max(n, 1) * part.bin_ns * 1e-9)
 
 
-def units(made: Checkpoint, counted: Session, shown: Session, words: tuple[str, str]) -> Iterator[str]:
-    """How many there are, where, how often they fire in the part `counted`, and which are left out and why.
+def units(made: Checkpoint, train: Session | None, shown: Session, name: str) -> Iterator[str]:
+    """How many there are, where, how often they fire, and which are left out and why.
 
-    shown: the part that is scored; words: what to call both.
+    train: what was trained on, None = the recording is another, then rates are of `shown`, the part that is scored;
+    name: what to call that.
     """
-    kept, rate = made.scalers.kept, rates(counted)
-    yield f"<h2>Units</h2><p>{int(kept.sum())} of {len(kept)} are used. Rates are of the {escape(words[0])}.</p>"
+    kept, rate = made.scalers.kept, rates(train or shown)
+    where = name if train is None else "training part"
+    yield f"<h2>Units</h2><p>{int(kept.sum())} of {len(kept)} are used. Rates are of the {where}.</p>"
     if rate.any():
         yield pictures([Picture("rates of the units", False, partial(figures.rates, rate[kept], rate[~kept]))])
     least = made.header.config.min_rate_hz
-    silent = kept & (rates(shown) == 0.0)
     reasons = {
-        f"left out: no spike in the {words[0]}": ~kept & (rate == 0.0),
-        f"left out: below min_rate_hz = {least:g}": ~kept & (rate > 0.0) & (rate < least),
-        "left out: in training": ~kept & (rate >= max(least, np.finfo(float).tiny)),
-        f"used, but no spike in the {words[1]}": silent,
+        "left out: no spike in the training part": ~kept & (rate == 0.0),
+        f"left out: below min_rate_hz = {least:g}": ~kept & (rate > 0.0),
     }
+    if train is None:
+        reasons = {"left out by the training, on another recording": ~kept}
+    reasons[f"used, but no spike in the {name}"] = kept & (rates(shown) == 0.0)
     ids = made.units.ids
     found = [(why, str(int(rows.sum())), _named(ids[rows], rate[rows])) for why, rows in reasons.items() if rows.any()]
     yield report.table(("why", "units", "which (Hz)"), found) if found else "<p>None is left out.</p>"

@@ -150,6 +150,7 @@ def test_every_printed_line_is_on_the_page(
     assert printed[-1] == f"report of {files[1]}: {out}"
     assert all(escape(line) in page for line in printed[:-1])
     assert checkpoints.load(files[1]).sha in page
+    assert re.search(r"left out by the training, on another recording</td><td[^>]*>1</td><td[^>]*>80 ", page)
     assert set(pictures(page)) >= {"wheel_speed-traces", "choice-confusion"}
 
 
