@@ -79,7 +79,7 @@ def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials(neds_rt: Callable[.
     """Mean of wheel and whisker R2 over three phase-free seeds: at least 0.02 above the phase-free ridge's."""
     names = ("neds", "neds-seed1", "neds-seed2")
     files = [str(IBL / "session.npz"), *(str(IBL / f"{n}.safetensors") for n in names)]
-    result = neds_rt("evaluate", *files).result()
+    result = neds_rt("evaluate", *files, "--no-report").result()
     rows = result["traces"].values()
     ours = np.mean([np.mean(row["neds"]) for row in rows])
     ridge = np.mean([row["ridge"] for row in rows])
@@ -91,7 +91,7 @@ def test_neds_beats_the_ridge_of_its_kind_on_held_out_trials(neds_rt: Callable[.
 
 def test_what_the_demo_publishes_beats_the_ridge_on_both_outputs(neds_rt: Callable[..., Started]) -> None:
     """Intervals above 0, and a mean gain of at least 0.045 R2; and it is what its own validation part recommends."""
-    result = neds_rt("evaluate", str(IBL / "session.npz"), str(IBL / "ensemble.safetensors")).result()
+    result = neds_rt("evaluate", str(IBL / "session.npz"), str(IBL / "ensemble.safetensors"), "--no-report").result()
     gains = [row["blend_minus_ridge"] for row in result["traces"].values()]
     assert all(gain["low"] > 0.0 for gain in gains)
     assert np.mean([gain["value"] for gain in gains]) >= 0.045

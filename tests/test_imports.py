@@ -171,7 +171,7 @@ ROOMS = {
         "report": ("machine",),
         "latency": ("machine", "rows", "recordings", "figures", "report", "cost", "accuracy"),
         "cost": ("machine", "rows", "figures", "recordings", "accuracy"),
-        "accuracy": ("machine", "rows", "intervals", "recordings", "figures"),
+        "accuracy": ("machine", "rows", "intervals", "recordings", "figures", "report"),
         "studies": ("machine", "rows", "intervals", "recordings", "figures", "accuracy"),
     },
 }

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures
+from benchmarks.accuracy.shown import MOST_SEGMENTS
 from neds_core import checkpoint as checkpoints
 from neds_core.data import session as sessions, session_file
 from runtime.engines.layout import layout
 from runtime.live import offline
 from runtime.scoring import truth
-
-TRIALS = 20
 
 
 def decoded_against_measured(checkpoint: Path, recording: Path, output: str, trials: int, out: Path) -> None:
@@ -27,7 +26,10 @@ def decoded_against_measured(checkpoint: Path, recording: Path, output: str, tri
     decoded = log.values[rows, layout(made).columns[output].start]
     segment = log.segment[rows]
     shown = np.isin(segment, part.segment_ids[:trials])
-    figures.traces(measured[shown], decoded[shown], segment[shown], part.bin_ns * 1e-9, part.spec(output), out)
+    starts = np.flatnonzero(np.diff(segment[shown])) + 1
+    t_s = (truth.bins(part, log, rows)[shown] + 1) * (part.bin_ns * 1e-9)
+    lines = {"measured": measured[shown], "neds": decoded[shown]}
+    figures.traces(t_s, lines, starts, "held-out part, decoded from spikes", figures.labelled(part.spec(output)), out)
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("recording", type=Path)
     parser.add_argument("--output", default="wheel_speed")
-    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--trials", type=int, default=MOST_SEGMENTS)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     decoded_against_measured(given.checkpoint, given.recording, given.output, given.trials, given.out)

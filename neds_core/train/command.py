@@ -27,9 +27,10 @@ class Kind(Struct, frozen=True):
 
 def run(
     path: Path, out: Path | None, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
-) -> None:
+) -> tuple[Path, ...]:
     """Train what a TOML file says (see `single.run` and `many.run`); `out`: default beside the file.
 
+    Returns the checkpoints of one recording that are done, in the first process alone.
     attend: what attends where the file asks for a GPU; None = torch.
     seeds: of a training of one recording, none = those of the file, or 0; many recordings have theirs in the file.
     """
@@ -38,11 +39,11 @@ def run(
         raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
     out = out or beside(without_ending(path, ".toml"), ".safetensors")
     if kind.recording is not None:
-        single.run(path, out, seeds, show, attend)
-    elif seeds:
+        return single.run(path, out, seeds, show, attend)
+    if seeds:
         raise ConfigError(f"--seed is for one recording; for many, set seed in {path}")
-    else:
-        many.run(path, out, show, attend)
+    many.run(path, out, show, attend)
+    return ()
 
 
 def main() -> None:

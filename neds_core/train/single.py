@@ -221,12 +221,15 @@ def write(made: Checkpoint, fit: Fit, path: Path, recording: Path, resume: Resum
     print(f"next: neds-rt evaluate {recording} {path}")
 
 
-def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None) -> None:
+def run(
+    path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
+) -> tuple[Path, ...]:
     """Train what a TOML file says, a checkpoint a seed, in this process or in all that `torchrun` started.
 
     Writes `out` (several seeds: `out-seedN`); beside it `.jsonl` (a line a step) and, until it is done, `.state`
     and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far. An ensemble is written
-    to `out` once all of its members, in files of their own as several seeds are, are done.
+    to `out` once all of its members, in files of their own as several seeds are, are done. Returns
+    the checkpoints where all are done, of an ensemble that one; none in the other processes.
     """
     config = toml.load(path, TrainConfig)
     seeds = _seeds(config, seeds)
@@ -234,13 +237,17 @@ def run(path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..
     for target in (*targets.values(), *([out] if config.ensemble.seeds else [])):
         refuse_taken(target)
     first = _train_each(path, config, targets, show, attend)
-    if first and config.ensemble.seeds:
+    if not first:
+        return ()
+    if config.ensemble.seeds:
         joined = ensemble.join(
             [checkpoint.load(target) for target in targets.values()], without_ending(out).name,
             config.ensemble.linear_share,
         )  # fmt: skip
         checkpoint.save(joined, out)
         print("\n".join((f"{out}: done; {len(seeds)} networks in one checkpoint", *judging.outcome(joined))))
+        return (out,)
+    return tuple(targets.values())
 
 
 def _seeds(config: TrainConfig, given: list[int]) -> list[int]:

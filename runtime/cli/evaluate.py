@@ -2,48 +2,111 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from runtime.cli.options import taking
 from runtime.cli.play import Split
 
 TASKS = ("decode", "encode", "within", "cross")
 
 
-def evaluate(
-    given: Annotated[
+@dataclass(frozen=True)
+class Options:
+    """What `neds-rt evaluate` can be told."""
+
+    files: Annotated[
         list[Path],
         typer.Argument(metavar="FILES", help="a recording (.npz, .nwb) and one checkpoint for each seed, in any order"),
-    ],
-    task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode",
+    ]
+    task: Annotated[str, typer.Option(help="decode, encode, within or cross")] = "decode"
     split: Annotated[Split, typer.Option(help="with decode: part of the recording; all: of one not trained on")] = (
         Split.TEST
-    ),
-    figures: Annotated[Path | None, typer.Option(help="folder for figures")] = None,
-    record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
-) -> None:
+    )
+    figures: Annotated[Path | None, typer.Option(help="folder for figures")] = None
+    report: Annotated[
+        Path | None, typer.Option(help="with decode: report to write; default: CHECKPOINT.report.html")
+    ] = None
+    no_report: Annotated[bool, typer.Option("--no-report", help="write no report")] = False
+    record: Annotated[bool, typer.Option(help="write the scores and one more look into the headers")] = False
+    json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False
+
+
+@taking(Options)
+def evaluate(given: Options) -> None:
     """Score checkpoints on the last 20 % (or --split) over training seeds, with intervals paired by trial.
 
-    decode: behaviour from spikes, streamed, beside ridge and blend. encode: spikes from all
+    decode: behaviour from spikes, streamed, beside ridge and blend, with a report (HTML). encode: spikes from all
     behaviours, each, and none. within: held-out units, and the next bin. cross: any from any.
     """
     import msgspec
     import torch
 
     from neds_core import checkpoint as files
-    from neds_core.errors import ConfigError
     from neds_core.io import recording
+    from runtime.cli.page import page_for
     from runtime.scoring import report, seeds
 
-    if task not in TASKS:
-        raise ConfigError(f"--task {task!r} is not known; choose {', '.join(TASKS[:-1])} or {TASKS[-1]}")
-    if record and task != "decode":
-        raise ConfigError(f"--record: only scores of decoding are written into a checkpoint, not of {task}")
-    if split is not Split.TEST and (record or figures or task != "decode"):
-        raise ConfigError(f"--split {split} is for --task decode without --record and --figures; leave it out")
+    _refuse_mixed(given)
+    origin, checkpoints = _sorted(given.files)
+    decodes = given.task == "decode"
+    page = page_for(given.report, given.no_report, checkpoints[0]) if decodes else None
+    torch.set_num_threads(1)
+    session = recording.load(origin)
+    made = [files.load(path) for path in checkpoints]
+    result: dict[str, Any] = {
+        "task": given.task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]
+    }  # fmt: skip
+    _refuse_brought(made, given)
+    rows: list[Any] = []
+    if decodes:
+        result |= {"split": given.split.value, "note": _note(made, origin, given.split)}
+        rows = _decoded(made, session, given.split)
+        result |= _pooled(rows, session) if given.split is Split.TEST else seeds.pool(rows)
+        if given.record:
+            for path, row in zip(checkpoints, rows, strict=True):
+                _look(path, row.scalars())
+    else:
+        result |= _predicted(given.task, made, session, given.figures)
+    lines = report.pooled_lines(result) if decodes else report.task_lines(result)
+    if not given.json:
+        print("\n".join(lines), flush=True)
+    try:
+        if decodes and given.figures is not None:
+            _draw(rows[0], result, given.figures)
+        result["report"] = (
+            None if page is None else _written(page, checkpoints, origin, session, rows[0], result, lines)
+        )
+    finally:  # whatever becomes of pictures and page: the scores are out
+        if given.json:
+            print(msgspec.json.encode({"report": None} | result).decode(), flush=True)
+    if page is not None and not given.json:
+        print(f"report of {checkpoints[0]}: {page}")
+
+
+def _refuse_mixed(given: Options) -> None:
+    """Options that have no meaning together. Raises `ConfigError`."""
+    from neds_core.errors import ConfigError
+
+    if given.task not in TASKS:
+        raise ConfigError(f"--task {given.task!r} is not known; choose {', '.join(TASKS[:-1])} or {TASKS[-1]}")
+    if given.record and given.task != "decode":
+        raise ConfigError(f"--record: only scores of decoding are written into a checkpoint, not of {given.task}")
+    if given.report and given.task != "decode":
+        raise ConfigError(f"--report: there is none of --task {given.task}; leave it out, --figures draws its pictures")
+    if given.split is not Split.TEST and (given.record or given.figures or given.task != "decode"):
+        raise ConfigError(f"--split {given.split} is for --task decode without --record and --figures; leave it out")
+
+
+def _sorted(given: list[Path]) -> tuple[Path, list[Path]]:
+    """The recording and the checkpoints among the files. Raises `ConfigError`."""
+    from neds_core.errors import ConfigError
+    from neds_core.io import recording
+
     for path in given:
         if not path.exists():
             raise ConfigError(f"{path} does not exist; check the path")
@@ -55,32 +118,15 @@ def evaluate(
             f"given {len(recordings)} recordings (.npz, .nwb) and {len(checkpoints)} checkpoints; give one recording "
             "and its checkpoints, in any order"
         )
-    torch.set_num_threads(1)
-    session = recording.load(recordings[0])
-    made = [files.load(path) for path in checkpoints]
-    result: dict[str, Any] = {"task": task, "recording": session.name, "checkpoints": [p.name for p in checkpoints]}
-    _refuse_brought(made, task, figures, record)
-    if task == "decode":
-        result |= {"split": split.value, "note": _note(made, recordings[0], split)}
-        rows = _decoded(made, session, split)
-        result |= _pooled(rows, session, figures) if split is Split.TEST else seeds.pool(rows)
-        if record:
-            for path, row in zip(checkpoints, rows, strict=True):
-                _look(path, row.scalars())
-    else:
-        result |= _predicted(task, made, session, figures)
-    if json:
-        print(msgspec.json.encode(result).decode())
-    else:
-        print("\n".join(report.pooled_lines(result) if task == "decode" else report.task_lines(result)))
+    return recordings[0], checkpoints
 
 
-def _refuse_brought(checkpoints: list[Any], task: str, figures: Path | None, record: bool) -> None:
+def _refuse_brought(checkpoints: list[Any], given: Options) -> None:
     """A decoder that was brought is streamed and scored, and no more."""
     from neds_core.errors import ConfigError
 
     for made in checkpoints:
-        if made.state_space is not None and (task != "decode" or figures or record):
+        if made.state_space is not None and (given.task != "decode" or given.figures or given.record):
             raise ConfigError(
                 f"{made.header.name!r} is a decoder that was brought: it is scored by --task decode without --figures "
                 "and --record; leave them out"
@@ -128,32 +174,38 @@ def _decoded(checkpoints: list[Any], session: Any, split: Split = Split.TEST) ->
         evaluation.refuse_other_units(made, session)
         log = offline.stream(made, part, RECOMMENDED)
         at = log.decoded_rows()
-        measured = truth.recorded(part, log, at)
+        measured, bins = truth.recorded(part, log, at), truth.bins(part, log, at)
         found = scoring.score_log(made, log, at, measured)
         occurrence = truth.occurrences(log, at)
-        rows.append(seeds.SeedScores(made, found.found, measured, occurrence, found.outputs, found.exact))
+        rows.append(seeds.SeedScores(made, found.found, measured, occurrence, found.outputs, found.exact, bins))
     return rows
 
 
-def _pooled(rows: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:
+def _pooled(rows: list[Any], session: Any) -> dict[str, Any]:
     """Scores over seeds, and curves of the first checkpoint."""
     from neds_core.data import session as sessions
-    from runtime.engines.layout import layout
     from runtime.scoring import curves, seeds
 
     result = seeds.pool(rows)
-    first = rows[0]
-    if first.checkpoint.state_space is not None:
-        return result
-    result["curves"] = curves.curves(first, sessions.split(session).validation)
-    if folder is not None:
-        from benchmarks.accuracy import evaluated
-
-        columns = layout(first.checkpoint).columns
-        values = {name: first.found["neds"][:, column.start] for name, column in columns.items()}
-        specs, bin_ns = layout(first.checkpoint).specs, session.bin_ns
-        evaluated.decoding(result["curves"], values, first.truth.traces, first.segment, specs, bin_ns, folder)
+    if rows[0].checkpoint.state_space is None:
+        result["curves"] = curves.curves(rows[0], sessions.split(session).validation)
     return result
+
+
+def _draw(first: Any, result: dict[str, Any], folder: Path) -> None:
+    """The pictures of the first checkpoint, in a folder."""
+    from benchmarks.accuracy import evaluated, shown
+
+    found = shown.of_scores(first, result, "held-out part")
+    evaluated.save(evaluated.decoding(found, result["curves"]), folder)
+
+
+def _written(page: Path, *told: Any) -> str:
+    """Write the report (`benchmarks.accuracy.reported.evaluation`); returns its path."""
+    from benchmarks.accuracy import reported
+    from runtime.cli.page import write
+
+    return write(partial(reported.evaluation, *told), page)
 
 
 def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,15 +50,32 @@ def train(
     config: Annotated[Path, typer.Argument(help="training CONFIG.toml")],
     out: Annotated[Path | None, typer.Option(help="checkpoint to write; default: beside the config")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; repeat for several checkpoints")] = None,
+    report: Annotated[Path | None, typer.Option(help="report to write; default: CHECKPOINT.report.html")] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="write no report")] = False,
 ) -> None:
-    """Train, stop on validation, refit, and write a checkpoint.
+    """Train, stop on validation, refit, and write a checkpoint and a report of it (HTML).
 
     Ctrl-C or SIGTERM ends after the step at hand and keeps the best so far; the same command goes on. Under torchrun:
-    `python -m neds_core.train`, which trains the same.
+    `python -m neds_core.train`, which trains the same and makes no report.
     """
     from kernels.attention import attention
+    from neds_core import toml
+    from neds_core.errors import ConfigError
     from neds_core.train import command as train_command
+    from runtime.cli.page import page_for, write
 
+    recording = toml.load(config, train_command.Kind).recording
+    if report is not None and (recording is None or len(seed or []) > 1):
+        raise ConfigError("--report is for one checkpoint of one recording; leave it out")
+    if report is not None or no_report:
+        page_for(report, no_report, config)
     bar = Bar()
     with bar.bar:
-        train_command.run(config, out, seed or [], bar, attention)
+        made = train_command.run(config, out, seed or [], bar, attention)
+    for checkpoint in made:
+        if (page := page_for(report, no_report, checkpoint)) is not None:
+            from benchmarks.accuracy import reported
+
+            of = checkpoint, (config.parent / str(recording)).resolve()
+            write(partial(reported.training, *of), page)
+            print(f"report of {checkpoint}: {page}")

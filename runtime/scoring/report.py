@@ -27,11 +27,13 @@ LATENCIES = {
 SHOWN = ("tokens_", *(f"spikes_{name}" for name in COUNTERS), "deadline_misses")  # counters that have a line
 
 
-def _number(value: Any, digits: int = 3) -> str:
+def number(value: Any, digits: int = 3) -> str:
+    """A score, "-" where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _range(pair: Any, digits: int = 3) -> str:
+def span(pair: Any, digits: int = 3) -> str:
+    """An interval."""
     if pair is None or pair[0] is None:
         return "too few trials"
     return f"[{pair[0]:.{digits}f}, {pair[1]:.{digits}f}]"
@@ -47,10 +49,9 @@ def lines(summary: dict[str, Any]) -> list[str]:
             f"{'trial avg':>9} {'lag ms':>7}"
         )
     for name, row in traces.items():
-        each = " ".join(f"{_number(row.get(f'{decoder}_r2')):>7}" for decoder in DECODERS)
+        each = " ".join(f"{number(row.get(f'{decoder}_r2')):>7}" for decoder in DECODERS)
         out.append(
-            f"{name:24} {row['r2']:7.3f} {_range(row['ci95']):>16} {each} {row['mean_r2']:9.3f} "
-            f"{row['peak_lag_ms']:7.0f}"
+            f"{name:24} {row['r2']:7.3f} {span(row['ci95']):>16} {each} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
         )
     out += [
         _gains(name, row) if "ridge_r2" in row else f"{name:24} {_largest(row['max_abs_error'], row)}"
@@ -82,7 +83,7 @@ def _gains(name: str, row: dict[str, Any]) -> str:
     said = []
     for decoder in ("neds", "blend"):
         gain = row[f"{decoder}_minus_ridge"]
-        said.append(f"{decoder} minus ridge {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
+        said.append(f"{decoder} minus ridge {gain['value']:+.3f} {span((gain['low'], gain['high']))}")
     return f"{name:24} {', '.join(said)}"
 
 
@@ -92,7 +93,7 @@ def _latencies(summary: dict[str, Any]) -> list[str]:
     out = [f"{'latency, ms':24}" + "".join(f"{name:>9}" for name in columns)]
     for key, what in LATENCIES.items():
         row = summary[key]
-        out.append(f"{what:24}" + "".join(f"{_number(row[name], 2):>9}" for name in columns))
+        out.append(f"{what:24}" + "".join(f"{number(row[name], 2):>9}" for name in columns))
     causes = ", ".join(f"{name} {n}" for name, n in summary["miss_causes"].items() if n)
     return [*out, f"deadline misses {summary['deadline_misses']}{f' ({causes})' if causes else ''}", ""]
 
@@ -160,13 +161,13 @@ def _point(name: str, row: dict[str, Any], part: str) -> Iterator[str]:
     """Median errors of a point or an angle, and what the decoders gain over the ridge: below 0, they are nearer."""
     each = {d: row.get(f"{d}_median_error_{part}") for d in ("neds", "ridge", "blend")}
     yield (
-        f"{name:24} median error, {part}: {_number(row[f'published_median_error_{part}'], 1)} "
-        f"{_range(row[f'published_ci95_{part}'], 1)} {row['unit']}, "
-        f"{', '.join(f'{d} {_number(error, 1)}' for d, error in each.items())}, n {row[f'n_{part}']}"
+        f"{name:24} median error, {part}: {number(row[f'published_median_error_{part}'], 1)} "
+        f"{span(row[f'published_ci95_{part}'], 1)} {row['unit']}, "
+        f"{', '.join(f'{d} {number(error, 1)}' for d, error in each.items())}, n {row[f'n_{part}']}"
     )
     gains = {d: gain for d in ("neds", "blend") if (gain := row.get(f"{d}_minus_ridge_{part}"))}
     if gains:
-        said = (f"{d} minus ridge {g['value']:+.1f} {_range((g['low'], g['high']), 1)}" for d, g in gains.items())
+        said = (f"{d} minus ridge {g['value']:+.1f} {span((g['low'], g['high']), 1)}" for d, g in gains.items())
         yield f"{'':24} {', '.join(said)} {row['unit']}"
 
 
@@ -178,22 +179,22 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
     for name, row in result["traces"].items():
         if BROUGHT in row:
             r2, error = " ".join(f"{v:.3f}" for v in row[BROUGHT]), max(row["max_abs_error"])
-            out.append(f"{name}  {BROUGHT} {r2} {_range(row['ci95'][0])}, {_largest(error, row)}, n {row['n'][0]}")
+            out.append(f"{name}  {BROUGHT} {r2} {span(row['ci95'][0])}, {_largest(error, row)}, n {row['n'][0]}")
             continue
         ours, blend = (
-            " ".join(f"{v:.3f} {_range(ci95)}" for v, ci95 in zip(row[k], row[f"{k}_ci95"], strict=True))
+            " ".join(f"{v:.3f} {span(ci95)}" for v, ci95 in zip(row[k], row[f"{k}_ci95"], strict=True))
             for k in ("neds", "blend")
         )
         out += [
             f"{name}{f'   recommended: {chosen}' if (chosen := ' '.join(row['recommended'])) else ''}",
-            f"  neds   {ours}   R2 beyond the trial average {' '.join(_number(v) for v in row['about_trial_average'])}",
+            f"  neds   {ours}   R2 beyond the trial average {' '.join(number(v) for v in row['about_trial_average'])}",
             f"  blend  {blend}",
-            f"  ridge  {row['ridge']:.3f} {_range(row['ridge_ci95'])}   trial average {_number(row['trial_average'])}",
+            f"  ridge  {row['ridge']:.3f} {span(row['ridge_ci95'])}   trial average {number(row['trial_average'])}",
         ]
         out += [f"  {_covers(each)}" for each in row["sd"]]
         for decoder in ("neds", "blend"):
             gain = row[f"{decoder}_minus_ridge"]
-            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_range((gain['low'], gain['high']))}")
+            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {span((gain['low'], gain['high']))}")
     out += result["ahead"]
     for name, rows in result["other"].items():
         out += dict.fromkeys(line for row in rows for line in _other(name, row))  # seeds often say the same
@@ -214,18 +215,18 @@ def task_lines(result: dict[str, Any]) -> list[str]:
     rows |= {name: each for name, each in result["scores"].items() if "bits_per_spike" in each[0]}
     for name, each in rows.items():
         out += [
-            f"{name:28} {row['bits_per_spike']:7.3f} {_range(row['ci95']):>16} {row['mean_over_units']:10.3f} "
+            f"{name:28} {row['bits_per_spike']:7.3f} {span(row['ci95']):>16} {row['mean_over_units']:10.3f} "
             f"{row['against_test_mean']:13.3f}"
             for row in each
         ]
     for name, each in result["scores"].items():
         for row in each:
             if "r2" in row:
-                out.append(f"{name:28} R2 {row['r2']:.3f} {_range(row['ci95'])}")
+                out.append(f"{name:28} R2 {row['r2']:.3f} {span(row['ci95'])}")
             elif "balanced_accuracy" in row:
-                out.append(f"{name:28} balanced accuracy {_number(row['balanced_accuracy'])}, n {row['n']}")
+                out.append(f"{name:28} balanced accuracy {number(row['balanced_accuracy'])}, n {row['n']}")
     for name, gain in result["gains"].items():
-        out.append(f"{name.replace('_', ' ')}  {gain['value']:+.3f} {_range((gain['low'], gain['high']))} bits/spike")
+        out.append(f"{name.replace('_', ' ')}  {gain['value']:+.3f} {span((gain['low'], gain['high']))} bits/spike")
     if result.get("left_out_because_inferred"):
         out.append(f"not shown: {', '.join(result['left_out_because_inferred'])} (labels inferred from spikes)")
     return out

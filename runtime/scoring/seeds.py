@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from runtime.scoring.truth import Truth
 
 @dataclass(frozen=True, slots=True)
 class SeedScores:
-    """One checkpoint's decoded test part, ready to be pooled over training seeds."""
+    """One checkpoint's decoded test part, ready to be pooled over training seeds. bins (n,): of the recording, where
+    that is known."""
 
     checkpoint: Checkpoint
     found: dict[str, np.ndarray]
@@ -28,6 +29,7 @@ class SeedScores:
     segment: np.ndarray
     outputs: Row
     exact: float | None
+    bins: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def scalars(self) -> dict[str, dict[str, float]]:
         """The plain numbers of each output, for a checkpoint's header."""

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import evaluated, figures, table
+from benchmarks.accuracy import figures, table
 from benchmarks.accuracy.compare import Row
-from benchmarks.figures import labelled
-from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bits as encoding_scores, r2 as scores
 
 
@@ -94,19 +92,3 @@ def test_a_median_error_is_drawn_with_its_interval(tmp_path: Path) -> None:
     assert len([f for f in written if "median" in f.name]) == 1
     gain = table.pooled(rows)[1]["scores"][name]["minus_reference"]
     assert gain["low"] < gain["value"] < gain["high"]
-
-
-def test_an_angle_is_drawn_in_degrees(tmp_path: Path) -> None:
-    """In one picture for its two outputs, without a line across where it goes round."""
-    specs = tuple(BehaviourSpec(f"hd_{side}", "continuous", group="hd", angle=side) for side in ("cos", "sin"))
-    angle = np.arange(1.0, 901.0, 3.0)
-    sides = {f"hd_{name}": f(np.radians(angle)) for name, f in (("cos", np.cos), ("sin", np.sin))}
-
-    evaluated.decoding({}, sides, sides, np.zeros(300, np.int64), specs, 20_000_000, tmp_path)
-
-    assert [f.name for f in tmp_path.iterdir()] == ["hd-traces.png"]
-    degrees = evaluated._degrees(sides["hd_cos"], sides["hd_sin"])
-    assert np.flatnonzero(np.isnan(degrees)).tolist() == [120, 240]
-    # 1e-9 degrees: float64 back and forth
-    np.testing.assert_allclose(degrees[121:240], angle[1:120], atol=1e-9)
-    assert [labelled(spec) for spec in specs] == ["hd cos", "hd sin"]

@@ -7,16 +7,23 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks import report
 from benchmarks.latency import figures, sweep
+from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint import Checkpoint
+from neds_core.data import session_file
+from neds_core.data.session import Session
+from runtime.cli import commands
 
 pytestmark = pytest.mark.slow
 
@@ -81,28 +88,46 @@ def row(load: str, ms: float) -> sweep.Row:
     }  # fmt: skip
 
 
-def test_the_page_shows_its_pictures_and_asks_for_nothing_else(tmp_path: Path, server: tuple[str, list[str]]) -> None:
+def opened(folder: Path, server: tuple[str, list[str]]) -> dict[str, Any]:
+    """What a browser sees of folder/report.html. It may ask for nothing beside the page, and nothing is cut off."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"no browser is installed; one of {', '.join(BROWSERS)} would do")
-    rows = [row("100 units", 1.0), row("2,000 <units>", 30.0)]
-    found = sweep.finished({"units": rows, "conditions": rows}, 1.0, {})
-    out = tmp_path / "report.json"
-    report.write(found, sweep.lines(found), out, figures.draw(found, out.with_suffix("")))
-    (tmp_path / "probe.html").write_text(PROBE, encoding="utf-8")
-
+    (folder / "probe.html").write_text(PROBE, encoding="utf-8")
     address, asked = server
     line = [
-        browser, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
+        browser, *QUIET, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
         f"http://{address}/probe.html",
     ]  # fmt: skip
     shown = subprocess.run(line, capture_output=True, text=True, timeout=300, check=True).stdout
     inside = re.search("FOUND(.*)END", shown)
     assert inside is not None, shown
     seen = json.loads(unescape(inside[1]))
-    assert [alt for *_, alt in seen["images"]] == ["Cost against load"]
     assert all(width > 100 and height > 100 and shown > 100 for width, height, shown, _ in seen["images"])
     assert all(name.startswith("data:") for name in seen["resources"])
     assert seen["text"] > 500
     assert seen["wide"] <= 1000  # nothing is cut off at the side
     assert set(asked) <= {"/probe.html", "/report.html", "/favicon.ico"}
+    return seen
+
+
+def test_the_page_shows_its_pictures_and_asks_for_nothing_else(tmp_path: Path, server: tuple[str, list[str]]) -> None:
+    rows = [row("100 units", 1.0), row("2,000 <units>", 30.0)]
+    found = sweep.finished({"units": rows, "conditions": rows}, 1.0, {})
+    out = tmp_path / "report.json"
+    report.write(found, sweep.lines(found), out, figures.draw(found, out.with_suffix("")))
+
+    assert [alt for *_, alt in opened(tmp_path, server)["images"]] == ["Cost against load"]
+
+
+def test_the_page_of_evaluate_does_too(
+    make_checkpoint: Callable[..., Checkpoint], session: Session, tmp_path: Path, server: tuple[str, list[str]]
+) -> None:
+    session_file.save(session, tmp_path / "session.npz")
+    checkpoints.save(make_checkpoint(), tmp_path / "tiny.safetensors")
+    files = [str(tmp_path / name) for name in ("session.npz", "tiny.safetensors")]
+    done = CliRunner().invoke(commands.app, ["evaluate", *files, "--report", str(tmp_path / "report.html")])
+    assert done.exit_code == 0, done.output
+
+    names = {alt for *_, alt in opened(tmp_path, server)["images"]}
+    assert {"wheel_speed-traces", "wheel_speed-delay", "choice-confusion", "rates of the units"} < names

@@ -192,7 +192,7 @@ def test_evaluate_prints_one_json_object_and_counts_its_look(
     path = tmp_path / "seed0.safetensors"
     checkpoints.save(tiny_checkpoint, path)
 
-    assert call("evaluate", rig_home / "session.npz", path, "--json", "--record") == 0
+    assert call("evaluate", rig_home / "session.npz", path, "--json", "--record", "--no-report") == 0
 
     found = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
     assert set(found) >= {"recording", "checkpoints", "traces", "other", "streamed_vs_offline_max_abs"}
@@ -205,7 +205,7 @@ def test_evaluate_prints_one_json_object_and_counts_its_look(
 def test_evaluate_says_the_same_in_words(
     call: Callable[..., int], rig_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("evaluate", rig_home / "tiny.safetensors", rig_home / "session.npz") == 0  # in any order
+    assert call("evaluate", rig_home / "tiny.safetensors", rig_home / "session.npz", "--no-report") == 0  # in any order
     out = capsys.readouterr().out
     assert out.startswith("planted, held-out part, 1 checkpoint(s)")
     assert "neds minus ridge" in out

@@ -45,7 +45,7 @@ def test_two_are_joined_scored_and_verified(
     assert {name.rpartition(", ")[2] for name in found} - sums == {"member 0", "member 1"}
     assert all(found[name]["max_abs"] < 2e-5 for name in sums)
 
-    assert call("evaluate", few, out, "--record", "--json") == 0
+    assert call("evaluate", few, out, "--record", "--json", "--no-report") == 0
     assert msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])["streamed_vs_offline_max_abs"] < 1e-5
     looked = checkpoints.load(out)
     assert (looked.header.record.test_looks, len(looked.networks)) == (1, 2)

@@ -237,7 +237,7 @@ def test_evaluate_and_verify_take_it(home: Path) -> None:
     files = home / "session.npz", home / "full.safetensors"
     run = CliRunner()
 
-    scored = run.invoke(cli.app, ["evaluate", *map(str, files), "--json"])
+    scored = run.invoke(cli.app, ["evaluate", *map(str, files), "--json", "--no-report"])
     held = run.invoke(cli.app, ["verify", *map(str, reversed(files)), "--json"])
 
     assert scored.exit_code == held.exit_code == 0, scored.output + held.output

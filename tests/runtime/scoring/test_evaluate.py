@@ -34,7 +34,7 @@ def evaluate(rig_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """Run `neds-rt evaluate` on the planted recording; returns its exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        given = ["evaluate", rig_home / "session.npz", rig_home / "tiny.safetensors", *arguments]
+        given = ["evaluate", rig_home / "session.npz", rig_home / "tiny.safetensors", "--no-report", *arguments]
         monkeypatch.setattr(sys, "argv", ["neds-rt", *map(str, given)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -52,7 +52,7 @@ def drawn(rig_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         folder = tmp_path_factory.mktemp("figures") / "new" / task
         files = [str(rig_home / name) for name in ("session.npz", "tiny.safetensors")]
         done = CliRunner().invoke(
-            commands.app, ["evaluate", *files, "--task", task, "--json", "--figures", str(folder)]
+            commands.app, ["evaluate", *files, "--task", task, "--json", "--no-report", "--figures", str(folder)]
         )
         assert done.exit_code == 0, done.output
         found[task] = msgspec.json.decode(done.stdout.splitlines()[-1]), folder
@@ -160,7 +160,9 @@ def test_a_part_that_was_trained_on_is_no_evidence(rig_home: Path, tmp_path: Pat
     own = tmp_path / "own.safetensors"
     checkpoints.save(replace(made, header=msgspec.structs.replace(made.header, record=record)), own)
 
-    done = CliRunner().invoke(commands.app, ["evaluate", str(rig_home / "session.npz"), str(own), "--split", "all"])
+    done = CliRunner().invoke(
+        commands.app, ["evaluate", str(rig_home / "session.npz"), str(own), "--split", "all", "--no-report"]
+    )
 
     assert "trained on or chosen by bins of this part (all): these scores are no evidence of skill" in done.stdout
 
@@ -175,7 +177,7 @@ def test_an_nwb_file_is_scored_and_verified_as_its_session(session: Session, rig
     nwb.save(few, recordings[1], nwb.Origin(0, nwb.Subject(), {}, {}))
     checkpoint, scores = rig_home / "tiny.safetensors", []
     for recording in recordings:
-        done = CliRunner().invoke(commands.app, ["evaluate", str(recording), str(checkpoint), "--json"])
+        done = CliRunner().invoke(commands.app, ["evaluate", str(recording), str(checkpoint), "--json", "--no-report"])
         assert done.exit_code == 0, done.output
         scores.append(msgspec.json.decode(done.stdout.splitlines()[-1]))
     left_out = ("note", "recording")
@@ -212,7 +214,7 @@ def test_a_measured_moment_is_taken_at_its_word(rig_home: Path, tmp_path: Path) 
     ms = np.r_[np.full(6, 59.9), np.full(3, 600.0), np.full(3, np.nan)]
     moved = replace(whole, moments={"first_movement": np.r_[np.zeros(48), ms]})
 
-    curve = cmd_evaluate._pooled(cmd_evaluate._decoded([made], moved), moved, None)["curves"]["choice"]
+    curve = cmd_evaluate._pooled(cmd_evaluate._decoded([made], moved), moved)["curves"]["choice"]
     found = curve["against_time"]["left_against_right"]["from_first_movement"]
 
     label = test.values["choice"][test.segments[:, 0]] >= 0
@@ -245,7 +247,7 @@ def test_places_in_a_trial_start_anew_with_it() -> None:
     assert curves.bins_in_trial(np.array([4, 4, 4, 9, 9, 4])).tolist() == [0, 1, 2, 0, 1, 0]
 
 
-DECODED = ("wheel_speed-traces", "wheel_speed-delay", "wheel_speed-position")
+DECODED = ("wheel_speed-traces", "wheel_speed-delay", "wheel_speed-position", "choice-confusion")
 DECIDED = ("left_against_right-from_segment_start", "left_against_right-from_first_movement")
 ENCODED = ("encoding-by-behaviour", "raster-and-rates", "tuning-wheel_speed", "tuning-choice")
 DRAWN = {
