@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
 
 import numpy as np
-from msgspec import Meta, Struct
 
+from neds_core.data import summary
+from neds_core.data.columns import AMBIGUOUS, BehaviourSpec, UnitTable, whole_numbers
 from neds_core.errors import DataError
 
 DISORDER = "segments overlap or decrease in time; sort them and convert again"
@@ -16,92 +15,12 @@ BIN_NS_LEAST, BIN_NS_MOST = 1_000_000, 10_000_000_000  # 1 ms to 10 s
 STRETCHES, STRETCH_NS = 4, 60_000_000_000  # so few segments, one of a minute or more, are runs and no trials
 SPIKES_AT_ONCE = 4_000_000
 COUNT_MOST = int(np.iinfo(np.uint16).max)  # spikes of a unit in a bin, here and on the rig
-AMBIGUOUS = {
-    "wheel": "wheel_speed (unsigned) or wheel_velocity (signed)",
-    "whisker": "whisker_motion_energy",
-    "paw": "paw_speed",
-    "pupil": "pupil_diameter",
-    "position": "position_x and position_y",
-}
-
-
-class BehaviourSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a behaviour is: the words a user needs before acting on a number.
-
-    future_ms: how far the filter of a recorded trace reaches into the future. lead_ms: of a decoder's output, how much
-    later than its bin the behaviour is that it says; 0 in a recording.
-    """
-
-    name: str
-    kind: Literal["continuous", "class"]
-    unit: str = ""
-    sign: str = ""
-    filter: str = ""
-    filter_delay_ms: float = 0.0
-    labels: Literal["measured", "inferred"] = "measured"
-    labels_note: str = ""
-    classes: tuple[str, ...] = ()
-    contrasts: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-    group: str = ""  # continuous outputs of one group are coordinates of one point, or of one angle:
-    angle: Literal["", "cos", "sin"] = ""  # this output is the cosine or the sine of the angle that `group` names
-    future_ms: Annotated[float, Meta(ge=0.0)] = 0.0
-    lead_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 0.0
 
 
 def refuse_unsorted(segments: np.ndarray, origin: str) -> None:
     """Raise `DataError` where segments (S, 2) are not in time order. origin: what the sentence calls the recording."""
     if segments.ndim == 2 and (np.diff(segments[:, 0]) < 0).any():
         raise DataError(f"{origin}: {DISORDER}")
-
-
-def whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
-    """The values as int64. Raises `DataError` where one is no whole number or does not fit."""
-    found = np.asarray(values)
-    if found.dtype.kind not in "iuf":
-        first = f" ({str(found.flat[0])!r} first)" if found.size else ""
-        kind = {"U": "text", "S": "bytes", "b": "true or false"}.get(found.dtype.kind, str(found.dtype))
-        raise DataError(f"{name} are {kind}{first}, not whole numbers; give numbers and keep names elsewhere")
-    if found.dtype.kind == "f":
-        found = found.astype(np.float64)
-        fits = np.isfinite(found).all() and (np.floor(found) == found).all() and (np.abs(found) < 2.0**63).all()
-    else:
-        fits = found.dtype.kind == "i" or not found.size or int(found.max()) <= np.iinfo(np.int64).max
-    if not fits:
-        raise DataError(f"{name} hold a fraction, NaN or a number beyond 64 bits; give whole numbers")
-    return found.astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class UnitTable:
-    """The ordered units of a stream: row number is the unit id on the wire.
-
-    Whatever comes in is kept in one set of types, so that a table has one hash wherever it was read from.
-    """
-
-    ids: np.ndarray  # (U,) int64, the source's own ids
-    region: np.ndarray  # (U,) str
-    depth_um: np.ndarray  # (U,) float32, NaN = not known
-
-    def __post_init__(self) -> None:
-        """Convert to the types above. Raises `DataError` for ids that are no whole numbers, and other foreign types."""
-        region, depth = np.asarray(self.region), np.asarray(self.depth_um)
-        if region.dtype.kind != "U":
-            raise DataError(f"unit_region is {region.dtype}, not text; give a name a unit, '?' where not known")
-        if depth.dtype.kind not in "iuf":
-            raise DataError(f"unit_depth_um is {depth.dtype}, not numbers; give micrometres, NaN where not known")
-        object.__setattr__(self, "ids", whole_numbers(self.ids, "unit_ids"))
-        object.__setattr__(self, "region", region)
-        with np.errstate(over="ignore"):  # too large a depth becomes infinite, which is refused
-            object.__setattr__(self, "depth_um", depth.astype(np.float32) + np.float32(0.0))  # -0 and 0 are one depth
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def sha256(self) -> str:
-        """Identity of the ordered table."""
-        rows = (f"{i}\t{r}\t{d:.1f}" for i, r, d in zip(self.ids, self.region, self.depth_um, strict=True))
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +92,41 @@ class Session:
         for start, stop in self.segments:
             out[start:stop] = np.arange(stop - start)
         return out
+
+    def rates_hz(self) -> np.ndarray:
+        """(U,) float64: spikes a second of each unit inside the segments, 0 where they hold no bin."""
+        spikes, n_bins = np.zeros(len(self.units)), 0
+        for start, stop in self.segments:  # one after the other: a copy of all of them may be gigabytes
+            spikes += self.counts[start:stop].sum(0, dtype=np.int64)
+            n_bins += int(stop - start)
+        return spikes / max(n_bins * self.bin_ns * 1e-9, 1e-9)
+
+    def summary(self) -> str:
+        """What the recording holds, in lines for people: size, rates in Hz with quartiles, regions, each behaviour with
+        its range, unit and share undefined inside the segments, licence and source."""
+        return "\n".join([f"{self.name}: {self.size()}", *(f"{label:10}{text}" for label, text in self._rows())])
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for a notebook."""
+        return summary.table(f"{self.name}: {self.size()}", self._rows())
+
+    def size(self) -> str:
+        """Units, bins, duration and segments in words."""
+        return summary.size(len(self.units), self.n_bins, self.bin_ns, len(self.segments))
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Label and text of each line but the first."""
+        rows = [("rates", summary.rates(self.rates_hz())), ("regions", summary.regions(self.units.region))]
+        rows += [("behaviour", self.told(spec)) for spec in self.specs]
+        rows += [("licence", self.licence), ("source", self.citation)]
+        return [(label, text) for label, text in rows if text]
+
+    def told(self, spec: BehaviourSpec) -> str:
+        """A behaviour in words: its range and unit, or how many segments are of each class, and what is undefined."""
+        values = self.values[spec.name]
+        if spec.kind == "class":
+            return summary.classes(spec, values[self.segments[:, 1] - 1])
+        return summary.trace(spec, values[self.bins()])
 
 
 @dataclass(frozen=True, slots=True)
