@@ -41,14 +41,18 @@ def _value(tree: Any, where: str, said: str) -> str:
 
 def parse(text: str, kind: type[Tree], origin: str) -> Tree:
     """Build `kind` from TOML text; every fault is one `ConfigError` sentence with its key path."""
-    tree: dict[str, Any] = {}
     try:
-        tree = tomllib.loads(text)
-        return msgspec.convert(tree, kind)
+        return convert(tomllib.loads(text), kind, origin)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML ({error}); correct that line") from None
     except RecursionError:
         raise ConfigError(f"{origin}: its tables or lists are nested too deeply; correct it") from None
+
+
+def convert(tree: dict[str, Any], kind: type[Tree], origin: str) -> Tree:
+    """Build `kind` from a tree of tables; every fault is one `ConfigError` sentence with its key path."""
+    try:
+        return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
         message = str(error)
     body, _, where = message.partition(" - at `$")

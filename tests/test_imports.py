@@ -128,6 +128,23 @@ ROOMS = {
             "io",  # a recording is read whatever its file
         ),
         "io": ("errors", "config", "data", "files", "toml", "linear", "model", "checkpoint", "official"),
+        "public": (
+            "errors",
+            "config",
+            "files",
+            "toml",
+            "data",
+            "model",
+            "linear",
+            "judged",
+            "checkpoint",
+            "judging",
+            "ensemble",
+            "scores",
+            "train",
+            "io",
+        ),
+        "__init__": ("data", "public"),  # the calls at the top, each imported when it is used
     },
     "calibration": {
         "swap": (),
@@ -305,8 +322,8 @@ def test_there_is_no_circle_of_files() -> None:
 
 @pytest.mark.parametrize("package", ROOMS)
 def test_every_room_is_in_the_table(package: str) -> None:
-    names = {room_of(path.split("/")) for path in tree() if path.startswith(f"{package}/")} - {"__init__"}
-    assert names == set(ROOMS[package])
+    names = {room_of(path.split("/")) for path in tree() if path.startswith(f"{package}/")}
+    assert names | {"__init__"} == {*ROOMS[package], "__init__"}
 
 
 def test_runtime_package_is_empty() -> None:

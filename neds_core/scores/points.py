@@ -9,10 +9,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bootstrap
 from neds_core.scores.bootstrap import RULES, Interval
 
 AT_ONCE = 100  # resamples whose weights of every error are in memory together
+
+
+def angles(specs: tuple[BehaviourSpec, ...]) -> dict[str, tuple[BehaviourSpec, BehaviourSpec]]:
+    """The cosine and the sine of each angle that has both, by its group's name."""
+    sides = {(s.group, s.angle): s for s in specs if s.angle}
+    names = dict.fromkeys(group for group, _ in sides)
+    return {g: (sides[g, "cos"], sides[g, "sin"]) for g in names if {(g, "cos"), (g, "sin")} <= sides.keys()}
+
+
+def groups(specs: tuple[BehaviourSpec, ...]) -> dict[str, tuple[BehaviourSpec, ...]]:
+    """The outputs of each point by its group's name, and those of each angle, the cosine first."""
+    names = sorted({s.group for s in specs if s.group and not s.angle})
+    return {name: tuple(s for s in specs if s.group == name) for name in names} | angles(specs)
 
 
 def distance(target: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -61,26 +62,29 @@ class Silent:
 
 
 class Lines:
-    """Shows a training as lines of text."""
+    """Shows a training as lines of text, each given to `write`; None = print."""
+
+    def __init__(self, write: Callable[[str], object] | None = None) -> None:
+        self.write = write or partial(print, flush=True)
 
     def stage(self, name: str) -> None:
         """A new stage."""
-        print(name, flush=True)
+        self.write(name)
 
     def tick(self, done: int, total: int) -> None:
         """Fits of the linear search: a line for each tenth of them."""
         if done * 10 // total > (done - 1) * 10 // total:
-            print(f"fit {done}/{total}", flush=True)
+            self.write(f"fit {done}/{total}")
 
     def say(self, line: str) -> None:
         """A line as it is."""
-        print(line, flush=True)
+        self.write(line)
 
     def step(self, progress: Progress) -> None:
         """A step; said where skill was measured."""
         if progress.skill is not None:
             at = f"step {progress.step}/{progress.steps}"
-            print(f"{at} loss {progress.loss:.4f} skill {progress.skill:.4f}", flush=True)
+            self.write(f"{at} loss {progress.loss:.4f} skill {progress.skill:.4f}")
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from neds_core.data.session import BehaviourSpec
 from neds_core.scores import bootstrap, points as scores
+from neds_core.scores.points import angles as angles  # given on: figures draw them
 from runtime.core.values import Layout
 from runtime.scoring.truth import Truth
 
@@ -18,19 +18,6 @@ TURNING_DEG_S = 25.0  # the same of an angle
 GAINS = ("neds", "blend")  # decoders whose difference from the ridge is given
 
 
-def angles(specs: tuple[BehaviourSpec, ...]) -> dict[str, tuple[BehaviourSpec, BehaviourSpec]]:
-    """The cosine and the sine of each angle that has both, by its group's name."""
-    sides = {(s.group, s.angle): s for s in specs if s.angle}
-    names = dict.fromkeys(group for group, _ in sides)
-    return {g: (sides[g, "cos"], sides[g, "sin"]) for g in names if {(g, "cos"), (g, "sin")} <= sides.keys()}
-
-
-def groups(specs: tuple[BehaviourSpec, ...]) -> dict[str, tuple[BehaviourSpec, ...]]:
-    """The outputs of each point by its group's name, and those of each angle, the cosine first."""
-    names = sorted({s.group for s in specs if s.group and not s.angle})
-    return {name: tuple(s for s in specs if s.group == name) for name in names} | angles(specs)
-
-
 def errors(
     layout: Layout, said: dict[str, np.ndarray], truth: Truth, bin_ns: int
 ) -> dict[str, tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
@@ -39,7 +26,7 @@ def errors(
     said: decoder -> (n, V) in units, NaN = nothing was said. Parts: "all", and "moving" (of an angle: turning).
     """
     found = {}
-    for group, members in groups(layout.specs).items():
+    for group, members in scores.groups(layout.specs).items():
         if any(s.name not in truth.traces for s in members):
             continue
         target = np.stack([truth.traces[s.name] for s in members], axis=1)
