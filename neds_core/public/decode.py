@@ -130,9 +130,9 @@ def decode(checkpoint: Checkpoint | str | Path, session: Session | str | Path, *
 
 
 def part_of(session: Session, part: Part) -> Session:
-    """A part of a recording. Raises `ConfigError` for another name, `DataError` for a recording too short to have it."""
+    """A part of a recording. Raises `ConfigError` for another name, `DataError` where the recording is too short."""
     if part not in get_args(Part):
-        raise ConfigError(f"part {part!r} is not known; choose {', '.join(get_args(Part))}")
+        raise ConfigError(f"part {part!r} is not known; choose train, validation, test or all")
     return session if part == "all" else getattr(sessions.split(session), part)
 
 

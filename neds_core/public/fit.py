@@ -99,7 +99,7 @@ def _settings(
     if config is not None:
         return toml.load(Path(config), TrainConfig), Path(config).parent
     recording = f"{session.name}.npz" if isinstance(session, Session) else str(session)
-    outputs = keys.get("outputs") or [spec.name for spec in session_of(session).specs]
+    outputs = keys["outputs"] if "outputs" in keys else [spec.name for spec in session_of(session).specs]
     if isinstance(outputs, str):
         raise ConfigError(f"fit: outputs is the text {outputs!r}; give a list of names, such as [{outputs!r}]")
     return toml.convert({**keys, "recording": recording, "outputs": list(outputs)}, TrainConfig, "fit"), Path()

@@ -7,6 +7,7 @@ from pathlib import Path
 from neds_core import checkpoint as files
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
+from neds_core.data.check import check
 from neds_core.data.session import Session
 from neds_core.io import recording
 
@@ -25,5 +26,6 @@ def file_of(given: Session | str | Path, folder: Path) -> Path:
     """The recording's file: one in memory is written to `folder`. Raises `DataError` where it cannot be a file."""
     if not isinstance(given, Session):
         return Path(given)
+    check(given, f"recording {given.name!r}")  # before the file does, which nobody knows by its name
     session_file.save(given, folder / "session.npz")
     return folder / "session.npz"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from neds_core.scores.bootstrap import RULES, Interval
 
 LEAST_BINS = 25  # measured bins below which a trace is not scored
 NOTHING = Interval(np.nan, np.nan, np.nan)
-GAINS: tuple[Name, ...] = ("neds", "blend")
+GAINS = ("neds", "blend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Score:
     n: int
     unit: str = ""
     recommended: Name = "neds"
-    each: dict[Name, Interval] = field(default_factory=dict)
-    minus_ridge: dict[Name, Interval] = field(default_factory=dict)
+    each: dict[str, Interval] = field(default_factory=dict)
+    minus_ridge: dict[str, Interval] = field(default_factory=dict)
     chance: float = float("nan")
     without: str = ""
 
@@ -78,20 +78,20 @@ class Scores:
         return self.outputs[name]
 
     def __str__(self) -> str:
-        rows = [f"{name}: {text}" for name, text in self._rows()]
+        rows = ["\n  ".join([f"{name}: {said}", *more]) for name, (said, *more) in self._lines()]
         return "\n".join([self._title(), *([self.note] if self.note else []), *rows])
 
     def _repr_html_(self) -> str:
         """The same as a table, for a notebook."""
         note = [("note", self.note)] if self.note else []
-        return summary.table(self._title(), [*note, *self._rows()])
+        return summary.table(self._title(), [*note, *((name, "; ".join(said)) for name, said in self._lines())])
+
+    def _lines(self) -> list[tuple[str, list[str]]]:
+        """The lines of each output by its name."""
+        return [(name, _said(score)) for name, score in self.outputs.items()]
 
     def _title(self) -> str:
         return f"{self.recording}, {'whole recording' if self.part == 'all' else f'{self.part} part'}"
-
-    def _rows(self) -> Iterator[tuple[str, str]]:
-        for name, score in self.outputs.items():
-            yield name, _line(score)
 
 
 def score(checkpoint: Checkpoint | Decoded | str | Path, session: Session | str | Path) -> Scores:
@@ -147,7 +147,7 @@ def _note(made: Checkpoint, decoded: Decoded) -> str:
     return ""
 
 
-def _trace(y: np.ndarray, said: dict[Name, np.ndarray], trial: np.ndarray, recommended: Name) -> Score:
+def _trace(y: np.ndarray, said: dict[str, np.ndarray], trial: np.ndarray, recommended: Name) -> Score:
     """R2. y (n,), NaN = unknown; said: decoder -> (n,); trial (n,): what is drawn together."""
     known = np.isfinite(y)
     y, group = y[known], trial[known]
@@ -164,7 +164,7 @@ def _trace(y: np.ndarray, said: dict[Name, np.ndarray], trial: np.ndarray, recom
 
 
 def _class(
-    spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray], prior: np.ndarray, recommended: Name
+    spec: BehaviourSpec, label: np.ndarray, said: dict[str, np.ndarray], prior: np.ndarray, recommended: Name
 ) -> dict[str, Score]:
     """Balanced accuracy of each contrast, or of the class. label (S,) of the trials, -1 = unknown; said: (S, C)."""
     measure = "balanced accuracy"
@@ -185,7 +185,7 @@ def _class(
     return found
 
 
-def _accuracy(y: np.ndarray, guesses: dict[Name, np.ndarray], n_classes: int, recommended: Name) -> Score:
+def _accuracy(y: np.ndarray, guesses: dict[str, np.ndarray], n_classes: int, recommended: Name) -> Score:
     """Balanced accuracy over trials. y (n,) and guesses (n,): classes by index."""
     if len(np.unique(y)) < 2:
         why = "the trials are all of one class" if len(y) else "no trial is of these classes"
@@ -198,7 +198,7 @@ def _accuracy(y: np.ndarray, guesses: dict[Name, np.ndarray], n_classes: int, re
 
 
 def _point(
-    spec: BehaviourSpec, target: np.ndarray, said: dict[Name, np.ndarray], trial: np.ndarray, recommended: Name
+    spec: BehaviourSpec, target: np.ndarray, said: dict[str, np.ndarray], trial: np.ndarray, recommended: Name
 ) -> Score:
     """Median error of a point or an angle. spec: one of its outputs; target and said (n, K), NaN = unknown."""
     known = np.isfinite(target).all(1)
@@ -208,11 +208,11 @@ def _point(
     group = trial[known]
     found = {name: points.median(between(target, v.astype(np.float64))[known], group) for name, v in said.items()}
     each = {name: points.pooled([one]) for name, one in found.items()}
-    gains: dict[Name, Interval] = {name: points.paired([found[name]], [found["ridge"]]) for name in GAINS}
+    gains: dict[str, Interval] = {name: points.paired([found[name]], [found["ridge"]]) for name in GAINS}
     return _limited(Score("median error", int(known.sum()), unit, recommended, each, gains), group)
 
 
-def _gains(sums: dict[Name, np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> dict[Name, Interval]:
+def _gains(sums: dict[str, np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> dict[str, Interval]:
     """Of NEDS and the blend over the linear decoder, both on the same resampled trials."""
     return {name: bootstrap.paired([sums[name]], sums["ridge"], statistic) for name in GAINS}
 
@@ -225,16 +225,16 @@ def _limited(found: Score, group: np.ndarray) -> Score:
         {name: Interval(one.value, np.nan, np.nan) for name, one in kept.items()}
         for kept in (found.each, found.minus_ridge)
     )
-    return Score(found.measure, found.n, found.unit, found.recommended, each, gains, found.chance)
+    return replace(found, each=each, minus_ridge=gains)
 
 
-def _line(score: Score) -> str:
-    """A score in words."""
+def _said(score: Score) -> list[str]:
+    """A score in words: what each decoder has, and what it gains."""
     if score.without:
-        return f"not scored: {score.without}"
-    digits, linear = (1, "ridge") if score.measure == "median error" else (3, "ridge")
-    linear = "logistic" if score.measure == "balanced accuracy" else linear
-    names: dict[Name, str] = {"neds": "NEDS", "ridge": linear, "blend": "blend"}
+        return [f"not scored: {score.without}"]
+    digits = 1 if score.measure == "median error" else 3
+    linear = "logistic" if score.measure == "balanced accuracy" else "ridge"
+    names: dict[str, str] = {"neds": "NEDS", "ridge": linear, "blend": "blend"}
     each = ", ".join(f"{names[k]} {one.value:.{digits}f} {_range(one, digits)}" for k, one in score.each.items())
     gains = ", ".join(
         f"{names[k]} minus {linear} {one.value:+.{digits}f} {_range(one, digits)}"
@@ -242,7 +242,7 @@ def _line(score: Score) -> str:
     )
     unit = f" in {score.unit}" if score.unit else ""
     chance = f", chance {score.chance:.2f}" if np.isfinite(score.chance) else ""
-    return f"{score.measure}{unit} {each}; {gains}{chance}; n {score.n}; recommended {names[score.recommended]}"
+    return [f"{score.measure}{unit} {each}{chance}", f"{gains}, n {score.n}, recommended {names[score.recommended]}"]
 
 
 def _range(one: Interval, digits: int) -> str:

@@ -60,7 +60,7 @@ def test_what_is_not_known_is_left_out(session: Session) -> None:
     assert rows[2].endswith("undefined; labels are inferred: from the spikes")
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(name=st.text(min_size=1), text=st.text())
 def test_nothing_in_a_recording_is_taken_as_html(name: str, text: str) -> None:
     """Names and licences come from files: the table has the tags that it was made with, and no others."""

@@ -72,9 +72,11 @@ def test_the_ridge_is_that_of_the_checkpoint_in_units(made: Checkpoint, session:
 
 
 def test_paths_are_taken_as_text_or_path(made: Checkpoint, session: Session, tmp_path: Path) -> None:
-    files.save(made, tmp_path / "a.safetensors")
+    unjudged = replace(made, header=msgspec.structs.replace(made.header, verdicts={}))
+    files.save(unjudged, tmp_path / "a.safetensors")
     session_file.save(session, tmp_path / "session.npz")
-    wanted = decode(made, session).values["wheel_speed"]
+    wanted = decode(unjudged, session).values["wheel_speed"]
+    np.testing.assert_array_equal(wanted, decode(made, session).of("neds")["wheel_speed"])  # where nothing was judged
 
     for kind in (str, Path):
         found = decode(kind(tmp_path / "a.safetensors"), kind(tmp_path / "session.npz"))
