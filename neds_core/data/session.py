@@ -103,7 +103,7 @@ class Session:
 
     def summary(self) -> str:
         """What the recording holds, in lines for people: size, rates in Hz with quartiles, regions, each behaviour with
-        its range, unit and share undefined inside the segments, licence and source."""
+        its range, unit and share undefined inside the segments, moments, bins with a known fault, licence, source."""
         return "\n".join([f"{self.name}: {self.size()}", *(f"{label:10}{text}" for label, text in self._rows())])
 
     def _repr_html_(self) -> str:
@@ -118,6 +118,9 @@ class Session:
         """Label and text of each line but the first."""
         rows = [("rates", summary.rates(self.rates_hz())), ("regions", summary.regions(self.units.region))]
         rows += [("behaviour", self.told(spec)) for spec in self.specs]
+        happened = (f"{name} (in {np.isfinite(ms).sum()} of {len(ms)} segments)" for name, ms in self.moments.items())
+        faulty = int((~self.valid).sum())
+        rows += [("moments", summary.some(happened)), ("faults", f"{faulty} bins" if faulty else "")]
         rows += [("licence", self.licence), ("source", self.citation)]
         return [(label, text) for label, text in rows if text]
 

@@ -15,12 +15,15 @@ BIN_S = 0.02
 
 
 def test_a_summary_says_what_is_there(session: Session) -> None:
-    """Units, bins, rates with quartiles, regions, each behaviour with its unit and what is undefined, where from."""
+    """Units, bins, rates with quartiles, regions, each behaviour with its unit and what is undefined, moments, faults,
+    where from."""
     hz = session.counts.sum(0) / (session.n_bins * BIN_S)
     low, middle, high = np.percentile(hz, [25, 50, 75])
     wheel = session.values["wheel_speed"]
 
-    first, *rows = session.summary().splitlines()
+    moved = replace(session, moments={"first_movement": np.r_[np.full(40, 120.0), np.full(20, np.nan)]})
+
+    first, *rows = moved.summary().splitlines()
 
     assert first == "planted: 12 units, 1500 bins of 20 ms (30.0 s), 60 segments"
     assert rows[0] == (
@@ -32,7 +35,9 @@ def test_a_summary_says_what_is_there(session: Session) -> None:
     last = session.values["choice"][session.segments[:, 1] - 1]
     left, right = int((last == 0).sum()), int((last == 1).sum())
     assert rows[3] == f"behaviour choice: classes left ({left}), right ({right}), 10.0% undefined"
-    assert rows[4:] == ["licence   CC0-1.0", "source    made up"]
+    assert rows[4:] == [
+        "moments   first_movement (in 40 of 60 segments)", "faults    4 bins", "licence   CC0-1.0", "source    made up",
+    ]  # fmt: skip
 
 
 def test_rates_are_of_the_segments_alone(session: Session) -> None:
@@ -49,7 +54,7 @@ def test_what_is_not_known_is_left_out(session: Session) -> None:
     inferred = msgspec.structs.replace(choice, labels="inferred", labels_note="from the spikes")
     never = np.full(session.n_bins, np.nan, np.float32)
     bare = replace(
-        session, units=units, licence="", citation="", specs=(wheel, inferred),
+        session, units=units, licence="", citation="", specs=(wheel, inferred), valid=np.ones(session.n_bins, bool),
         values=session.values | {"wheel_speed": never},
     )  # fmt: skip
 
