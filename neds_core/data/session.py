@@ -50,6 +50,7 @@ class Session:
     moments: dict[str, np.ndarray] = field(default_factory=dict)
     starts: dict[str, np.ndarray] = field(default_factory=dict)
     runs: bool | None = None  # of a part: whether the whole is `continuous`; None = it is the whole
+    file_sha: str = ""  # SHA-256 of the file that it was read from, also where it was changed since; "" = of none
 
     def __post_init__(self) -> None:
         """Refuse segments out of time order: whoever looks a bin up among the starts would find the wrong one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,8 +82,11 @@ def _compare(file: Path, arrays: dict[str, np.ndarray], path: Path) -> None:
 def load(path: Path) -> Session:
     """Read and check `Session.npz`. Raises `DataError` with the remedy."""
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as bundle:
-            arrays = {key: _native(bundle[key]) for key in bundle.files}
+        with path.open("rb") as raw:
+            sha = hashlib.file_digest(raw, "sha256").hexdigest()
+            raw.seek(0)
+            with np.load(raw, allow_pickle=False) as bundle:
+                arrays = {key: _native(bundle[key]) for key in bundle.files}
     except FileNotFoundError:
         raise DataError(f"recording {path} does not exist; check the path") from None
     except Exception:  # numpy, zipfile and zlib raise a dozen kinds of error for damaged bytes
@@ -93,7 +97,7 @@ def load(path: Path) -> Session:
             raise DataError(f"{path} has format {header.format}, not {FORMAT}; convert it with this version")
         session = _build(header, arrays, str(path))
         check(session, str(path))
-        return _canonical(session)
+        return replace(_canonical(session), file_sha=sha)
     except KeyError as error:
         raise DataError(f"{path} lacks {error}, so it is not a Session.npz; convert it first") from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:

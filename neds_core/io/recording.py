@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from neds_core.data import session_file
 from neds_core.data.session import Session
+from neds_core.files import sha256
 
 KINDS = (".npz", ".nwb")  # how the files end
 
@@ -15,5 +17,5 @@ def load(path: Path) -> Session:
     if path.suffix.lower() == ".nwb":
         from neds_core.io import nwb
 
-        return nwb.load(path)
+        return replace(nwb.load(path), file_sha=sha256(path))
     return session_file.load(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
+import msgspec
 import torch
 from msgspec import Struct
 
@@ -79,7 +80,8 @@ def fit(
     try:
         with TemporaryDirectory(prefix="neds-rt-") as own, distributed.world(settings.fit.device, attention) as world:
             trunk = many.load(folder / settings.finetune.trunk) if settings.finetune.trunk else None
-            made = _trained(Job(settings, file_of(session, Path(own)), seed, name, trunk, world), show, Path(own))
+            job = Job(settings, file_of(session, Path(own)), seed, name, trunk, world)
+            made = _trained(job, show, Path(own), session.file_sha if isinstance(session, Session) else "")
     finally:
         torch.set_num_threads(threads)
     if target is None:
@@ -105,18 +107,21 @@ def _settings(
     return toml.convert({**keys, "recording": recording, "outputs": list(outputs)}, TrainConfig, "fit"), Path()
 
 
-def _trained(job: Job, show: Show, folder: Path) -> Checkpoint:
-    """The checkpoint of a job, or the ensemble of its configuration's seeds; `folder` keeps files meanwhile."""
+def _trained(job: Job, show: Show, folder: Path, sha: str) -> Checkpoint:
+    """The checkpoint of a job, or the ensemble of its configuration's seeds; `folder` keeps files meanwhile.
+
+    sha: of the file that the recording was read from, "" = the job's.
+    """
     seeds = job.config.ensemble.seeds
     if not seeds:
-        return _released(job, show, None)[0]
+        return _of_file(_released(job, show, None)[0], sha)
     members, linears = [], None
     for seed in seeds:
         name = f"{job.name}-seed{seed}"
         member, linears = _released(replace(job, seed=seed, name=name), show, linears)
         if member.header.record.interrupted:
             raise KeyboardInterrupt  # fewer networks than were asked for are another decoder
-        files.save(member, folder / f"{name}.safetensors")
+        files.save(_of_file(member, sha), folder / f"{name}.safetensors")
         members.append(files.load(folder / f"{name}.safetensors"))  # with the SHA-256 that an ensemble names it by
     return ensemble.join(members, job.name, job.config.ensemble.linear_share)
 
@@ -126,3 +131,11 @@ def _released(job: Job, show: Show, linears: single.Linears | None) -> tuple[Che
     if not found.best_step:  # interrupted before there was one: without an interrupt that is refused
         raise KeyboardInterrupt
     return made, linears
+
+
+def _of_file(made: Checkpoint, sha: str) -> Checkpoint:
+    """The same, said to be trained on the file with that SHA-256: by it `neds-rt evaluate` knows what is evidence."""
+    if not sha:
+        return made
+    record = msgspec.structs.replace(made.header.record, recording_sha=sha)
+    return replace(made, header=msgspec.structs.replace(made.header, record=record))

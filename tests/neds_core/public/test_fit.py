@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from neds_core import checkpoint as files, fit, toml
+from neds_core import checkpoint as files, fit, load, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
-from neds_core.data import session as sessions
+from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
+from neds_core.files import sha256
 from neds_core.train import command
 from neds_core.train.log import Silent
 
@@ -98,6 +100,19 @@ def test_the_test_part_is_not_looked_at(session: Session, tmp_path: Path) -> Non
     each = [saved(fit(one, **KEYS), tmp_path / f"{k}.safetensors") for k, one in enumerate((session, other))]
 
     assert same_tensors(*each)
+
+
+def test_the_record_names_the_file_that_was_loaded(session: Session, tmp_path: Path) -> None:
+    """Not the one that is written meanwhile, which other versions of its libraries write with other bytes."""
+    session_file.save(session, tmp_path / "session.npz")
+    with zipfile.ZipFile(tmp_path / "session.npz", "a") as file:
+        file.comment = b"written by another"
+    loaded = load(tmp_path / "session.npz")
+
+    made = fit(loaded, **KEYS)
+
+    assert made.header.record.recording_sha == sha256(tmp_path / "session.npz")
+    assert fit(session, **KEYS).header.record.recording_sha not in ("", made.header.record.recording_sha)
 
 
 def test_without_outputs_all_behaviours_are_learned(session: Session) -> None:
