@@ -59,9 +59,9 @@ class Score:
         return self.each.get("blend", NOTHING)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Scores:
-    """Scores of one part of a recording, by output, point, angle or contrast of a class. As text, a line for each.
+    """Scores of one part of a recording, by output, point, angle or contrast of a class. As text, two lines for each.
 
     note: what a reader has to know of the part, "" = nothing.
     """
@@ -77,7 +77,7 @@ class Scores:
             raise KeyError(f"{name!r} was not scored; there are {', '.join(self.outputs)}")
         return self.outputs[name]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = ["\n  ".join([f"{name}: {said}", *more]) for name, (said, *more) in self._lines()]
         return "\n".join([self._title(), *([self.note] if self.note else []), *rows])
 

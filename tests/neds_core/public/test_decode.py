@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from neds_core import checkpoint as files, decode
+from neds_core import checkpoint as files, decode, score
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
@@ -81,6 +81,8 @@ def test_paths_are_taken_as_text_or_path(made: Checkpoint, session: Session, tmp
     for kind in (str, Path):
         found = decode(kind(tmp_path / "a.safetensors"), kind(tmp_path / "session.npz"))
         np.testing.assert_array_equal(found.values["wheel_speed"], wanted)
+        scored = score(kind(tmp_path / "a.safetensors"), kind(tmp_path / "session.npz"))
+        assert repr(scored) == repr(score(unjudged, session))
 
 
 def test_what_it_holds_is_said_short(made: Checkpoint, session: Session) -> None:
