@@ -16,10 +16,9 @@ from benchmarks.figures import Out, labelled
 from neds_core.data.session import BehaviourSpec
 from neds_core.files import make_folder
 from neds_core.scores import bits
-from neds_core.scores.points import angle_deg, distance
+from neds_core.scores.points import angle_deg, distance, groups
 from neds_core.scores.tasks import HeldOut
 from runtime.core.engine import DECODERS
-from runtime.scoring.points import groups
 
 LINEAR = {"ridge": "logistic"}  # what the linear decoder of classes is called
 UNITS = 12  # that have a panel of their own

@@ -12,9 +12,10 @@ from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.scores import bootstrap
+from neds_core.scores.points import groups
 from runtime.core.engine import BROUGHT, DECODERS
 from runtime.engines.layout import layout
-from runtime.scoring.points import groups, score_points
+from runtime.scoring.points import score_points
 from runtime.scoring.seeds import SeedScores
 from runtime.scoring.truth import Truth
 

@@ -46,7 +46,7 @@ def of_made(made: Made, found: Found) -> Iterator[str]:
     yield f"bin 0     starts at {made.start_s:.6f} s of the source's clock"
     yield from (f"output    {session.told(spec)}" for spec in session.specs)
     if session.moments:
-        yield f"moments   {', '.join(session.moments)}: when in each segment"
+        yield f"moments   {some(session.moments)}: when in each segment"
 
 
 def _trace(trace: Trace) -> str:
