@@ -119,9 +119,8 @@ class Session:
         """Label and text of each line but the first."""
         rows = [("rates", summary.rates(self.rates_hz())), ("regions", summary.regions(self.units.region))]
         rows += [("behaviour", self.told(spec)) for spec in self.specs]
-        happened = (f"{name} (in {np.isfinite(ms).sum()} of {len(ms)} segments)" for name, ms in self.moments.items())
         faulty = int((~self.valid).sum())
-        rows += [("moments", summary.some(happened)), ("faults", f"{faulty} bins" if faulty else "")]
+        rows += [("moments", summary.moments(self.moments)), ("faults", f"{faulty} bins" if faulty else "")]
         rows += [("licence", self.licence), ("source", self.citation)]
         return [(label, text) for label, text in rows if text]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
 import numpy as np
@@ -57,6 +57,11 @@ def classes(spec: BehaviourSpec, labels: np.ndarray) -> str:
     share = float((labels < 0).mean()) if len(labels) else 1.0
     inferred = f"; labels are inferred{f': {spec.labels_note}' if spec.labels_note else ''}"
     return f"{spec.name}: classes {each}, {share:.1%} undefined{inferred if spec.labels == 'inferred' else ''}"
+
+
+def moments(each: Mapping[str, np.ndarray]) -> str:
+    """Moments of the segments by name, (S,) ms, NaN = it did not happen: in how many it did."""
+    return some(f"{name} (in {np.isfinite(ms).sum()} of {len(ms)} segments)" for name, ms in each.items())
 
 
 def duration(seconds: float) -> str:

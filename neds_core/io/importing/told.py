@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from neds_core.data.summary import duration, rates, regions, some
+from neds_core.data.summary import duration, moments, rates, regions, some
 from neds_core.io.importing import outputs
 from neds_core.io.importing.found import Found, Trace, Trials
 from neds_core.io.importing.grid import Made
@@ -45,8 +45,8 @@ def of_made(made: Made, found: Found) -> Iterator[str]:
     yield f"taken     {session.size()}"
     yield f"bin 0     starts at {made.start_s:.6f} s of the source's clock"
     yield from (f"output    {session.told(spec)}" for spec in session.specs)
-    if session.moments:
-        yield f"moments   {some(session.moments)}: when in each segment"
+    if happened := moments(session.moments):
+        yield f"moments   {happened}"
 
 
 def _trace(trace: Trace) -> str:
