@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from neds_core.scores import bootstrap, points as scores
-from neds_core.scores.points import angles as angles  # given on: figures draw them
 from runtime.core.values import Layout
 from runtime.scoring.truth import Truth
 
