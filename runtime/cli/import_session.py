@@ -61,11 +61,11 @@ def import_session(given: Given) -> None:
     from runtime.cli.output import emit, note
 
     source, out, options = _what(given)
-    beside = recipe.refuse_other(out)
+    beside = recipe.place(out)
     session, taken, found, made = _import(source, out, options)
     make_folder(out.parent)
     session_file.save(session, out)
-    recipe.save(taken, beside, [f"neds-rt import {recipe.NAME} repeats this import.", *found, *made])
+    recipe.save(taken, beside, [f"neds-rt import {beside.name} repeats this import.", *found, *made])
     emit(None, lambda: made, as_json=False)
     note(f"{out} is written; neds-rt import {beside} repeats the import")
 

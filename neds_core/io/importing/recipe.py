@@ -39,12 +39,15 @@ def recipe(source: Path, out: Path, options: Options, found: Found) -> Recipe:
     return Recipe(**given)
 
 
-def refuse_other(out: Path) -> Path:
-    """Where the recipe of `out` lies. Raises `ConfigError` where that of another session lies there."""
-    path = out.parent / NAME
-    if path.is_file() and (other := load(path).out) != str(out.resolve()):
-        raise ConfigError(f"{path} repeats the import of {other}; write {out.name} to another folder")
-    return path
+def place(out: Path) -> Path:
+    """Where the recipe of `out` lies: `NAME` beside it, with its name in front where that is of another session.
+
+    Raises `ConfigError` where that one is of another as well.
+    """
+    for path in (out.parent / NAME, other := out.parent / f"{out.stem}.{NAME}"):
+        if not path.is_file() or load(path).out == str(out.resolve()):
+            return path
+    raise ConfigError(f"{other} repeats the import of {load(other).out}; write {out.name} to another folder")
 
 
 def save(made: Recipe, path: Path, comments: Iterable[str]) -> None:

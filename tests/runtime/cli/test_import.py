@@ -105,6 +105,9 @@ def test_what_is_wrong_is_refused(fails: Fails, call: Call, lab: Path) -> None:
     assert not out.exists()
     assert call("import", spikes, "--out", out, "--outputs", "none") == 0
     assert "says what is taken; change it there" in fails("import", lab / "import.toml", "--bin-ms", "10")
-    assert "repeats the import of" in fails("import", spikes, "--out", lab / "other.npz", "--outputs", "none")
+    assert call("import", spikes, "--out", lab / "other.npz", "--outputs", "none") == 0
+    assert call("import", lab / "other.import.toml") == 0
+    (lab / "third.import.toml").write_text((lab / "other.import.toml").read_text())
+    assert "repeats the import of" in fails("import", spikes, "--out", lab / "third.npz", "--outputs", "none")
     (lab / "import.toml").write_text((lab / "import.toml").read_text().replace("bin_ms", "bin_mss"))
     assert "bin_mss: unknown key, did you mean 'bin_ms'?" in fails("import", lab / "import.toml")
