@@ -6,10 +6,10 @@ first used, so that `import neds_core` loads nothing else.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as a type checker reads it, without an import: a user's typing.py may lie before Python's own
 if TYPE_CHECKING:
+    from typing import Any
+
     from neds_core.data.session import Session
     from neds_core.public.decode import decode
     from neds_core.public.fit import fit
@@ -32,6 +32,8 @@ if not TYPE_CHECKING:  # a type checker takes the imports above, and knows no ot
         """One of `__all__`. Raises `AttributeError` for another name."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
         return getattr(import_module(_HOMES[name]), name)
 
 

@@ -52,7 +52,10 @@ def find(path: Path, options: Options) -> Found:
     names = [trace.name for trace in traces]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"behaviour {twice!r} is there twice; rename a column in the file of --behaviour")
-    return replace(found, traces=traces)
+    moved = tuple(
+        f"times of {Path(other.file).name} are moved by {other.offset_s:+g} s" for other in options.behaviour if other.offset_s
+    )
+    return replace(found, traces=traces, notes=(*found.notes, *moved))
 
 
 def _spikes(path: Path, options: Options) -> Found:

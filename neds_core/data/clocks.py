@@ -1,0 +1,96 @@
+"""Whether behaviour and spikes are on one clock: how well slow counts say the behaviour, moved against them.
+
+A wrong time between two clocks leaves everything in order, and nothing to decode. Of a recording that is right, no
+moved behaviour is said better than the one at its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from neds_core.data.session import Session, split
+
+BLOCK_S = 0.2
+REACH_S = 60.0  # behaviour is moved by as much, either way
+MOST_BLOCKS = 9_000  # 30 minutes, of the training part
+MOST_UNITS = 100  # those that vary most
+AROUND = (-4, -2, -1, 0, 1, 2, 4)  # blocks of counts about each one
+PENALTY = 0.3  # times the blocks; features have variance 1
+FOLDS = 4  # contiguous
+NEAR_S = 3.0  # a lag within is the animal's own, or a filter's
+LEAST, GAIN = 0.2, 0.15  # R2 of the moved behaviour, and more than of the one at its place
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """R2 of a behaviour at its place, and at the lag in s that says it best: it comes so much too late."""
+
+    name: str
+    here: float
+    lag_s: float
+    there: float
+
+
+def apart(session: Session) -> Iterator[Apart]:
+    """The continuous behaviours that the spikes say much better where they are moved by more than `NEAR_S`."""
+    for name, lags_s, r2 in curves(session):
+        best = int(np.argmax(r2))
+        here = max(0.0, float(r2[np.abs(lags_s) <= NEAR_S].max()))
+        if abs(lags_s[best]) > NEAR_S and r2[best] >= LEAST and r2[best] >= here + GAIN:
+            yield Apart(name, here, float(lags_s[best]), float(r2[best]))
+
+
+def curves(session: Session) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Of each continuous behaviour its name, lags (L,) in s and R2 (L,) over folds of the training part.
+
+    A ridge on the square roots of the counts of blocks of `BLOCK_S`; the same blocks at every lag.
+    """
+    size = max(1, round(BLOCK_S * 1e9 / session.bin_ns))
+    step_s = size * session.bin_ns * 1e-9
+    ends = split(session).train.segments
+    n = min(int(ends[-1, 1]) // size, MOST_BLOCKS) if len(ends) else 0
+    reach = min(round(REACH_S / step_s), n // 4)
+    margin = reach + max(AROUND)
+    rows = np.arange(margin, n - margin)
+    names = [spec.name for spec in session.specs if spec.kind == "continuous"]
+    if len(rows) < 2 * FOLDS or not names:
+        return
+    x = _features(session.counts, n, size, rows)
+    lags = np.arange(-reach, reach + 1)
+    for name in names:
+        y = _blocks(session.values[name], n, size)
+        yield name, lags * step_s, _r2(x, y[rows[:, None] + lags])
+
+
+def _features(counts: np.ndarray, n: int, size: int, rows: np.ndarray) -> np.ndarray:
+    """(R, F) of variance 1: the blocks about each row, of the units that vary most."""
+    blocks = np.add.reduceat(counts[: n * size], np.arange(0, n * size, size), axis=0, dtype=np.float64)
+    root = np.sqrt(blocks)
+    spread = root.std(0)
+    units = np.sort(np.argsort(spread)[::-1][:MOST_UNITS])
+    units = units[spread[units] > 0]
+    root = (root[:, units] - root[:, units].mean(0)) / spread[units]
+    return np.concatenate([root[rows + k] for k in AROUND], axis=1)
+
+
+def _blocks(values: np.ndarray, n: int, size: int) -> np.ndarray:
+    """(n,) the last value of each block, NaN where it is not known."""
+    return np.asarray(values[size - 1 : n * size : size], np.float64)
+
+
+def _r2(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(L,) R2 of y (R, L) from x (R, F), each row said by a ridge on the other folds; at most 1, NaN left out."""
+    known = np.isfinite(y)
+    mean = np.where(known, y, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+    centred = np.where(known, y - mean, 0.0)
+    said, fold = np.empty_like(centred), np.arange(len(x)) * FOLDS // len(x)
+    for k in range(FOLDS):
+        rest = fold != k
+        gram = x[rest].T @ x[rest] + PENALTY * rest.sum() * np.eye(x.shape[1])
+        said[~rest] = x[~rest] @ np.linalg.solve(gram, x[rest].T @ centred[rest])
+    total = (centred**2).sum(0)
+    wrong = (np.where(known, centred - said, 0.0) ** 2).sum(0)
+    return np.where(total > 0, 1.0 - wrong / np.maximum(total, 1e-12), 0.0)
