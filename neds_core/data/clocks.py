@@ -33,6 +33,12 @@ class Apart:
     lag_s: float
     there: float
 
+    @property
+    def told(self) -> str:
+        """What is wrong, as the begin of a sentence."""
+        way = f"{abs(self.lag_s):.1f} s {'earlier' if self.lag_s > 0 else 'later'}"
+        return f"spikes say {self.name} best {way} (R2 {self.there:.2f} there, {self.here:.2f} where it is)"
+
 
 def apart(session: Session) -> Iterator[Apart]:
     """The continuous behaviours that the spikes say much better where they are moved by more than `NEAR_S`."""

@@ -54,7 +54,10 @@ class Given:
 
 @taking(Given)
 def import_session(given: Given) -> None:
-    """Convert NWB, ALF, Phy, XDF, MATLAB, a table or a sorting to a Session.npz, and say what was found and taken."""
+    """Convert NWB, ALF, Phy, XDF, MATLAB, a table or a sorting to a Session.npz, and say what was found and taken.
+
+    Exit code 3: the session is written, and its behaviour seems to be on another clock than its spikes.
+    """
     from neds_core.data import session_file
     from neds_core.files import make_folder
     from neds_core.io.importing import recipe
@@ -68,6 +71,23 @@ def import_session(given: Given) -> None:
     recipe.save(taken, beside, [f"neds-rt import {beside.name} repeats this import.", *found, *made])
     emit(None, lambda: made, as_json=False)
     note(f"{out} is written; neds-rt import {beside} repeats the import")
+    _judge_clocks(session, options)
+
+
+def _judge_clocks(session: Session, options: Options) -> None:
+    """Exit code 3 where behaviour and spikes do not seem to be on one clock."""
+    from neds_core.data import clocks
+    from runtime.cli.output import note
+
+    wrong = list(clocks.apart(session))
+    for each in wrong:
+        remedy = f"move its times by {-each.lag_s:+.1f} s"
+        if len(options.behaviour) == 1:
+            was = options.behaviour[0].offset_s
+            remedy = f"give its true --offset, near {was - each.lag_s:.0f} (it was {was:g})"
+        note(f"{each.told}: its clock seems to be another; {remedy}, or train on it as it is if you know why")
+    if wrong:
+        raise typer.Exit(3)
 
 
 def _import(source: Path, out: Path, options: Options) -> tuple[Session, Recipe, list[str], list[str]]:

@@ -53,7 +53,9 @@ def find(path: Path, options: Options) -> Found:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"behaviour {twice!r} is there twice; rename a column in the file of --behaviour")
     moved = tuple(
-        f"times of {Path(other.file).name} are moved by {other.offset_s:+g} s" for other in options.behaviour if other.offset_s
+        f"times of {Path(other.file).name} are moved by {other.offset_s:+g} s"
+        for other in options.behaviour
+        if other.offset_s
     )
     return replace(found, traces=traces, notes=(*found.notes, *moved))
 

@@ -12,6 +12,7 @@ import pytest
 from neds_core.data import session_file
 from neds_core.io.importing import recipe
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 pandas: Any = pytest.importorskip("pandas")
 Call, Fails = Callable[..., int], Callable[..., str]
 
@@ -89,6 +90,24 @@ def test_two_probes_are_imported_again_from_the_recipe(call: Call, fails: Fails,
     assert call("import", tmp_path / "import.toml") == 0
     np.testing.assert_array_equal(session_file.load(out).counts, first.counts)
     assert "says what is taken; leave" in fails("import", tmp_path / "import.toml", places[1])
+
+
+def test_behaviour_on_another_clock_ends_with_3_and_the_offset(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given with the wrong sign; the session is written all the same."""
+    session = session_file.load(EXAMPLES / "mouse-head-direction" / "session.npz")
+    assert session.events is not None
+    t_ns, unit = session.events
+    pandas.DataFrame({"time": t_ns * 1e-9 + 100.0, "unit": unit}).to_parquet(tmp_path / "spikes.parquet")
+    t = (np.arange(session.n_bins) + 1) * 0.02 + 100.0 + 12.5
+    pandas.DataFrame({"time": t, "c": session.values["head_direction_cos"]}).to_csv(tmp_path / "b.csv", index=False)
+    given = ("--out", tmp_path / "s.npz", "--behaviour", tmp_path / "b.csv")
+
+    assert call("import", tmp_path / "spikes.parquet", *given, "--offset", "12.5") == 3
+    assert "give its true --offset, near -13 (it was 12.5)" in capsys.readouterr().err
+    assert len(session_file.load(tmp_path / "s.npz").units) == 15
+    assert call("import", tmp_path / "spikes.parquet", *given, "--offset", "-12.5") == 0
 
 
 def test_what_is_wrong_is_refused(fails: Fails, call: Call, lab: Path) -> None:

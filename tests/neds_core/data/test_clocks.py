@@ -1,0 +1,51 @@
+"""A behaviour on another clock is found, and none that is right is called wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from neds_core.data import clocks, session_file
+from neds_core.data.session import Session
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def moved(session: Session, s: float) -> Session:
+    """Every behaviour so much later, the end at the begin."""
+    k = round(s * 1e9 / session.bin_ns)
+    return replace(session, values={name: np.roll(values, k) for name, values in session.values.items()})
+
+
+@pytest.fixture(scope="module")
+def heading() -> Session:
+    return session_file.load(EXAMPLES / "mouse-head-direction" / "session.npz")
+
+
+@settings(max_examples=8)
+@given(s=st.floats(-50.0, 50.0).filter(lambda s: abs(s) > 4.0))
+def test_a_clock_that_is_off_is_found(heading: Session, s: float) -> None:
+    """To half a second."""
+    found = {each.name: each for each in clocks.apart(moved(heading, s))}
+    assert "head_direction_cos" in found
+    for each in found.values():
+        assert each.lag_s == pytest.approx(s, abs=0.5)
+        assert each.there > each.here
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/session.npz")))
+def test_no_shipped_recording_is_called_wrong(name: str) -> None:
+    assert list(clocks.apart(session_file.load(EXAMPLES / name / "session.npz"))) == []
+
+
+def test_what_cannot_be_told_is_not(session: Session) -> None:
+    """A short recording, one without behaviour, behaviour that is not known or does not vary."""
+    assert list(clocks.apart(session)) == []
+    assert list(clocks.apart(replace(session, specs=(), values={}))) == []
+    for value in (np.nan, 1.0):
+        flat = {**session.values, "wheel_speed": np.full(session.n_bins, value, np.float32)}
+        assert list(clocks.apart(replace(session, values=flat))) == []
