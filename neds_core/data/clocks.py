@@ -73,12 +73,11 @@ def curves(session: Session) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 def _features(counts: np.ndarray, n: int, size: int, rows: np.ndarray) -> np.ndarray:
     """(R, F) of variance 1: the blocks about each row, of the units that vary most."""
-    blocks = np.add.reduceat(counts[: n * size], np.arange(0, n * size, size), axis=0, dtype=np.float64)
-    root = np.sqrt(blocks)
+    root = np.sqrt(counts[: n * size].reshape(n, size, -1).sum(1, dtype=np.uint32), dtype=np.float32)
     spread = root.std(0)
     units = np.sort(np.argsort(spread)[::-1][:MOST_UNITS])
     units = units[spread[units] > 0]
-    root = (root[:, units] - root[:, units].mean(0)) / spread[units]
+    root = (root[:, units].astype(np.float64) - root[:, units].mean(0)) / spread[units]
     return np.concatenate([root[rows + k] for k in AROUND], axis=1)
 
 
