@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from calibration.collecting.trials import STIMULATED, Trial, of_log
-from neds_core.data.check import VALUE_MOST, check_spec, varies
+from neds_core.data.checks.session import VALUE_MOST, varies
+from neds_core.data.checks.spec import check_spec
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.errors import DataError
 from runtime.core.run_log import RunLog

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from neds_core import checkpoint
-from neds_core.data.check import check_spec, check_width
+from neds_core.data.checks.spec import check_spec, check_width
 from neds_core.data.session import BehaviourSpec
 from neds_core.errors import ConfigError, DataError, StreamError
 from neds_core.train import many

@@ -8,7 +8,7 @@ import numpy as np
 
 from calibration.fitting.config import LimitsConfig
 from neds_core.data import scalers
-from neds_core.data.check import varies
+from neds_core.data.checks.session import varies
 from neds_core.data.parts import LEAST, Parts
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neds_core.data import filters
-from neds_core.data.check import varies
+from neds_core.data.checks.session import varies
 from neds_core.data.filters import Filters
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import DataError

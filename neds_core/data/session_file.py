@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from neds_core.data.check import check, check_width
+from neds_core.data.checks.session import check
+from neds_core.data.checks.spec import check_width
 from neds_core.data.session import (
     BehaviourSpec,
     Session,

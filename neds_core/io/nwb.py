@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from neds_core.data.check import check, check_width
+from neds_core.data.checks.session import check
+from neds_core.data.checks.spec import check_width
 from neds_core.data.session import Session, UnitTable, bin_events
 from neds_core.errors import ConfigError, DataError
 from neds_core.files import whole

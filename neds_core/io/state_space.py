@@ -11,7 +11,7 @@ import numpy as np
 
 from neds_core.checkpoint import FORMAT, Checkpoint, Header, Record, versions
 from neds_core.config import TrainConfig
-from neds_core.data.check import check_spec, check_width
+from neds_core.data.checks.spec import check_spec, check_width
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError

@@ -7,7 +7,7 @@ from pathlib import Path
 from neds_core import checkpoint as files
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
-from neds_core.data.check import check
+from neds_core.data.checks.session import check
 from neds_core.data.session import Session
 from neds_core.io import recording
 

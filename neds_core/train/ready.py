@@ -6,7 +6,7 @@ import numpy as np
 
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers
-from neds_core.data.check import varies
+from neds_core.data.checks.session import varies
 from neds_core.data.session import BehaviourSpec, Session, Splits
 from neds_core.errors import ConfigError, DataError
 from neds_core.linear import baseline

@@ -76,7 +76,7 @@ def import_session(given: Given) -> None:
 
 def _judge_clocks(session: Session, options: Options) -> None:
     """Exit code 3 where behaviour and spikes do not seem to be on one clock."""
-    from neds_core.data import clocks
+    from neds_core.data.checks import clocks
     from runtime.cli.output import note
 
     wrong = list(clocks.apart(session))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neds_core.data.check import check
+from neds_core.data.checks.session import check
 from neds_core.data.session import SPIKES_AT_ONCE, STRETCH_NS, BehaviourSpec, Session, bin_events
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.importing import outputs as taking, spikes

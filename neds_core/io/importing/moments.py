@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from neds_core.data.check import BEYOND_MS
+from neds_core.data.checks.session import BEYOND_MS
 from neds_core.io.importing.found import Trials
 from neds_core.io.importing.outputs import plain
 

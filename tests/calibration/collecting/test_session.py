@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from calibration.collecting import session as sessions
 from neds_core.data import session as recorded, session_file
-from neds_core.data.check import varies
+from neds_core.data.checks.session import varies
 from neds_core.data.session import BehaviourSpec, Session, bin_events
 from neds_core.errors import DataError
 from neds_core.io import nwb, recording

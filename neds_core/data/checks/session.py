@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable
-
 import numpy as np
 
-from neds_core.data.session import (
-    AMBIGUOUS,
-    BIN_NS_LEAST,
-    BIN_NS_MOST,
-    COUNT_MOST,
-    DISORDER,
-    BehaviourSpec,
-    Session,
-    ordered_ns,
-)
+from neds_core.data.checks.spec import check_names, check_spec, check_text, check_width
+from neds_core.data.session import COUNT_MOST, DISORDER, BehaviourSpec, Session, ordered_ns
 from neds_core.errors import DataError
 
 KINDS = {"bool": "b", "int": "i", "unsigned": "u", "float": "f", "str": "U"}  # numpy's letters
-NAME_MOST = 100  # characters of a behaviour's name, which is an entry of a zip file and a key of messages
 VALUE_MOST = 1e12  # of a trace: its square and the sum over a recording are numbers of float32
 ROUND = 0.01  # cos^2 + sin^2 of an angle may be so far from 1
 SAME = 1e-6  # a standard deviation below this share of the largest value is rounding
@@ -47,26 +35,6 @@ def check(session: Session, origin: str) -> None:
         raise DataError(f"{origin}: {error}") from None
 
 
-def check_width(bin_ns: int) -> None:
-    """Refuse a width of bins that no rig has."""
-    if not BIN_NS_LEAST <= bin_ns <= BIN_NS_MOST:
-        raise DataError(
-            f"bin_ns is {bin_ns}, not a width between {BIN_NS_LEAST} (1 ms) and {BIN_NS_MOST} (10 s); "
-            "give it in nanoseconds"
-        )
-
-
-def check_spec(spec: BehaviourSpec) -> None:
-    """Refuse a behaviour that no recording may hold, by its name or by what it says of itself: `DataError`."""
-    _check_names("behaviour", [spec.name])
-    _check_spec(spec)
-
-
-def is_plain(text: str) -> bool:
-    """Whether a text has no line ends, control characters or half characters."""
-    return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
-
-
 def varies(values: np.ndarray) -> bool:
     """Whether finite values (n,) differ by more than rounding."""
     if len(values) < 2:
@@ -79,73 +47,19 @@ def _check_header(session: Session) -> None:
     """Names, texts and the bin's width; every behaviour has its values and the other way round."""
     texts = {"name": session.name, "licence": session.licence, "citation": session.citation}
     for key, text in texts.items():
-        _check_text(key, text)
+        check_text(key, text)
     if not session.name.strip():
         raise DataError("name is empty; give the recording a name")
     check_width(session.bin_ns)
     names = [spec.name for spec in session.specs]
-    _check_names("behaviour", names)
-    _check_names("moment", session.moments)
+    check_names("behaviour", names)
+    check_names("moment", session.moments)
     if lacking := sorted(set(names) - set(session.values)):
         raise DataError(f"behaviour {lacking[0]!r} has no values; add them or leave it out")
     if more := sorted(set(session.values) - set(names)):
         raise DataError(f"values of {more[0]!r} have no BehaviourSpec; add one or leave them out")
     for spec in session.specs:
-        _check_spec(spec)
-
-
-def _check_text(key: str, text: str) -> None:
-    if not is_plain(text):
-        raise DataError(f"{key} is {text[:60]!r}, with a line end or control character; take it out")
-
-
-def _check_names(what: str, names: Iterable[str]) -> None:
-    """Names that can be keys of files, configurations, messages and modules; each once."""
-    seen: set[str] = set()
-    for name in names:
-        if fault := _fault_of_name(name):
-            raise DataError(f"{what} name {name[:NAME_MOST]!r} {fault}; write it as cursor_vel_x")
-        if name in seen:
-            raise DataError(f"{what} name {name!r} is there twice; name them apart")
-        if name == "spikes":
-            raise DataError(f"{what} name 'spikes' is that of the counts; give it another")
-        seen.add(name)
-
-
-def _fault_of_name(name: str) -> str:
-    """What is wrong with a name, empty where nothing is."""
-    if not name:
-        return "is empty"
-    if len(name) > NAME_MOST:
-        return f"has {len(name)} characters, {NAME_MOST} at most"
-    if not is_plain(name) or name != name.strip():
-        return "has a line end, a control character or a space at its end"
-    return "has a dot or slash" if set(name) & set("./\\") else ""
-
-
-def _check_spec(spec: BehaviourSpec) -> None:
-    """A behaviour names a quantity, and its classes and contrasts fit together."""
-    if spec.name in AMBIGUOUS:
-        raise DataError(f"behaviour {spec.name!r} does not name a quantity; say {AMBIGUOUS[spec.name]}")
-    for key in ("unit", "sign", "filter", "labels_note", "group"):
-        _check_text(f"{key} of {spec.name}", getattr(spec, key))
-    for text in (*spec.classes, *spec.contrasts):
-        _check_text(f"a class or contrast of {spec.name}", text)
-    if not np.isfinite(spec.filter_delay_ms):
-        raise DataError(f"filter_delay_ms of {spec.name} is {spec.filter_delay_ms}; give a number")
-    if not 0.0 <= spec.future_ms < np.inf:
-        raise DataError(f"future_ms of {spec.name} is {spec.future_ms}; give a number of 0 or more")
-    if spec.lead_ms:
-        raise DataError(
-            f"lead_ms of {spec.name} is {spec.lead_ms:g}; give what was measured in each bin, and set it to 0"
-        )
-    if spec.kind == "class" and (len(set(spec.classes)) < max(2, len(spec.classes)) or "" in spec.classes):
-        raise DataError(f"{spec.name} has the classes {list(spec.classes)}; give at least two, each another name")
-    for name, (one, other) in spec.contrasts.items():
-        if strange := sorted({*one, *other} - set(spec.classes)):
-            raise DataError(f"a contrast of {spec.name} asks for {strange[0]!r}, none of its classes; convert again")
-        if not one or not other or set(one) & set(other):
-            raise DataError(f"contrast {name!r} of {spec.name} needs two sides that share no class; correct it")
+        check_spec(spec)
 
 
 def _check_shapes(session: Session) -> None:
@@ -179,7 +93,7 @@ def _check_units(session: Session) -> None:
     if len(found) < len(units):
         raise DataError(f"unit_ids repeat ({found[n > 1][0]} first); number the units of all probes through")
     for region in np.unique(units.region):
-        _check_text("unit_region", str(region))
+        check_text("unit_region", str(region))
     if np.isinf(units.depth_um).any():
         raise DataError("unit_depth_um is infinite for a unit; NaN says that it is not known")
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from neds_core.data import clocks, session_file
+from neds_core.data import session_file
+from neds_core.data.checks import clocks
 from neds_core.data.session import Session
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 def moved(session: Session, s: float) -> Session:
