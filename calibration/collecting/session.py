@@ -12,7 +12,8 @@ from neds_core.data.checks.session import VALUE_MOST, varies
 from neds_core.data.checks.spec import check_spec
 from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.errors import DataError
-from runtime.core.run_log import RunLog
+from runtime.core.run_log import STATES, RunLog
+from runtime.core.state import State
 from runtime.core.timeline import gap_bins
 from runtime.core.values import SPIKES
 from runtime.core.words import LONGEST, plain
@@ -84,7 +85,8 @@ def _parts(logs: Sequence[RunLog]) -> list[_Part]:
         if n:
             offset = found[-1].offset + found[-1].n + gap_bins(log.header.bin_ns) if found else 0
             held = (log.flags[:n] & int(Flag.HOLD)) != 0
-            found.append(_Part(log, n, offset, (log.valid[:n] | log.idle[:n]) & ~held))
+            silent = np.isin(log.state[:n], [STATES.index(state) for state in (State.STALLED, State.LOST)])
+            found.append(_Part(log, n, offset, (log.valid[:n] | log.idle[:n]) & ~held & ~silent))
     return found
 
 

@@ -64,7 +64,7 @@ def evaluate(given: Options) -> None:
     _refuse_brought(made, given)
     rows: list[Any] = []
     if decodes:
-        result |= {"split": given.split.value, "note": _note(made, origin, given.split)}
+        result |= {"split": given.split.value, "note": evidence(made, origin, given.split)}
         rows = _decoded(made, session, given.split)
         result |= _pooled(rows, session) if given.split is Split.TEST else seeds.pool(rows)
         if given.record:
@@ -148,7 +148,7 @@ def _look(path: Path, scalars: dict[str, dict[str, float]]) -> None:
     files.save(replace(made, header=header), path)
 
 
-def _note(checkpoints: list[Any], recording: Path, split: Split) -> str:
+def evidence(checkpoints: list[Any], recording: Path, split: Split) -> str:
     """What a reader of the scores has to know of the part that they are of, '' = nothing."""
     from neds_core.files import sha256
 

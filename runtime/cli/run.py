@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runtime.cli.evaluate import evidence
 from runtime.cli.options import taking
 from runtime.cli.output import emit, note
 from runtime.cli.play import Behaviours, Phase, Split
@@ -82,6 +83,8 @@ def run(given: Options) -> None:
             _show(log, checkpoint, given.json)
         finally:  # the log is of a run that cannot be run again
             saved = given.save_log is None or _saved(log, given.save_log)
+    if given.plays and (told := evidence([checkpoint], Path(config.score.recording), given.split)):
+        note(told)
     if player is not None and log.outcome.stopped_by == "player_gone":
         note(player.said())
     if log.outcome.refusal:

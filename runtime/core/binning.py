@@ -14,7 +14,9 @@ RECEIVED, BINNED, LATE, OUT_OF_RANGE, QUARANTINED, DROPPED_BACKLOG, RESENT = ran
 ASIDE = ("negative", "late_of_stall", "quarantined_of_stall")
 NEGATIVE, LATE_OF_STALL, QUARANTINED_OF_STALL = range(len(COUNTERS), len(COUNTERS) + len(ASIDE))
 MOST = 65_535  # spikes of one unit in one bin that uint16 holds; more are a fault of the sender
-SOUND_NS = 1_000_000_000  # a stream without a gap for so long may stall once: what it sends of that time is no habit
+# What a stream sends late of a stall is no habit where spikes came in time for so long before, and the last gap was so
+# long ago; in time: at most this share of them late, bin by bin.
+SOUND_NS, RARE_NS, IN_TIME = 1_000_000_000, 60_000_000_000, 0.05
 COARSE_SHARE = 0.5  # more repeated stamps than this in a chunk of 16 or more: stamps are coarse
 
 # Places in the array that says where spikes may go: the grid, the oldest open bin, the stamps that are believed, the
@@ -91,8 +93,9 @@ class Binner:
         self.grid_ns = 0
         self.open_bin = 0
         self.skipped: tuple[int, int] = (0, 0)  # bins [from, to) closed unseen after a stall; their spikes are backlog
-        self.stall_ns: tuple[int, int] = (0, 0)  # [from, to): the newest time of which a sound stream told nothing
-        self._sound_ns = 0
+        self.stall_ns: tuple[int, int] = (-1, -1)  # [from, to): the newest rare stall; no bin of it had a value
+        self._sound_ns, self._gap_ns = 0, NO_TIME  # spikes have come in time for so long; end of the newest gap
+        self._seen = (0, 0)  # late, received
         self.ordered = ordered
         self.watermark_ns: int = NO_TIME  # newest stamp: the stream is alive
         self.complete_ns: int = NO_TIME  # everything stamped before this has been delivered
@@ -153,13 +156,20 @@ class Binner:
         return newest
 
     def told(self, live: bool) -> None:
-        """Whether the stream had told anything of the bin closed last. Keeps the time of a sound stream's stall."""
+        """Whether the stream had told anything of the bin closed last. Keeps a sound stream's newest rare stall."""
         end_ns = self.edge_ns - self.bin_ns
-        if not live and self._sound_ns >= SOUND_NS:
-            self.stall_ns = (self.watermark_ns, end_ns)
-        elif not live and self.stall_ns[1] == end_ns - self.bin_ns:
-            self.stall_ns = (self.stall_ns[0], end_ns)
-        self._sound_ns = self._sound_ns + self.bin_ns if live else 0
+        begin_ns, seen = end_ns - self.bin_ns, self._seen
+        late, received = int(self.tally[LATE] - self.tally[LATE_OF_STALL]), int(self.tally[RECEIVED])
+        self._seen = late, received
+        if live:
+            in_time = late - seen[0] <= IN_TIME * (received - seen[1])
+            self._sound_ns = self._sound_ns + self.bin_ns if in_time else 0
+        elif self.watermark_ns != NO_TIME:
+            if self.stall_ns[1] == begin_ns:
+                self.stall_ns = (self.stall_ns[0], end_ns)
+            elif self._sound_ns >= SOUND_NS and begin_ns - self._gap_ns >= RARE_NS:
+                self.stall_ns = (begin_ns, end_ns)
+            self._sound_ns, self._gap_ns = 0, end_ns
 
     @property
     def late(self) -> int:

@@ -10,7 +10,7 @@ a sorter that has stopped. Four signs are looked at, over the last second unless
 | no unit that the decoder uses has fired, inside a segment | | for longer than `silence_ns` |
 | values of the engine that are not finite | | `BAD_VALUES` in a row |
 
-What a stalled stream sends afterwards, of bins that were published without data, is left out once the stream is live
+What a sound stream sends after a rare stall (`Binner.told`), of bins that had no values, is left out once it is live
 again: it says nothing of the spikes that come now.
 """
 

@@ -249,8 +249,8 @@ class Pipeline:
         self._newest_ns = max(self._newest_ns, binner.close(counts))
         ends = self._apply_marks(t_end_ns) if self.rules.markers else False
         idle = not self._inside
+        binner.told(live or (idle and not self.rules.keep_alive))  # without them a pause is silent
         if not idle:
-            binner.told(live)
             self._clock = self._clock + 1 if self.rules.markers else -1
             if 0 < self.rules.longest_ns <= (self._clock + 1) * binner.bin_ns and not ends:
                 ends = True

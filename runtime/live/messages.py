@@ -82,7 +82,7 @@ class Messages:
         pipeline, newest_ns = self.pipeline, self.pipeline.binner.watermark_ns
         if self._state not in SILENT:
             return pipeline.reason, self._since_ns
-        silence = f"stream {quoted(self.config.input.spikes)} sent nothing; values are withheld"
+        silence = f"stream {quoted(self.config.input.spikes)} sent nothing that can be used; values are withheld"
         return pipeline.withheld or silence, self._since_ns if newest_ns <= 0 else min(self._since_ns, newest_ns)
 
     def estimate(self, decoded: Decoded, now_ns: int, flags: int) -> None:

@@ -595,34 +595,66 @@ def test_after_a_silence_the_first_bin_with_spikes_is_decoded_from_a_cold_start(
         assert [None if each.values is None else each.values.tolist() for each in (first, second)] == [[1, 1], [2.5, 2]]
 
 
-@pytest.mark.parametrize("keep_alive", [True, False])
-@pytest.mark.parametrize(
-    ("pushes", "after"),
-    [
-        ([*range(1, 61), 110, *range(111, 130)], [State.RUNNING]),  # one stall of a second
-        ([*range(1, 61), 600, *range(601, 620)], [State.RUNNING]),  # so long that some of it is quarantined
-        ([*range(1, 61), 110, *range(120, 400, 10)], [State.RUNNING, State.FAULT]),  # it never sends in time again
-        ([*range(1, 6), 50, *range(51, 60)], [State.FAULT]),  # nothing was known of it before
-    ],
-)
-def test_what_a_sound_stream_sends_after_a_stall_does_not_withhold_what_comes_now(
-    pushes: list[int], after: list[State], keep_alive: bool
-) -> None:
-    """pushes: the bins at whose ends the sender sends all spikes since the push before, one a bin of each unit."""
-    binner = Binner(U, BIN, max_age_ns=400 * BIN, future_ns=2_000_000)
-    rules = Rules(lateness_ns=LATENESS, silence_ns=0 if keep_alive else 2 * BIN)
-    pipeline = Pipeline(binner, decoder_of(Leaky()), rules, limits=lambda _: Limits(profile_min=0.0))
-    binner.start(0)
+def pushed(pipeline: Pipeline, pushes: list[int], keep_alive: bool) -> list[State]:
+    """States of the bins of a sender that sends one spike a bin of each unit, at the ends of these bins."""
     states: dict[int, State] = {}
     for end, sent in zip(pushes, [0, *pushes], strict=False):
-        for k in range(binner.open_bin + 1, end):
+        for k in range(pipeline.binner.open_bin + 1, end):
             states |= {each.token.index: each.state for each in pipeline.advance(k * BIN + LATENESS)}
         spikes = np.array([(k * BIN + 10 + unit, unit) for k in range(sent, end) for unit in range(U)], SPIKES)
-        alive_ns = end * BIN if keep_alive else 0
-        states |= {each.token.index: each.state for each in pipeline.take(spikes, alive_ns, (), end * BIN + LATENESS)}
-    back = next(k for k in states if k and states[k - 1] is State.STALLED and states[k] is not State.STALLED)
-    assert [state for state, _ in groupby(states[k] for k in range(back, max(states) + 1))] == after
-    assert binner.late > 0
+        now_ns = end * BIN + LATENESS
+        found = pipeline.take(spikes, end * BIN if keep_alive else 0, (), now_ns)
+        states |= {each.token.index: each.state for each in found}
+    return [states[k] for k in sorted(states)]
+
+
+def watched(keep_alive: bool, markers: bool = False) -> Pipeline:
+    """One that judges its input; without keep-alives two bins may be silent."""
+    binner = Binner(U, BIN, max_age_ns=400 * BIN, future_ns=2_000_000)
+    rules = Rules(LATENESS, silence_ns=0 if keep_alive else 2 * BIN, keep_alive=keep_alive, markers=markers)
+    binner.start(0)
+    return Pipeline(binner, decoder_of(Leaky()), rules, limits=lambda _: Limits(profile_min=0.0))
+
+
+RUNS, DEGRADED, FAULT = [State.RUNNING], [State.FAULT, State.DEGRADED, State.RUNNING], [State.FAULT]
+
+
+@pytest.mark.parametrize(
+    ("pushes", "after", "without"),
+    [
+        ([*range(1, 61), 110, *range(111, 190)], RUNS, DEGRADED),  # one stall of a second
+        ([*range(1, 61), 600, *range(601, 680)], RUNS, DEGRADED),  # so long that some of it is quarantined
+        ([*range(1, 61), 110, *range(120, 400, 10)], [State.RUNNING, State.FAULT], FAULT),  # it never is in time again
+        ([*range(1, 6), 50, *range(51, 60)], FAULT, FAULT),  # nothing was known of it before
+        (sorted({*range(1, 1001)} - {k + i for k in range(100, 999, 102) for i in range(50)}), None, None),  # a habit
+    ],
+)
+def test_what_a_sound_stream_sends_after_a_rare_stall_does_not_withhold_what_comes_now(
+    pushes: list[int], after: list[State] | None, without: list[State] | None
+) -> None:
+    """Without keep-alives the first bins of the stall had values, from nothing: their late spikes count."""
+    for keep_alive, want in ((True, after), (False, without)):
+        pipeline = watched(keep_alive)
+        states = pushed(pipeline, pushes, keep_alive)
+        assert pipeline.binner.late > 0
+        if want is None:
+            assert states.count(State.FAULT) > 100
+            continue
+        back = next(k for k in range(1, len(states)) if states[k - 1] is State.STALLED is not states[k])
+        assert [state for state, _ in groupby(states[back:])] == want
+
+
+@pytest.mark.parametrize("pause", [(100, 130), (92, 150)])
+def test_a_stall_may_lie_in_a_pause_between_trials(pause: tuple[int, int]) -> None:
+    """It begins in a trial and ends in the next, or lies in the pause: values are withheld in it alone."""
+    pipeline = watched(keep_alive=True, markers=True)
+    for k, (begin, end) in enumerate(((0, pause[0]), (pause[1], 300))):
+        pipeline.mark(Mark(begin * BIN, "segment_start", k, {}))
+        pipeline.mark(Mark(end * BIN - 1, "segment_end", k, {}))
+    states = pushed(pipeline, [*range(1, 96), 140, *range(141, 300)], keep_alive=True)
+    assert pipeline.binner.late > 0
+    assert set(states) <= {State.RUNNING, State.IDLE, State.STALLED}
+    assert set(states[max(141, pause[1]) : 299]) == {State.RUNNING}
 
 
 # --- bins that close by the clock, segments that nobody ends, values withheld ---

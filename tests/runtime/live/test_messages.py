@@ -171,7 +171,7 @@ def test_a_status_says_since_when_its_state_holds_and_why(messages: Messages) ->
     assert told(State.READY, 5 * MS) == ("", 5 * MS)
     assert told(State.RUNNING, 900 * MS, since=20 * MS) == ("", 20 * MS)
     assert told(State.RUNNING, 1900 * MS, since=1900 * MS) == ("", 20 * MS)
-    silence = "stream 's' sent nothing; values are withheld"
+    silence = "stream 's' sent nothing that can be used; values are withheld"
     assert told(State.STALLED, 2000 * MS, since=2000 * MS) == (silence, 2000 * MS)
     messages.pipeline.alive(1930 * MS, 1930 * MS)
     assert told(State.STALLED, 3000 * MS, since=3000 * MS) == (silence, 1930 * MS)
