@@ -55,7 +55,7 @@ def pick(role: str, there: Iterable[str], options: Options, origin: str, of: str
 
 
 def candidates(role: str, known: list[str]) -> list[str]:
-    """Names that a role usually has; where none is among them, those that are so but for a unit: `time (s)`, `t [ms]`."""
+    """Names that a role usually has; without any, those that are so but for a unit: `time (s)`, `t [ms]`."""
     lower, usual = {name.lower(): name for name in known}, CALLED.get(role, (role,))
     if found := [lower[name] for name in usual if name in lower]:
         return found

@@ -123,11 +123,9 @@ def with_noise(labels: Sequence[str] | np.ndarray, wanted: str) -> tuple[str, ..
         return ()
     others = sorted({str(label) for label in labels if label and str(label).lower() != "noise"})
     what = "good" if "good" in others or not others else others[0]
-    be = "is" if noise == 1 else "are"
-    return (
-        f"{noise} of {len(labels)} units {be} labelled noise and {be} taken; leave {'it' if noise == 1 else 'them'} out "
-        f"with --quality {what}",
-    )
+    be, them = ("is", "it") if noise == 1 else ("are", "them")
+    said = f"{noise} of {len(labels)} units {be} labelled noise and {be} taken"
+    return (f"{said}; leave {them} out with --quality {what}",)
 
 
 def labelled(labels: Sequence[str] | np.ndarray) -> dict[str, int]:
