@@ -25,6 +25,7 @@ from runtime import config as rigs
 from runtime.core.engine import BROUGHT
 from runtime.scoring.report import number, span
 from runtime.scoring.seeds import SeedScores
+from runtime.start import called
 
 Row = dict[str, Any]
 NAMES = {"neds": "NEDS", "blend": "blend", "ridge": "ridge", BROUGHT: "brought"}
@@ -219,12 +220,13 @@ def _points(points: dict[str, Row]) -> Iterator[Line]:
 def _next(of: Subject, after: Sequence[str]) -> str:
     """The commands that come next, with this user's paths."""
     rig, made = _rig(of)
+    neds_rt = called("neds-rt")
     lines = {
-        "evaluate": (f"neds-rt evaluate {_quoted(of.recording)} {_quoted(of.path)}", "scores the held-out part"),
-        "check": (f"neds-rt check {rig}", "judges the rig's streams: GO or NO-GO"),
-        "run": (f"neds-rt run {rig}", "decodes live"),
-        "play": (f"neds-rt run {rig} --play", "plays the recording and decodes it, without a rig"),
-        "certify": (f"neds-rt certify {rig}", "judges the rig as it will run"),
+        "evaluate": (f"{neds_rt} evaluate {_quoted(of.recording)} {_quoted(of.path)}", "scores the held-out part"),
+        "check": (f"{neds_rt} check {rig}", "judges the rig's streams: GO or NO-GO"),
+        "run": (f"{neds_rt} run {rig}", "decodes live"),
+        "play": (f"{neds_rt} run {rig} --play", "plays the recording and decodes it, without a rig"),
+        "certify": (f"{neds_rt} certify {rig}", "judges the rig as it will run"),
     }
     steps = [lines[name] for name in after]
     steps[1 if "evaluate" in after else 0 : 0] = made
@@ -243,7 +245,7 @@ def _rig(of: Subject) -> tuple[str, list[tuple[str, str]]]:
                 same = False
             return _quoted(rig), [] if same else [(edit, f"to be set in {rig}, which names another decoder")]
     folder = of.path.parent / "rig"
-    make = f"neds-rt init {_quoted(folder)} --from {_quoted(of.recording)}"
+    make = f"{called('neds-rt')} init {_quoted(folder)} --from {_quoted(of.recording)}"
     return _quoted(folder / "rig.toml"), [
         (make, "writes a rig's folder with every key"), (edit, f"to be set in {folder / 'rig.toml'}")
     ]  # fmt: skip
