@@ -28,6 +28,7 @@ from runtime.scoring.seeds import SeedScores
 from runtime.start import called
 
 Row = dict[str, Any]
+LINES = "<p>Lines: of each output the recommended decoder, which a run publishes, and a thinner one to compare.</p>"
 NAMES = {"neds": "NEDS", "blend": "blend", "ridge": "ridge", BROUGHT: "brought"}
 
 
@@ -74,7 +75,7 @@ def training(path: Path, recording: Path) -> str:
             "<p>It stopped the training and chose the blend, so scores of NEDS and the blend are flattered here. The "
             "held-out part is scored by <code>neds-rt evaluate</code>.</p>",
             points,
-            sections.pictures(drawn) if drawn else "<p>The checkpoint keeps nothing of it.</p>",
+            LINES + sections.pictures(drawn) if drawn else "<p>The checkpoint keeps nothing of it.</p>",
             *sections.chosen(of.made, path),
             *sections.units(of.made, parts.train, parts.validation, "validation part"),
             *_data(of, parts),
@@ -107,7 +108,7 @@ def evaluation(
             f"Brackets: 95 % over trials or blocks of 10 s.{many}</p>",
             _table([*_others(result["other"]), *_traces(result["traces"], session.continuous)]),
             *(f"<p>{escape(name)} is not scored: {escape(why)}.</p>" for name, why in _unscored(result["other"])),
-            sections.pictures(list(evaluated.decoding(found, result.get("curves", {})))),
+            LINES + sections.pictures(list(evaluated.decoding(found, result.get("curves", {})))),
             f"<details><summary>As printed</summary>{report.text(lines)}</details>",
             *sections.chosen(of.made, of.path),
             *sections.units(of.made, parts.train if of.own else None, part, name),
