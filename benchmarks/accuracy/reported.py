@@ -23,11 +23,13 @@ from neds_core.io import recording as recordings
 from neds_core.train import validation
 from runtime import config as rigs
 from runtime.core.engine import BROUGHT
-from runtime.scoring.report import moving, number, span
+from runtime.scoring.points import MOVING_PX_S
+from runtime.scoring.report import number, span
 from runtime.scoring.seeds import SeedScores
 from runtime.start import called
 
 Row = dict[str, Any]
+MOVING = f"<p>Moving: by more than {MOVING_PX_S:g} of the error's unit a second.</p>"
 LINES = "<p>Lines: of each output the recommended decoder, which a run publishes, and a thinner one to compare.</p>"
 NAMES = {"neds": "NEDS", "blend": "blend", "ridge": "ridge", BROUGHT: "brought"}
 
@@ -65,7 +67,9 @@ def training(path: Path, recording: Path) -> str:
     looked = "not read: training and this page take the first 80 %"
     looked += f"; looks that the checkpoint records: {of.record.test_looks}"
     found = showing.of_training(of.made, parts.validation)
-    points = _table(_points(found.points, of.session.continuous)) if found is not None and found.points else ""
+    points = ""
+    if found is not None and found.points:
+        points = _table(_points(found.points, of.session.continuous)) + MOVING
     drawn = [] if found is None else list(evaluated.decoding(found, {}))
     return report.document(
         f"{header.name}: training on {of.session.name}",
@@ -107,6 +111,7 @@ def evaluation(
             f"<p>{len(first.bins)} bins ({len(first.bins) * session.bin_ns * 1e-9:.0f} s), streamed as in a run. "
             f"Brackets: 95 % over trials or blocks of 10 s.{many}</p>",
             _table([*_others(result["other"], session.continuous), *_traces(result["traces"], session.continuous)]),
+            MOVING if found.points else "",
             *(f"<p>{escape(name)} is not scored: {escape(why)}.</p>" for name, why in _unscored(result["other"])),
             LINES + sections.pictures(list(evaluated.decoding(found, result.get("curves", {})))),
             f"<details><summary>As printed</summary>{report.text(lines)}</details>",
@@ -215,7 +220,7 @@ def _points(points: dict[str, Row], continuous: bool) -> Iterator[Line]:
                     continue
                 gain = row.get(f"{decoder}_minus_ridge_{part}")
                 said = f"{gain['value']:+.1f} {span((gain['low'], gain['high']), 1, continuous)}" if gain else ""
-                score = f"median error ({row['unit']}), {'all bins' if part == 'all' else moving(row['unit'])}"
+                score = f"median error ({row['unit']}), {'all bins' if part == 'all' else part}"
                 limits = span(row[f"{decoder}_ci95_{part}"], 1, continuous)
                 yield name, score, NAMES[decoder], number(value, 1), limits, said
 

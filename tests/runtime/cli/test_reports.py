@@ -152,7 +152,7 @@ def test_an_unbroken_recording_has_its_track_and_its_angle(
         (row,) = found["other"][group]
         for decoder in ("neds", "ridge", "blend"):
             assert f'<td class="n">{row[f"{decoder}_median_error_all"]:.1f}</td>' in page
-    assert "median error (cm), moving (over 25 cm/s)" in page
+    assert "median error, moving (over 25 cm/s): " in page
     assert "mean of training -" in page  # as printed, too
     assert "too short for intervals" in page
     assert "trial average" not in page
