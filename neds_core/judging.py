@@ -161,7 +161,7 @@ def _verdict(case: Case, point: Case) -> Verdict:
     if not gain.value > 0.0:
         chosen, why = "ridge", "neither NEDS nor the blend is better"
     elif few:
-        chosen, why = "ridge", f"too few trials to tell ({len(case.sums['ridge'])})"
+        chosen, why = "ridge", f"too few trials or blocks to tell ({len(case.sums['ridge'])})"
     elif not gain.low > -MARGIN:
         chosen, why = "ridge", f"{said}, which may be a loss of over {MARGIN:g}"
     else:

@@ -33,6 +33,30 @@ def command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", __file__, module, *map(str, arguments)]
 
 
+def called(name: str, folder: str = ".") -> str:
+    """What somebody in `folder` types to start "neds-rt" or "python" of the environment that runs this, for a shell.
+
+    The bare name where the search path has that very program, else its path: relative below the folder that holds the
+    environment, as in .venv/bin/neds-rt. Without an installed neds-rt it is started through this file.
+    """
+    import os
+    import shlex
+    import shutil
+    from pathlib import Path
+
+    own = shutil.which(name, path=str(Path(sys.executable).parent))
+    if own is None:
+        return shlex.quote(sys.executable) if name == "python" else shlex.join(command("runtime.cli"))
+    there = shutil.which(name)
+    if there is not None and Path(there).absolute() == Path(own):
+        return name
+    holder = Path(sys.prefix).parent
+    near = sys.prefix != sys.base_prefix and holder != holder.parent and Path(own).is_relative_to(holder)
+    if near and Path(folder).resolve().is_relative_to(holder):
+        own = os.path.relpath(own, Path(folder).resolve())
+    return shlex.quote(own)
+
+
 if __name__ == "__main__":
     keep_to_ours()
     import runpy

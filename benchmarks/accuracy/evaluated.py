@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import figures
-from benchmarks.accuracy.shown import DRAWN, MOST_SEGMENTS, Shown
+from benchmarks.accuracy.shown import MOST_SEGMENTS, Shown
 from benchmarks.figures import Out, labelled
 from neds_core.data.session import BehaviourSpec
 from neds_core.files import make_folder
@@ -55,20 +55,21 @@ def decoding(shown: Shown, found: dict[str, Any]) -> Iterator[Picture]:
             yield _group(shown, group, rows)
     for spec in shown.specs:
         if spec.name in shown.measured and not spec.angle:
-            title = f"{spec.name}: R2 {_said(shown.r2.get(spec.name, {}), 3)} ({shown.part})"
+            title = f"{spec.name}: R2 {_said(shown, spec.name, shown.r2.get(spec.name, {}), 3)} ({shown.part})"
             draw = partial(figures.traces, t_s, shown.lines(spec.name, rows), starts, title, labelled(spec))
             yield Picture(f"{spec.name}-traces", True, draw)
         if spec.name in shown.guesses:
             guesses = shown.guesses[spec.name]
-            tables = {LINEAR.get(d, d): guesses.table(d, len(spec.classes)) for d in DRAWN if d in guesses.said}
+            decoders = [d for d in shown.drawn(spec.name) if d in guesses.said]
+            tables = {LINEAR.get(d, d): guesses.table(d, len(spec.classes)) for d in decoders}
             yield Picture(f"{spec.name}-confusion", False, partial(figures.confusion, tables, spec.classes, spec.name))
         if spec.name in found and not spec.angle:
             yield from _class(found[spec.name], spec) if spec.kind == "class" else _curves(found[spec.name], spec)
 
 
-def _said(each: Mapping[str, float | None], digits: int, unit: str = "") -> str:
-    """Numbers of decoders, as a title has them."""
-    known = {figures.NAMES.get(d, d): v for d, v in each.items() if d in DRAWN and v is not None}
+def _said(shown: Shown, output: str, each: Mapping[str, float | None], digits: int, unit: str = "") -> str:
+    """Numbers of the decoders that are drawn of an output, as a title has them."""
+    known = {figures.NAMES.get(d, d): v for d in shown.drawn(output) if (v := each.get(d)) is not None}
     return ", ".join(f"{name} {value:.{digits}f}{unit}" for name, value in known.items()) or "not scored"
 
 
@@ -77,7 +78,7 @@ def _group(shown: Shown, group: str, rows: np.ndarray) -> Picture:
     members, points, row = groups(shown.specs)[group], shown.points_of(group, rows), shown.points.get(group, {})
     medians, unit = {d: row.get(f"{d}_median_error_all") for d in shown.said}, members[0].unit
     of = f" {row['unit']}" if row.get("unit") else ""
-    title = f"{group}: median error {_said(medians, 1, of)} ({shown.part})"
+    title = f"{group}: median error {_said(shown, members[0].name, medians, 1, of)} ({shown.part})"
     t_s, starts = shown.t_s(rows), shown.starts(rows)
     if members[0].angle:
         degrees = {name: _degrees(xy) for name, xy in points.items()}
@@ -88,7 +89,7 @@ def _group(shown: Shown, group: str, rows: np.ndarray) -> Picture:
     if len(members) != 2 or "/" in unit:  # of velocities, say, there is no path
         return Picture(f"{group}-distance", True, partial(figures.traces, t_s, errors, starts, title, label))
     path, labels = (
-        {d: xy for d, xy in points.items() if d != "ridge"},
+        dict(list(points.items())[:2]),  # measured, and the main line
         (labelled(members[0]), labelled(members[1]), label),
     )
     return Picture(f"{group}-track", True, partial(figures.track, t_s, path, errors, starts, title, labels))

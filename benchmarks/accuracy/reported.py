@@ -23,10 +23,14 @@ from neds_core.io import recording as recordings
 from neds_core.train import validation
 from runtime import config as rigs
 from runtime.core.engine import BROUGHT
+from runtime.scoring.points import MOVING_PX_S
 from runtime.scoring.report import number, span
 from runtime.scoring.seeds import SeedScores
+from runtime.start import called
 
 Row = dict[str, Any]
+MOVING = f"<p>Moving: by more than {MOVING_PX_S:g} of the error's unit a second.</p>"
+LINES = "<p>Lines: of each output the recommended decoder, which a run publishes, and a thinner one to compare.</p>"
 NAMES = {"neds": "NEDS", "blend": "blend", "ridge": "ridge", BROUGHT: "brought"}
 
 
@@ -63,7 +67,9 @@ def training(path: Path, recording: Path) -> str:
     looked = "not read: training and this page take the first 80 %"
     looked += f"; looks that the checkpoint records: {of.record.test_looks}"
     found = showing.of_training(of.made, parts.validation)
-    points = _table(_points(found.points)) if found is not None and found.points else ""
+    points = ""
+    if found is not None and found.points:
+        points = _table(_points(found.points, of.session.continuous)) + MOVING
     drawn = [] if found is None else list(evaluated.decoding(found, {}))
     return report.document(
         f"{header.name}: training on {of.session.name}",
@@ -73,7 +79,7 @@ def training(path: Path, recording: Path) -> str:
             "<p>It stopped the training and chose the blend, so scores of NEDS and the blend are flattered here. The "
             "held-out part is scored by <code>neds-rt evaluate</code>.</p>",
             points,
-            sections.pictures(drawn) if drawn else "<p>The checkpoint keeps nothing of it.</p>",
+            LINES + sections.pictures(drawn) if drawn else "<p>The checkpoint keeps nothing of it.</p>",
             *sections.chosen(of.made, path),
             *sections.units(of.made, parts.train, parts.validation, "validation part"),
             *_data(of, parts),
@@ -104,9 +110,10 @@ def evaluation(
             f"<p><b>{escape(result['note'])}</b></p>" if result["note"] else "",
             f"<p>{len(first.bins)} bins ({len(first.bins) * session.bin_ns * 1e-9:.0f} s), streamed as in a run. "
             f"Brackets: 95 % over trials or blocks of 10 s.{many}</p>",
-            _table([*_others(result["other"]), *_traces(result["traces"], session.continuous)]),
+            _table([*_others(result["other"], session.continuous), *_traces(result["traces"], session.continuous)]),
+            MOVING if found.points else "",
             *(f"<p>{escape(name)} is not scored: {escape(why)}.</p>" for name, why in _unscored(result["other"])),
-            sections.pictures(list(evaluated.decoding(found, result.get("curves", {})))),
+            LINES + sections.pictures(list(evaluated.decoding(found, result.get("curves", {})))),
             f"<details><summary>As printed</summary>{report.text(lines)}</details>",
             *sections.chosen(of.made, of.path),
             *sections.units(of.made, parts.train if of.own else None, part, name),
@@ -166,10 +173,10 @@ def _traces(traces: Row, continuous: bool) -> Iterator[Line]:
             values, limits = row[decoder], row["ci95" if decoder == BROUGHT else f"{decoder}_ci95"]
             each = zip(values, limits, strict=True) if isinstance(values, list) else [(values, limits)]
             gain = row.get(f"{decoder}_minus_ridge")
-            said = f"{gain['value']:+.3f} {span((gain['low'], gain['high']))}" if gain else ""
+            said = f"{gain['value']:+.3f} {span((gain['low'], gain['high']), 3, continuous)}" if gain else ""
             called = NAMES[decoder] + (" (recommended)" if decoder in chosen else "")
             for n, (value, ci95) in enumerate(each):
-                yield name, "R2", called, number(value), span(ci95), "" if n else said
+                yield name, "R2", called, number(value), span(ci95, 3, continuous), "" if n else said
         if row.get("trial_average") is not None:
             yield (
                 name,
@@ -181,19 +188,20 @@ def _traces(traces: Row, continuous: bool) -> Iterator[Line]:
             )
 
 
-def _others(other: Row) -> Iterator[Line]:
+def _others(other: Row, continuous: bool) -> Iterator[Line]:
     """Points and classes of the first checkpoint."""
     for name, rows in other.items():
         row = rows[0]
         if "contrasts" in row:
-            yield from _others({f"{name} {contrast}": [inner] for contrast, inner in row["contrasts"].items()})
+            each = {f"{name} {contrast}": [inner] for contrast, inner in row["contrasts"].items()}
+            yield from _others(each, continuous)
         elif row.get("balanced_accuracy") is not None:
             score = f"balanced accuracy, {row['n']} trials, chance {row['chance']:.2f}"
             yield name, score, "published", number(row["balanced_accuracy"]), span(row["ci95"]), ""
             for decoder, key in (("NEDS", "neds"), ("blend", "blend"), ("logistic", "logistic")):
                 yield name, score, decoder, number(row[f"{key}_balanced_accuracy"]), "", ""
         elif "n_all" in row:
-            yield from _points({name: row})
+            yield from _points({name: row}, continuous)
 
 
 def _unscored(other: Row) -> Iterator[tuple[str, str]]:
@@ -203,7 +211,7 @@ def _unscored(other: Row) -> Iterator[tuple[str, str]]:
             yield name, str(row.get("null_reason"))
 
 
-def _points(points: dict[str, Row]) -> Iterator[Line]:
+def _points(points: dict[str, Row], continuous: bool) -> Iterator[Line]:
     """Median errors of points and angles: below 0, a decoder is nearer than the ridge."""
     for name, row in points.items():
         for part in ("all", "moving"):
@@ -211,20 +219,22 @@ def _points(points: dict[str, Row]) -> Iterator[Line]:
                 if (value := row.get(f"{decoder}_median_error_{part}")) is None:
                     continue
                 gain = row.get(f"{decoder}_minus_ridge_{part}")
-                said = f"{gain['value']:+.1f} {span((gain['low'], gain['high']), 1)}" if gain else ""
+                said = f"{gain['value']:+.1f} {span((gain['low'], gain['high']), 1, continuous)}" if gain else ""
                 score = f"median error ({row['unit']}), {'all bins' if part == 'all' else part}"
-                yield name, score, NAMES[decoder], number(value, 1), span(row[f"{decoder}_ci95_{part}"], 1), said
+                limits = span(row[f"{decoder}_ci95_{part}"], 1, continuous)
+                yield name, score, NAMES[decoder], number(value, 1), limits, said
 
 
 def _next(of: Subject, after: Sequence[str]) -> str:
     """The commands that come next, with this user's paths."""
     rig, made = _rig(of)
+    neds_rt = called("neds-rt")
     lines = {
-        "evaluate": (f"neds-rt evaluate {_quoted(of.recording)} {_quoted(of.path)}", "scores the held-out part"),
-        "check": (f"neds-rt check {rig}", "judges the rig's streams: GO or NO-GO"),
-        "run": (f"neds-rt run {rig}", "decodes live"),
-        "play": (f"neds-rt run {rig} --play", "plays the recording and decodes it, without a rig"),
-        "certify": (f"neds-rt certify {rig}", "judges the rig as it will run"),
+        "evaluate": (f"{neds_rt} evaluate {_quoted(of.recording)} {_quoted(of.path)}", "scores the held-out part"),
+        "check": (f"{neds_rt} check {rig}", "judges the rig's streams: GO or NO-GO"),
+        "run": (f"{neds_rt} run {rig}", "decodes live"),
+        "play": (f"{neds_rt} run {rig} --play", "plays the recording and decodes it, without a rig"),
+        "certify": (f"{neds_rt} certify {rig}", "judges the rig as it will run"),
     }
     steps = [lines[name] for name in after]
     steps[1 if "evaluate" in after else 0 : 0] = made
@@ -243,7 +253,7 @@ def _rig(of: Subject) -> tuple[str, list[tuple[str, str]]]:
                 same = False
             return _quoted(rig), [] if same else [(edit, f"to be set in {rig}, which names another decoder")]
     folder = of.path.parent / "rig"
-    make = f"neds-rt init {_quoted(folder)} --from {_quoted(of.recording)}"
+    make = f"{called('neds-rt')} init {_quoted(folder)} --from {_quoted(of.recording)}"
     return _quoted(folder / "rig.toml"), [
         (make, "writes a rig's folder with every key"), (edit, f"to be set in {folder / 'rig.toml'}")
     ]  # fmt: skip

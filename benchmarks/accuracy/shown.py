@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,14 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.scores import bootstrap
 from neds_core.scores.points import groups
-from runtime.core.engine import BROUGHT, DECODERS
+from runtime.core.engine import BROUGHT, DECODERS, RECOMMENDED
+from runtime.engines.create import published
 from runtime.engines.layout import layout
 from runtime.scoring.points import score_points
 from runtime.scoring.seeds import SeedScores
 from runtime.scoring.truth import Truth
 
 MOST_SEGMENTS, MOST_S = 20, 60.0  # of a part that are drawn: its first
-DRAWN = ("neds", "ridge", BROUGHT)  # decoders with a line in pictures
 
 Row = dict[str, Any]
 
@@ -46,7 +46,8 @@ class Shown:
 
     bins (n,): in the recording; segment (n,): changes where a segment begins; measured (n,), NaN = not known; said:
     decoder -> (n,); guesses: of each class with measured labels; r2: of each trace and decoder over the whole part;
-    points: rows of `score_points` by group.
+    points: rows of `score_points` by group. main: of each output the decoder that a run publishes; NEDS where it is
+    not named.
     """
 
     part: str
@@ -59,6 +60,12 @@ class Shown:
     guesses: dict[str, Guesses]
     r2: dict[str, dict[str, float]]
     points: dict[str, Row]
+    main: dict[str, str] = field(default_factory=dict)
+
+    def drawn(self, name: str) -> tuple[str, ...]:
+        """The decoders of an output that pictures have: the one that is published, and the ridge beside it."""
+        main = self.main.get(name, "neds")
+        return (main,) if main == BROUGHT else (main, "neds" if main == "ridge" else "ridge")
 
     def stretch(self) -> np.ndarray:
         """(m,) rows of the part's first segments, a minute at most: what is drawn of it."""
@@ -76,7 +83,8 @@ class Shown:
 
     def lines(self, name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Of a trace: measured, and each decoder that is drawn."""
-        return {"measured": self.measured[name][rows]} | {d: v[name][rows] for d, v in self.said.items() if d in DRAWN}
+        said = {d: self.said[d][name][rows] for d in self.drawn(name) if d in self.said}
+        return {"measured": self.measured[name][rows]} | said
 
     def points_of(self, group: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Of a group of K traces: measured and decoded (m, K)."""
@@ -110,8 +118,12 @@ def of_training(made: Checkpoint, validation: Session) -> Shown | None:
     r2 = {n: {str(d): s.value for d, s in v.scores.items()} for n, v in verdicts if v.measure == "R2"}
     return Shown(
         "validation part", made.specs, made.header.bin_ns, bins, judged.segment, measured, said, guesses, r2,
-        _points(made, judged.segment, measured, said),
+        _points(made, judged.segment, measured, said), _main(made),
     )  # fmt: skip
+
+
+def _main(made: Checkpoint) -> dict[str, str]:
+    return {spec.name: published(made, RECOMMENDED, spec.name) for spec in made.specs}
 
 
 def _points(
@@ -147,4 +159,6 @@ def of_scores(scores: SeedScores, pooled: Row, part: str) -> Shown:
         r2[name] = {d: row[d][0] if isinstance(row[d], list) else row[d] for d in decoders if d in row}
     points = {name: scores.outputs[name] for name in groups(where.specs) if name in scores.outputs}
     measured, bin_ns = scores.truth.traces, made.header.bin_ns
-    return Shown(part, where.specs, bin_ns, scores.bins, scores.segment, measured, said, guesses, r2, points)
+    return Shown(
+        part, where.specs, bin_ns, scores.bins, scores.segment, measured, said, guesses, r2, points, _main(made)
+    )  # fmt: skip

@@ -247,4 +247,4 @@ def _said(score: Score) -> list[str]:
 
 def _range(one: Interval, digits: int) -> str:
     known = np.isfinite(one.low) and np.isfinite(one.high)
-    return f"[{one.low:.{digits}f}, {one.high:.{digits}f}]" if known else "[too few trials]"
+    return f"[{one.low:.{digits}f}, {one.high:.{digits}f}]" if known else "[too few trials or blocks]"

@@ -206,7 +206,7 @@ def is_done(path: Path, job: Job) -> bool:
     return header.config == job.config and found == wanted
 
 
-def write(made: Checkpoint, fit: Fit, path: Path, recording: Path, resume: Resume) -> None:
+def write(made: Checkpoint, fit: Fit, path: Path, resume: Resume) -> None:
     """Write the checkpoint, also that of the best so far, and say so; the states of a training that is done go."""
     if fit.best_step:
         checkpoint.save(made, path)
@@ -218,7 +218,6 @@ def write(made: Checkpoint, fit: Fit, path: Path, recording: Path, resume: Resum
     resume.discard()
     size = path.stat().st_size / 1e6
     print(f"{path}: done; {kept}, {made.header.record.seconds:.0f} s, {size:.2f} MB")
-    print(f"next: neds-rt evaluate {recording} {path}")
 
 
 def run(
@@ -288,7 +287,7 @@ def _train_each(
                         print(f"{target}: {stopped}")
                     return False
             if not world.rank:
-                write(made, fit, target, recording, resume)
+                write(made, fit, target, resume)
             if fit.interrupted:
                 return False
         return not world.rank

@@ -18,6 +18,7 @@ from runtime.cli.output import emit, note
 from runtime.cli.processes import Stop
 from runtime.cli.swap import address_of
 from runtime.cli.train import Bar
+from runtime.start import called
 
 ALSO_RECORDED = ("base", "json")  # options of a collection that a recorded session takes too
 
@@ -166,7 +167,7 @@ def propose(given: Options, found: Any, address: str, running: Any) -> int:
         return 3
     if not given.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            note(f"to let it decode: neds-rt swap {given.rig} {given.out}")
+            note(f"to let it decode: {called('neds-rt')} swap {given.rig} {given.out}")
             return 0
         if not typer.confirm("let it decode in the run?", err=True):
             return 0
@@ -215,7 +216,7 @@ def _fit(given: Options, order: Any, collected: Any, times: dict[str, tuple[int,
         if found.page_unwritten:
             page = f"no report as a page: {found.page_unwritten}"
         said = [*reports.lines(found), f"{given.out}: written; {ending}", page]
-        swap = f"neds-rt swap {given.rig} {given.out} has a run go on with it"
+        swap = f"{called('neds-rt')} swap {given.rig} {given.out} has a run go on with it"
         return [*said, swap] if given.rig and found.passed and not given.update else said
 
     more = {"collection": collected, "monotonic_ns": times} if collected is not None else {}

@@ -19,6 +19,7 @@ def ensemble(
     from neds_core import checkpoint as files, ensemble as joining, judging
     from neds_core.files import without_ending
     from neds_core.tensors import refuse_foreign
+    from runtime.start import called
 
     refuse_foreign(out)
     made = joining.join([files.load(path) for path in checkpoints], without_ending(out).name)
@@ -26,4 +27,4 @@ def ensemble(
     shares = ", ".join(f"{name} {share:.2f}" for name, share in made.header.blend.items())
     print(f"{out}: {len(made.networks)} networks, share of NEDS in the blend: {shares}")
     print("\n".join(judging.outcome(made)))
-    print(f"next: neds-rt evaluate SESSION.npz {out}")
+    print(f"next: {called('neds-rt')} evaluate SESSION.npz {out}")

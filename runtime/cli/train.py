@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +64,7 @@ def train(
     from neds_core.errors import ConfigError
     from neds_core.train import command as train_command
     from runtime.cli.page import page_for, write
+    from runtime.start import called
 
     recording = toml.load(config, train_command.Kind).recording
     if report is not None and (recording is None or len(seed or []) > 1):
@@ -72,10 +74,12 @@ def train(
     bar = Bar()
     with bar.bar:
         made = train_command.run(config, out, seed or [], bar, attention)
+    source = (config.parent / str(recording)).resolve()
     for checkpoint in made:
         if (page := page_for(report, no_report, checkpoint)) is not None:
             from benchmarks.accuracy import reported
 
-            of = checkpoint, (config.parent / str(recording)).resolve()
-            write(partial(reported.training, *of), page)
+            write(partial(reported.training, checkpoint, source), page)
             print(f"report of {checkpoint}: {page}")
+    if made:
+        print(f"next: {called('neds-rt')} evaluate {shlex.join(map(str, (source, *made)))}")

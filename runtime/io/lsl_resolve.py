@@ -206,8 +206,9 @@ def _literal(text: str) -> str:
     return f"concat({f', {chr(34)}{chr(39)}{chr(34)}, '.join(pieces)})"
 
 
-def where_else(name: str, session_id: str, wait_s: float = 3.0) -> str:
-    """What to set so that a stream missing on this machine is seen, or '' if it is nowhere near.
+def where_else(missing: str, name: str, session_id: str, wait_s: float = 3.0) -> str:
+    """The sentence `missing` on a stream that this machine lacks, with what to set so that it is seen; where it is a
+    replay or made up, that alone.
 
     Discovery is fixed for a process by its first LSL call, so another process looks.
     """
@@ -216,10 +217,10 @@ def where_else(name: str, session_id: str, wait_s: float = 3.0) -> str:
             continue
         hosts = _hosts(command("runtime.io.lsl_resolve", name, scope, session, wait_s), wait_s)
         if hosts and session == REPLAY_SESSION:
-            return "`neds-rt play` offers it; add --allow-replay"
+            return f"stream {quoted(name)} is there as a replay or a made-up stream; add --allow-replay to take it"
         if hosts:
-            return f'{", ".join(hosts)} offers it on the link; set lsl.resolve_scope = "link"'
-    return ""
+            return f'{missing}; {", ".join(hosts)} offers it on the link; set lsl.resolve_scope = "link"'
+    return missing
 
 
 def _hosts(look: list[str], wait_s: float) -> list[str]:

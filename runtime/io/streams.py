@@ -69,12 +69,12 @@ def find_streams(
         info = resolve(want.spikes, want.wait_s, want.spikes_source_id, watch)
     except StreamError as error:
         watch()
-        hint = ""
+        said = str(error)
         if config.lsl.resolve_scope == "machine":
             if sys.stderr.isatty():
                 print(f"{want.spikes!r} is not here; looking elsewhere takes some seconds", file=sys.stderr)
-            hint = where_else(want.spikes, config.lsl.session_id)
-        raise StreamError(f"{error}{'; ' if hint else ''}{hint}") from None
+            said = where_else(said, want.spikes, config.lsl.session_id)
+        raise StreamError(said) from None
     description = _accepted(info, units, allow_replay)
     units = units if units is not None else unit_maps.table(info.name(), description)
     markers = MarkerInlet(resolve_text(want.markers, want.wait_s, watch)) if want.markers else None

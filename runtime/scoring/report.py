@@ -12,6 +12,7 @@ from neds_core.judged import Verdict
 from runtime.core.binning import COUNTERS
 from runtime.core.engine import BROUGHT, DECODERS
 from runtime.core.run_log import LOG_FULL
+from runtime.scoring.points import MOVING_PX_S
 
 LATENCIES = {
     "edge_to_pub_ms": "bin edge to published",
@@ -32,10 +33,10 @@ def number(value: Any, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def span(pair: Any, digits: int = 3) -> str:
-    """An interval."""
+def span(pair: Any, digits: int = 3, unbroken: bool = False) -> str:
+    """An interval, or why there is none. unbroken: the recording has no trials."""
     if pair is None or pair[0] is None:
-        return "too few trials"
+        return "too short for intervals" if unbroken else "too few trials"
     return f"[{pair[0]:.{digits}f}, {pair[1]:.{digits}f}]"
 
 
@@ -43,18 +44,10 @@ def lines(summary: dict[str, Any]) -> list[str]:
     """Lines of the printed summary of a run (`runtime.scoring.summary.build`)."""
     out = [f"{summary['source'].upper()}  {summary['decoder']} on {summary['engine']}, model {summary['model']}", ""]
     traces = {k: v for k, v in summary["outputs"].items() if "mean_r2" in v}
-    if traces:
-        out.append(
-            f"{'output':24} {'R2':>7} {'95 % interval':>16} {'neds':>7} {'ridge':>7} {'blend':>7} "
-            f"{'trial avg':>9} {'lag ms':>7}"
-        )
-    for name, row in traces.items():
-        each = " ".join(f"{number(row.get(f'{decoder}_r2')):>7}" for decoder in DECODERS)
-        out.append(
-            f"{name:24} {row['r2']:7.3f} {span(row['ci95']):>16} {each} {row['mean_r2']:9.3f} {row['peak_lag_ms']:7.0f}"
-        )
+    unbroken = bool(traces) and all(row.get("r2_about_mean_trial") is None for row in traces.values())
+    out += _traces(traces, unbroken)
     out += [
-        _gains(name, row) if "ridge_r2" in row else f"{name:24} {_largest(row['max_abs_error'], row)}"
+        _gains(name, row, unbroken) if "ridge_r2" in row else f"{name:24} {_largest(row['max_abs_error'], row)}"
         for name, row in traces.items()
     ]
     out += [f"{name:24} {_covers(row['sd'])}" for name, row in traces.items() if "sd" in row]
@@ -63,8 +56,29 @@ def lines(summary: dict[str, Any]) -> list[str]:
         out.append("not scored: a signal ended the run; end it with --seconds to have it scored")
     for name, row in summary["outputs"].items():
         if name not in traces:
-            out += _other(name, row)
+            out += _other(name, row, unbroken)
     return [*out, "", *_latencies(summary), *_counts(summary)]
+
+
+def _traces(traces: dict[str, Any], unbroken: bool) -> Iterator[str]:
+    """The table of the traces."""
+    if not traces:
+        return
+    limits, mean = (23, "mean of training") if unbroken else (16, "trial avg")
+    heads = " ".join(f"{decoder:>7}" for decoder in DECODERS)
+    yield f"{'output':24} {'R2':>7} {'95 % interval':>{limits}} {heads} {mean} {'lag ms':>7}"
+    for name, row in traces.items():
+        each = " ".join(f"{number(row.get(f'{decoder}_r2')):>7}" for decoder in DECODERS)
+        yield (
+            f"{name:24} {row['r2']:7.3f} {span(row['ci95'], unbroken=unbroken):>{limits}} {each} "
+            f"{row['mean_r2']:{len(mean)}.3f} {row['peak_lag_ms']:7.0f}"
+        )
+    yield "lag: above 0, what is decoded comes after what is measured"
+
+
+def moving(unit: str) -> str:
+    """Which bins of a point or an angle of a unit are called moving."""
+    return f"moving (over {MOVING_PX_S:g} {unit}/s)"
 
 
 def _covers(row: dict[str, Any]) -> str:
@@ -78,12 +92,12 @@ def _largest(error: float, row: dict[str, Any]) -> str:
     return f"largest error {error:.2g} {row['unit']}"
 
 
-def _gains(name: str, row: dict[str, Any]) -> str:
+def _gains(name: str, row: dict[str, Any], unbroken: bool) -> str:
     """What NEDS and the blend gain over the ridge."""
     said = []
     for decoder in ("neds", "blend"):
         gain = row[f"{decoder}_minus_ridge"]
-        said.append(f"{decoder} minus ridge {gain['value']:+.3f} {span((gain['low'], gain['high']))}")
+        said.append(f"{decoder} minus ridge {gain['value']:+.3f} {_between(gain, unbroken)}")
     return f"{name:24} {', '.join(said)}"
 
 
@@ -141,10 +155,16 @@ def _events(summary: dict[str, Any]) -> list[str]:
     return found
 
 
-def _other(name: str, row: dict[str, Any]) -> list[str]:
+def _between(gain: dict[str, Any], unbroken: bool, digits: int = 3) -> str:
+    """The interval of a gain."""
+    return span((gain["low"], gain["high"]), digits, unbroken)
+
+
+def _other(name: str, row: dict[str, Any], unbroken: bool) -> list[str]:
     """Lines of a class output or of a point."""
     if "contrasts" in row:
-        return [line for contrast, inner in row["contrasts"].items() for line in _other(f"{name} {contrast}", inner)]
+        each = row["contrasts"].items()
+        return [line for contrast, inner in each for line in _other(f"{name} {contrast}", inner, unbroken)]
     if "balanced_accuracy" in row:
         if row["balanced_accuracy"] is None:
             return [f"{name:24} not scored: {row['null_reason']}"]
@@ -153,21 +173,22 @@ def _other(name: str, row: dict[str, Any]) -> list[str]:
             f"{row['logistic_balanced_accuracy']:.3f}, chance {row['chance']:.2f}, n {row['n']}"
         ]
     if "published_median_error_all" in row:
-        return [line for part in ("all", "moving") for line in _point(name, row, part)]
+        return [line for part in ("all", "moving") for line in _point(name, row, part, unbroken)]
     return [f"{name:24} not scored: {row.get('null_reason')}"]
 
 
-def _point(name: str, row: dict[str, Any], part: str) -> Iterator[str]:
+def _point(name: str, row: dict[str, Any], part: str, unbroken: bool) -> Iterator[str]:
     """Median errors of a point or an angle, and what the decoders gain over the ridge: below 0, they are nearer."""
     each = {d: row.get(f"{d}_median_error_{part}") for d in ("neds", "ridge", "blend")}
     yield (
-        f"{name:24} median error, {part}: {number(row[f'published_median_error_{part}'], 1)} "
-        f"{span(row[f'published_ci95_{part}'], 1)} {row['unit']}, "
+        f"{name:24} median error, {moving(row['unit']) if part == 'moving' else part}: "
+        f"{number(row[f'published_median_error_{part}'], 1)} "
+        f"{span(row[f'published_ci95_{part}'], 1, unbroken)} {row['unit']}, "
         f"{', '.join(f'{d} {number(error, 1)}' for d, error in each.items())}, n {row[f'n_{part}']}"
     )
     gains = {d: gain for d in ("neds", "blend") if (gain := row.get(f"{d}_minus_ridge_{part}"))}
     if gains:
-        said = (f"{d} minus ridge {g['value']:+.1f} {span((g['low'], g['high']), 1)}" for d, g in gains.items())
+        said = (f"{d} minus ridge {g['value']:+.1f} {_between(g, unbroken, 1)}" for d, g in gains.items())
         yield f"{'':24} {', '.join(said)} {row['unit']}"
 
 
@@ -176,28 +197,34 @@ def pooled_lines(result: dict[str, Any]) -> list[str]:
     part = {"test": "held-out part", "all": "whole recording"}.get(result["split"], f"{result['split']} part")
     out = [f"{result['recording']}, {part}, {len(result['checkpoints'])} checkpoint(s)"]
     out += [result["note"], ""] if result["note"] else [""]
+    ours_alone = [row["about_trial_average"] for row in result["traces"].values() if BROUGHT not in row]
+    unbroken = bool(ours_alone) and not any(value is not None for values in ours_alone for value in values)
     for name, row in result["traces"].items():
         if BROUGHT in row:
             r2, error = " ".join(f"{v:.3f}" for v in row[BROUGHT]), max(row["max_abs_error"])
             out.append(f"{name}  {BROUGHT} {r2} {span(row['ci95'][0])}, {_largest(error, row)}, n {row['n'][0]}")
             continue
         ours, blend = (
-            " ".join(f"{v:.3f} {span(ci95)}" for v, ci95 in zip(row[k], row[f"{k}_ci95"], strict=True))
+            " ".join(
+                f"{v:.3f} {span(ci95, unbroken=unbroken)}" for v, ci95 in zip(row[k], row[f"{k}_ci95"], strict=True)
+            )
             for k in ("neds", "blend")
         )
+        beyond = " ".join(number(v) for v in row["about_trial_average"])
         out += [
             f"{name}{f'   recommended: {chosen}' if (chosen := ' '.join(row['recommended'])) else ''}",
-            f"  neds   {ours}   R2 beyond the trial average {' '.join(number(v) for v in row['about_trial_average'])}",
+            f"  neds   {ours}{'' if unbroken else f'   R2 beyond the trial average {beyond}'}",
             f"  blend  {blend}",
-            f"  ridge  {row['ridge']:.3f} {span(row['ridge_ci95'])}   trial average {number(row['trial_average'])}",
+            f"  ridge  {row['ridge']:.3f} {span(row['ridge_ci95'], unbroken=unbroken)}   "
+            f"{'mean of training' if unbroken else 'trial average'} {number(row['trial_average'])}",
         ]
         out += [f"  {_covers(each)}" for each in row["sd"]]
         for decoder in ("neds", "blend"):
             gain = row[f"{decoder}_minus_ridge"]
-            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {span((gain['low'], gain['high']))}")
+            out.append(f"  {decoder} minus ridge  {gain['value']:+.3f} {_between(gain, unbroken)}")
     out += result["ahead"]
     for name, rows in result["other"].items():
-        out += dict.fromkeys(line for row in rows for line in _other(name, row))  # seeds often say the same
+        out += dict.fromkeys(line for row in rows for line in _other(name, row, unbroken))  # seeds often say the same
     exact = result["streamed_vs_offline_max_abs"]
     out.append(f"streamed vs offline  {'not compared' if exact is None else f'{exact:.1e} at most, in z-scores'}")
     return out

@@ -87,7 +87,7 @@ def test_ridge_stays_where_trials_are_few(judged: Callable[..., Checkpoint]) -> 
 
     for name, n in (("wheel_speed", 1), ("choice", 3)):
         assert verdict(found, name).recommended == "ridge"
-        assert verdict(found, name).reason == f"too few trials to tell ({n})"
+        assert verdict(found, name).reason == f"too few trials or blocks to tell ({n})"
         assert verdict(found, name).scores["neds"].low is None
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.start import called
+
 ROOT = Path(__file__).parents[2]
 START = ROOT / "runtime" / "start.py"
 THEIRS = ("random", "queue", "signal", "subprocess", "typing", "logging", "numpy", "typer", "kernels", "benchmarks")
@@ -27,6 +29,25 @@ def lab(tmp_path: Path) -> Path:
     for name in THEIRS:
         (tmp_path / f"{name}.py").write_text("print('mine'); raise SystemExit(7)\n")
     return tmp_path
+
+
+def test_a_program_is_named_as_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bare on the search path, relative beside its environment, by its whole path from elsewhere, else by our file."""
+    programs, rig = tmp_path / "my lab" / ".venv" / "bin", tmp_path / "my lab" / "rig"
+    for folder in (programs, rig):
+        folder.mkdir(parents=True)
+    for name in ("python", "neds-rt"):
+        (programs / name).touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setattr(sys, "prefix", str(programs.parent))
+    monkeypatch.setenv("PATH", "")
+    assert called("neds-rt", str(rig)) == "../.venv/bin/neds-rt"
+    assert called("python", str(rig.parent)) == ".venv/bin/python"
+    assert called("neds-rt", str(tmp_path)) == f"'{programs / 'neds-rt'}'"
+    monkeypatch.setenv("PATH", str(programs))
+    assert called("neds-rt", str(rig)) == "neds-rt"
+    (programs / "neds-rt").unlink()
+    assert called("neds-rt").endswith(f" -P {START} runtime.cli")
 
 
 @pytest.mark.parametrize("how", STARTS)

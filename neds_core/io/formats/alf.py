@@ -75,7 +75,7 @@ def read(path: Path, options: Options) -> Found:
         trials=trials_of(trials, notes) if trials else None,
         clock="times are seconds of the session's clock, whose time 0 is when the session began",
         quality=spikes.labelled(label),
-        notes=tuple(notes),
+        notes=(*notes, *spikes.with_noise(label, options.quality)),
     )  # fmt: skip
 
 

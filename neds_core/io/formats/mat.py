@@ -13,7 +13,7 @@ import numpy as np
 
 from neds_core.errors import ConfigError, DataError, NedsError
 from neds_core.io.importing.found import Found, Trace, Trials
-from neds_core.io.importing.options import OF_BEHAVIOUR, Options
+from neds_core.io.importing.options import BEHAVIOUR, OF_BEHAVIOUR, Options
 from neds_core.io.importing.outputs import plain
 from neds_core.io.importing.roles import pick, rate_of, unit_table
 from neds_core.io.importing.spikes import library, of_events, of_units, seconds
@@ -58,7 +58,7 @@ def read(path: Path, options: Options) -> Found:
 def traces(path: Path, options: Options) -> tuple[Trace, ...]:
     """A file of behaviour alone: the traces as long as `trace_time`, or as what is called time."""
     held = _variables(path)
-    time = options.names.get("trace_time") or pick("time", held, options, str(path))
+    time = options.names.get("trace_time") or pick("time", held, options, str(path), BEHAVIOUR)
     return _traces(held, path, Options(rate_hz=options.rate_hz, names=options.names | {"trace_time": time}))
 
 

@@ -20,7 +20,7 @@ from neds_core.io.formats.nwb_behaviour import intervals, traces, trials
 from neds_core.io.importing.found import Found
 from neds_core.io.importing.options import Options
 from neds_core.io.importing.outputs import plain
-from neds_core.io.importing.spikes import kept, labelled, library, of_units, seconds
+from neds_core.io.importing.spikes import kept, labelled, library, of_units, seconds, with_noise
 
 REGIONS = ("region", "location", "brain_region", "brain_area", "area", "structure", "anatomical_location")
 QUALITIES = ("quality", "ks_label", "KSLabel", "cluster_group", "label")
@@ -87,7 +87,7 @@ def _found(file: Any, path: Path, options: Options) -> Found:
         notes.append(f"spike times of {unsorted} units were not in order, and are sorted")
     if silent := sum(not len(times) for times in each):
         notes.append(f"{silent} units have no spikes")
-    notes += _probes(units, rows)
+    notes += [*_probes(units, rows), *with_noise(labels, options.quality)]
     observed = _observed(units, rows, file, notes)
     return Found(
         name=plain(path.stem), format="NWB", t_s=t_s, unit=unit,

@@ -65,7 +65,7 @@ def read(path: Path, options: Options) -> Found:
         units=UnitTable(known[keep], _regions(info, known)[keep], _depths(path, info, known)[keep]),
         clock="time 0 is the first sample of the recording that was sorted",
         quality=spikes.labelled(labels),
-        notes=tuple(notes),
+        notes=(*notes, *spikes.with_noise(labels, options.quality)),
     )
 
 

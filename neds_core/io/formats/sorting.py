@@ -159,4 +159,7 @@ def _taken(found: Found, labels: list[str], path: Path, options: Options) -> Fou
     t_s, unit = spikes.of_kept(t_s, found.unit.astype(np.int32), keep)
     order = np.argsort(t_s, kind="stable")
     units = UnitTable(found.units.ids[keep], found.units.region[keep], found.units.depth_um[keep])
-    return replace(found, t_s=t_s[order], unit=unit[order], units=units, quality=spikes.labelled(labels))
+    notes = (*found.notes, *spikes.with_noise(labels, options.quality))
+    return replace(
+        found, t_s=t_s[order], unit=unit[order], units=units, quality=spikes.labelled(labels), notes=notes
+    )  # fmt: skip

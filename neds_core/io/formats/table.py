@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from neds_core.errors import DataError, NedsError
+from neds_core.errors import ConfigError, DataError, NedsError
 from neds_core.io.importing.found import Found, Trace, Trials
-from neds_core.io.importing.options import OF_BEHAVIOUR, Options
+from neds_core.io.importing.options import BEHAVIOUR, OF_BEHAVIOUR, Options
 from neds_core.io.importing.outputs import plain
-from neds_core.io.importing.roles import named, pick, rate_of, unit_table
+from neds_core.io.importing.roles import SAY, candidates, named, pick, rate_of, unit_table
 from neds_core.io.importing.spikes import library, of_events, seconds
 
 TEXT = {".csv": ",", ".tsv": "\t"}
@@ -30,7 +30,13 @@ def read(path: Path, options: Options) -> Found:
     if options.quality:
         raise DataError(f"{path} is a table, which says nothing of quality; keep the rows you want and leave it out")
     there = _names(path)
-    time, unit = (pick(role, there, options, str(path)) for role in ("time", "unit"))
+    time = pick("time", there, options, str(path))
+    if "unit" not in options.names and not candidates("unit", there):
+        raise ConfigError(
+            f"{path} has no column of units, so it looks like behaviour: give the spikes as SOURCE and this with "
+            f"--behaviour; if it holds spikes, name their column with --name unit=NAME (it has {', '.join(there)})"
+        )
+    unit = pick("unit", there, options, str(path))
     columns = _columns(path, [time, unit])
     if not len(columns[time]):
         raise DataError(f"{path} has no rows, so no spikes; give the table that has them")
@@ -49,9 +55,9 @@ def read(path: Path, options: Options) -> Found:
 def traces(path: Path, options: Options) -> tuple[Trace, ...]:
     """A table of behaviour: the column of times, and every other column of numbers as a trace."""
     there = _names(path)
-    time = pick("time", there, options, str(path))
+    time = pick("time", there, options, str(path), BEHAVIOUR)
     columns = _columns(path, there)
-    t_s = seconds(columns.pop(time), rate_of(time, options), str(path), OF_BEHAVIOUR)
+    t_s = seconds(columns.pop(time), rate_of(time, options, SAY.format(OF_BEHAVIOUR)), str(path), OF_BEHAVIOUR)
     found = []
     for column, values in columns.items():
         if values.dtype.kind in "iufb":
@@ -61,11 +67,13 @@ def traces(path: Path, options: Options) -> tuple[Trace, ...]:
 
 
 def trials(path: Path, options: Options) -> Trials:
-    """A table of trials: columns of start and stop in seconds, and every other one as it is."""
+    """A table of trials: columns of start and stop, in seconds or what their names say, and every other as it is."""
     there = _names(path)
     start, stop = (pick(role, there, options, str(path)) for role in ("start", "stop"))
     columns = _columns(path, there)
-    begin, end = (columns.pop(name).astype(np.float64) for name in (start, stop))
+    begin, end = (
+        columns.pop(n).astype(np.float64) / (rate_of(n, Options(), "write them in s") or 1.0) for n in (start, stop)
+    )
     order = np.argsort(begin, kind="stable")
     others = {name: _values(values)[order] for name, values in columns.items()}
     return Trials(begin[order], end[order], others)

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 OF_BEHAVIOUR = "--behaviour-rate-hz"
+BEHAVIOUR = "behaviour."  # in front of a role of --name, in files of behaviour
 BIN_MS = 20.0
 NONE = "none"  # for outputs and trials: take none
 

@@ -45,7 +45,7 @@ def seconds(times: np.ndarray, rate_hz: float | None, origin: str, option: str =
         last = f" (the last is {found[-1]:.0f})" if found.size else ""
         raise DataError(
             f"{origin}: all times are whole numbers{last}, which looks like samples; "
-            f"say how many a second with {option} (1 if they are seconds)"
+            f"say how many a second with {option} (1000 for ms, 1 if they are seconds)"
         )
     if found.size and (span := float(found.max() - found.min())) > DAY_S:
         raise DataError(
@@ -114,6 +114,18 @@ def kept(labels: np.ndarray, wanted: str, origin: str) -> np.ndarray:
         known = ", ".join(repr(str(each)) for each in np.unique(labels)) or "none"
         raise DataError(f"{origin}: no unit has the quality {wanted!r}; there is {known}")
     return found
+
+
+def with_noise(labels: Sequence[str] | np.ndarray, wanted: str) -> tuple[str, ...]:
+    """A note where units labelled noise are taken, as no quality is `wanted`; none otherwise. labels (U,) str."""
+    noise = sum(str(label).lower() == "noise" for label in labels)
+    if wanted or not noise:
+        return ()
+    others = sorted({str(label) for label in labels if label and str(label).lower() != "noise"})
+    what = "good" if "good" in others or not others else others[0]
+    be, them = ("is", "it") if noise == 1 else ("are", "them")
+    said = f"{noise} of {len(labels)} units {be} labelled noise and {be} taken"
+    return (f"{said}; leave {them} out with --quality {what}",)
 
 
 def labelled(labels: Sequence[str] | np.ndarray) -> dict[str, int]:

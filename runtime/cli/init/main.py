@@ -60,7 +60,7 @@ def init(
 
     rig = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "rig"
     plan = first_day(rig) if recording is None else of_session(rig, session_file.load(recording), recording, folder)
-    written = files(plan)
+    written = files(plan, folder)
     if there := [name for name in written if (folder / name).exists()]:
         raise ConfigError(f"{folder / there[0]} is there already; name another folder")
     make_folder(folder)
@@ -102,20 +102,22 @@ def of_session(rig: str, session: Session, recording: Path, folder: Path) -> Pla
     )
 
 
-def files(plan: Plan) -> dict[str, str]:
-    """Name -> text of each file of the folder."""
+def files(plan: Plan, folder: Path = Path()) -> dict[str, str]:
+    """Name -> text of each file of the folder. Its README has the programs as they are started from there."""
     from runtime.cli.init import sender
+    from runtime.start import called
 
     spikes, markers = (json.dumps(name) for name in (f"{plan.rig}-spikes", plan.markers))
     left_out = "".join(f"\nLeft out of the outputs: {reason}.\n" for reason in plan.left_out)
     readme = sender.README if plan.recording else sender.FIRST_DAY
+    programs = {"neds_rt": called("neds-rt", str(folder)), "python": called("python", str(folder))}
     return {
         "rig.toml": _rig(plan),
         "train.toml": _train(plan),
         "units.tsv": "".join("\t".join(row) + "\n" for row in (COLUMNS, *plan.units)),
         "sender.py": sender.SENDER.format(spikes=spikes, markers=markers, trial_s=plan.trial_s),
         "unit_stream.py": Path(__file__).with_name("unit_stream.py").read_text(encoding="utf-8"),
-        "README.md": (readme + sender.FILES).format(rig=plan.rig, what=plan.what) + left_out,
+        "README.md": (readme + sender.FILES).format(rig=plan.rig, what=plan.what, **programs) + left_out,
     }
 
 

@@ -58,11 +58,11 @@ README = """\
 A rig for neds-rt, made by `neds-rt init` from {what}. In this folder:
 
 ```
-neds-rt train train.toml --out neds.safetensors
-neds-rt run rig.toml --play
-python sender.py
-neds-rt check rig.toml --allow-replay
-neds-rt run rig.toml --allow-replay
+{neds_rt} train train.toml --out neds.safetensors
+{neds_rt} run rig.toml --play
+{python} sender.py
+{neds_rt} check rig.toml --allow-replay
+{neds_rt} run rig.toml --allow-replay
 ```
 
 1. Train a decoder. It says which units and outputs it uses, and ends with how to score it.
@@ -88,11 +88,11 @@ A rig for neds-rt, made by `neds-rt init` from {what}. First put in what is your
 | `train.toml` | Those behaviours as `outputs`. |
 
 ```
-python sender.py
-neds-rt collect rig.toml --out day1
-neds-rt train train.toml --out neds.safetensors
-neds-rt check rig.toml
-neds-rt run rig.toml
+{python} sender.py
+{neds_rt} collect rig.toml --out day1
+{neds_rt} train train.toml --out neds.safetensors
+{neds_rt} check rig.toml
+{neds_rt} run rig.toml
 ```
 
 1. Send, and leave it running; the others go into another terminal.

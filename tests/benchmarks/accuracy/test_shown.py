@@ -13,7 +13,7 @@ from benchmarks.accuracy import evaluated
 from benchmarks.accuracy.shown import Guesses, Shown
 from benchmarks.figures import labelled
 from neds_core.data.session import BehaviourSpec
-from runtime.core.engine import DECODERS
+from runtime.core.engine import BROUGHT, DECODERS
 
 BIN_NS = 20_000_000
 
@@ -46,6 +46,34 @@ def test_time_is_that_of_the_recording_and_gaps_are_gaps() -> None:
     (field,) = axes.patches
     assert field.get_extents().transformed(axes.transData.inverted()).intervalx == pytest.approx([21.0, 24.0])
     assert axes.get_xlabel() == "time in the recording (s); a line where a segment begins"
+
+
+@pytest.mark.parametrize(
+    ("main", "labels"),
+    [("neds", ["NEDS", "ridge"]), ("blend", ["blend", "ridge"]), ("ridge", ["ridge", "NEDS"]), (BROUGHT, [BROUGHT])],
+)
+def test_what_is_published_is_the_main_line(main: str, labels: list[str]) -> None:
+    """First in the picture, above the others and in the title with its own score."""
+    n, specs = 200, tuple(BehaviourSpec(f"hand_{axis}", "continuous", "cm", group="hand") for axis in "xy")
+    scores = {name: k / 10 for k, name in enumerate((*DECODERS, BROUGHT))}
+    walk = {"hand_x": np.sin(np.arange(n) * 0.1), "hand_y": np.cos(np.arange(n) * 0.1)}
+    said = {name: {output: v + scores[name] for output, v in walk.items()} for name in scores}
+    shown = Shown(
+        "held-out part", specs, BIN_NS, np.arange(n), np.zeros(n, int), walk, said, {}, dict.fromkeys(walk, scores),
+        {"hand": {f"{name}_median_error_all": score for name, score in scores.items()}}, dict.fromkeys(walk, main),
+    )  # fmt: skip
+    rows = shown.stretch()
+    axes = Figure().subplots()
+    figures._over_time(axes, shown.t_s(rows), shown.lines("hand_x", rows), shown.starts(rows))
+    assert [line.get_label() for line in axes.lines] == ["measured", *labels]
+    assert max(axes.lines, key=lambda line: line.get_zorder()).get_label() == labels[0]
+    keys = [{"NEDS": "neds"}.get(label, label) for label in labels]
+    track, trace, _ = evaluated.decoding(shown, {})
+    path, title = track.draw.args[1], trace.draw.args[3]  # pyright: ignore[reportFunctionMemberAccess]: a partial
+    assert list(path) == ["measured", main]
+    np.testing.assert_array_equal(path[main][:, 0], said[main]["hand_x"])
+    each = ", ".join(f"{label} {scores[key]:.3f}" for label, key in zip(labels, keys, strict=True))
+    assert title == f"hand_x: R2 {each} (held-out part)"
 
 
 def test_a_minute_or_twenty_segments_are_drawn() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -67,6 +69,20 @@ def folder(call: Callable[..., int], session: Session, tmp_path: Path, stream_na
     assert call("init", tmp_path / stream_name, "--from", tmp_path / "recorded.npz") == 0
     assert {path.name for path in (tmp_path / stream_name).iterdir()} == WRITTEN
     return tmp_path / stream_name
+
+
+@pytest.mark.parametrize("first_day", [False, True], ids=["recorded", "first day"])
+def test_the_programs_of_the_readme_are_there(
+    folder: Path, call: Callable[..., int], tmp_path: Path, first_day: bool
+) -> None:
+    """As they are written, from the folder itself."""
+    if first_day:
+        folder = tmp_path / "new"
+        assert call("init", folder) == 0
+    lines = (folder / "README.md").read_text().split("```")[1].strip().splitlines()
+    assert len(lines) == 5
+    for program in (shlex.split(line)[0] for line in lines):
+        assert os.access(folder / program, os.X_OK) if os.sep in program else shutil.which(program)
 
 
 @each_file

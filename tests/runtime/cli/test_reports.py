@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from html import escape, unescape
@@ -20,6 +21,7 @@ from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import BehaviourSpec, Session
+from runtime.start import called
 
 Call = Callable[..., int]
 EXTERNAL = re.compile(r"""(src|href)\s*=|url\(|@import|https?://[^\s<]*["')]""")
@@ -57,6 +59,19 @@ def pictures(page: str) -> dict[str, np.ndarray]:
     return {unescape(name): image.imread(BytesIO(base64.b64decode(data))) for name, data in found}
 
 
+@pytest.mark.parametrize("made", [("joined",), ("a b", "c"), ()], ids=["one", "several", "stopped"])
+def test_a_training_ends_with_what_comes_next(
+    call: Call, prepared: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, made: tuple[str, ...],
+) -> None:  # fmt: skip
+    """One command, of the checkpoints that it returns alone: of an ensemble the joined one; none where it stopped."""
+    monkeypatch.setattr("neds_core.train.command.run", lambda *_: tuple(map(Path, made)))
+    assert call("train", prepared(), "--no-report") == 0
+    following = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next:")]
+    command = f"next: {called('neds-rt')} evaluate {tmp_path / 'session.npz'} {shlex.join(made)}"
+    assert following == ([command] if made else [])
+
+
 def test_a_training_leaves_a_page(
     call: Call, prepared: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,7 +82,10 @@ def test_a_training_leaves_a_page(
 
     checkpoint, out = tmp_path / "train.safetensors", tmp_path / "train.report.html"
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1] == f"report of {checkpoint}: {out}"
+    session = tmp_path / "session.npz"
+    assert printed[-2:] == [
+        f"report of {checkpoint}: {out}", f"next: {called('neds-rt')} evaluate {session} {checkpoint}"
+    ]  # fmt: skip
     page = out.read_text()
     found = pictures(page)
     assert set(found) == {"rates of the units", "learning curve", "wheel_speed-traces", "choice-confusion"}
@@ -134,6 +152,11 @@ def test_an_unbroken_recording_has_its_track_and_its_angle(
         (row,) = found["other"][group]
         for decoder in ("neds", "ridge", "blend"):
             assert f'<td class="n">{row[f"{decoder}_median_error_all"]:.1f}</td>' in page
+    assert "median error, moving (over 25 cm/s): " in page
+    assert "mean of training -" in page  # as printed, too
+    assert "too short for intervals" in page
+    assert "trial average" not in page
+    assert "too few trials<" not in page
     assert escape(f"neds-rt run {tmp_path / 'rig' / 'rig.toml'} --play") in page
     assert "neds-rt certify" in page
 

@@ -249,6 +249,19 @@ def test_the_summary_says_what_happened_and_why_nothing_was_decoded(
     assert any(line.startswith("nothing was decoded: no segment_start came") for line in lines)
 
 
+def test_a_trace_without_trials_is_told_without_them(measured: RunLog, tiny_checkpoint: Checkpoint) -> None:
+    """The mean of training in place of their average, and another word for what carries no interval."""
+    found = summary.build(measured, tiny_checkpoint)
+    said = "\n".join(report.lines(found))
+    assert "trial avg  lag ms\n" in said
+    assert "\nlag: above 0, what is decoded comes after what is measured\n" in said
+    found["outputs"]["wheel_speed"] |= {"r2_about_mean_trial": None, "ci95": None}
+    said = "\n".join(report.lines(found))
+    assert "mean of training  lag ms\n" in said
+    assert "too short for intervals" in said
+    assert "trial avg" not in said
+
+
 def test_a_run_that_a_signal_ended_is_not_scored(measured: RunLog, tiny_checkpoint: Checkpoint) -> None:
     measured.outcome = msgspec.structs.replace(measured.outcome, stopped_by="signal")
     found = summary.build(measured, tiny_checkpoint)

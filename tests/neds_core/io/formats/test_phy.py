@@ -51,6 +51,13 @@ def test_units_of_one_label(folder: Path) -> None:
     assert found.quality == {"good": 2, "mua": 1}
 
 
+def test_noise_that_is_taken_is_said(folder: Path) -> None:
+    (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n2\tnoise\n7\tgood\n300\tmua\n")
+    said = "1 of 3 units is labelled noise and is taken; leave it out with --quality good"
+    assert phy.read(folder, Options()).notes == (said,)
+    assert phy.read(folder, Options(quality="good")).notes == ()
+
+
 def test_labels_that_kilosort_writes_as_groups(folder: Path) -> None:
     """Kilosort 4 names the column of cluster_group.tsv KSLabel; what nobody labelled is unsorted."""
     (folder / "cluster_info.tsv").unlink()

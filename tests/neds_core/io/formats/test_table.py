@@ -12,6 +12,7 @@ from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError
 from neds_core.io import load
 from neds_core.io.formats import table
+from neds_core.io.importing.options import Options
 
 pandas: Any = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -85,7 +86,9 @@ def test_it_is_read_piece_by_piece(folder: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("time,unit\n", {}, "has no rows"),
         ("", {}, "cannot be read as a table"),
-        ("0.1,3\n0.2,4\n", {}, "nothing there is called the time; say which with --name time=NAME"),
+        ("0.1,3\n0.2,4\n", {}, "nothing there is called the time; say which with --name time=NAME, in Python"),
+        ("time (s),x\n0.1,1\n", {}, "no column of units, so it looks like behaviour: .* with --behaviour"),
+        ("time (frames),unit\n0.5,1\n", {}, "are in 'frames', which is none of s.* with --rate-hz"),
         ("time,t,unit\n0.1,0.1,1\n", {}, "time and t could each be the time"),
         ("time,unit\n0.1,1\n,1\n", {}, "1 of 2 times are NaN"),
         ("time,unit\n0.1,1\n0.2,\n", {}, "1 of 2 rows have no unit"),
@@ -117,6 +120,40 @@ def test_behaviour_in_samples_names_the_option_that_helps(folder: Path, tmp_path
         load(folder / "spikes.csv", behaviour=[other])
     got = load(folder / "spikes.csv", behaviour=[other | {"rate_hz": 50.0}])
     np.testing.assert_array_equal(got.values["speed"], taken(folder, "spikes.csv").values["speed"])
+
+
+@pytest.mark.parametrize(
+    ("column", "per_s", "name"),
+    [
+        ("time (s)", 1, ""), ("t [ms]", 1e3, ""), ("time_s", 1, ""), ("Timestamp (µs)", 1e6, ""),
+        ("clock (ms)", 1e3, "clock"), ("clock (ms)", 1e3, "clock (ms)"), ("my clock (s)", 1, "my clock"),
+    ],
+)  # fmt: skip
+def test_a_column_of_times_is_known_by_name_and_unit(
+    folder: Path, tmp_path: Path, column: str, per_s: float, name: str
+) -> None:
+    """Behaviour is taken at the same times whatever its times are in, and a name is given with or without its unit."""
+    behaviour = pandas.read_csv(folder / "behaviour.csv")
+    behaviour.assign(t=behaviour.t * per_s).rename(columns={"t": column}).to_csv(tmp_path / "b.csv", index=False)
+    other = {"file": str(tmp_path / "b.csv"), "offset_s": 10.0, "names": {"time": name} if name else {}}
+    got, want = load(folder / "spikes.csv", behaviour=[other]), taken(folder, "spikes.csv", outputs=["speed"])
+    assert want.n_bins == got.n_bins
+    np.testing.assert_array_equal(got.values["speed"], want.values["speed"])
+
+
+def test_a_time_of_behaviour_that_is_not_found_names_its_own_role(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("when,x\n0.1,1\n")
+    says = r"with --name behaviour.time=NAME, in Python names={\"time\": NAME} beside its file \(it has when, x\)"
+    with pytest.raises(ConfigError, match=says):
+        load(folder / "spikes.csv", behaviour=[{"file": str(tmp_path / "b.csv")}])
+
+
+def test_trials_in_ms_are_those_in_seconds(folder: Path, tmp_path: Path) -> None:
+    trials = pandas.read_csv(folder / "trials.csv")
+    ms = trials.assign(start=trials.start * 1e3).rename(columns={"start": "start (ms)", "stop": "stop_s"})
+    ms.to_csv(tmp_path / "trials.csv", index=False)
+    got, want = (table.trials(at / "trials.csv", Options()) for at in (tmp_path, folder))
+    np.testing.assert_array_equal([got.start_s, got.stop_s], [want.start_s, want.stop_s])
 
 
 def test_names_say_what_their_times_are_in(tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ def test_events_get_rows_in_the_order_of_their_ids(ids: list[int]) -> None:
 @pytest.mark.parametrize(
     ("times", "says"),
     [
-        (np.array([3, 60]), "whole numbers .the last is 60., which looks like samples; .* with --rate-hz"),
+        (
+            np.array([3, 60]),
+            "whole numbers .the last is 60., which looks like samples; .* with --rate-hz .1000 for ms, 1",
+        ),
         (np.arange(30) * 100.0, "looks like samples"),
         (np.array([0.1, np.nan]), "1 of 2 times are NaN"),
         (np.array([0.5, 90_000.5]), "more than a day of seconds"),
