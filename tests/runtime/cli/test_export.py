@@ -235,7 +235,7 @@ def timed(session: Session) -> Session:
 
 @pytest.mark.parametrize("apart", [0, 3])
 def test_a_trial_restricts_to_its_own_bins(session: Session, apart: int) -> None:
-    """Of counts, behaviours and decoded values, where trials touch and where bins lie between them; bins of 1 ms too."""
+    """Of counts, behaviours and decoded values, where trials touch and where bins lie between them."""
     pytest.importorskip("pynapple", reason="pynapple is not installed")
     from neds_core.io import pynapple_objects
     from neds_core.io.of_run import OfRun, Series, Table
