@@ -33,16 +33,17 @@ __all__ = ["Notes", "Origin", "Subject", "is_own", "load", "notes_of", "save", "
 def save(session: Session, path: Path, origin: Origin, run: OfRun | None = None) -> None:
     """Check and write a session, and read it once; nothing half-written is left behind.
 
-    run: the one that the session was received in. Raises `DataError` for a session that cannot be trained on.
+    run: the one that the session was received in, which may be without a spike. Raises `DataError` for another session
+    that cannot be trained on.
     """
-    check(session, str(path))
+    check(session, str(path), silent=run is not None)
     pynwb = _library()
     with _quiet():
         made = nwb_made.made(pynwb, session, origin, run)
     with whole(path) as partial:
         with _quiet(), pynwb.NWBHDF5IO(str(partial), "w") as file:
             file.write(made)
-        _read(partial, path)
+        _read(partial, path, silent=run is not None)
 
 
 def load(path: Path) -> Session:
@@ -68,11 +69,14 @@ def notes_of(file: Any, path: Path) -> Notes:
     return notes
 
 
-def session_of(file: Any, path: Path) -> Session:
-    """The session of an open `NWBFile` that `save` wrote, checked. Raises `DataError`, which calls the file `path`."""
+def session_of(file: Any, path: Path, *, silent: bool = False) -> Session:
+    """The session of an open `NWBFile` that `save` wrote, checked. Raises `DataError`, which calls the file `path`.
+
+    silent: as in `check`.
+    """
     notes = notes_of(file, path)
     session = _session(file, notes, path)
-    check(session, str(path))
+    check(session, str(path), silent=silent)
     return session
 
 
@@ -92,12 +96,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _read(place: Path, path: Path) -> Session:
+def _read(place: Path, path: Path, *, silent: bool = False) -> Session:
     """Read what lies in `place`; errors call it `path`."""
     io = _library().NWBHDF5IO
     try:
         with _quiet(), io(str(place), "r") as opened:
-            return session_of(opened.read(), path)
+            return session_of(opened.read(), path, silent=silent)
     except DataError:
         raise
     except Exception as error:  # h5py, hdmf and pynwb raise a dozen kinds of error for damaged files

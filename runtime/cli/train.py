@@ -77,5 +77,5 @@ def train(
             from benchmarks.accuracy import reported
 
             of = checkpoint, (config.parent / str(recording)).resolve()
-            write(partial(reported.training, *of), page)
-            print(f"report of {checkpoint}: {page}")
+            if write(partial(reported.training, *of), page, asked=report is not None):
+                print(f"report of {checkpoint}: {page}")

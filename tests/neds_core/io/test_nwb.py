@@ -230,6 +230,12 @@ def test_options_read_our_file_as_any_labs(path: Path, timed: Session) -> None:
     later = timed.events[0] >= 10_000_000  # the first bin is the one at whose right edge the wheel is known
     assert (found.bin_ns, found.counts.sum()) == (10_000_000, later.sum())
     assert load(path, bin_ms=20).specs == timed.specs
+    for name in ("hold_s", "derivative_ms"):  # which do nothing to a session that is taken as it is
+        with pytest.raises(
+            ConfigError, match=rf"--{name.replace('_', '-')} 2: neds-rt wrote .*; leave it out, or name"
+        ):
+            load(path, **{name: 2.0})
+        assert load(path, outputs=["wheel_speed"], **{name: 2.0}).specs[0].name == "wheel_speed"
 
 
 def test_what_is_not_ours_is_refused(path: Path, tmp_path: Path) -> None:

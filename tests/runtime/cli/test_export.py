@@ -196,6 +196,23 @@ def test_a_run_without_a_whole_trial_says_what_to_do(
     assert call(*given, "--no-markers") == 0
 
 
+@pytest.mark.parametrize("kept", [None, np.zeros(0, SPIKES)])
+def test_a_run_without_a_spike_is_exported(
+    call: Call, fails: Fails, run: RunLog, short: Session, tmp_path: Path, kept: np.ndarray | None
+) -> None:
+    """States and events are what one wants of it then; nothing can be trained on it."""
+    log, out = told(run, short, kept), tmp_path / "run.nwb"
+    log.counts = np.zeros_like(run.counts)
+    log_file.save(log, tmp_path / "run.npz")
+    assert call("export", tmp_path / "run.npz", "--out", out) == 0
+    import pynwb
+
+    with pynwb.NWBHDF5IO(str(out), "r") as opened:
+        file: Any = opened.read()
+        assert file.intervals["bins"]["state"][:].tolist() == [str(STATES[k]) for k in run.state[: run.n]]
+    assert "the recording is empty" in fails("import", out, "--out", tmp_path / "session.npz")
+
+
 # --- pynapple ---
 
 
