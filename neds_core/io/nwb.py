@@ -33,16 +33,17 @@ __all__ = ["Notes", "Origin", "Subject", "is_own", "load", "notes_of", "save", "
 def save(session: Session, path: Path, origin: Origin, run: OfRun | None = None) -> None:
     """Check and write a session, and read it once; nothing half-written is left behind.
 
-    run: the one that the session was received in. Raises `DataError` for a session that cannot be trained on.
+    run: the one that the session was received in, which may be without a spike. Raises `DataError` for another session
+    that cannot be trained on.
     """
-    check(session, str(path))
+    check(session, str(path), silent=run is not None)
     pynwb = _library()
     with _quiet():
         made = nwb_made.made(pynwb, session, origin, run)
     with whole(path) as partial:
         with _quiet(), pynwb.NWBHDF5IO(str(partial), "w") as file:
             file.write(made)
-        _read(partial, path)
+        _read(partial, path, silent=run is not None)
 
 
 def load(path: Path) -> Session:
@@ -68,11 +69,14 @@ def notes_of(file: Any, path: Path) -> Notes:
     return notes
 
 
-def session_of(file: Any, path: Path) -> Session:
-    """The session of an open `NWBFile` that `save` wrote, checked. Raises `DataError`, which calls the file `path`."""
+def session_of(file: Any, path: Path, *, silent: bool = False) -> Session:
+    """The session of an open `NWBFile` that `save` wrote, checked. Raises `DataError`, which calls the file `path`.
+
+    silent: as in `check`.
+    """
     notes = notes_of(file, path)
     session = _session(file, notes, path)
-    check(session, str(path))
+    check(session, str(path), silent=silent)
     return session
 
 
@@ -92,12 +96,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _read(place: Path, path: Path) -> Session:
+def _read(place: Path, path: Path, *, silent: bool = False) -> Session:
     """Read what lies in `place`; errors call it `path`."""
     io = _library().NWBHDF5IO
     try:
         with _quiet(), io(str(place), "r") as opened:
-            return session_of(opened.read(), path)
+            return session_of(opened.read(), path, silent=silent)
     except DataError:
         raise
     except Exception as error:  # h5py, hdmf and pynwb raise a dozen kinds of error for damaged files
@@ -125,16 +129,20 @@ def _session(file: Any, notes: Notes, path: Path) -> Session:
         gaps = (_ns(file.invalid_times[edge][:]) // bin_ns for edge in ("start_time", "stop_time"))
         for start, stop in zip(*gaps, strict=True):
             valid[start:stop] = False
-    moments, starts = (
-        {n.removeprefix(of): np.array(trials[n][:], np.float64) for n in trials.colnames if n.startswith(of)}
-        for of in (MOMENT, STANDS)
-    )
+    moments, starts = (_of_trials(trials, of, notes) for of in (MOMENT, STANDS))
     return Session(
         name=str(file.session_id), bin_ns=bin_ns, units=table, valid=valid, specs=notes.behaviours,
         values=_values(file, notes, segments), counts=counts, events=events, segments=segments,
         segment_ids=np.array(trials["segment_id"][:], np.int64), licence=notes.licence, citation=notes.citation,
         moments=moments, starts=starts,
     )  # fmt: skip
+
+
+def _of_trials(trials: Any, of: str, notes: Notes) -> dict[str, np.ndarray]:
+    """The columns (S,) float64 whose names begin with `of`, by the names that the session gives them."""
+    real = {called: name for name, called in notes.written.items()}
+    columns = {name.removeprefix(of): name for name in trials.colnames if name.startswith(of)}
+    return {real.get(called, called): np.array(trials[name][:], np.float64) for called, name in columns.items()}
 
 
 def _unit_table(units: Any) -> UnitTable:
@@ -158,10 +166,11 @@ def _values(file: Any, notes: Notes, segments: np.ndarray) -> dict[str, np.ndarr
     values: dict[str, np.ndarray] = {}
     for spec in notes.behaviours:
         kind = np.float32 if spec.kind == "continuous" else np.int64
-        if module is not None and spec.name in module.data_interfaces:
-            values[spec.name] = np.array(module[spec.name].data[:], kind)
+        called = notes.written.get(spec.name, spec.name)
+        if module is not None and called in module.data_interfaces:
+            values[spec.name] = np.array(module[called].data[:], kind)
             continue
         values[spec.name] = np.full(notes.n_bins, -1, np.int64)
-        for (start, stop), label in zip(segments, file.trials[f"{LABEL}{spec.name}"][:], strict=True):
+        for (start, stop), label in zip(segments, file.trials[f"{LABEL}{called}"][:], strict=True):
             values[spec.name][start:stop] = -1 if label == UNKNOWN else spec.classes.index(str(label))
     return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
@@ -22,8 +24,10 @@ NO_UNIT = "n.a."
 
 def made(pynwb: ModuleType, session: Session, origin: Origin, run: OfRun | None) -> Any:
     """The `NWBFile` of a checked session."""
+    written = nwb_notes.written([*(spec.name for spec in session.specs), *session.moments])
     notes = Notes(
-        nwb_notes.FORMAT, session.bin_ns, session.n_bins, session.specs, session.licence, session.citation, origin
+        nwb_notes.FORMAT, session.bin_ns, session.n_bins, session.specs, session.licence, session.citation, origin,
+        written,
     )  # fmt: skip
     start = datetime.fromtimestamp(origin.start_utc_ns // 1_000_000_000, UTC)
     start = start.replace(microsecond=origin.start_utc_ns // 1000 % 1_000_000)
@@ -40,13 +44,13 @@ def made(pynwb: ModuleType, session: Session, origin: Origin, run: OfRun | None)
         _add_counts(pynwb, file, session)
     else:
         _add_units(pynwb, file, session)
-    _add_trials(file, session)
+    _add_trials(file, session, written)
     for begin, end in stretches(~session.valid).tolist():
         file.add_invalid_time_interval(begin * session.bin_ns * 1e-9, end * session.bin_ns * 1e-9)
     if traces := [spec for spec in session.specs if spec.kind == "continuous" or not by_trial(session, spec)]:
         module = file.create_processing_module(nwb_notes.BEHAVIOUR, "measured of the animal, one value a bin")
         for spec in traces:
-            module.add(_trace(pynwb, spec, session))
+            module.add(_trace(pynwb, spec, session, written.get(spec.name, spec.name)))
     if run is not None:
         _add_run(pynwb, file, run, session.bin_ns)
     return file
@@ -133,35 +137,40 @@ def _add_counts(pynwb: ModuleType, file: Any, session: Session) -> None:
     module.add(_series(pynwb, counts, session.bin_ns))
 
 
-def _add_trials(file: Any, session: Session) -> None:
+def _add_trials(file: Any, session: Session, written: Mapping[str, str]) -> None:
+    """written: names as the file has them, where it has another."""
+
+    def column(of: str, name: str) -> str:
+        return f"{of}{written.get(name, name)}"
+
     given = {spec.name: labels(session, spec) for spec in session.specs if spec.kind == "class"}
     known = {name: each for name, each in given.items() if each is not None}
     file.add_trial_column("segment_id", "the task's number of the trial")
     for name in known:
         classes = ", ".join(session.spec(name).classes)
-        file.add_trial_column(f"{LABEL}{name}", f"one of {classes}; empty = not known")
+        file.add_trial_column(column(LABEL, name), f"one of {classes}; empty = not known")
     for name in session.moments:
-        file.add_trial_column(f"{MOMENT}{name}", "when in the trial, ms from its start, NaN = it did not happen")
+        file.add_trial_column(column(MOMENT, name), "when in the trial, ms from its start, NaN = it did not happen")
     for name in session.starts:
         unit = session.spec(name).unit or NO_UNIT
-        file.add_trial_column(f"{STANDS}{name}", f"{name} before the trial's first bin, in {unit}, NaN = not known")
+        file.add_trial_column(column(STANDS, name), f"{name} before the trial's first bin, in {unit}, NaN = not known")
     for s, (start, stop) in enumerate(session.segments.tolist()):
-        row: dict[str, Any] = {f"{MOMENT}{name}": float(ms[s]) for name, ms in session.moments.items()}
-        row |= {f"{STANDS}{name}": float(values[s]) for name, values in session.starts.items()}
-        row |= {f"{LABEL}{name}": each[s] for name, each in known.items()}
+        row: dict[str, Any] = {column(MOMENT, name): float(ms[s]) for name, ms in session.moments.items()}
+        row |= {column(STANDS, name): float(values[s]) for name, values in session.starts.items()}
+        row |= {column(LABEL, name): each[s] for name, each in known.items()}
         seconds = (start * session.bin_ns * 1e-9, stop * session.bin_ns * 1e-9)
         file.add_trial(*seconds, segment_id=int(session.segment_ids[s]), **row)
 
 
-def _trace(pynwb: ModuleType, spec: BehaviourSpec, session: Session) -> Any:
-    """One value a bin: the last sample at or before its right edge."""
+def _trace(pynwb: ModuleType, spec: BehaviourSpec, session: Session, name: str) -> Any:
+    """One value a bin: the last sample at or before its right edge. name: in the file."""
     said = (("sign", spec.sign), ("filter", spec.filter), ("labels", spec.labels), ("note", spec.labels_note))
     words = [f"{key}: {value}" for key, value in said if value]
     words += [f"delay of the filter: {spec.filter_delay_ms:g} ms"] if spec.filter_delay_ms else []
     words += [f"holds what happened up to {spec.future_ms:g} ms later"] if spec.future_ms else []
     classes = ", ".join(f"{k} {name}" for k, name in enumerate(spec.classes))
     about = f"{spec.name}: {f'class at each bin, -1 = not known; {classes}' if classes else EDGE}"
-    series = Series(spec.name, session.values[spec.name], spec.unit, about)
+    series = Series(name, session.values[spec.name], spec.unit, about)
     return _series(pynwb, series, session.bin_ns, "; ".join(words) or "no comments")
 
 
@@ -175,14 +184,15 @@ def _series(pynwb: ModuleType, series: Series, bin_ns: int, comments: str = "no 
 
 def _add_run(pynwb: ModuleType, file: Any, run: OfRun, bin_ns: int) -> None:
     """What a run decoded, what it received of the animal, and how it went."""
+    written = nwb_notes.written(each.name for each in (*run.decoded, *run.measured))
     if run.decoded:
         module = file.create_processing_module(nwb_notes.DECODED, "decoded live from spikes alone, one value a bin")
         for series in run.decoded:
-            module.add(_series(pynwb, series, bin_ns))
+            module.add(_series(pynwb, replace(series, name=written.get(series.name, series.name)), bin_ns))
     for each in run.measured:
         file.add_acquisition(
             pynwb.TimeSeries(
-                name=each.name, data=_packed(pynwb, each.values), unit=each.unit or NO_UNIT,
+                name=written.get(each.name, each.name), data=_packed(pynwb, each.values), unit=each.unit or NO_UNIT,
                 timestamps=_packed(pynwb, each.t_ns * 1e-9), continuity="continuous", description=each.about,
             )
         )  # fmt: skip

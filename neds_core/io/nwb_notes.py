@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -53,7 +54,7 @@ class Origin(Struct, frozen=True):
 
 
 class Notes(Struct, frozen=True):
-    """What `notes` holds, as JSON."""
+    """What `notes` holds, as JSON. written: behaviours and moments by name, of which the file says another one."""
 
     neds_rt: int  # format
     bin_ns: int
@@ -62,3 +63,16 @@ class Notes(Struct, frozen=True):
     licence: str
     citation: str
     origin: Origin
+    written: dict[str, str] = {}
+
+
+def written(names: Iterable[str]) -> dict[str, str]:
+    """What a file calls those of the names that hold / or :, of which its paths are made; no two alike."""
+    given = list(dict.fromkeys(names))
+    found: dict[str, str] = {}
+    for name in given:
+        if (plain := re.sub("[/:]", "_", name)) != name:
+            while plain in given or plain in found.values():
+                plain += "_"
+            found[name] = plain
+    return found

@@ -19,7 +19,8 @@ APART_S = 1e-6  # pynapple joins two intervals that touch, and takes so much of 
 
 
 def of(session: Session, run: OfRun | None = None) -> dict[str, Any]:
-    """pynapple's objects by name; times in s from the start of bin 0, values at each bin's right edge.
+    """pynapple's objects by name; times in s from the start of bin 0, values at each bin's centre, which
+    lies in one interval: restricted to a trial, they are those of its bins.
 
     units: `TsGroup` with the unit ids as keys, row, region and depth_um as metadata; counts in its place, a `TsdFrame`
     of T x U, where the session has no spike times. behaviours: `TsdFrame` of the traces, and of classes that change
@@ -67,10 +68,10 @@ def _units(nap: ModuleType, session: Session, events: tuple[np.ndarray, np.ndarr
 
 
 def _frame(nap: ModuleType, session: Session, columns: Mapping[str, np.ndarray]) -> Any:
-    """Columns (T,) at the right edges of the bins."""
-    edges = np.arange(1, session.n_bins + 1) * (session.bin_ns * 1e-9)
+    """Columns (T,) at the centres of the bins."""
+    centres = (np.arange(session.n_bins) + 0.5) * (session.bin_ns * 1e-9)
     data = np.stack(list(columns.values()), 1)
-    return nap.TsdFrame(t=edges, d=data, columns=list(columns), time_support=_support(nap, session))
+    return nap.TsdFrame(t=centres, d=data, columns=list(columns), time_support=_support(nap, session))
 
 
 def _traces(session: Session) -> dict[str, np.ndarray]:

@@ -79,12 +79,12 @@ def evaluate(given: Options) -> None:
         if decodes and given.figures is not None:
             _draw(rows[0], result, given.figures)
         result["report"] = (
-            None if page is None else _written(page, checkpoints, origin, session, rows[0], result, lines)
+            None if page is None else _written(given, page, checkpoints, origin, session, rows[0], result, lines)
         )
     finally:  # whatever becomes of pictures and page: the scores are out
         if given.json:
             print(msgspec.json.encode({"report": None} | result).decode(), flush=True)
-    if page is not None and not given.json:
+    if result["report"] and not given.json:
         print(f"report of {checkpoints[0]}: {page}")
 
 
@@ -200,12 +200,12 @@ def _draw(first: Any, result: dict[str, Any], folder: Path) -> None:
     evaluated.save(evaluated.decoding(found, result["curves"]), folder)
 
 
-def _written(page: Path, *told: Any) -> str:
-    """Write the report (`benchmarks.accuracy.reported.evaluation`); returns its path."""
+def _written(given: Options, page: Path, *told: Any) -> str | None:
+    """Write the report (`benchmarks.accuracy.reported.evaluation`); returns its path, as `page.write` does."""
     from benchmarks.accuracy import reported
     from runtime.cli.page import write
 
-    return write(partial(reported.evaluation, *told), page)
+    return write(partial(reported.evaluation, *told), page, asked=given.report is not None)
 
 
 def _predicted(task: str, checkpoints: list[Any], session: Any, folder: Path | None) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def train(
         if (page := page_for(report, no_report, checkpoint)) is not None:
             from benchmarks.accuracy import reported
 
-            write(partial(reported.training, checkpoint, source), page)
-            print(f"report of {checkpoint}: {page}")
+            if write(partial(reported.training, checkpoint, source), page, asked=report is not None):
+                print(f"report of {checkpoint}: {page}")
     if made:
         print(f"next: {called('neds-rt')} evaluate {shlex.join(map(str, (source, *made)))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import time
 from io import StringIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from runtime.views.picture import render
 from runtime.views.terminal import follow
 from runtime.wire import topic
 
+MOST = 1000  # columns, and lines
 THEME = TerminalTheme(  # of xterm, whose green, amber and red are told apart
     (16, 18, 20), (216, 216, 216),
     [(0, 0, 0), (205, 49, 49), (46, 160, 67), (227, 179, 65), (56, 120, 216), (168, 94, 190), (64, 184, 204),
@@ -40,6 +42,17 @@ def capture(address: str, rig: str, size: tuple[int, int], seconds: float, state
     return console.export_svg(title=f"neds-rt run, {size[0]} x {size[1]}", theme=THEME)
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """Columns and lines of 80x24. Raises `ValueError` for another text, and for a size that no console has."""
+    found = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", text)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= min(size) <= max(size) <= MOST:
+        raise ValueError(
+            f"--size {text!r} is no size of a console; give columns x lines from 1 to {MOST}, such as 80x24"
+        )
+    return size
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m runtime.views.capture", description=__doc__)
     parser.add_argument("address", help="where the run publishes, as it says at its start")
@@ -49,9 +62,11 @@ def main() -> None:
     parser.add_argument("--state", default="RUNNING", help="take the first picture in this state")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    columns, _, lines = given.size.partition("x")
-    picture = capture(given.address, given.rig, (int(columns), int(lines)), given.seconds, given.state)
-    given.out.write_text(picture, encoding="utf-8")
+    try:
+        picture = capture(given.address, given.rig, size_of(given.size), given.seconds, given.state)
+        given.out.write_text(picture, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def flow(pieces: Iterable[Text], width: int, gap: int = 3) -> list[Text]:
 
 def wrapped(sentence: str, width: int, style: str) -> list[Text]:
     """A sentence over as many lines as it needs, each of the whole width in its colour."""
-    lines, line = [], ""
+    lines, line, width = [], "", max(1, width)
     for word in plain(sentence).split(" "):
         while styled(word).cell_len > width:  # one word wider than a line
             lines += [line] if line else []

@@ -18,8 +18,11 @@ ENOUGH = 100  # spikes and bins from which on their spread says something about 
 CORE, NARROW = 0.99, 0.05  # this share of all spikes in less than this share of the bins: times of another unit
 
 
-def check(session: Session, origin: str) -> None:
-    """Refuse a session that cannot be played or trained on: `DataError`, which calls the recording `origin`."""
+def check(session: Session, origin: str, *, silent: bool = False) -> None:
+    """Refuse a session that cannot be played or trained on: `DataError`, which calls the recording `origin`.
+
+    silent: one without a spike is taken all the same, such as that of a run, whose states and events are worth keeping.
+    """
     try:
         _check_header(session)
         _check_shapes(session)
@@ -27,7 +30,7 @@ def check(session: Session, origin: str) -> None:
         _check_segments(session)
         _check_moments(session)
         _check_starts(session)
-        _check_spikes(session)
+        _check_spikes(session, silent=silent)
         for spec in session.specs:
             _check_behaviour(spec, session.values[spec.name], session.valid)
         _check_angles(session)
@@ -155,7 +158,7 @@ def _is_clock(start_ms: np.ndarray, moment: np.ndarray, bin_ms: float) -> bool:
     return slope > CLOCK or any(abs(slope / unit - 1.0) < ALIKE for unit in (1e-3, 1.0 / bin_ms))  # in s, in bins
 
 
-def _check_spikes(session: Session) -> None:
+def _check_spikes(session: Session, *, silent: bool) -> None:
     """Spikes lie inside the recording and are spread over it, as times in nanoseconds are."""
     if session.events is not None:
         t_ns, unit = ordered_ns(session.events[0]), session.events[1]
@@ -180,7 +183,8 @@ def _check_spikes(session: Session) -> None:
         spikes = session.counts.sum(1, dtype=np.int64)
     if session.counts.dtype.itemsize > 2 and session.counts.max() > COUNT_MOST:
         raise DataError(f"counts reach {session.counts.max()} spikes of a unit in a bin; give {COUNT_MOST} at most")
-    _check_spread(spikes)
+    if not (silent and not spikes.any()):
+        _check_spread(spikes)
 
 
 def _check_spread(spikes: np.ndarray) -> None:

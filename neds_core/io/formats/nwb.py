@@ -61,6 +61,7 @@ def _own(file: Any, path: Path, options: Options) -> Found | None:
                 "bins, outputs, trials or units"
             )
         return None
+    options.refuse_unused(path)
     t_ns, unit = session.events or (np.zeros(0, np.int64), np.zeros(0, np.int32))
     note = f"neds-rt wrote this file: its session is taken as it is, in bins of {bin_ms:g} ms"
     return Found(

@@ -49,7 +49,8 @@ class Found:
     units: ids as the source names them. observed_s (K, 2) float64: when all units were recorded. clock: what time 0 is,
     one sentence. quality: label -> units that have it, of all in the source; the reader keeps those of
     `options.quality` alone. notes: what the operator should know, a sentence each. session: what neds-rt wrote, where
-    it is taken as it is; its traces and trials are not among those here.
+    it is taken as it is; its traces and trials are not among those here. parts: each source that was joined, and
+    how many units it has, in order.
     """
 
     name: str
@@ -66,3 +67,4 @@ class Found:
     licence: str = ""
     citation: str = ""
     session: Session | None = None
+    parts: tuple[tuple[str, int], ...] = ()

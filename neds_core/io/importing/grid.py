@@ -17,6 +17,7 @@ from neds_core.data.session import SPIKES_AT_ONCE, STRETCH_NS, BehaviourSpec, Se
 from neds_core.errors import ConfigError, DataError
 from neds_core.io.importing import outputs as taking, spikes
 from neds_core.io.importing.found import Found, Trace, Trials
+from neds_core.io.importing.joined import refuse_silent
 from neds_core.io.importing.moments import of_trials
 from neds_core.io.importing.options import NONE, Options
 from neds_core.io.importing.outputs import Output
@@ -54,6 +55,7 @@ def make(found: Found, options: Options) -> Made:
         if output.how == "class" and trials is not None:
             specs[output.called], values[output.called] = _classes(output, trials, segments, rows, n_bins)
     events = _events(found, first, n_bins, bin_ns, notes)
+    refuse_silent(found, events[1])
     valid = _observed(found.observed_s, edges_ns, bin_ns, notes)
     begin_s = (first + segments[:, 0]) * (bin_ns * 1e-9)
     session = Session(

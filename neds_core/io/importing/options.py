@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from neds_core.errors import ConfigError
+
 OF_BEHAVIOUR = "--behaviour-rate-hz"
 BEHAVIOUR = "behaviour."  # in front of a role of --name, in files of behaviour
-BIN_MS = 20.0
+BIN_MS, HOLD_S, DERIVATIVE_MS = 20.0, 1.0, 100.0
 NONE = "none"  # for outputs and trials: take none
 
 Rate = Annotated[float, Meta(gt=0.0)]
@@ -43,8 +46,8 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     trials: str = ""
     quality: str = ""
     rate_hz: Rate | None = None
-    hold_s: Rate = 1.0
-    derivative_ms: Rate = 100.0
+    hold_s: Rate = HOLD_S
+    derivative_ms: Rate = DERIVATIVE_MS
     behaviour: tuple[Elsewhere, ...] = ()
     also: tuple[str, ...] = ()
     names: dict[str, str] = {}
@@ -62,3 +65,13 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether they ask for nothing but the session of a file that has one, in bins of `bin_ns`."""
         chosen = (self.outputs, self.trials, self.quality, self.behaviour, self.also, self.names, self.rate_hz)
         return not any(chosen) and (self.bin_ms is None or self.bin_ns == bin_ns)
+
+    def refuse_unused(self, path: Path) -> None:
+        """Raise `ConfigError` where they ask for what does nothing to a session that is taken as it is."""
+        given = {"--hold-s": (self.hold_s, HOLD_S), "--derivative-ms": (self.derivative_ms, DERIVATIVE_MS)}
+        for name, (value, default) in given.items():
+            if value != default:
+                raise ConfigError(
+                    f"{name} {value:g}: neds-rt wrote {path}, and its session is taken as it is; leave it out, or name "
+                    "what to take with --outputs"
+                )

@@ -16,6 +16,7 @@ from neds_core.data.session import BehaviourSpec, Session, UnitTable
 from neds_core.errors import ConfigError, DataError
 from neds_core.io import load, nwb, recording
 from neds_core.io.nwb import Origin, Subject
+from neds_core.io.nwb_notes import written
 from neds_core.train import command
 from neds_core.train.log import Silent
 from runtime.core.timeline import spread
@@ -174,6 +175,34 @@ def test_any_recording_survives(tmp_path: Path, one: Session) -> None:
             np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
+def test_names_that_are_no_path_come_back(timed: Session, tmp_path: Path) -> None:
+    """With a colon, which NWB refuses, and alike once they have none."""
+    specs = tuple(BehaviourSpec(name, "continuous") for name in ("x:y", "x_y", "speed"))
+    labels = BehaviourSpec("go: side", "class", classes=("left", "right"))
+    trace, when = timed.values["wheel_speed"], timed.moments["first_movement"]
+    values = {"x:y": trace, "x_y": 2 * trace, "speed": 3 * trace, "go: side": timed.values["choice"]}
+    one = replace(
+        timed, specs=(*specs, labels), values=values, moments={"go: cue": when, "x:y": when + 1.0},
+        starts={"x:y": timed.starts["wheel_speed"]},
+    )  # fmt: skip
+    nwb.save(one, tmp_path / "session.nwb", START)
+    found = load(tmp_path / "session.nwb")
+    assert found.specs == one.specs
+    for kind in ("values", "moments", "starts"):
+        ours, theirs = getattr(found, kind), getattr(one, kind)
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{kind} {name}")
+
+
+@given(st.lists(st.text("a_/:", min_size=1, max_size=4)))
+def test_no_two_names_are_written_alike(names: list[str]) -> None:
+    called = written(names)
+    plain = {called.get(name, name) for name in names}
+    assert len(plain) == len(set(names))
+    assert not any(set(name) & set("/:") for name in plain)
+
+
 def test_counts_without_times_become_no_spike_times(timed: Session, tmp_path: Path) -> None:
     """There are no units then, which other tools would take for spike times, and no options make other bins."""
     import nwbinspector
@@ -201,6 +230,12 @@ def test_options_read_our_file_as_any_labs(path: Path, timed: Session) -> None:
     later = timed.events[0] >= 10_000_000  # the first bin is the one at whose right edge the wheel is known
     assert (found.bin_ns, found.counts.sum()) == (10_000_000, later.sum())
     assert load(path, bin_ms=20).specs == timed.specs
+    for name in ("hold_s", "derivative_ms"):  # which do nothing to a session that is taken as it is
+        with pytest.raises(
+            ConfigError, match=rf"--{name.replace('_', '-')} 2: neds-rt wrote .*; leave it out, or name"
+        ):
+            load(path, **{name: 2.0})
+        assert load(path, outputs=["wheel_speed"], **{name: 2.0}).specs[0].name == "wheel_speed"
 
 
 def test_what_is_not_ours_is_refused(path: Path, tmp_path: Path) -> None:

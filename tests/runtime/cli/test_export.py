@@ -196,6 +196,23 @@ def test_a_run_without_a_whole_trial_says_what_to_do(
     assert call(*given, "--no-markers") == 0
 
 
+@pytest.mark.parametrize("kept", [None, np.zeros(0, SPIKES)])
+def test_a_run_without_a_spike_is_exported(
+    call: Call, fails: Fails, run: RunLog, short: Session, tmp_path: Path, kept: np.ndarray | None
+) -> None:
+    """States and events are what one wants of it then; nothing can be trained on it."""
+    log, out = told(run, short, kept), tmp_path / "run.nwb"
+    log.counts = np.zeros_like(run.counts)
+    log_file.save(log, tmp_path / "run.npz")
+    assert call("export", tmp_path / "run.npz", "--out", out) == 0
+    import pynwb
+
+    with pynwb.NWBHDF5IO(str(out), "r") as opened:
+        file: Any = opened.read()
+        assert file.intervals["bins"]["state"][:].tolist() == [str(STATES[k]) for k in run.state[: run.n]]
+    assert "the recording is empty" in fails("import", out, "--out", tmp_path / "session.npz")
+
+
 # --- pynapple ---
 
 
@@ -206,7 +223,7 @@ def test_pynapple_reads_its_files(call: Call, run: RunLog, short: Session, timed
     found = {path.stem: nap.load_file(str(path)) for path in (tmp_path / "run").iterdir()}
     assert set(found) == {"counts", "behaviours", "valid", "trials", "decoded"}
     np.testing.assert_array_equal(found["counts"].values, run.counts[: run.n])
-    np.testing.assert_allclose(found["counts"].t, np.arange(1, run.n + 1) * 0.02, atol=1e-9)
+    np.testing.assert_allclose(found["counts"].t, (np.arange(run.n) + 0.5) * 0.02, atol=1e-9)
     np.testing.assert_array_equal(found["decoded"]["wheel_speed"].values, run.values[: run.n, 0])
     np.testing.assert_array_equal(found["decoded"]["choice_left"].values, run.values[: run.n, 1])
     assert found["trials"]["segment_id"].tolist() == [mark.segment for mark in run.marks if mark.labels]
@@ -231,3 +248,24 @@ def test_pynapple_reads_its_files(call: Call, run: RunLog, short: Session, timed
 def timed(session: Session) -> Session:
     """The planted session with spike times; its segments touch."""
     return replace(session, events=spread(session.counts, session.bin_ns, 1), counts=session.counts.astype(np.uint16))
+
+
+@pytest.mark.parametrize("apart", [0, 3])
+def test_a_trial_restricts_to_its_own_bins(session: Session, apart: int) -> None:
+    """Of counts, behaviours and decoded values, where trials touch and where bins lie between them."""
+    pytest.importorskip("pynapple", reason="pynapple is not installed")
+    from neds_core.io import pynapple_objects
+    from neds_core.io.of_run import OfRun, Series, Table
+
+    for bin_ns in (1_000_000, session.bin_ns):
+        one = replace(session, bin_ns=bin_ns, events=None, segments=session.segments - np.array([0, apart]))
+        speed = np.arange(one.n_bins, dtype=np.float64)
+        decoded = OfRun((Series("speed", speed, "", ""),), (), Table("bins", "", ()), ())
+        found = pynapple_objects.of(one, decoded)
+        for k, (start, stop) in enumerate(one.segments.tolist()):
+            trial = found["trials"][k : k + 1]
+            np.testing.assert_array_equal(found["counts"].restrict(trial).values, one.counts[start:stop])
+            np.testing.assert_array_equal(found["decoded"].restrict(trial)["speed"].values, speed[start:stop])
+            traces = found["behaviours"].restrict(trial)
+            np.testing.assert_array_equal(traces["wheel_speed"].values, one.values["wheel_speed"][start:stop])
+        np.testing.assert_array_equal(found["decoded"].restrict(found["trials"])["speed"].values, one.bins())

@@ -195,26 +195,40 @@ def test_a_rig_that_lies_beside_is_named(
 def test_scores_and_checkpoint_outlive_a_report_that_cannot_be_written(
     call: Call, prepared: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder in the way of the file that becomes the page: one sentence at the end, exit code 2."""
-    path, checkpoint = prepared(), tmp_path / "train.safetensors"
+    """A folder in the way of the file that becomes the page: one sentence at the end, and exit code 2 if it was asked."""
+    path, checkpoint, page = prepared(), tmp_path / "train.safetensors", tmp_path / "train.report.html"
     (tmp_path / "train.report.html.partial").mkdir()
 
-    assert call("train", path) == 2
+    assert call("train", path) == 0
 
     out, err = capsys.readouterr()
     assert f"{checkpoint}: done; " in out
-    sentence = err.splitlines()[-1]
-    assert sentence.startswith(f"neds-rt: {tmp_path / 'train.report.html'} cannot be written (")
+    assert "report of" not in out
+    sentence = err.splitlines()[-1].removeprefix("no report is written: ")
+    assert sentence.startswith(f"{page} cannot be written (")
+    assert sentence.endswith("with --report, or give --no-report")
     assert checkpoints.load(checkpoint).header.record.best_step
-    for words in ((), ("--json",)):
-        assert call("evaluate", tmp_path / "session.npz", checkpoint, *words) == 2
+    assert call("train", path, "--report", page) == 2
+    assert capsys.readouterr().err.endswith(f"neds-rt: {sentence}\n")
+    for words, rc in (((), 0), (("--json",), 0), (("--report", page), 2), (("--json", "--report", page), 2)):
+        assert call("evaluate", tmp_path / "session.npz", checkpoint, *words) == rc
         out, err = capsys.readouterr()
-        assert "neds minus ridge" in out if not words else msgspec.json.decode(out)["traces"]["wheel_speed"]
-        assert err == f"{sentence}\n"
+        if "--json" in words:
+            found = msgspec.json.decode(out)
+            assert found["traces"]["wheel_speed"]
+            assert found["report"] is None
+        assert "neds minus ridge" in out or "--json" in words
+        assert "report of" not in out
+        assert err == f"{'neds-rt' if rc else 'no report is written'}: {sentence}\n"
     (tmp_path / "train.report.html.partial").rmdir()
     assert call("train", path) == 0  # what is done is not trained again, and has its report
     assert "done before from the same" in capsys.readouterr().out
-    assert (tmp_path / "train.report.html").is_file()
+    assert page.is_file()
+    page.write_text("<p>my own</p>")
+    assert call("train", path) == 0
+    assert "no report is written" in (said := capsys.readouterr()).err
+    assert "exists and is no report of neds-rt; name another" in said.err
+    assert page.read_text() == "<p>my own</p>"
 
 
 def test_a_report_that_may_not_be_is_refused_first(

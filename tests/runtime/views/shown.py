@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from io import StringIO
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 
 from runtime.views.model import Measured, Shown
@@ -81,3 +83,14 @@ def drawn(state: Shown, width: int = 100, height: int = 40) -> str:
     console = Console(record=True, width=width, height=height, file=StringIO(), force_terminal=True)
     console.print(render(state, width, height))
     return console.export_text()
+
+
+def one_line(text: str) -> str:
+    """Without frame and line ends, so that a sentence reads through."""
+    return " ".join(re.sub("[│╭╮╰╯]", " ", text).split())
+
+
+def fits(text: str, width: int, height: int) -> bool:
+    """Whether a drawn text is no larger than a console."""
+    lines = text.splitlines()
+    return len(lines) <= height and max(map(cell_len, lines), default=0) <= width

@@ -8,7 +8,6 @@ from io import StringIO
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
-from rich.cells import cell_len
 from rich.console import Console
 
 from runtime.views.glyphs import big
@@ -16,7 +15,7 @@ from runtime.views.look import ALARM_WORDS, look_at
 from runtime.views.model import Measured, Shown
 from runtime.views.picture import render
 from runtime.wire import Flag, Output, OutputInfo
-from tests.runtime.views.shown import BIN_NS, after, becomes, decode, drawn
+from tests.runtime.views.shown import BIN_NS, after, becomes, decode, drawn, fits, one_line
 
 
 def test_a_live_run_shows_its_numbers() -> None:
@@ -227,16 +226,6 @@ def test_a_decoded_trace_is_drawn_at_the_time_that_it_speaks_of() -> None:
 STATES = ("INIT", "READY", "RUNNING", "IDLE", "DEGRADED", "STALLED", "LOST", "FAULT", "ENDED", "UNHEARD_OF")
 reasons = st.lists(st.sampled_from(["stream", "'spikes-probe0'", "98.5", "%", "quarantined:", "神経", "x" * 70]))
 n_outputs = st.sampled_from([0, 1, 3, 8, 20])
-
-
-def one_line(text: str) -> str:
-    """Without frame and line ends, so that a sentence reads through."""
-    return " ".join(re.sub("[│╭╮╰╯]", " ", text).split())
-
-
-def fits(text: str, width: int, height: int) -> bool:
-    lines = text.splitlines()
-    return len(lines) <= height and max(map(cell_len, lines), default=0) <= width
 
 
 @settings(max_examples=60)

@@ -21,7 +21,8 @@ import zmq
 
 from runtime.client import boot_id
 from runtime.views import terminal as view
-from runtime.views.capture import capture
+from runtime.views.capture import capture, main
+from runtime.views.words import wrapped
 from runtime.wire import Decode, Flag, topic
 from tests.runtime.views.shown import decode
 
@@ -170,3 +171,30 @@ def test_a_run_fits_its_terminal() -> None:
     last = "\n".join(pictures[-2])
     for part in ("state ", "edge to pub p50 ", "p99 ", "misses ", "flags ", "wheel_speed", "now", "losses"):
         assert part in last
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "why"),
+    [
+        ("tcp://127.0.0.1:5571", ["--size", "foo"], "--size 'foo' is no size of a console; give columns x lines"),
+        ("tcp://127.0.0.1:5571", ["--size=-5x24"], "--size '-5x24' is no size of a console"),
+        ("tcp://127.0.0.1:5571", ["--size", "80x0"], "--size '80x0' is no size of a console"),
+        ("foo", [], "address 'foo': Invalid argument"),
+    ],
+)
+def test_a_picture_that_cannot_be_is_one_sentence(
+    address: str, options: list[str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["capture", address, "rig", *options, "--out", str(tmp_path / "view.svg")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(f"python -m runtime.views.capture: {why}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("width", [-5, 0, 1])
+def test_a_sentence_is_wrapped_in_no_room_at_all(width: int) -> None:
+    assert [line.plain for line in wrapped("a bc", width, "")] == ["a", "b", "c"]

@@ -61,6 +61,27 @@ def test_two_probes_are_joined_to_the_last_spike(tmp_path: Path) -> None:
             load(places[0], also=[str(own)])
 
 
+def test_a_probe_that_adds_nothing_is_refused(tmp_path: Path) -> None:
+    """The same one twice, also as a copy; one on a clock far away; and one that is silent where behaviour is known."""
+    rng = np.random.default_rng(0)
+    for name, first in (("a", 0.0), ("b", 0.0), ("late", 5000.0), ("beyond", 50.0)):
+        lines = [f"{t:.6f},{u}" for t, u in zip(np.sort(rng.uniform(first, 120 + first, 400)), range(400), strict=True)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["time,unit", *lines]))
+    (tmp_path / "copy.csv").write_bytes((tmp_path / "a.csv").read_bytes())
+    speed = [f"{k / 20},{k % 7}" for k in range(600)]
+    (tmp_path / "speed.csv").write_text("\n".join(["time,speed", *speed]))
+    a, taken = tmp_path / "a.csv", {"behaviour": [{"file": str(tmp_path / "speed.csv")}]}
+    for name in ("a", "copy"):
+        with pytest.raises(DataError, match=rf"{name}.csv holds the spikes of .*a.csv, each a second time"):
+            load(a, also=[str(tmp_path / f"{name}.csv")], outputs=["none"])
+    for options in ({"outputs": ["none"]}, taken):
+        with pytest.raises(DataError, match=r"spikes of .*late.csv last from 50\d\d.* s and those of .*a.csv"):
+            load(a, also=[str(tmp_path / "late.csv")], **options)
+    with pytest.raises(DataError, match=r"beyond.csv has no spike in the session; put its times on the clock"):
+        load(a, also=[str(tmp_path / "beyond.csv")], **taken)
+    assert load(a, also=[str(tmp_path / "b.csv")], **taken).counts.any(0).sum() > 100
+
+
 def test_the_extra_that_a_reader_names_brings_its_library() -> None:
     """So the pip command in its sentence helps."""
     asked = [each for path in FORMATS.glob("*.py") for each in ASKED.findall(path.read_text(encoding="utf-8"))]
