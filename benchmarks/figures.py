@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -129,8 +129,17 @@ def rates(kept: np.ndarray, left_out: np.ndarray, out: Out) -> None:
         axes.legend(frameon=False)
 
 
-def confusion(tables: dict[str, np.ndarray], classes: tuple[str, ...], name: str, out: Out) -> None:
-    """Trials of each class (rows) and what was decoded (columns), a table (C, C) a decoder; shade: share of the row."""
+def confusion(
+    tables: dict[str, np.ndarray],
+    classes: tuple[str, ...],
+    name: str,
+    out: Out,
+    missing: Mapping[str, int] | None = None,
+) -> None:
+    """Trials of each class (rows) and what was decoded (columns), a table (C, C) a decoder; shade: share of the row.
+
+    missing: trials that a decoder has no value of, which its table leaves out and its title says.
+    """
     side = 1.3 + 0.5 * len(classes)
     with canvas(out, 0.8 + len(tables) * (side + 0.4), side + 0.5, ncols=len(tables), squeeze=False) as (_, (panels,)):
         for axes, (decoder, n) in zip(panels, tables.items(), strict=True):
@@ -141,7 +150,9 @@ def confusion(tables: dict[str, np.ndarray], classes: tuple[str, ...], name: str
                 axes.text(column, row, str(count), ha="center", va="center", color=colour)
             axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
             axes.set_yticks(range(len(classes)), classes)
-            axes.set_title(NAMES.get(decoder, decoder), fontsize="medium")
+            n_missing = (missing or {}).get(decoder, 0)
+            without = f"\n{n_missing} without a value" if n_missing else ""
+            axes.set_title(NAMES.get(decoder, decoder) + without, fontsize="medium")
             axes.set_xlabel("decoded")
         panels[0].set_ylabel(f"{name.replace('_', ' ')}, trials")
 

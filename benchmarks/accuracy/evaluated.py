@@ -60,8 +60,11 @@ def decoding(shown: Shown, found: dict[str, Any]) -> Iterator[Picture]:
             yield Picture(f"{spec.name}-traces", True, draw)
         if spec.name in shown.guesses:
             guesses = shown.guesses[spec.name]
-            tables = {LINEAR.get(d, d): guesses.table(d, len(spec.classes)) for d in DRAWN if d in guesses.said}
-            yield Picture(f"{spec.name}-confusion", False, partial(figures.confusion, tables, spec.classes, spec.name))
+            drawn = {LINEAR.get(d, d): d for d in DRAWN if d in guesses.said}
+            tables = {name: guesses.table(d, len(spec.classes)) for name, d in drawn.items()}
+            missing = {name: guesses.missing(d) for name, d in drawn.items()}
+            draw = partial(figures.confusion, tables, spec.classes, spec.name, missing=missing)
+            yield Picture(f"{spec.name}-confusion", False, draw)
         if spec.name in found and not spec.angle:
             yield from _class(found[spec.name], spec) if spec.kind == "class" else _curves(found[spec.name], spec)
 

@@ -13,6 +13,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.scores import bootstrap
 from neds_core.scores.points import groups
+from neds_core.scores.r2 import guess
 from runtime.core.engine import BROUGHT, DECODERS
 from runtime.engines.layout import layout
 from runtime.scoring.points import score_points
@@ -27,17 +28,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """Classes at the last bins of S segments: label (S,) int64, -1 = not known; each decoder's guess (S,)."""
+    """Classes at the last bins of S segments: label (S,) int64; each decoder's guess (S,); -1 = not known."""
 
     label: np.ndarray
     said: dict[str, np.ndarray]
 
     def table(self, decoder: str, n_classes: int) -> np.ndarray:
         """(C, C): segments of each class (rows) by what was said (columns)."""
-        known = self.label >= 0
+        known = (self.label >= 0) & (self.said[decoder] >= 0)
         found = np.zeros((n_classes, n_classes), np.int64)
         np.add.at(found, (self.label[known], self.said[decoder][known]), 1)
         return found
+
+    def missing(self, decoder: str) -> int:
+        """Labelled segments that `table` leaves out: the decoder has no value of them."""
+        return int(((self.label >= 0) & (self.said[decoder] < 0)).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ def of_training(made: Checkpoint, validation: Session) -> Shown | None:
         elif spec.labels == "measured":
             prior = np.array(made.header.prior[spec.name])
             guesses[spec.name] = Guesses(
-                judged.target[spec.name].astype(np.int64), {n: (v / prior).argmax(1) for n, v in values.items()}
+                judged.target[spec.name].astype(np.int64), {n: guess(v, prior) for n, v in values.items()}
             )
     measured = {name: judged.target[name].astype(np.float64) for name in said["ridge"]}
     verdicts = made.header.verdicts.items()
@@ -140,7 +145,7 @@ def of_scores(scores: SeedScores, pooled: Row, part: str) -> Shown:
             prior, columns = made.scalers.prior[spec.name], where.columns[spec.name]
             guesses[spec.name] = Guesses(
                 scores.truth.labels[spec.name][last],
-                {d: (scores.found[d][last][:, columns] / prior).argmax(1) for d in decoders},
+                {d: guess(scores.found[d][last][:, columns], prior) for d in decoders},
             )
     r2 = {}
     for name, row in pooled["traces"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +22,19 @@ def refuse_unsorted(segments: np.ndarray, origin: str) -> None:
     """Raise `DataError` where segments (S, 2) are not in time order. origin: what the sentence calls the recording."""
     if segments.ndim == 2 and (np.diff(segments[:, 0]) < 0).any():
         raise DataError(f"{origin}: {DISORDER}")
+
+
+def content(session: Session) -> str:
+    """SHA-256 of all that is trained on, decoded or scored: all but the name, the licence and the source."""
+    units, events = session.units, session.events or ()
+    named = {"values": session.values, "moments": session.moments, "starts": session.starts}
+    arrays = {f"{kind}/{name}": array for kind, each in named.items() for name, array in sorted(each.items())}
+    rows = (session.counts, session.valid, session.segments, session.segment_ids, units.ids, units.depth_um, *events)
+    found = hashlib.sha256(repr((session.bin_ns, session.specs, session.runs, units.region.tolist())).encode())
+    for name, array in (*((str(k), rows[k]) for k in range(len(rows))), *arrays.items()):
+        found.update(repr((name, array.dtype.str, array.shape)).encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +64,21 @@ class Session:
     moments: dict[str, np.ndarray] = field(default_factory=dict)
     starts: dict[str, np.ndarray] = field(default_factory=dict)
     runs: bool | None = None  # of a part: whether the whole is `continuous`; None = it is the whole
-    file_sha: str = ""  # SHA-256 of the file that it was read from, also where it was changed since; "" = of none
+    file_sha: str = ""  # SHA-256 of the file that it was read from; "" = of none, or changed since
+    read_as: str = field(default="", repr=False)  # its `content` when `file_sha` was said of it
 
     def __post_init__(self) -> None:
-        """Refuse segments out of time order: whoever looks a bin up among the starts would find the wrong one."""
+        """Refuse segments out of time order: whoever looks a bin up among the starts would find the wrong one. A
+        session that is made from another with other content is not of its file."""
         refuse_unsorted(self.segments, f"recording {self.name!r}")
+        now = content(self) if self.file_sha else ""
+        same = self.read_as in ("", now)
+        object.__setattr__(self, "file_sha", self.file_sha if same else "")
+        object.__setattr__(self, "read_as", now if same else "")
+
+    def of_file(self) -> str:
+        """`file_sha`, "" where an array was written to since."""
+        return self.file_sha if self.file_sha and content(self) == self.read_as else ""
 
     @property
     def n_bins(self) -> int:
@@ -81,7 +105,7 @@ class Session:
 
     def bins(self) -> np.ndarray:
         """(n,) int64: the bins inside the segments, in time order."""
-        return np.concatenate([np.arange(start, stop) for start, stop in self.segments])
+        return np.concatenate([np.zeros(0, np.int64), *(np.arange(start, stop) for start, stop in self.segments)])
 
     def segment_of(self, bins: np.ndarray) -> np.ndarray:
         """(n,) int64: row of the segment that holds each of bins (n,), which lie inside the segments."""
@@ -117,7 +141,8 @@ class Session:
 
     def _rows(self) -> list[tuple[str, str]]:
         """Label and text of each line but the first."""
-        rows = [("rates", summary.rates(self.rates_hz())), ("regions", summary.regions(self.units.region))]
+        hz = self.rates_hz()[: len(self.units) if len(self.segments) else 0]
+        rows = [("rates", summary.rates(hz)), ("regions", summary.regions(self.units.region))]
         rows += [("behaviour", self.told(spec)) for spec in self.specs]
         faulty = int((~self.valid).sum())
         rows += [("moments", summary.moments(self.moments)), ("faults", f"{faulty} bins" if faulty else "")]
@@ -127,6 +152,8 @@ class Session:
     def told(self, spec: BehaviourSpec) -> str:
         """A behaviour in words: its range and unit, or how many segments are of each class, and what is undefined."""
         values = self.values[spec.name]
+        if not len(self.segments):
+            return f"{spec.name}: no segments"
         if spec.kind == "class":
             return summary.classes(spec, values[self.segments[:, 1] - 1])
         return summary.trace(spec, values[self.bins()])
@@ -150,7 +177,8 @@ def select(session: Session, rows: slice | np.ndarray) -> Session:
     """The segments that `rows` picks, a slice or an index or mask in time order; the bins of the whole stay."""
     moments, starts = ({name: v[rows] for name, v in each.items()} for each in (session.moments, session.starts))
     segments, ids, runs = session.segments[rows], session.segment_ids[rows], session.continuous
-    return replace(session, segments=segments, segment_ids=ids, moments=moments, starts=starts, runs=runs)
+    some = {"moments": moments, "starts": starts, "runs": runs, "file_sha": ""}  # of none: that takes no look at it
+    return replace(session, segments=segments, segment_ids=ids, **some)
 
 
 def join(first: Session, second: Session) -> Session:
@@ -164,6 +192,7 @@ def join(first: Session, second: Session) -> Session:
     stops = segments[np.r_[starts[1:], len(segments)] - 1, 1]
     return replace(
         first,
+        file_sha="",
         values=_values_of_both(first, second),
         segments=np.stack([segments[starts, 0], stops], axis=1),
         segment_ids=ids[starts],
@@ -225,14 +254,15 @@ def ordered_ns(t_ns: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def left_out(session: Session) -> str:
-    """How many spikes lie in no segment, and where, in words; '' = none does."""
+def left_out(session: Session, stop: int | None = None) -> str:
+    """How many spikes lie in no segment, and where, in words; '' = none does. stop: between segments, those before that
+    bin alone are counted."""
     t_ns = session.events[0] if session.events is not None else np.zeros(0, np.int64)
-    end_ns, inside = session.n_bins * session.bin_ns, session.counts.sum(dtype=np.int64)
+    end_ns, counts, bins = session.n_bins * session.bin_ns, session.counts[:stop], session.bins()
     found = {
         "before its start": int((t_ns < 0).sum()),
         f"after its end ({end_ns * 1e-9:g} s)": int((t_ns >= end_ns).sum()),
-        "outside its segments": int(inside - session.counts[session.bins()].sum(dtype=np.int64)),
+        "outside its segments": int(counts.sum(dtype=np.int64) - counts[bins[bins < len(counts)]].sum(dtype=np.int64)),
     }
     return ", ".join(f"{n} {where}" for where, n in found.items() if n)
 

@@ -18,7 +18,7 @@ def size(n_units: int, n_bins: int, bin_ns: int, n_segments: int) -> str:
     """Units, bins, duration and segments."""
     return (
         f"{n_units} units, {n_bins} bins of {bin_ns * 1e-6:g} ms ({duration(n_bins * bin_ns * 1e-9)}), "
-        f"{n_segments} {'segment' if n_segments == 1 else 'segments'}"
+        f"{n_segments or 'no'} {'segment' if n_segments == 1 else 'segments'}"
     )
 
 

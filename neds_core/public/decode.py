@@ -18,7 +18,7 @@ from neds_core.linear import baseline
 from neds_core.model import offline
 from neds_core.model.directions import spans_of
 from neds_core.public.given import checkpoint_of, session_of
-from neds_core.scores import tasks
+from neds_core.scores import r2 as scores, tasks
 
 Part = Literal["train", "validation", "test", "all"]
 
@@ -31,7 +31,7 @@ class Decoded:
     the start of bin 0, when its value is known. said: decoder ("neds", "ridge", "blend") -> output -> (T,) float32 of a
     trace in its unit, or (T, C) float32 probabilities of a class; NaN outside the part, and where a model of full
     attention knows no bin so late in its segment. A value of an output with a lead is of its bin, and speaks of
-    `lead_ms` later.
+    `lead_ms` later. content: `neds_core.data.session.content` of the recording.
     """
 
     checkpoint: Checkpoint
@@ -40,6 +40,7 @@ class Decoded:
     inside: np.ndarray
     t_s: np.ndarray
     said: dict[Name, dict[str, np.ndarray]]
+    content: str
 
     @property
     def recommended(self) -> dict[str, Name]:
@@ -86,9 +87,7 @@ class Decoded:
         said = self.said[decoder][name]
         if said.ndim == 1:
             return said
-        known, out = np.isfinite(said).all(1), np.full(len(said), -1, np.int64)
-        out[known] = (said[known] / self.checkpoint.scalers.prior[name]).argmax(1)
-        return out
+        return scores.guess(said, self.checkpoint.scalers.prior[name])
 
     def __repr__(self) -> str:
         return (
@@ -126,7 +125,7 @@ def decode(checkpoint: Checkpoint | str | Path, session: Session | str | Path, *
             said[name][spec.name] = np.full((whole.n_bins, *values.shape[1:]), np.nan, np.float32)
             said[name][spec.name][bins] = values
     t_s = np.arange(1, whole.n_bins + 1) * (whole.bin_ns * 1e-9)
-    return Decoded(made, whole.name, part, inside, t_s, said)
+    return Decoded(made, whole.name, part, inside, t_s, said, sessions.content(whole))
 
 
 def part_of(session: Session, part: Part) -> Session:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
 import msgspec
+import numpy as np
 import torch
 from msgspec import Struct
 
@@ -16,10 +17,10 @@ from neds_core import checkpoint as files, ensemble, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import TrainConfig
 from neds_core.data.session import Session
-from neds_core.errors import ConfigError
+from neds_core.errors import ConfigError, DataError
 from neds_core.files import without_ending
 from neds_core.model.attention import Attention
-from neds_core.public.given import file_of, session_of
+from neds_core.public.given import file_of, refuse_other, session_of
 from neds_core.train import distributed, many, single
 from neds_core.train.log import Lines, Show, Silent, refuse_taken
 from neds_core.train.single import Job
@@ -69,6 +70,7 @@ def fit(
     none yet, it raises KeyboardInterrupt. Raises `DataError` for a recording or an output that cannot be learned,
     `ConfigError` for a key that is not known or cannot be: one sentence with the remedy.
     """
+    _refuse_types(session, config, out, seed, progress)
     settings, folder = _settings(session, config, keys)
     if seed and settings.ensemble.seeds:
         raise ConfigError(f"fit: seed={seed} and ensemble.seeds both name seeds; leave one of them out")
@@ -81,13 +83,24 @@ def fit(
         with TemporaryDirectory(prefix="neds-rt-") as own, distributed.world(settings.fit.device, attention) as world:
             trunk = many.load(folder / settings.finetune.trunk) if settings.finetune.trunk else None
             job = Job(settings, file_of(session, Path(own)), seed, name, trunk, world)
-            made = _trained(job, show, Path(own), session.file_sha if isinstance(session, Session) else "")
+            made = _trained(job, show, Path(own), session.of_file() if isinstance(session, Session) else "")
     finally:
         torch.set_num_threads(threads)
     if target is None:
         return made
     files.save(made, target)
     return files.load(target)
+
+
+def _refuse_types(session: object, config: object, out: object, seed: object, progress: object) -> None:
+    """Raise `DataError` for an argument of another type than `fit` takes."""
+    refuse_other("fit: session", session, Session, "a Session, or the path of a Session.npz")
+    refuse_other("fit: config", config, (TrainConfig, type(None)), "the path of a train.toml, or a TrainConfig")
+    refuse_other("fit: out", out, type(None), "a path")
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise DataError(f"fit: seed is {seed!r:.60}; give a whole number from 0 on")
+    if progress is not None and not callable(progress):
+        raise DataError(f"fit: progress is {progress!r:.60}; give what is called with each line, such as print")
 
 
 def _settings(
@@ -104,6 +117,8 @@ def _settings(
     outputs = keys["outputs"] if "outputs" in keys else [spec.name for spec in session_of(session).specs]
     if isinstance(outputs, str):
         raise ConfigError(f"fit: outputs is the text {outputs!r}; give a list of names, such as [{outputs!r}]")
+    if not isinstance(outputs, Iterable):
+        raise ConfigError(f"fit: outputs is {outputs!r:.60}; give a list of names")
     return toml.convert({**keys, "recording": recording, "outputs": list(outputs)}, TrainConfig, "fit"), Path()
 
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from neds_core import checkpoint as files
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.checks.session import check
 from neds_core.data.session import Session
+from neds_core.errors import DataError
+from neds_core.files import sha256
 from neds_core.io import recording
+
+
+def refuse_other(what: str, given: object, kind: type | tuple[type, ...], wanted: str) -> None:
+    """Raise `DataError` for what is neither of a kind nor a path."""
+    if not isinstance(given, (str, Path)) and not isinstance(given, kind):
+        raise DataError(f"{what}: given {type(given).__name__} {given!r:.60}; give {wanted}")
 
 
 def session_of(given: Session | str | Path) -> Session:
     """The recording itself, or that of a file (`neds_core.io.recording`). Raises `DataError`."""
+    refuse_other("recording", given, Session, "a Session, or the path of a Session.npz")
     return given if isinstance(given, Session) else recording.load(Path(given))
 
 
 def checkpoint_of(given: Checkpoint | str | Path) -> Checkpoint:
-    """The checkpoint itself, or that of a file. Raises `CheckpointError`."""
+    """The checkpoint itself, or that of a file. Raises `CheckpointError`, and `DataError` for what is neither."""
+    refuse_other("checkpoint", given, Checkpoint, "what fit returned, or the path of a checkpoint")
     return given if isinstance(given, Checkpoint) else files.load(Path(given))
 
 
@@ -29,3 +40,15 @@ def file_of(given: Session | str | Path, folder: Path) -> Path:
     check(given, f"recording {given.name!r}")  # before the file does, which nobody knows by its name
     session_file.save(given, folder / "session.npz")
     return folder / "session.npz"
+
+
+def sha_of(session: Session) -> str:
+    """SHA-256 of the file that a recording is of, or would be saved as, by which `fit` names it; "" = it has none."""
+    known = session.of_file()
+    if known:
+        return known
+    try:
+        with TemporaryDirectory(prefix="neds-rt-") as own:
+            return sha256(file_of(session, Path(own)))
+    except DataError:
+        return ""

@@ -9,6 +9,7 @@ from neds_core import io
 from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
+from neds_core.public.given import refuse_other
 
 
 def load(path: str | Path, **options: Any) -> Session:
@@ -19,6 +20,7 @@ def load(path: str | Path, **options: Any) -> Session:
     read a format are imported here and not before; where one is missing, the error has the command that installs it.
     Raises `DataError` or `ConfigError`: one sentence with the remedy.
     """
+    refuse_other("load", path, Path, "the path of a recording")
     if Path(path).suffix.lower() != ".npz":
         return io.load(path, **options)
     if options:

@@ -10,12 +10,12 @@ import numpy as np
 
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import lead, summary
-from neds_core.data.session import BehaviourSpec, Session
+from neds_core.data.session import BehaviourSpec, Session, content
 from neds_core.errors import DataError
 from neds_core.judged import Name
 from neds_core.linear.baseline import decision_bins
 from neds_core.public.decode import Decoded, decode, part_of
-from neds_core.public.given import session_of
+from neds_core.public.given import session_of, sha_of
 from neds_core.scores import bootstrap, points, r2 as scores
 from neds_core.scores.bootstrap import RULES, Interval
 
@@ -114,8 +114,14 @@ def score(checkpoint: Checkpoint | Decoded | str | Path, session: Session | str 
             f"decoded were {len(decoded.t_s)} bins of {decoded.recording!r}, and this is {whole.name!r} with "
             f"{whole.n_bins}; give the recording that was decoded"
         )
+    if decoded.content != content(whole):
+        raise DataError(
+            f"recording {whole.name!r} holds something else than when it was decoded; decode it again, or give the "
+            "recording that was decoded"
+        )
     part = lead.ahead(part_of(whole, decoded.part), lead.of(made.specs))
     bins = part.bins()
+    _refuse_beyond(decoded, bins)
     trial = RULES.groups(part.segment_of(bins), part.bin_ns)
     found: dict[str, Score] = {}
     for spec in made.specs:
@@ -135,14 +141,33 @@ def score(checkpoint: Checkpoint | Decoded | str | Path, session: Session | str 
             target = np.stack([part.values[s.name][bins] for s in members], axis=1).astype(np.float64)
             said = {k: np.stack([v[s.name][bins] for s in members], axis=1) for k, v in decoded.said.items()}
             found[group] = _point(members[0], target, said, trial, decoded.recommended[members[0].name])
-    return Scores(whole.name, decoded.part, _note(made, decoded), found)
+    return Scores(whole.name, decoded.part, _note(made, decoded, whole), found)
 
 
-def _note(made: Checkpoint, decoded: Decoded) -> str:
-    own = made.header.record.recording == decoded.recording
-    if own and decoded.part != "test":
-        return f"trained on or chosen by bins of this part ({decoded.part}): these scores are no evidence of skill"
-    if not own and decoded.part == "test":
+def _refuse_beyond(decoded: Decoded, bins: np.ndarray) -> None:
+    """Raise `DataError` where bins (n,) of the part have no value of a decoder: a score of the others is not of it."""
+    model = decoded.checkpoint.header.config.model
+    for decoder, said in decoded.said.items():
+        for name, values in said.items():
+            missing = int((~np.isfinite(values[bins].reshape(len(bins), -1))).any(1).sum())
+            if missing:
+                full = f"segments are longer than its {model.window_bins} bins; raise model.window_bins and train again"
+                why = full if model.attention == "full" else "its weights are not finite; train it again"
+                raise DataError(f"{decoder} has no value of {name} in {missing} of {len(bins)} bins: {why}")
+
+
+def _note(made: Checkpoint, decoded: Decoded, whole: Session) -> str:
+    """What is known of the recording by the SHA-256 of its file: names are shared between days."""
+    trained = made.header.record
+    if sha_of(whole) == trained.recording_sha:
+        said = f"trained on or chosen by bins of this part ({decoded.part}): these scores are no evidence of skill"
+        return "" if decoded.part == "test" else said
+    if trained.recording == whole.name or not whole.of_file():
+        return (
+            f"not known whether this part ({decoded.part}) was trained on: the recording is not the file that the "
+            "decoder was trained on, and may hold the same bins"
+        )
+    if decoded.part == "test":
         return 'not the recording that was trained on: decode(..., part="all") scores the whole of it'
     return ""
 

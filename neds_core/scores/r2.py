@@ -101,6 +101,16 @@ def accuracy_interval(label: np.ndarray, choice: np.ndarray, n_classes: int, see
     return found.low, found.high
 
 
+def guess(probs: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """(n,) int64: the class that the spikes speak for most in each row of probs (n, C), -1 where there is no value.
+
+    prior (C,): the class shares in training, which probabilities are divided by.
+    """
+    known, out = np.isfinite(probs).all(1), np.full(len(probs), -1, np.int64)
+    out[known] = (probs[known] / prior).argmax(1)
+    return out
+
+
 def contrast(
     probs: np.ndarray, prior: np.ndarray, classes: tuple[str, ...], pair: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> np.ndarray:

@@ -85,8 +85,11 @@ def start(config: TrainConfig, whole: Session, parts: Splits, scale: Scalers) ->
     yield f"bins: {whole.n_bins} of {whole.bin_ns * 1e-6:g} ms, {n_used} of them valid and inside segments"
     each = {"training": parts.train, "validation": parts.validation, "test": parts.test}
     yield "segments: " + ", ".join(f"{name} {len(p.segments)} ({len(p.bins())} bins)" for name, p in each.items())
-    yield _spikes(whole)
-    n_clipped = int((whole.counts == 255).sum()) if whole.counts.dtype == np.uint8 else 0
+    stop = int(parts.validation.segments[-1, 1])  # nothing that is said depends on spikes of the test part
+    n_spikes = int(whole.counts[parts.development.bins()].sum(dtype=np.int64))
+    others = left_out(whole, stop)
+    yield f"spikes: {n_spikes} in the training and validation parts" + (f"; left out: {others}" if others else "")
+    n_clipped = int((whole.counts[:stop] == 255).sum()) if whole.counts.dtype == np.uint8 else 0
     if n_clipped:
         yield (
             f"counts: {n_clipped} are 255, the most that uint8 holds, and may be clipped; a rig counts on: "
@@ -95,12 +98,6 @@ def start(config: TrainConfig, whole: Session, parts: Splits, scale: Scalers) ->
     for spec in (whole.spec(name) for name in config.outputs):
         yield f"{spec.name}: {_range(parts.train, spec)} in the training part"
     yield from lead.lines(parts.train.spec(name) for name in config.outputs)
-
-
-def _spikes(whole: Session) -> str:
-    n_inside, others = int(whole.counts.sum(dtype=np.int64)), left_out(whole)
-    n = n_inside if whole.events is None else len(whole.events[0])
-    return f"spikes: {n_inside} of {n} inside the recording" + (f"; left out: {others}" if others else "")
 
 
 def _range(train: Session, spec: BehaviourSpec) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import figures
@@ -13,6 +15,7 @@ from benchmarks.accuracy import evaluated
 from benchmarks.accuracy.shown import Guesses, Shown
 from benchmarks.figures import labelled
 from neds_core.data.session import BehaviourSpec
+from neds_core.scores.r2 import guess
 from runtime.core.engine import DECODERS
 
 BIN_NS = 20_000_000
@@ -88,6 +91,25 @@ def test_trials_are_counted_by_class_and_guess() -> None:
     guesses = Guesses(np.array([0, 0, 1, -1, 2]), {"neds": np.array([0, 1, 1, 2, 0])})
 
     assert guesses.table("neds", 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert guesses.missing("neds") == 0
     out = BytesIO()
     figures.confusion({"neds": guesses.table("neds", 3)}, ("a", "b", "c"), "choice", out)
     assert out.getvalue().startswith(b"\x89PNG")
+
+
+def test_trials_without_a_value_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that has none says no class: the table leaves the trial out, and its title says how many."""
+    probs = np.array([[0.9, 0.1], [np.nan, np.nan], [0.1, 0.9], [np.nan, 0.5]])
+    said = guess(probs, np.array([0.5, 0.5]))
+    guesses = Guesses(np.array([0, 0, 1, -1]), {"neds": said, "ridge": np.array([0, 0, 1, 1])})
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, text, **__: titles.append(text))
+    spec = BehaviourSpec("choice", "class", classes=("l", "r"))
+    shown = replace(part(np.arange(4), np.arange(4), {}, spec), guesses={"choice": guesses})
+
+    (drawn,) = evaluated.decoding(shown, {})
+
+    assert said.tolist() == [0, -1, 1, -1]
+    assert guesses.table("neds", 2).tolist() == [[1, 0], [0, 1]]
+    assert drawn.png
+    assert titles == ["NEDS\n1 without a value", "logistic"]

@@ -248,6 +248,7 @@ def test_spikes_in_no_segment_are_counted_by_place(unbroken: Session) -> None:
 
     assert sessions.left_out(one) == "2 before its start, 1 after its end (8 s), 2 outside its segments"
     assert sessions.left_out(replace(one, events=None)) == "2 outside its segments"
+    assert sessions.left_out(replace(one, events=None), 100) == "1 outside its segments"
     assert sessions.left_out(unbroken) == ""
 
 

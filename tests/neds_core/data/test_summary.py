@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from neds_core.data import summary
+from neds_core.data import session as sessions, summary
 from neds_core.data.session import BehaviourSpec, Session
 
 BIN_S = 0.02
@@ -38,6 +38,17 @@ def test_a_summary_says_what_is_there(session: Session) -> None:
     assert rows[4:] == [
         "moments   first_movement (in 40 of 60 segments)", "faults    4 bins", "licence   CC0-1.0", "source    made up",
     ]  # fmt: skip
+
+
+def test_without_segments_there_is_nothing_to_say_of_behaviour(session: Session) -> None:
+    """As text and in a notebook."""
+    none = sessions.select(session, slice(0, 0))
+
+    first, *rows = none.summary().splitlines()
+
+    assert first.endswith("1500 bins of 20 ms (30.0 s), no segments")
+    assert rows[:3] == ["regions   ca1 (6), vis (6)", *(f"behaviour {s.name}: no segments" for s in none.specs)]
+    assert "wheel_speed: no segments" in none._repr_html_()
 
 
 def test_rates_are_of_the_segments_alone(session: Session) -> None:
