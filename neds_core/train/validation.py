@@ -92,8 +92,8 @@ def start(config: TrainConfig, whole: Session, parts: Splits, scale: Scalers) ->
     n_clipped = int((whole.counts[:stop] == 255).sum()) if whole.counts.dtype == np.uint8 else 0
     if n_clipped:
         yield (
-            f"counts: {n_clipped} are 255, the most that uint8 holds, and may be clipped; a rig counts on: "
-            "give uint16 counts or spike times"
+            f"counts: {n_clipped} before the test part are 255, the most that uint8 holds, and may be clipped; "
+            "a rig counts on: give uint16 counts or spike times"
         )
     for spec in (whole.spec(name) for name in config.outputs):
         yield f"{spec.name}: {_range(parts.train, spec)} in the training part"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from neds_core import checkpoint as files, fit, load, toml
+from neds_core import checkpoint as files, fit, load, score, toml
 from neds_core.checkpoint import Checkpoint
 from neds_core.config import ModelConfig, TrainConfig
 from neds_core.data import session as sessions, session_file
@@ -113,6 +113,29 @@ def test_the_record_names_the_file_that_was_loaded(session: Session, tmp_path: P
 
     assert made.header.record.recording_sha == sha256(tmp_path / "session.npz")
     assert fit(session, **KEYS).header.record.recording_sha not in ("", made.header.record.recording_sha)
+
+
+def test_what_was_changed_since_is_not_that_file(session: Session, tmp_path: Path) -> None:
+    """Some of its segments, or other values: their first 70 % reach into the test part of the file."""
+    session_file.save(session, tmp_path / "session.npz")
+    loaded = load(tmp_path / "session.npz")
+    late = sessions.select(loaded, slice(30, 60))
+    parts = sessions.split(loaded)
+    wheel = loaded.values["wheel_speed"]
+    others = (
+        late, *(parts.train, parts.validation, parts.test, parts.development),
+        replace(loaded, segments=loaded.segments[:50], segment_ids=loaded.segment_ids[:50]),
+        replace(loaded, values=loaded.values | {"wheel_speed": wheel + 1}),
+        replace(loaded, counts=loaded.counts[::-1]),
+    )  # fmt: skip
+
+    assert [each.file_sha for each in others] == [""] * len(others)
+    assert replace(loaded, name="renamed", licence="").file_sha == loaded.file_sha == sha256(tmp_path / "session.npz")
+    made = fit(late, **KEYS)
+    assert made.header.record.recording_sha not in ("", loaded.file_sha)
+    assert "not known whether this part (test) was trained on" in score(made, loaded).note
+    wheel[:5] = 0.0  # in place, which nobody is told of
+    assert loaded.of_file() == ""
 
 
 def test_without_outputs_all_behaviours_are_learned(session: Session) -> None:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from neds_core import decode, score
+from neds_core import decode, fit, load, score
 from neds_core.checkpoint import Checkpoint
-from neds_core.data.session import BehaviourSpec, Session
-from neds_core.errors import DataError
+from neds_core.data import session_file
+from neds_core.data.session import BehaviourSpec, Session, content
+from neds_core.errors import DataError, NedsError
 from neds_core.public.decode import Decoded
+from neds_core.public.given import sha_of
 from neds_core.scores import r2 as scores
 
 
 @pytest.fixture(scope="module")
 def decoded(make_checkpoint: Callable[..., Checkpoint], session: Session) -> Decoded:
-    """The planted recording's last 20 %."""
-    return decode(make_checkpoint(), session)
+    """The planted recording's last 20 %, by a checkpoint that was trained on it."""
+    made = make_checkpoint()
+    record = msgspec.structs.replace(made.header.record, recording_sha=sha_of(session))
+    return decode(replace(made, header=msgspec.structs.replace(made.header, record=record)), session)
+
+
+def of(decoded: Decoded, session: Session) -> Decoded:
+    """As if another recording had been decoded."""
+    return replace(decoded, recording=session.name, content=content(session))
 
 
 def test_a_trace_is_scored_on_its_known_bins(decoded: Decoded, session: Session) -> None:
@@ -70,7 +81,9 @@ def test_angles_are_scored_in_degrees_and_points_in_distance(decoded: Decoded, s
     header = msgspec.structs.replace(decoded.checkpoint.header, specs=specs)
     whole = replace(session, specs=specs, values={k: v.astype(np.float32) for k, v in truth.items()})
     each = replace(
-        decoded, checkpoint=replace(decoded.checkpoint, header=header), said=dict.fromkeys(decoded.said, float32)
+        of(decoded, whole),
+        checkpoint=replace(decoded.checkpoint, header=header),
+        said=dict.fromkeys(decoded.said, float32),
     )
 
     found = score(each, whole)
@@ -95,8 +108,9 @@ def test_what_has_no_score_says_why(decoded: Decoded, session: Session) -> None:
     inferred = replace(decoded, checkpoint=replace(decoded.checkpoint, header=header))
     alone = replace(session, specs=(choice,), values={"choice": session.values["choice"]})
 
-    assert score(decoded, replace(session, values=still))["wheel_speed"].without == "it did not vary"
-    assert score(decoded, alone)["wheel_speed"].without == "it is not in this recording"
+    stopped = replace(session, values=still)
+    assert score(of(decoded, stopped), stopped)["wheel_speed"].without == "it did not vary"
+    assert score(of(decoded, alone), alone)["wheel_speed"].without == "it is not in this recording"
     assert score(inferred, session)["choice"].without == "its labels were inferred"
     assert "choice: not scored: its labels were inferred" in str(score(inferred, session))
     few = score(decode(decoded.checkpoint, session), replace(session, segments=session.segments))
@@ -116,7 +130,41 @@ def test_a_part_that_was_trained_on_is_no_evidence(decoded: Decoded, session: Se
     assert f"by bins of this part ({part}): these scores are no evidence of skill" in str(found)
     assert "no evidence" in found._repr_html_()
     assert score(decoded, session).note == ""
-    assert "not the recording" in score(decoded.checkpoint, replace(session, name="another day")).note
+
+
+def test_a_recording_is_known_by_its_file_and_not_by_its_name(
+    decoded: Decoded, session: Session, tmp_path: Path
+) -> None:
+    """Another day of the same name, or one that was changed, is not known to be evidence; the own one renamed is none."""
+    session_file.save(session, tmp_path / "own.npz")
+    session_file.save(replace(session, name="day 2", counts=session.counts[::-1]), tmp_path / "other.npz")
+    own, other = load(tmp_path / "own.npz"), load(tmp_path / "other.npz")
+    written = load(tmp_path / "own.npz")
+    written.values["wheel_speed"][:5] = 0.0
+
+    assert score(decoded.checkpoint, own).note == ""
+    renamed = replace(own, name="renamed")
+    assert "no evidence" in score(decode(decoded.checkpoint, renamed, part="all"), renamed).note
+    for changed in (written, replace(own, counts=own.counts[::-1]), replace(session, name="made up")):
+        assert "not known whether this part (test) was trained on" in score(decoded.checkpoint, changed).note
+    assert "not the recording that was trained on" in score(decoded.checkpoint, other).note
+    assert score(decode(decoded.checkpoint, other, part="all"), other).note == ""
+
+
+def test_a_part_without_values_is_refused(decoded: Decoded, session: Session) -> None:
+    """Of full attention beyond its window: NaN is no class, and its score is none of the part."""
+    late = {name: v.copy() for name, v in decoded.said["neds"].items()}
+    late["choice"][session.segments[50:, 1] - 1] = np.nan
+    said = {**decoded.said, "neds": late}
+
+    with pytest.raises(DataError, match="neds has no value of choice in 10 of 300 bins: its weights are not finite"):
+        score(replace(decoded, said=said), session)
+
+    header = decoded.checkpoint.header
+    model = msgspec.structs.replace(header.config.model, attention="full", window_bins=24)
+    header = msgspec.structs.replace(header, config=msgspec.structs.replace(header.config, model=model))
+    with pytest.raises(DataError, match=r"segments are longer than its 24 bins; raise model\.window_bins"):
+        score(replace(decoded, said=said, checkpoint=replace(decoded.checkpoint, header=header)), session)
 
 
 def test_a_name_or_a_recording_that_is_not_there(decoded: Decoded, session: Session) -> None:
@@ -124,3 +172,19 @@ def test_a_name_or_a_recording_that_is_not_there(decoded: Decoded, session: Sess
         score(decoded, session)["pupil"]
     with pytest.raises(DataError, match="decoded were 1500 bins of 'planted', and this is 'other' with 1500"):
         score(decoded, replace(session, name="other"))
+    with pytest.raises(DataError, match="'planted' holds something else than when it was decoded; decode it again"):
+        score(decoded, replace(session, values={k: v[::-1] for k, v in session.values.items()}))
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["session.npz"]])
+def test_what_is_of_another_type_is_one_sentence(decoded: Decoded, session: Session, wrong: Any) -> None:
+    """With what is to be given."""
+    calls = (
+        lambda: score(wrong, session), lambda: score(decoded, wrong), lambda: decode(wrong, session),
+        lambda: decode(decoded.checkpoint, wrong), lambda: load(wrong), lambda: fit(wrong),
+        lambda: fit(session, outputs=wrong), lambda: fit(session, seed=wrong and -1), lambda: fit(session, wrong or 5),
+        lambda: fit(session, out=wrong or 5), lambda: fit(session, progress=wrong or 5),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(NedsError, match="give|expected"):
+            call()
