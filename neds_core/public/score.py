@@ -103,8 +103,10 @@ def score(checkpoint: Checkpoint | Decoded | str | Path, session: Session | str 
     resampled trials, or blocks of 10 s of a continuous recording; differences from the ridge are of the same resamples.
 
     checkpoint: what `fit` or `decode` returned, or the path of a checkpoint. A `Decoded` is scored on its own part;
-    `note` says where that part is no evidence. session: a `Session`, or the path of a `Session.npz`. Raises `DataError`
-    for another recording than was decoded, and what `decode` raises.
+    `note` says where that part is no evidence, or where that is not known: a recording is known by the SHA-256 of its
+    file, or of what it would be saved as, and not by its name. session: a `Session`, or the path of a `Session.npz`.
+    Raises `DataError` for another recording than was decoded, for a part with bins that a decoder has no value of, and
+    what `decode` raises.
     """
     whole = session_of(session)
     decoded = checkpoint if isinstance(checkpoint, Decoded) else decode(checkpoint, whole)

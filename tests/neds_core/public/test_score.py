@@ -135,7 +135,7 @@ def test_a_part_that_was_trained_on_is_no_evidence(decoded: Decoded, session: Se
 def test_a_recording_is_known_by_its_file_and_not_by_its_name(
     decoded: Decoded, session: Session, tmp_path: Path
 ) -> None:
-    """Another day of the same name, or one that was changed, is not known to be evidence; its own renamed is none."""
+    """Another day of the same name, or one that was changed, is not known to be evidence; the own, renamed, is none."""
     session_file.save(session, tmp_path / "own.npz")
     session_file.save(replace(session, name="day 2", counts=session.counts[::-1]), tmp_path / "other.npz")
     own, other = load(tmp_path / "own.npz"), load(tmp_path / "other.npz")
@@ -182,9 +182,9 @@ def test_what_is_of_another_type_is_one_sentence(decoded: Decoded, session: Sess
     calls = (
         lambda: score(wrong, session), lambda: score(decoded, wrong), lambda: decode(wrong, session),
         lambda: decode(decoded.checkpoint, wrong), lambda: load(wrong), lambda: fit(wrong),
-        lambda: fit(session, outputs=wrong), lambda: fit(session, seed=wrong and -1), lambda: fit(session, wrong or 5),
+        lambda: fit(session, outputs=5), lambda: fit(session, seed=wrong and -1), lambda: fit(session, wrong or 5),
         lambda: fit(session, out=wrong or 5), lambda: fit(session, progress=wrong or 5),
     )  # fmt: skip
     for call in calls:
-        with pytest.raises(NedsError, match=r"give|expected"):
+        with pytest.raises(NedsError, match="give "):
             call()

@@ -227,7 +227,7 @@ def test_the_error_of_an_angle_is_in_degrees() -> None:
         assert row[f"neds_median_error_{part}"] == pytest.approx(4.0, abs=1e-6)
         assert row[f"ridge_ci95_{part}"] == pytest.approx([10.0, 10.0], abs=1e-6)
         assert list(row[f"neds_minus_ridge_{part}"].values()) == pytest.approx([-6.0, -6.0, -6.0], abs=1e-6)
-    line = report._other("heading", row)
+    line = report._other("heading", row, unbroken=True)
     assert "median error, all: 4.0 [4.0, 4.0] deg, neds 4.0, ridge 10.0, blend -, n 600" in line[0]
     assert line[1].strip() == "neds minus ridge -6.0 [-6.0, -6.0] deg"
 
