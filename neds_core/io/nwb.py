@@ -140,8 +140,8 @@ def _session(file: Any, notes: Notes, path: Path) -> Session:
 
 def _of_trials(trials: Any, of: str, notes: Notes) -> dict[str, np.ndarray]:
     """The columns (S,) float64 whose names begin with `of`, by the names that the session gives them."""
-    real = {called: name for name, called in notes.written.items() if called}
-    columns = {name.removeprefix(of): name for name in trials.colnames if name.startswith(of)}
+    real: dict[str, str] = {called: name for name, called in notes.written.items()}
+    columns: dict[str, str] = {name.removeprefix(of): name for name in trials.colnames if name.startswith(of)}
     return {real.get(called, called): np.array(trials[name][:], np.float64) for called, name in columns.items()}
 
 

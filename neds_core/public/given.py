@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from neds_core import checkpoint as files
-from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.checks.session import check
 from neds_core.data.session import Session
 from neds_core.errors import DataError
 from neds_core.files import sha256
 from neds_core.io import recording
+
+if TYPE_CHECKING:
+    from neds_core.checkpoint import Checkpoint
 
 
 def refuse_other(what: str, given: object, kind: type | tuple[type, ...], wanted: str) -> None:
@@ -29,8 +31,10 @@ def session_of(given: Session | str | Path) -> Session:
 
 def checkpoint_of(given: Checkpoint | str | Path) -> Checkpoint:
     """The checkpoint itself, or that of a file. Raises `CheckpointError`, and `DataError` for what is neither."""
-    refuse_other("checkpoint", given, Checkpoint, "what fit returned, or the path of a checkpoint")
-    return given if isinstance(given, Checkpoint) else files.load(Path(given))
+    from neds_core import checkpoint as files  # torch: `load` does without
+
+    refuse_other("checkpoint", given, files.Checkpoint, "what fit returned, or the path of a checkpoint")
+    return given if isinstance(given, files.Checkpoint) else files.load(Path(given))
 
 
 def file_of(given: Session | str | Path, folder: Path) -> Path:

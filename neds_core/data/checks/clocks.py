@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neds_core.data.session import Session, split
+from neds_core.errors import DataError
 
 BLOCK_S = 0.2
 REACH_S = 60.0  # behaviour is moved by as much, either way
@@ -56,8 +57,10 @@ def curves(session: Session) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """
     size = max(1, round(BLOCK_S * 1e9 / session.bin_ns))
     step_s = size * session.bin_ns * 1e-9
-    ends = split(session).train.segments
-    n = min(int(ends[-1, 1]) // size, MOST_BLOCKS) if len(ends) else 0
+    try:
+        n = min(int(split(session).train.segments[-1, 1]) // size, MOST_BLOCKS)
+    except DataError:  # too short for a training
+        return
     reach = min(round(REACH_S / step_s), n // 4)
     margin = reach + max(AROUND)
     rows = np.arange(margin, n - margin)
