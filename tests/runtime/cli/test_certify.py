@@ -150,6 +150,7 @@ def test_the_demo_is_certified_and_runs_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial  # its sender is in this process: beside other tests it is late itself
 def test_a_rig_that_sends_is_certified_live_and_one_that_is_late_is_not(
     make_rig: MakeRig, make_outlet: Callable[..., pylsl.StreamOutlet], stream_name: str, session: Session,
     lsl_session: str,
