@@ -62,6 +62,7 @@ def import_session(given: Given) -> None:
     from neds_core.files import make_folder
     from neds_core.io.importing import recipe
     from runtime.cli.output import emit, note
+    from runtime.start import called
 
     source, out, options = _what(given)
     beside = recipe.place(out)
@@ -70,7 +71,7 @@ def import_session(given: Given) -> None:
     session_file.save(session, out)
     recipe.save(taken, beside, [f"neds-rt import {beside.name} repeats this import.", *found, *made])
     emit(None, lambda: made, as_json=False)
-    note(f"{out} is written; neds-rt import {beside} repeats the import")
+    note(f"{out} is written; {called('neds-rt')} import {beside} repeats the import")
     _judge_clocks(session, options)
 
 

@@ -125,7 +125,7 @@ def score_class(
         }
     y, given = label[known], {name: v[known] for name, v in decoded.items()}
     if not spec.contrasts:
-        guesses = {name: (v / prior).argmax(1) for name, v in given.items()}
+        guesses = {name: scores.guess(v, prior) for name, v in given.items()}
         return row | _accuracies(y, guesses, spec.classes)
     rows = {}
     for name, pair in spec.contrasts.items():
