@@ -118,11 +118,9 @@ def _class(row: dict[str, Any], spec: BehaviourSpec) -> Iterator[Picture]:
     for question, events in row["against_time"].items():
         for event, scored in events.items():
             series = {n: scored[n] for n in ("accuracy", "balanced_accuracy", "auc")}
-            label, y_label = (
-                f"{question}: time {event}".replace("_", " ") + " (ms)",
-                "share of trials, or area under ROC",
-            )
-            draw = partial(figures.curve, scored["offset_ms"], series, label.replace("_", " "), y_label, level=0.5)
+            label = f"{question}: time {event}".replace("_", " ") + " (ms)"
+            y_label = "share of trials, or area under ROC"
+            draw = partial(figures.curve, scored["offset_ms"], series, label, y_label, level=0.5)
             yield Picture(f"{question}-{event}", False, draw)
     if row["calibration"] is not None:
         yield Picture(f"{spec.name}-reliability", False, partial(figures.reliability, row["calibration"], spec.name))

@@ -24,7 +24,7 @@ from neds_core.train import validation
 from runtime import config as rigs
 from runtime.core.engine import BROUGHT
 from runtime.scoring.points import MOVING_PX_S
-from runtime.scoring.report import number, span
+from runtime.scoring.report import number, part_of, span
 from runtime.scoring.seeds import SeedScores
 from runtime.start import called
 
@@ -96,7 +96,7 @@ def evaluation(
     of = _subject(paths[0], recording, session)
     split = result["split"]
     parts = of.parts if of.own or split != "all" else Splits(session, session, session)
-    name = {"test": "held-out part", "all": "whole recording"}.get(split, f"{split} part")
+    name = part_of(split)
     part = session if split == "all" else getattr(parts, split)
     looked = f"looks that the checkpoint records: {of.record.test_looks} (--record adds one)"
     looked = f"shown on this page; {looked}" if of.own and split in ("test", "all") else looked

@@ -195,8 +195,9 @@ def _pooled(rows: list[Any], session: Any) -> dict[str, Any]:
 def _draw(first: Any, result: dict[str, Any], folder: Path) -> None:
     """The pictures of the first checkpoint, in a folder."""
     from benchmarks.accuracy import evaluated, shown
+    from runtime.scoring.report import part_of
 
-    found = shown.of_scores(first, result, "held-out part")
+    found = shown.of_scores(first, result, part_of(Split.TEST))
     evaluated.save(evaluated.decoding(found, result["curves"]), folder)
 
 

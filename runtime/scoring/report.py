@@ -192,10 +192,14 @@ def _point(name: str, row: dict[str, Any], part: str, unbroken: bool) -> Iterato
         yield f"{'':24} {', '.join(said)} {row['unit']}"
 
 
+def part_of(split: str) -> str:
+    """What people call a part of a recording: "train", "validation", "test" or "all"."""
+    return {"test": "held-out part", "all": "whole recording"}.get(split, f"{split} part")
+
+
 def pooled_lines(result: dict[str, Any]) -> list[str]:
     """Lines of `neds-rt evaluate` (`runtime.scoring.score.pool`): R2 of each seed, gains paired by trial."""
-    part = {"test": "held-out part", "all": "whole recording"}.get(result["split"], f"{result['split']} part")
-    out = [f"{result['recording']}, {part}, {len(result['checkpoints'])} checkpoint(s)"]
+    out = [f"{result['recording']}, {part_of(result['split'])}, {len(result['checkpoints'])} checkpoint(s)"]
     out += [result["note"], ""] if result["note"] else [""]
     ours_alone = [row["about_trial_average"] for row in result["traces"].values() if BROUGHT not in row]
     unbroken = bool(ours_alone) and not any(value is not None for values in ours_alone for value in values)
