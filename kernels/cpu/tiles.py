@@ -25,10 +25,11 @@ from numba.extending import intrinsic
 from kernels.cpu.jit import jit
 from kernels.cpu.vectors import FLOAT, INDEX, LANES, LINE, VECTOR, WORDS, ZERO, Vectors, aligned, at, full
 
-# Vectors of outputs in a tile of 4, 3, 2 and 1 tokens. Each vector reads weights at its own address, and memory serves
+MOST = 6  # tokens of a tile; more are taken in shares of about the same size
+# Vectors of outputs in a tile of 0 to MOST tokens. Each vector reads weights at its own address, and memory serves
 # several streams faster than one. The V x T accumulators keep both FMA units busy and fit the 16 registers (32 of 512
 # bits).
-_V4, _V3, _V2, _V1 = (4, 4, 4, 8) if LANES == 16 else (2, 4, 4, 4)
+_V = (0, 8, 4, 4, 4, 4, 4) if LANES == 16 else (0, 4, 4, 4, 2, 2, 2)
 # Bytes prefetched, over all vectors of a tile: in the 20 ms between two steps other processes use the cache. With 8
 # lanes, prefetching costs a tenth where the L3 cache holds everything and gained nothing elsewhere, so there it is off,
 # except for keys and values: a head's are over before the hardware prefetcher starts, so each call prefetches what the
@@ -68,11 +69,11 @@ def in_parts(w: np.ndarray) -> np.ndarray:
     return out
 
 
-def _emit(n_tokens: int, n_vectors: int, context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """The code of a tile: see `_tile`."""
-    make, stored = Vectors(context, builder), signature.args[0].dtype
+def _emit(n_tokens: int, n_vectors: int, make: Vectors, kinds: Any, args: Any) -> None:
+    """The code of a tile of some size: see `_tile`."""
+    builder, stored = make.builder, kinds[0].dtype
     w, between, part, ahead, n, x, x_stride, y, y_stride, apart = args
-    whole, one_part = stored == types.int8, signature.args[2] == types.none
+    whole, one_part = stored == types.int8, kinds[2] == types.none
     together = 2 if whole else 1  # columns
     width = 3 * LANES if stored == types.uint8 else LANES * together
     # one iteration a cache line, so that each is prefetched once; of three bytes two lines, which was faster
@@ -121,11 +122,14 @@ def _emit(n_tokens: int, n_vectors: int, context: Any, builder: Any, signature: 
     for i, target in enumerate(targets):
         t, v = divmod(i, n_vectors)
         make.store(sums[v * n_tokens + t], target)
-    return context.get_dummy_value()
 
 
-def _tile(n_tokens: int, n_vectors: int) -> Any:
-    """A function (w, between, part, ahead, n, x, x_stride, y, y_stride, apart) that computes a tile of y:
+@intrinsic
+def _tile(
+    typing: Any, tokens: Any, w: Any, between: Any, part: Any, ahead: Any, n: Any, x: Any, x_stride: Any, y: Any,
+    y_stride: Any, apart: Any,
+) -> Any:  # fmt: skip
+    """Compute a tile of y for 1 to MOST tokens t and _V[tokens] vectors v; of one vector where tokens is negative:
 
     y[t, v apart + i] = sum over parts p and k < n / parts of x[t, p n / parts + k] w[v between + p part + k LANES + i]
 
@@ -139,24 +143,23 @@ def _tile(n_tokens: int, n_vectors: int) -> Any:
 
     int8 has one part, and x as `product` says. Of three bytes, y is 256 times as large.
     """
-
-    @intrinsic
-    def tile(
-        typing: Any, w: Any, between: Any, part: Any, ahead: Any, n: Any, x: Any, x_stride: Any, y: Any, y_stride: Any,
-        apart: Any,
-    ) -> Any:  # fmt: skip
-        number = types.int64
-        part = part if part == types.none else number
-        return types.void(w, number, part, number, number, x, number, y, number, number), emit
+    number = types.int64
+    part = part if part == types.none else number
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _emit(n_tokens, n_vectors, context, builder, signature, args)
+        end = builder.append_basic_block("end")
+        choice = builder.switch(args[0], end)
+        for n_tokens in range(1, MOST + 1):
+            for key, n_vectors in ((n_tokens, _V[n_tokens]), (-n_tokens, 1)):
+                block = builder.append_basic_block("tile")
+                choice.add_case(ir.Constant(INDEX, key), block)
+                builder.position_at_end(block)
+                _emit(n_tokens, n_vectors, Vectors(context, builder), signature.args[1:], args[1:])
+                builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
 
-    return tile
-
-
-_tiles_4, _tiles_3, _tiles_2, _tiles_1 = _tile(4, _V4), _tile(3, _V3), _tile(2, _V2), _tile(1, _V1)
-_tile_4, _tile_3, _tile_2, _tile_1 = _tile(4, 1), _tile(3, 1), _tile(2, 1), _tile(1, 1)
+    return types.void(number, w, number, part, number, number, x, number, y, number, number), emit
 
 
 @jit
@@ -174,28 +177,13 @@ def product(w, panel, part, n, n_vectors, x, x_stride, n_tokens, y, y_stride):
     """
     ahead = n_vectors * panel
     while n_tokens > 0:
-        now = min(4, n_tokens)
-        of_tile = _V4 if now == 4 else _V3 if now == 3 else _V2 if now == 2 else _V1
-        n_tiles = n_vectors // of_tile
+        shares = (n_tokens + MOST - 1) // MOST
+        now = (n_tokens + shares - 1) // shares
+        n_tiles = n_vectors // _V[now]
         for g in range(n_tiles):
-            here, there, by, apart = at(w, g * panel), at(y, g * LANES), n_tiles * panel, n_tiles * LANES
-            if now == 4:
-                _tiles_4(here, by, part, ahead, n, x, x_stride, there, y_stride, apart)
-            elif now == 3:
-                _tiles_3(here, by, part, ahead, n, x, x_stride, there, y_stride, apart)
-            elif now == 2:
-                _tiles_2(here, by, part, ahead, n, x, x_stride, there, y_stride, apart)
-            else:
-                _tiles_1(here, by, part, ahead, n, x, x_stride, there, y_stride, apart)
-        for v in range(n_tiles * of_tile, n_vectors):
-            here, there = at(w, v * panel), at(y, v * LANES)
-            if now == 4:
-                _tile_4(here, 0, part, ahead, n, x, x_stride, there, y_stride, 0)
-            elif now == 3:
-                _tile_3(here, 0, part, ahead, n, x, x_stride, there, y_stride, 0)
-            elif now == 2:
-                _tile_2(here, 0, part, ahead, n, x, x_stride, there, y_stride, 0)
-            else:
-                _tile_1(here, 0, part, ahead, n, x, x_stride, there, y_stride, 0)
+            here, there = at(w, g * panel), at(y, g * LANES)
+            _tile(now, here, n_tiles * panel, part, ahead, n, x, x_stride, there, y_stride, n_tiles * LANES)
+        for v in range(n_tiles * _V[now], n_vectors):
+            _tile(-now, at(w, v * panel), 0, part, ahead, n, x, x_stride, at(y, v * LANES), y_stride, 0)
         n_tokens -= now
         x, y = at(x, now * x_stride), at(y, now * y_stride)

@@ -28,6 +28,7 @@ LANES = 16 if "+avx512f" in _FEATURES else 8  # float32 numbers of a register; i
 # the instruction of x86 that multiplies pairs of int16 and adds the two products
 _FEATURE, _PAIRS = ("+avx512bw", "llvm.x86.avx512.pmaddw.d.512") if LANES == 16 else ("+avx2", "llvm.x86.avx2.pmadd.wd")
 HAS_PAIRS = _FEATURE in _FEATURES
+MOVES_BYTES = "+avx512vbmi" in _FEATURES  # to anywhere in a register of 512 bits, in one instruction
 FOUR = 4  # rows of tokens that are worked on at once, so that the latency of one is hidden by the others
 LINE = 64  # bytes of a cache line; weights that lie across lines cost a fifth more
 # bytes of a large page: 11.6 MB of weights, keys and values are 2800 small pages, more than the TLB holds
