@@ -118,7 +118,8 @@ def _config(bench: Bench, row: Row, recording: Path) -> RigConfig:
         bench.config, checkpoint=str(bench.models[row.size]), health=but(bench.config.health, profile_min=0.0),
         score=but(bench.config.score, recording=str(recording)),
     )  # fmt: skip
-    return but(config, engine=but(config.engine, decoder=row.decoder)) if row.program == OURS else config
+    engine = but(config.engine, decoder=row.decoder, weights=row.weights)
+    return but(config, engine=engine) if row.program == OURS else config
 
 
 def _decoder(bench: Bench, row: Row, case: cases.Case, port: int) -> Child:

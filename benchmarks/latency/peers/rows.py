@@ -16,6 +16,7 @@ from benchmarks.cost.random_models import PUBLISHED as PUBLISHED_SPECS, for_a_ru
 from benchmarks.latency.peers import decoders
 from benchmarks.latency.peers.decoders import Decoder, Files
 from benchmarks.latency.peers.window import Recompute
+from kernels.cpu.pack import Precision
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
@@ -24,6 +25,7 @@ from runtime.core.values import Token
 from runtime.engines import create as engines
 
 PUBLISHED, DEMO, NO_SIZE = "published", "demo", ""
+FLOAT32 = "float32"
 OURS, LOOP, EZMSG = "run", "loop", "ezmsg"
 FIRST_BINS, THEN_BINS, AT_ONCE, PAST_BINS = 12, 4, 3, 5  # of the check: a trial, another, at once, past the window
 
@@ -31,16 +33,18 @@ FIRST_BINS, THEN_BINS, AT_ONCE, PAST_BINS = 12, 4, 3, 5  # of the check: a trial
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of a table. program: `neds-rt run`, the plain loop, or the ezmsg pipeline. decoder: of ours a name of
-    rig.toml, else one of `decoders`. size: '' = it has none of its own, and stands in both tables."""
+    rig.toml, else one of `decoders`. size: '' = it has none of its own, and stands in both tables. weights: how ours
+    stores them."""
 
     name: str
     program: str
     decoder: str
     size: str = NO_SIZE
+    weights: Precision = FLOAT32
 
     @property
     def equal(self) -> bool:
-        """Whether it has to give the values of our engine."""
+        """Whether it has to give the values of our engine, with weights stored as its own are."""
         return self.decoder in decoders.EQUAL or self.named(OURS, "neds")
 
     def named(self, program: str, decoder: str) -> bool:
@@ -56,8 +60,10 @@ SIZED = (
     Row("full forward, torch.compile", LOOP, "compile"),
     Row("ezmsg, torch KV cache", EZMSG, "kv"),
 )
+SMALLER: tuple[Precision, ...] = ("bfloat16", "int8")  # weights of ours at the published size, beside float32
 ROWS = (
     *(replace(row, size=PUBLISHED) for row in SIZED),
+    *(Row(f"ours, {weights} weights", OURS, "neds", PUBLISHED, weights) for weights in SMALLER),
     *(replace(row, size=DEMO) for row in SIZED),
     Row("ours, as shipped", OURS, "recommended", DEMO),
     Row("GRU, torch", LOOP, "gru"),

@@ -9,16 +9,18 @@ from typing import Any
 from benchmarks.cost.full_forward import GATE_FLOAT32
 from benchmarks.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, canvas
 from benchmarks.latency.figures import exceeded
-from benchmarks.latency.peers.rows import DEMO, LOOP, NO_SIZE, OURS, PUBLISHED, ROWS, Row
+from benchmarks.latency.peers.rows import DEMO, FLOAT32, LOOP, NO_SIZE, OURS, PUBLISHED, ROWS, SMALLER, Row
 from runtime.core.latency import Latency
 
-Key = tuple[str, str, str]  # size, program and decoder of a row
-KALMAN: tuple[Key, ...] = ((NO_SIZE, LOOP, "kalman"),)
+Key = tuple[str, str, str, str]  # size, program, decoder and weights of a row
+KALMAN: tuple[Key, ...] = ((NO_SIZE, LOOP, "kalman", FLOAT32),)
+FULL: tuple[Key, ...] = tuple((PUBLISHED, LOOP, name, FLOAT32) for name in ("eager", "onnx", "compile"))
 RATIOS: dict[str, tuple[Key, tuple[Key, ...]]] = {  # ours, and what it is taken over
-    "full_step": ((PUBLISHED, OURS, "neds"), tuple((PUBLISHED, LOOP, name) for name in ("eager", "onnx", "compile"))),
-    "kv_step": ((PUBLISHED, OURS, "neds"), ((PUBLISHED, LOOP, "kv"),)),
-    "published_p99_over_kalman": ((PUBLISHED, OURS, "neds"), KALMAN),
-    "demo_p99_over_kalman": ((DEMO, OURS, "neds"), KALMAN),
+    "full_step": ((PUBLISHED, OURS, "neds", FLOAT32), FULL),
+    "kv_step": ((PUBLISHED, OURS, "neds", FLOAT32), ((PUBLISHED, LOOP, "kv", FLOAT32),)),
+    "published_p99_over_kalman": ((PUBLISHED, OURS, "neds", FLOAT32), KALMAN),
+    **{f"published_{weights}_p99_over_kalman": ((PUBLISHED, OURS, "neds", weights), KALMAN) for weights in SMALLER},
+    "demo_p99_over_kalman": ((DEMO, OURS, "neds", FLOAT32), KALMAN),
 }
 LEAST = {"full_step": 30.0, "kv_step": 5.0}  # times our step, p50, at the published size
 MOST_OF_KALMAN = 1.5
@@ -75,13 +77,13 @@ def _ratio(name: str, ours: dict[str, Any], peers: list[dict[str, Any]]) -> tupl
         few = f"ours is {found} times faster than {name.removesuffix('_step')}: the gate is {LEAST[name]:g}"
         return found, few if found < LEAST[name] else ""
     found = _over(ours["edge_to_pub_ms"]["p99"], peers[0]["edge_to_pub_ms"]["p99"])
-    many = (f"p99 of edge_to_pub_ms at the {ours['size']} size is {found} times that of the Kalman filter: the gate is "
+    many = (f"p99 of edge_to_pub_ms of {_name(ours)} is {found} times that of the Kalman filter: the gate is "
             f"{MOST_OF_KALMAN:g}")  # fmt: skip
     return found, many if found > MOST_OF_KALMAN else ""
 
 
 def _key(row: dict[str, Any]) -> Key:
-    return row["size"], row["program"], row["decoder"]
+    return row["size"], row["program"], row["decoder"], row.get("weights", FLOAT32)
 
 
 def _title(key: Key) -> str:
@@ -89,7 +91,7 @@ def _title(key: Key) -> str:
 
 
 def _row_key(row: Row) -> Key:
-    return row.size, row.program, row.decoder
+    return row.size, row.program, row.decoder, row.weights
 
 
 def _unequal(row: dict[str, Any]) -> str:

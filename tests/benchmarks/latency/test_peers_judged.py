@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.latency.peers import decoders, heard, table
+from benchmarks.latency.peers import decoders, heard, rows, table
 from benchmarks.latency.peers.heard import Messages, Sent
 from runtime.cli import main as cli
 from runtime.wire import Flag
@@ -98,6 +98,7 @@ def made_row(size: str, program: str, decoder: str, step: float, p99: float, **m
     if decoder in ("neds", *decoders.EQUAL):
         made |= {"received_max_abs": 1e-6, "received": 94, "received_of": 94}
     where = {"name": decoder, "size": size, "program": program, "decoder": decoder, "skipped": "", "wrong": ""}
+    where["weights"] = "float32"
     return where | made | more
 
 
@@ -106,6 +107,7 @@ FOUND = [
     made_row("published", "loop", "kv", 6.0, 8.0), made_row("published", "loop", "eager", 70.0, 99.0),
     made_row("published", "loop", "compile", 40.0, 99.0), made_row("", "loop", "kalman", 0.02, 1.5),
     made_row("published", "loop", "onnx", 50.0, 99.0),
+    *(made_row("published", "run", "neds", 0.7, 1.9, weights=weights, name=weights) for weights in rows.SMALLER),
 ]  # fmt: skip
 
 
@@ -115,7 +117,9 @@ FOUND = [
         (0, {}, ""),
         (2, {"step_ms": {"p50": 4.9}}, "4.9 times faster than kv: the gate is 5"),
         (4, {"step_ms": {"p50": 29.0}}, "29.0 times faster than full: the gate is 30"),
-        (5, {"edge_to_pub_ms": {"p99": 0.6}}, "p99 of edge_to_pub_ms at the demo size is 1.67 times"),
+        (5, {"edge_to_pub_ms": {"p99": 0.6}}, "p99 of edge_to_pub_ms of neds (demo) is 1.67 times"),
+        (8, {"edge_to_pub_ms": {"p99": 3.0}}, "p99 of edge_to_pub_ms of int8 (published) is 2.0 times"),
+        (8, {"step_ms": {"p50": 99.0}}, ""),  # full forwards and the cache are held to float32
         (1, {"stall": {"empty": 1, "old": 2}}, "sent 3 messages of a wrong age"),
         (0, {"received": 92}, "neds (published): values of 92 of 94 bins were received: the gate is 0.99"),
         (2, {"received": 0, "received_of": 0, "received_max_abs": None}, "values of 0 of 0 bins were received"),
