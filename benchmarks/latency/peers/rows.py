@@ -44,7 +44,7 @@ class Row:
 
     @property
     def equal(self) -> bool:
-        """Whether it has to give the values of our engine, with weights stored as its own are."""
+        """Whether it has to give the values of our engine, within what its weights' rounding may cost."""
         return self.decoder in decoders.EQUAL or self.named(OURS, "neds")
 
     def named(self, program: str, decoder: str) -> bool:

@@ -10,7 +10,9 @@ from benchmarks.cost.full_forward import GATE_FLOAT32
 from benchmarks.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, canvas
 from benchmarks.latency.figures import exceeded
 from benchmarks.latency.peers.rows import DEMO, FLOAT32, LOOP, NO_SIZE, OURS, PUBLISHED, ROWS, SMALLER, Row
+from kernels.cpu.pack import Precision
 from runtime.core.latency import Latency
+from runtime.scoring.verify import BOUNDS
 
 Key = tuple[str, str, str, str]  # size, program, decoder and weights of a row
 KALMAN: tuple[Key, ...] = ((NO_SIZE, LOOP, "kalman", FLOAT32),)
@@ -83,7 +85,7 @@ def _ratio(name: str, ours: dict[str, Any], peers: list[dict[str, Any]]) -> tupl
 
 
 def _key(row: dict[str, Any]) -> Key:
-    return row["size"], row["program"], row["decoder"], row.get("weights", FLOAT32)
+    return row["size"], row["program"], row["decoder"], row["weights"]
 
 
 def _title(key: Key) -> str:
@@ -99,8 +101,10 @@ def _unequal(row: dict[str, Any]) -> str:
     if not row["received"] or row["received"] < LEAST_COMPARED * row["received_of"]:
         return (f"{_name(row)}: values of {row['received']} of {row['received_of']} bins were received: the gate is "
                 f"{LEAST_COMPARED:g} of them")  # fmt: skip
-    if not row["received_max_abs"] <= GATE_FLOAT32:
-        return f"{_name(row)}: received values are off by {row['received_max_abs']:.2e}: the gate is {GATE_FLOAT32:g}"
+    weights: Precision = row["weights"]
+    most = GATE_FLOAT32 if weights == FLOAT32 else BOUNDS[weights]
+    if not row["received_max_abs"] <= most:
+        return f"{_name(row)}: received values are off by {row['received_max_abs']:.2e}: the gate is {most:g}"
     return ""
 
 
