@@ -6,6 +6,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from math import isfinite
 
 import numpy as np
 
@@ -196,7 +197,7 @@ class Pipeline:
         self.start.begin(token, self.decoder, skip=row is None)
         values, infer_ns = self._step(token, None if row is None else self._values[row])
         partial = self.rules.keep_alive and self.binner.complete_ns < token.t_end_ns
-        flags, finite = flags_of(token, partial=partial), values is None or bool(np.isfinite(values).all())
+        flags, finite = flags_of(token, partial=partial), values is None or all(map(isfinite, values.tolist()))
         if not finite:
             self.bad_values, self.bad_since = self.bad_values + 1, self.bad_since + 1
             self._poisoned = True  # and would stay poisoned for W bins
