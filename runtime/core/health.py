@@ -126,14 +126,33 @@ class Health:
     def _judge(self) -> tuple[State, str]:
         if self._bad_values >= BAD_VALUES:
             return State.FAULT, f"the engine gave {self._bad_values} values in a row that are not finite; train again"
-        degraded = ""
-        first, last = self._totals[0], self._totals[-1]
+        degraded, first, last = "", self._totals[0], self._totals[-1]
+        if any(last[name] - first[name] >= LEAST_DEGRADED for name in SHARES):  # rare, and what follows takes a while
+            state, degraded = self._judge_shares(self._seen(first, last))
+            if state is State.FAULT:
+                return state, degraded
+        if self._valid and 0 < self.limits.silence_ns < self._silent_ns:
+            seconds = self._silent_ns * 1e-9
+            return State.FAULT, f"no unit has fired for {seconds:.2f} s, longer than in training; look at the sorter"
+        unlike = self._fit is not None and self._fit < self.limits.profile_min
+        if unlike and self._seen(first, last)["received"] > 0:
+            return State.FAULT, (
+                f"units fire unlike in training (rank correlation {self._fit:.2f}); number them in the order of the "
+                "map, or train again where they are others than then"
+            )
+        return (State.DEGRADED, degraded) if degraded else (State.RUNNING, "")
+
+    def _seen(self, first: dict[str, int], last: dict[str, int]) -> dict[str, int]:
+        """What was counted in the last second; where live data come again, without what a stall left behind."""
         seen = {name: last[name] - first[name] for name in last}
         if self._valid:
             for name in AFTER_STALL:
                 seen[name] -= seen[f"{name}_of_stall"]
                 seen["received"] -= seen[f"{name}_of_stall"]
-        received = seen["received"]
+        return seen
+
+    def _judge_shares(self, seen: dict[str, int]) -> tuple[State, str]:
+        received, degraded = seen["received"], ""
         for name in SHARES:
             bad, limit = seen[name], getattr(self.limits, name)
             if received <= 0 or bad < LEAST_DEGRADED or bad <= limit * received:
@@ -144,14 +163,6 @@ class Health:
             if bad >= LEAST_FAULT and bad > FAULT_TIMES * limit * received:
                 return State.FAULT, said
             degraded = degraded or said
-        if self._valid and 0 < self.limits.silence_ns < self._silent_ns:
-            seconds = self._silent_ns * 1e-9
-            return State.FAULT, f"no unit has fired for {seconds:.2f} s, longer than in training; look at the sorter"
-        if received > 0 and self._fit is not None and self._fit < self.limits.profile_min:
-            return State.FAULT, (
-                f"units fire unlike in training (rank correlation {self._fit:.2f}); number them in the order of the "
-                "map, or train again where they are others than then"
-            )
         return (State.DEGRADED, degraded) if degraded else (State.RUNNING, "")
 
     def profile_fit(self) -> float | None:
