@@ -9,13 +9,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Judged, Measure, Name, Offer, Score, Verdict
 from neds_core.data.parts import SHARES
 from neds_core.data.session import BehaviourSpec, Session
-from neds_core.judged import Judged, Measure, Name, Offer, Score, Verdict
-from neds_core.judging import MARGIN
-from neds_core.scores import bootstrap, r2 as scores, reliability
+from neds_core.scores import bootstrap, judging, r2 as scores, reliability
+from neds_core.scores.judging import MARGIN
 from neds_core.train import validation
 
 MOST = 4.0  # times the judging part: an interval that needs more than that to tell is a refusal

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from neds_core import toml
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.tensors import check_content, read_tensors, write_tensors
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
@@ -25,7 +26,6 @@ from neds_core.files import beside, sha256
 from neds_core.io import recording
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
-from neds_core.tensors import check_content, read_tensors, write_tensors
 from neds_core.train import distributed, loop, sources
 from neds_core.train.distributed import World
 from neds_core.train.log import Log, Show, refuse_taken

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint, ensemble, judging, toml
+from neds_core import checkpoint, ensemble, toml
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data import lead, scalers
@@ -27,6 +27,7 @@ from neds_core.io import recording
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear, Tick, unwatched
 from neds_core.model.model import NEDS
+from neds_core.scores import judging
 from neds_core.train import distributed, loop, many, ready, state, validation
 from neds_core.train.distributed import StopError, World
 from neds_core.train.log import Log, Show, Silent, refuse_taken

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import checkpoint, toml
+from neds_core import toml
 from neds_core.config import PretrainConfig
 from neds_core.data import session_file
 from neds_core.data.session import Session
@@ -201,7 +201,7 @@ def test_a_state_of_another_training_is_refused(
     with pytest.raises(CheckpointError, match="another training"):
         loop.fit(Plan(other, sources, 1, resume=resume))
     with monkeypatch.context() as later:
-        later.setattr(checkpoint, "version", lambda _: "9.0")
+        later.setattr("neds_core.checkpoint.checkpoint.version", lambda _: "9.0")
         with pytest.raises(CheckpointError, match="another training"):
             loop.fit(Plan(recipe, sources, 1, resume=resume))
     for redone in (recounted(sources[0]), relabelled(sources[0]), shortened(sources[0])):

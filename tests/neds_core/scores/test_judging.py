@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from neds_core import checkpoint as files, ensemble, judging
+from neds_core import checkpoint as files, ensemble
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Judged, Verdict
 from neds_core.data.session import BehaviourSpec
 from neds_core.errors import CheckpointError
-from neds_core.judged import Judged, Verdict
-from neds_core.scores import r2 as scores
+from neds_core.scores import judging, r2 as scores
 
 S, N = 30, 25  # segments, bins of each
 

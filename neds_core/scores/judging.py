@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Judged, Measure, Name, Score, Spread, Verdict
 from neds_core.data.session import BehaviourSpec
-from neds_core.judged import Judged, Measure, Name, Score, Spread, Verdict
 from neds_core.scores import bootstrap, r2 as scores, spread as spreads
 
 DECODERS: tuple[Name, ...] = ("neds", "ridge", "blend")
