@@ -166,7 +166,7 @@ def _to_nwb(given: Given, taken: Taken, origin: Origin) -> None:
     nwb.save(taken.session, given.out, origin, taken.run)
     moment = EPOCH + timedelta(microseconds=origin.start_utc_ns // 1000)
     began = f"bin 0 began at {moment.isoformat()}" if origin.start_known else "when bin 0 began is not known"
-    note(f"{given.out} is written: {_holds(taken)}; {began}")
+    note(f"{given.out} is written: {taken.session.size()}; {began}")
 
 
 def _to_pynapple(given: Given, taken: Taken) -> None:
@@ -180,13 +180,4 @@ def _to_pynapple(given: Given, taken: Taken) -> None:
         raise ConfigError(f"{there} is there already; name another folder, or give --force to write over it")
     make_folder(given.out)
     pynapple_objects.save(objects, given.out)
-    note(f"{', '.join(path.name for path in places.values())} are written to {given.out}: {_holds(taken)}")
-
-
-def _holds(taken: Taken) -> str:
-    """What a session holds, in words."""
-    session = taken.session
-    spikes = "spike times" if session.events is not None else "counts, as no spike times are known"
-    n, bin_ms = len(session.segments), session.bin_ns * 1e-6
-    segments = f"{n} segment{'' if n == 1 else 's'}"
-    return f"{len(session.units)} units, {spikes}, {session.n_bins} bins of {bin_ms:g} ms, {segments}"
+    note(f"{', '.join(path.name for path in places.values())} are written to {given.out}: {taken.session.size()}")

@@ -62,7 +62,9 @@ def test_a_run_comes_back_to_the_last_spike_and_bit(
     out, again = tmp_path / "run1.nwb", tmp_path / "again" / "session.npz"
     assert call("export", saved, "--out", out, "--checkpoint", rig_home / "tiny.safetensors", "--start", START) == 0
     said = capsys.readouterr().err
-    assert f"{out} is written: 12 units, counts, as no spike times are known, " in said
+    size = f"12 units, {run.n} bins of 20 ms ({run.n * 0.02:.1f} s), "
+    assert f"{out} is written: {size}" in said
+    assert " segments, counts without spike times; bin 0 began at " in said
     assert "bin 0 began at 2026-01-31T13:03:00.250000+00:00" in said
     assert call("import", out, "--out", again) == 0
     assert "neds-rt wrote this file: its session is taken as it is" in capsys.readouterr().out
