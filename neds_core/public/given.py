@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from neds_core.data import session_file
 from neds_core.data.checks.session import check
 from neds_core.data.session import Session
 from neds_core.errors import DataError
-from neds_core.files import sha256
 from neds_core.io import recording
 
 if TYPE_CHECKING:
@@ -48,11 +46,7 @@ def file_of(given: Session | str | Path, folder: Path) -> Path:
 
 def sha_of(session: Session) -> str:
     """SHA-256 of the file that a recording is of, or would be saved as, by which `fit` names it; "" = it has none."""
-    known = session.of_file()
-    if known:
-        return known
     try:
-        with TemporaryDirectory(prefix="neds-rt-") as own:
-            return sha256(file_of(session, Path(own)))
+        return session.of_file() or session_file.sha256(session)
     except DataError:
         return ""
