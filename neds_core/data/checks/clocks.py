@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neds_core.data.checks.session import SAME
 from neds_core.data.session import Session, split
 from neds_core.errors import DataError
 
@@ -22,6 +23,7 @@ MOST_UNITS = 100  # those that vary most
 AROUND = (-4, -2, -1, 0, 1, 2, 4)  # blocks of counts about each one
 PENALTY = 0.3  # times the blocks; features have variance 1
 FOLDS = 4  # contiguous
+SLOW_S = 20.0  # what changes more slowly than that, such as a probe that drifts, says nothing of a clock
 NEAR_S = 3.0  # a lag within is the animal's own, or a filter's
 NONE = "not compared, as there is no trace, or too little of it to be moved"
 LEAST, GAIN = 0.2, 0.15  # R2 of the moved behaviour, and more than of the one at its place
@@ -105,13 +107,29 @@ def _features(counts: np.ndarray, n: int, size: int, rows: np.ndarray) -> np.nda
     spread = root.std(0)
     units = np.sort(np.argsort(spread)[::-1][:MOST_UNITS])
     units = units[spread[units] > 0]
-    root = (root[:, units].astype(np.float64) - root[:, units].mean(0)) / spread[units]
+    root = _quick(root[:, units].astype(np.float64))
+    root /= np.maximum(root.std(0), 1e-9)
     return np.concatenate([root[rows + k] for k in AROUND], axis=1)
 
 
 def _blocks(values: np.ndarray, n: int, size: int) -> np.ndarray:
-    """(n,) the last value of each block, NaN where it is not known."""
-    return np.asarray(values[size - 1 : n * size : size], np.float64)
+    """(n,) the last value of each block, without what is slow, NaN where it is not known."""
+    return _quick(np.asarray(values[size - 1 : n * size : size], np.float64))
+
+
+def _quick(values: np.ndarray) -> np.ndarray:
+    """Values (n, ...) less their mean over `SLOW_S` around. Two things that drift are alike at some lag by chance."""
+    known, half = np.isfinite(values), round(SLOW_S / BLOCK_S) // 2
+    at = np.arange(len(values))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+
+    def around(each: np.ndarray) -> np.ndarray:
+        total = np.concatenate([np.zeros((1, *each.shape[1:])), np.cumsum(each, 0)])
+        return total[high] - total[low]
+
+    found = values - around(np.where(known, values, 0.0)) / np.maximum(around(known), 1)
+    rounding = SAME * np.abs(values[known]).max(initial=0.0)
+    return np.where(np.abs(found) < rounding, 0.0, found)
 
 
 def _r2(x: np.ndarray, y: np.ndarray) -> np.ndarray:

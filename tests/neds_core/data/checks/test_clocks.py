@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from neds_core.data import session_file
 from neds_core.data.checks import clocks
-from neds_core.data.session import Session
+from neds_core.data.session import BehaviourSpec, Session, UnitTable
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 
@@ -70,3 +70,30 @@ def test_what_is_not_seen_is_said(heading: Session) -> None:
         f"{heads}no better said by the spikes 3 to 60 s away; an error below 3 s is not seen",
         f"{other}hardly said by the spikes, so whether its clock is theirs is not known",
     ]
+
+
+def drifting(n: int, tau: float, rng: np.random.Generator) -> np.ndarray:
+    """(n,) of variance 1 that forgets itself within tau steps."""
+    keep = np.exp(-1 / tau)
+    found = rng.normal(size=n)
+    for k in range(1, n):
+        found[k] = keep * found[k - 1] + np.sqrt(1 - keep**2) * found[k]
+    return found
+
+
+@settings(max_examples=12)
+@given(tau_s=st.sampled_from([10, 30, 60, 120, 300]), seed=st.integers(0, 2**31))
+def test_what_drifts_by_itself_is_on_no_other_clock(tau_s: int, seed: int) -> None:
+    """A probe and a pupil, each of its own for ten minutes: at some lag they are alike."""
+    rng, n, n_units = np.random.default_rng(seed), 600, 40
+    drift = np.stack([drifting(n, tau_s, rng) for _ in range(5)], 1)
+    rate = np.repeat(0.1 * np.exp(drift @ rng.normal(scale=0.4, size=(5, n_units))), 50, axis=0)
+    pupil = np.repeat(drifting(n, tau_s, rng), 50).astype(np.float32)
+    units = UnitTable(np.arange(n_units), np.full(n_units, "?"), np.full(n_units, np.nan, np.float32))
+    one = Session(
+        name="drifts", bin_ns=20_000_000, units=units, counts=rng.poisson(rate).astype(np.uint16),
+        valid=np.ones(len(pupil), bool), specs=(BehaviourSpec("pupil", "continuous"),), values={"pupil": pupil},
+        segments=np.array([[0, len(pupil)]]), segment_ids=np.zeros(1, np.int64),
+    )  # fmt: skip
+
+    assert apart(one) == []
