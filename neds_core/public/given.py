@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def refuse_other(what: str, given: object, kind: type | tuple[type, ...], wanted: str) -> None:
     """Raise `DataError` for what is neither of a kind nor a path."""
     if not isinstance(given, (str, Path)) and not isinstance(given, kind):
-        raise DataError(f"{what}: given {type(given).__name__} {given!r:.60}; give {wanted}")
+        shown = " ".join(repr(given).split())  # an array has lines
+        raise DataError(f"{what}: given {type(given).__name__} {shown:.60}; give {wanted}")
 
 
 def session_of(given: Session | str | Path) -> Session:

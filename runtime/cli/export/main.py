@@ -178,6 +178,9 @@ def _to_pynapple(given: Given, taken: Taken) -> None:
     places = {name: given.out / f"{name}.npz" for name in objects}
     if not given.force and (there := next((path for path in places.values() if path.exists()), None)):
         raise ConfigError(f"{there} is there already; name another folder, or give --force to write over it")
+    others = (given.out / f"{name}.npz" for name in pynapple_objects.NAMES if name not in objects)
+    if left := next((path for path in others if path.exists()), None):
+        raise ConfigError(f"{left} is of another export, and this one writes none; delete it, or name another folder")
     make_folder(given.out)
     pynapple_objects.save(objects, given.out)
     note(f"{', '.join(path.name for path in places.values())} are written to {given.out}: {taken.session.size()}")

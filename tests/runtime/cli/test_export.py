@@ -186,6 +186,25 @@ def test_what_is_wrong_is_refused(
     assert call("export", source, "--out", out, *start, "--force") == 0
 
 
+def test_what_another_export_left_is_no_part_of_this_one(
+    call: Call, fails: Fails, unbroken: Session, tmp_path: Path
+) -> None:
+    """A folder of a run, say: its decoded values would lie beside another session's spikes. --force does not help."""
+    source, out = tmp_path / "session.npz", tmp_path / "nap"
+    session_file.save(unbroken, source)
+    assert call("export", source, "--out", out, "--to", "pynapple") == 0
+    (out / "decoded.npz").write_bytes((out / "trials.npz").read_bytes())
+
+    said = fails("export", source, "--out", out, "--to", "pynapple", "--force")
+
+    assert (
+        said
+        == f"{out / 'decoded.npz'} is of another export, and this one writes none; delete it, or name another folder"
+    )
+    (out / "decoded.npz").unlink()
+    assert call("export", source, "--out", out, "--to", "pynapple", "--force") == 0
+
+
 def test_a_run_without_a_whole_trial_says_what_to_do(
     call: Call, fails: Fails, run: RunLog, short: Session, tmp_path: Path
 ) -> None:
