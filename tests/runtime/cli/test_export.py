@@ -155,6 +155,27 @@ def test_a_session_needs_its_start(call: Call, fails: Fails, unbroken: Session, 
     assert session_file.load(tmp_path / "b" / "session.npz").units.sha256 == unbroken.units.sha256
 
 
+def test_an_output_that_is_called_as_the_sd_of_another_keeps_its_name(
+    call: Call, run: RunLog, short: Session, tmp_path: Path
+) -> None:
+    import pynwb
+
+    log, out = told(run, short), tmp_path / "run.nwb"
+    wheel, choice = log.header.specs
+    log.header = msgspec.structs.replace(
+        log.header, specs=(wheel, msgspec.structs.replace(choice, name="wheel_speed_sd"))
+    )
+    log_file.save(log, tmp_path / "run.npz")
+
+    assert call("export", tmp_path / "run.npz", "--out", out) == 0
+
+    with pynwb.NWBHDF5IO(str(out), "r") as opened:
+        file: Any = opened.read()
+        decoded = file.processing["decoded"]
+        np.testing.assert_array_equal(decoded["wheel_speed_sd"].data[:], run.values[: run.n, 1:])
+        np.testing.assert_array_equal(decoded["wheel_speed_sd_"].data[:], run.sd[: run.n, 0])
+
+
 def test_what_is_wrong_is_refused(
     call: Call, fails: Fails, saved: Path, unbroken: Session, rig_home: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

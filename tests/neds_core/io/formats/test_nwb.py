@@ -12,6 +12,7 @@ import pytest
 
 from neds_core.data.session import UnitTable
 from neds_core.errors import ConfigError, DataError
+from neds_core.files import sha256
 from neds_core.io import load
 from neds_core.io.importing.load import find
 from neds_core.io.importing.options import Options
@@ -215,7 +216,9 @@ def test_our_own_file_is_imported_with_the_same_counts(made: Make, tmp_path: Pat
 
     session = load(made(), outputs=["place_x", "choice:class"])
     nwb.save(session, tmp_path / "own.nwb", nwb.Origin(0))
+    assert load(tmp_path / "own.nwb").of_file() == sha256(tmp_path / "own.nwb")  # taken as it is, it is of that file
     again = load(tmp_path / "own.nwb", outputs=["place_x", "label_choice:class=choice"])
+    assert again.of_file() == ""
     np.testing.assert_array_equal(again.counts, session.counts)
     np.testing.assert_array_equal(again.segments, session.segments)
     for name in ("place_x", "choice"):
