@@ -18,7 +18,9 @@ $(BIN)/pytest -m "$(1) and serial" $(PYTEST_ARGS) || test $$? = 5 || failed=1; \
 exit $$failed
 endef
 
-.PHONY: run calibrate test lint slow bench clean
+.PHONY: install run calibrate test lint slow bench clean
+
+install: $(STAMP)
 
 run: $(STAMP)
 	$(BIN)/neds-rt run

@@ -17,12 +17,12 @@ from calibration.fitting.config import CalibrateConfig
 from calibration.report import Report
 from neds_core import checkpoint, toml
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Gate
+from neds_core.checkpoint.tensors import refuse_foreign
 from neds_core.data import parts
 from neds_core.errors import CheckpointError, ConfigError, DataError, NedsError
 from neds_core.files import sha256, without_ending
 from neds_core.io import recording
-from neds_core.judged import Gate
-from neds_core.tensors import refuse_foreign
 from neds_core.train.log import Show
 from runtime.core.engine import RECOMMENDED
 

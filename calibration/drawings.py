@@ -13,7 +13,7 @@ from calibration import report as reports
 from calibration.insight import Contribution, Learning
 from calibration.judge import Reliability
 from calibration.report import LagCurve, Report, Trace
-from neds_core.judged import Score
+from neds_core.checkpoint.judged import Score
 
 # Okabe & Ito 2008: told apart also by the colour-blind.
 COLOURS = {"constant": "0.5", "ridge": "#0072B2", "neds": "#D55E00", "blend": "#009E73"}

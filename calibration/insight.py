@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from calibration import judge
 from calibration.fitting.fit import Fitted
+from neds_core.checkpoint.judged import Judged, Name, Offer, Score
 from neds_core.data import session as sessions
 from neds_core.data.parts import Parts
 from neds_core.data.session import BehaviourSpec, Session
-from neds_core.judged import Judged, Name, Offer, Score
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
 from neds_core.model import rows

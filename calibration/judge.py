@@ -9,13 +9,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Judged, Measure, Name, Offer, Score, Verdict
 from neds_core.data.parts import SHARES
 from neds_core.data.session import BehaviourSpec, Session
-from neds_core.judged import Judged, Measure, Name, Offer, Score, Verdict
-from neds_core.judging import MARGIN
-from neds_core.scores import bootstrap, r2 as scores, reliability
+from neds_core.scores import bootstrap, judging, r2 as scores, reliability
+from neds_core.scores.judging import MARGIN
 from neds_core.train import validation
 
 MOST = 4.0  # times the judging part: an interval that needs more than that to tell is a refusal
@@ -25,11 +24,13 @@ CONSTANT = "constant"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One output on the judging part. sums: of each decoder and of the constant, (groups, K) rows of `statistic`."""
+    """One output on the judging part. sums: of each decoder and of the constant, (groups, K) rows of `statistic`.
+    without: why it cannot be judged, '' = it can."""
 
     measure: Measure
     sums: dict[str, np.ndarray]
     statistic: Callable[[np.ndarray], np.ndarray]
+    without: str = ""
 
 
 class Diagram(Struct, frozen=True):
@@ -151,7 +152,7 @@ def case(made: Checkpoint, spec: BehaviourSpec, said: Judged, each: Mapping[Name
         values[CONSTANT] = np.broadcast_to(prior, values["ridge"].shape)
         found = judging.of_class(spec, target[known].astype(np.int64), {k: v[known] for k, v in values.items()}, prior)  # pyright: ignore[reportArgumentType]
         if found.without:
-            return Case("", {}, found.statistic)
+            return Case("", {}, found.statistic, found.without)
         width = 2 if spec.contrasts else len(prior)
         return Case(found.measure, {**found.sums}, complete(found.statistic, found.sums["ridge"], width))
     point = [said.target[s.name] for s in made.specs if judging.same_point(s, spec)]
@@ -185,8 +186,8 @@ def offer(found: Case, best: Name, otherwise: Name) -> Offer:
     whose lower end lies h below it, n (h / g)^2 segments would put the lower end onto the bound. They are 20 % of a
     session, so `n_more` = (n (h / g)^2 - n) / 0.2 segments are to be collected. More than `MOST` times n is a refusal.
     """
-    if not found.sums:
-        return Offer("REFUSE", otherwise, "it has no trials of both sides of a contrast there")
+    if found.without:
+        return Offer("REFUSE", otherwise, f"not judged: {found.without}")
     n, drawn = len(found.sums["ridge"]), bootstrap.together(found.sums, found.statistic)
     over = {k: drawn[k].minus(drawn[CONSTANT]).interval() for k in (best, "ridge")}
     gain = drawn[best].minus(drawn["ridge"]).interval(90.0)

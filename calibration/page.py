@@ -9,8 +9,8 @@ from pathlib import Path
 
 from calibration import drawings, report as reports
 from calibration.report import Report
+from neds_core.checkpoint.judged import Offer
 from neds_core.files import beside, whole
-from neds_core.judged import Offer
 from runtime.io.chain import Link
 
 COLOURS = {"PASS": "#1a7f37", "RIDGE": "#0b6e99", "NEED": "#9a6700", "REFUSE": "#b3261e"}

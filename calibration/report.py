@@ -13,11 +13,11 @@ from calibration.fitting.fit import Fitted, Step
 from calibration.insight import Contribution, Learning
 from calibration.judge import Judgement, Reliability
 from calibration.update import Compared
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Offer, Score
 from neds_core.data.parts import LEAST
 from neds_core.data.session import Session
-from neds_core.judged import Offer, Score
+from neds_core.scores import judging
 from runtime.core.values import Token
 from runtime.engines import create, prepare
 

@@ -13,10 +13,10 @@ from msgspec import Struct
 from calibration import judge
 from calibration.fitting.config import CalibrateConfig
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Measure, Score
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, ConfigError
 from neds_core.files import sha256
-from neds_core.judged import Measure, Score
 from neds_core.scores import bootstrap
 from neds_core.train import validation
 from neds_core.train.validation import Both

@@ -9,10 +9,11 @@ from itertools import chain, pairwise
 import msgspec
 import numpy as np
 
-from neds_core import checkpoint as files, judging
+from neds_core import checkpoint as files
 from neds_core.checkpoint import Checkpoint, Member, Record
+from neds_core.checkpoint.judged import Judged, joined
 from neds_core.errors import CheckpointError
-from neds_core.judged import Judged, joined
+from neds_core.scores import judging
 
 SAME: dict[str, Callable[[Checkpoint], object]] = {
     "bin width": lambda made: made.header.bin_ns,

@@ -41,8 +41,12 @@ def _value(tree: Any, where: str, said: str) -> str:
 
 def parse(text: str, kind: type[Tree], origin: str) -> Tree:
     """Build `kind` from TOML text; every fault is one `ConfigError` sentence with its key path."""
+    return convert(_tables(text, origin), kind, origin)
+
+
+def _tables(text: str, origin: str) -> dict[str, Any]:
     try:
-        return convert(tomllib.loads(text), kind, origin)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML ({error}); correct that line") from None
     except RecursionError:
@@ -73,13 +77,18 @@ def convert(tree: dict[str, Any], kind: type[Tree], origin: str) -> Tree:
 
 def load(path: Path, kind: type[Tree]) -> Tree:
     """Read and check a TOML file (see `parse`)."""
+    return convert(tree(path), kind, str(path))
+
+
+def tree(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, their keys not checked. Raises `ConfigError`."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not text in UTF-8 (UTF-16, perhaps); save it as UTF-8") from None
-    return parse(text, kind, str(path))
+    return _tables(text, str(path))
 
 
 def written(tree: dict[str, Any], at: str = "") -> str:

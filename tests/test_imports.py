@@ -101,15 +101,11 @@ ROOMS = {
         "data": ("errors", "files"),
         "model": ("errors", "config", "data"),
         "linear": ("config", "data"),
-        "tensors": ("errors", "files"),
-        "judged": ("data",),
-        "header": ("config", "data", "judged", "linear"),
-        "checkpoint": ("errors", "config", "data", "files", "header", "linear", "model", "tensors", "judged"),
-        "judging": ("checkpoint", "data", "judged", "scores"),
-        "ensemble": ("errors", "checkpoint", "judged", "judging"),
         "official": ("errors", "config", "data", "model"),
         "parity": ("errors", "data", "model", "official"),
+        "checkpoint": ("errors", "config", "data", "files", "linear", "model"),
         "scores": ("errors", "data", "linear", "model", "checkpoint"),
+        "ensemble": ("errors", "checkpoint", "scores"),
         "train": (
             "errors",
             "stopping",
@@ -119,10 +115,7 @@ ROOMS = {
             "data",
             "model",
             "linear",
-            "tensors",
             "checkpoint",
-            "judged",
-            "judging",
             "ensemble",
             "scores",
             "io",  # a recording is read whatever its file
@@ -136,9 +129,7 @@ ROOMS = {
             "data",
             "model",
             "linear",
-            "judged",
             "checkpoint",
-            "judging",
             "ensemble",
             "scores",
             "train",
@@ -271,7 +262,8 @@ def targets(path: str, source: str, files: Iterable[str]) -> set[str]:
     known, found = set(files), set()
     for name, _, _ in imports(path, source):
         stem = name.replace(".", "/")
-        for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"{stem.rpartition('/')[0]}.py"):
+        parent = stem.rpartition("/")[0]
+        for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"{parent}.py", f"{parent}/__init__.py"):
             if candidate in known and candidate != path:
                 found.add(candidate)
                 break
@@ -414,10 +406,11 @@ def test_checker_allows(path: str, source: str) -> None:
         {"a.py": "import b", "b.py": "import a"},
         {"a.py": "import b", "b.py": "def f():\n    from c import g", "c.py": "from a import f"},
         {"r/__init__.py": "", "r/a.py": "from r import b", "r/b.py": "from r.a import f"},
+        {"r/__init__.py": "from r.a import f", "r/a.py": "from b import g", "b.py": "from r import f"},
     ],
 )
 def test_a_circle_is_found(files: dict[str, str]) -> None:
-    assert circles(files) == [sorted(path for path in files if not path.endswith("__init__.py"))]
+    assert circles(files) == [sorted(path for path, source in files.items() if source)]
 
 
 def test_a_chain_is_no_circle() -> None:

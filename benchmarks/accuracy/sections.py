@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks import figures, report
 from benchmarks.accuracy.evaluated import Picture
 from neds_core.checkpoint import Checkpoint, Record
+from neds_core.checkpoint.judged import Score
 from neds_core.data.session import Session
 from neds_core.files import beside
-from neds_core.judged import Score
 from neds_core.linear.linear import Bank
 from neds_core.train.log import Line
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
-from neds_core.scores import bootstrap
+from neds_core.scores import bootstrap, judging
 from neds_core.scores.points import groups
 from neds_core.scores.r2 import guess
 from runtime.core.engine import BROUGHT, DECODERS, RECOMMENDED

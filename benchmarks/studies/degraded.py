@@ -14,14 +14,14 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.intervals import words
-from neds_core import checkpoint as checkpoints, judging
+from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import degrade, lead, session as sessions, session_file
 from neds_core.data.session import Session, part
 from neds_core.errors import CheckpointError, DataError
 from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
-from neds_core.scores import bootstrap, r2 as scores, tasks
+from neds_core.scores import bootstrap, judging, r2 as scores, tasks
 from neds_core.train import loop
 
 DECODERS = ("neds", "ridge", "blend")

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from benchmarks.machine import describe
 from calibration.judge import CONSTANT, Case, complete, offer
-from neds_core.judged import Offer
+from neds_core.checkpoint.judged import Offer
 from neds_core.scores import r2 as scores
 
 BINS, KEEP, COST = 40, 0.9, 0.01

@@ -12,7 +12,7 @@ import torch
 
 from calibration.fitting import quality
 from calibration.fitting.stages import Stages, Step, Task, recipe
-from neds_core import checkpoint, judging
+from neds_core import checkpoint
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import FinetuneConfig, TrainConfig
 from neds_core.data import lead, scalers
@@ -22,7 +22,7 @@ from neds_core.data.session import BehaviourSpec, Session
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
 from neds_core.model.model import NEDS
-from neds_core.scores import reliability
+from neds_core.scores import judging, reliability
 from neds_core.train import validation
 from neds_core.train.single import told
 from neds_core.train.sources import Source

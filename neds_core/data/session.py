@@ -136,8 +136,9 @@ class Session:
         return summary.table(f"{self.name}: {self.size()}", self._rows())
 
     def size(self) -> str:
-        """Units, bins, duration and segments in words."""
-        return summary.size(len(self.units), self.n_bins, self.bin_ns, len(self.segments))
+        """Units, bins, duration and segments in words, and whether spike times are missing."""
+        size = summary.size(len(self.units), self.n_bins, self.bin_ns, len(self.segments))
+        return size if self.events is not None else f"{size}, counts without spike times"
 
     def _rows(self) -> list[tuple[str, str]]:
         """Label and text of each line but the first."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -43,6 +45,23 @@ def save(session: Session, path: Path) -> None:
     It is read array by array: counts are not made of the spikes again, which may be larger than all that is written.
     """
     check(session, str(path))
+    arrays = _arrays(session)
+    with whole(path) as partial:
+        with partial.open("wb") as file:
+            _write(arrays, file)
+        _compare(partial, arrays, path)
+
+
+def sha256(session: Session) -> str:
+    """SHA-256 of the file that `save` would write, by the same bytes in memory. Raises `DataError` where it cannot."""
+    check(session, f"recording {session.name!r}")
+    file = BytesIO()  # zipfile goes back to the head of each array: nothing that only takes bytes on would do
+    _write(_arrays(session), file)
+    return hashlib.sha256(file.getbuffer()).hexdigest()
+
+
+def _arrays(session: Session) -> dict[str, np.ndarray]:
+    """What the file holds, in its order."""
     header = Header(FORMAT, session.name, session.bin_ns, session.specs, session.licence, session.citation)
     arrays = {
         "header": np.frombuffer(msgspec.json.encode(header), np.uint8),
@@ -60,10 +79,11 @@ def save(session: Session, path: Path) -> None:
         arrays["counts"] = session.counts
     else:
         arrays["event_t_ns"], arrays["event_unit"] = session.events
-    with whole(path) as partial:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-        _compare(partial, arrays, path)
+    return arrays
+
+
+def _write(arrays: dict[str, np.ndarray], file: IO[bytes]) -> None:
+    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _compare(file: Path, arrays: dict[str, np.ndarray], path: Path) -> None:

@@ -15,6 +15,7 @@ from neds_core.io.importing.spikes import library
 from neds_core.io.nwb_made import labels, stretches
 from neds_core.io.of_run import OfRun
 
+NAMES = ("units", "counts", "behaviours", "valid", "trials", "decoded")
 APART_S = 1e-6  # pynapple joins two intervals that touch, and takes so much of the first where they may not
 
 

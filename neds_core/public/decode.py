@@ -8,17 +8,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Name
 from neds_core.data import session as sessions
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import CheckpointError, ConfigError, DataError
-from neds_core.judged import Name
 from neds_core.linear import baseline
 from neds_core.model import offline
 from neds_core.model.directions import spans_of
 from neds_core.public.given import checkpoint_of, session_of
-from neds_core.scores import r2 as scores, tasks
+from neds_core.scores import judging, r2 as scores, tasks
 
 Part = Literal["train", "validation", "test", "all"]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from neds_core.data import session_file
 from neds_core.data.checks.session import check
 from neds_core.data.session import Session
 from neds_core.errors import DataError
-from neds_core.files import sha256
 from neds_core.io import recording
 
 if TYPE_CHECKING:
@@ -20,7 +18,8 @@ if TYPE_CHECKING:
 def refuse_other(what: str, given: object, kind: type | tuple[type, ...], wanted: str) -> None:
     """Raise `DataError` for what is neither of a kind nor a path."""
     if not isinstance(given, (str, Path)) and not isinstance(given, kind):
-        raise DataError(f"{what}: given {type(given).__name__} {given!r:.60}; give {wanted}")
+        shown = " ".join(repr(given).split())  # an array has lines
+        raise DataError(f"{what}: given {type(given).__name__} {shown:.60}; give {wanted}")
 
 
 def session_of(given: Session | str | Path) -> Session:
@@ -48,11 +47,7 @@ def file_of(given: Session | str | Path, folder: Path) -> Path:
 
 def sha_of(session: Session) -> str:
     """SHA-256 of the file that a recording is of, or would be saved as, by which `fit` names it; "" = it has none."""
-    known = session.of_file()
-    if known:
-        return known
     try:
-        with TemporaryDirectory(prefix="neds-rt-") as own:
-            return sha256(file_of(session, Path(own)))
+        return session.of_file() or session_file.sha256(session)
     except DataError:
         return ""

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Name
 from neds_core.data import lead, summary
 from neds_core.data.session import BehaviourSpec, Session, content
 from neds_core.errors import DataError
-from neds_core.judged import Name
 from neds_core.linear.baseline import decision_bins
 from neds_core.public.decode import Decoded, decode, part_of
 from neds_core.public.given import session_of, sha_of

@@ -114,11 +114,11 @@ def guess(probs: np.ndarray, prior: np.ndarray) -> np.ndarray:
 def contrast(
     probs: np.ndarray, prior: np.ndarray, classes: tuple[str, ...], pair: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> np.ndarray:
-    """0 or 1 per row of probs (n, C): which side of a two-class contrast has more evidence.
+    """0 or 1 per row of probs (n, C): which side of a two-class contrast has more evidence; -1 where there is no value.
 
     Posteriors are divided by the training prior of their side, so that the frequent side does
     not win by being frequent.
     """
     sides = [[classes.index(c) for c in side] for side in pair]
     evidence = [probs[:, s].sum(1) / prior[s].sum() for s in sides]
-    return (evidence[1] > evidence[0]).astype(np.int64)
+    return np.where(np.isfinite(probs).all(1), evidence[1] > evidence[0], -1)

@@ -194,7 +194,7 @@ def _behaviour(held: HeldOut, made: Checkpoint, spec: BehaviourSpec, said: np.nd
     known = (measured >= 0) & valid & np.r_[np.diff(held.trial) != 0, True]
     if not known.any():
         return {"accuracy": None, "balanced_accuracy": None, "n": 0}
-    label, guess = measured[known], (said[known] / made.scalers.prior[spec.name]).argmax(1)
+    label, guess = measured[known], r2.guess(said[known], made.scalers.prior[spec.name])
     found = bootstrap.interval(r2.recall_sums(label, guess, len(spec.classes)), r2.balanced_accuracy_of_sums)
     return {
         "accuracy": float((label == guess).mean()),

@@ -5,45 +5,63 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from msgspec import Struct
 from torch import Tensor
 
 from neds_core import toml
+from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.errors import ConfigError, NedsError
 from neds_core.files import beside, without_ending
 from neds_core.train import many, single
 from neds_core.train.log import Lines, Show
 
 
-class Kind(Struct, frozen=True):
-    """The keys that say what a configuration is of; the others are read later."""
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a file says of a training, read once. path: of the file, from whose folder its own paths start."""
 
-    recording: Any = None
-    recordings: Any = None
+    path: Path
+    config: TrainConfig | PretrainConfig
+
+    @property
+    def recording(self) -> Path | None:
+        """The one that is trained on; None = many."""
+        config = self.config
+        return (self.path.parent / config.recording).resolve() if isinstance(config, TrainConfig) else None
 
 
-def run(
-    path: Path, out: Path | None, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
+def read(path: Path) -> Recipe:
+    """Read and check a TOML file. Raises `ConfigError` with the remedy."""
+    found = toml.tree(path)
+    if ("recording" in found) == ("recordings" in found):
+        raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
+    return Recipe(path, toml.convert(found, TrainConfig if "recording" in found else PretrainConfig, str(path)))
+
+
+def train(
+    recipe: Recipe, out: Path | None, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
 ) -> tuple[Path, ...]:
-    """Train what a TOML file says (see `single.run` and `many.run`); `out`: default beside the file.
+    """Train what a file says (see `single.run` and `many.run`); `out`: default beside the file.
 
     Returns the checkpoints of one recording that are done, in the first process alone.
     attend: what attends where the file asks for a GPU; None = torch.
     seeds: of a training of one recording, none = those of the file, or 0; many recordings have theirs in the file.
     """
-    kind = toml.load(path, Kind)
-    if (kind.recording is None) == (kind.recordings is None):
-        raise ConfigError(f"{path}: it has to name either recording (one file) or recordings (many); correct it")
+    path, config = recipe.path, recipe.config
     out = out or beside(without_ending(path, ".toml"), ".safetensors")
-    if kind.recording is not None:
-        return single.run(path, out, seeds, show, attend)
+    if isinstance(config, TrainConfig):
+        return single.run(config, path.parent, out, seeds, show, attend)
     if seeds:
         raise ConfigError(f"--seed is for one recording; for many, set seed in {path}")
-    many.run(path, out, show, attend)
+    many.run(config, path.parent, out, show, attend)
     return ()
+
+
+def run(path: Path, out: Path | None, seeds: list[int], show: Show) -> tuple[Path, ...]:
+    """Read a file, and train what it says."""
+    return train(read(path), out, seeds, show)
 
 
 def main() -> None:

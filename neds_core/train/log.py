@@ -12,7 +12,7 @@ from typing import Protocol, TextIO
 
 import msgspec
 
-from neds_core import tensors
+from neds_core.checkpoint import tensors
 from neds_core.errors import ConfigError
 from neds_core.files import beside, unwritten, whole, without_ending
 

@@ -15,8 +15,8 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from neds_core import toml
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.tensors import check_content, read_tensors, write_tensors
 from neds_core.config import PretrainConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, store
 from neds_core.data.session import BehaviourSpec, UnitTable
@@ -25,7 +25,6 @@ from neds_core.files import beside, sha256
 from neds_core.io import recording
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
-from neds_core.tensors import check_content, read_tensors, write_tensors
 from neds_core.train import distributed, loop, sources
 from neds_core.train.distributed import World
 from neds_core.train.log import Log, Show, refuse_taken
@@ -214,17 +213,18 @@ def graft(trunk: Pretrained, config: TrainConfig, source: Source, seed: int) -> 
     return model
 
 
-def run(path: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None = None) -> Fit:
-    """Train what a TOML file says, in this process or in all that `torchrun` started.
+def run(
+    config: PretrainConfig, folder: Path, out: Path, show: Show, attend: Callable[..., Tensor] | None = None
+) -> Fit:
+    """Train what a file in `folder` says, in this process or in all that `torchrun` started.
 
     Writes `out`; beside it `.jsonl` (a line a step) and, until it is done, `.state` to go on from.
     """
-    config = toml.load(path, PretrainConfig)
     refuse_taken(out)
     torch.set_num_threads(config.fit.threads)
     began = time.monotonic()
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
-        found = read_sources(config, path.parent, world)
+        found = read_sources(config, folder, world)
         resume = Resume(beside(out, ".state"), stop.is_set)
         with Log(beside(out, ".jsonl"), show) as log:
             if not world.rank:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neds_core import checkpoint, ensemble, judging, toml
+from neds_core import checkpoint, ensemble
 from neds_core.checkpoint import Checkpoint, Record, versions
 from neds_core.config import TrainConfig
 from neds_core.data import lead, scalers
@@ -27,6 +27,7 @@ from neds_core.io import recording
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear, Tick, unwatched
 from neds_core.model.model import NEDS
+from neds_core.scores import judging
 from neds_core.train import distributed, loop, many, ready, state, validation
 from neds_core.train.distributed import StopError, World
 from neds_core.train.log import Log, Show, Silent, refuse_taken
@@ -221,21 +222,21 @@ def write(made: Checkpoint, fit: Fit, path: Path, resume: Resume) -> None:
 
 
 def run(
-    path: Path, out: Path, seeds: list[int], show: Show, attend: Callable[..., Tensor] | None = None
-) -> tuple[Path, ...]:
-    """Train what a TOML file says, a checkpoint a seed, in this process or in all that `torchrun` started.
+    config: TrainConfig, folder: Path, out: Path, seeds: list[int], show: Show,
+    attend: Callable[..., Tensor] | None = None,
+) -> tuple[Path, ...]:  # fmt: skip
+    """Train what a file in `folder` says, a checkpoint a seed, in this process or in all that `torchrun` started.
 
     Writes `out` (several seeds: `out-seedN`); beside it `.jsonl` (a line a step) and, until it is done, `.state`
     and `.refit.state` to go on from. Asked to stop, it saves these and writes the best so far. An ensemble is written
     to `out` once all of its members, in files of their own as several seeds are, are done. Returns
     the checkpoints where all are done, of an ensemble that one; none in the other processes.
     """
-    config = toml.load(path, TrainConfig)
     seeds = _seeds(config, seeds)
     targets = {seed: out if len(seeds) == 1 else _of_seed(out, seed) for seed in seeds}
     for target in (*targets.values(), *([out] if config.ensemble.seeds else [])):
         refuse_taken(target)
-    first = _train_each(path, config, targets, show, attend)
+    first = _train_each(config, folder, targets, show, attend)
     if not first:
         return ()
     if config.ensemble.seeds:
@@ -257,11 +258,11 @@ def _seeds(config: TrainConfig, given: list[int]) -> list[int]:
 
 
 def _train_each(
-    path: Path, config: TrainConfig, targets: dict[int, Path], show: Show, attend: Callable[..., Tensor] | None
+    config: TrainConfig, folder: Path, targets: dict[int, Path], show: Show, attend: Callable[..., Tensor] | None
 ) -> bool:
     """A checkpoint for each seed; whether this is the first process, and all of them are done."""
-    recording = (path.parent / config.recording).resolve()
-    trunk = many.load(path.parent / config.finetune.trunk) if config.finetune.trunk else None
+    recording = (folder / config.recording).resolve()
+    trunk = many.load(folder / config.finetune.trunk) if config.finetune.trunk else None
     linears = None
     with distributed.world(config.fit.device, attend) as world, distributed.stop_on_signal() as stop:
         jobs = {}

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neds_core.checkpoint.judged import Judged
 from neds_core.config import TrainConfig
 from neds_core.data import lead, scalers
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session, Splits, left_out
-from neds_core.judged import Judged
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
 from neds_core.model.model import NEDS

@@ -203,7 +203,7 @@ def _judged(streams: Streams, heard: Heard, config: RigConfig, checkpoint: Check
 
 def _lines(plan: dict[str, Any]) -> list[str]:
     """The plan in words."""
-    from neds_core import judging
+    from neds_core.scores import judging
 
     s = plan["spikes"]
     out = [

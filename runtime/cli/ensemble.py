@@ -16,9 +16,10 @@ def ensemble(
 
     They were trained to one configuration on one recording, so that they share units, scales and linear decoders.
     """
-    from neds_core import checkpoint as files, ensemble as joining, judging
+    from neds_core import checkpoint as files, ensemble as joining
+    from neds_core.checkpoint.tensors import refuse_foreign
     from neds_core.files import without_ending
-    from neds_core.tensors import refuse_foreign
+    from neds_core.scores import judging
     from runtime.start import called
 
     refuse_foreign(out)

@@ -14,9 +14,9 @@ def import_decoder(
 ) -> None:
     """Convert a decoder y_t = A y_(t-1) + B counts_t + b, such as a velocity Kalman filter, so that it runs here."""
     from neds_core import checkpoint
+    from neds_core.checkpoint.tensors import refuse_foreign
     from neds_core.errors import ConfigError
     from neds_core.io import state_space
-    from neds_core.tensors import refuse_foreign
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} does not end in .safetensors; give a name that does")

@@ -23,10 +23,10 @@ def import_official(
 ) -> None:
     """Convert published weights. What the file does not say and no option supplies is printed and recorded."""
     from neds_core import checkpoint as checkpoints, official
+    from neds_core.checkpoint.tensors import refuse_foreign
     from neds_core.data import session_file
     from neds_core.errors import ConfigError
     from neds_core.io import official_checkpoint as converter
-    from neds_core.tensors import refuse_foreign
 
     refuse_foreign(out)
     beside = checkpoint.with_suffix(".json")

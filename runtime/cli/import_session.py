@@ -80,7 +80,10 @@ def _judge_clocks(session: Session, options: Options) -> None:
     from neds_core.data.checks import clocks
     from runtime.cli.output import note
 
-    wrong = list(clocks.apart(session))
+    found = list(clocks.looks(session))
+    wrong = [each for each in found if each.apart]
+    for line in clocks.in_place(found) if found else [clocks.NONE]:
+        note(f"clocks: {line}")
     for each in wrong:
         remedy = f"move its times by {-each.lag_s:+.1f} s"
         if len(options.behaviour) == 1:

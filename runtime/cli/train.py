@@ -60,26 +60,26 @@ def train(
     `python -m neds_core.train`, which trains the same and makes no report.
     """
     from kernels.attention import attention
-    from neds_core import toml
     from neds_core.errors import ConfigError
     from neds_core.train import command as train_command
     from runtime.cli.page import page_for, write
     from runtime.start import called
 
-    recording = toml.load(config, train_command.Kind).recording
-    if report is not None and (recording is None or len(seed or []) > 1):
+    recipe = train_command.read(config)
+    source = recipe.recording
+    if report is not None and (source is None or len(seed or []) > 1):
         raise ConfigError("--report is for one checkpoint of one recording; leave it out")
     if report is not None or no_report:
         page_for(report, no_report, config)
     bar = Bar()
     with bar.bar:
-        made = train_command.run(config, out, seed or [], bar, attention)
-    source = (config.parent / str(recording)).resolve()
+        made = train_command.train(recipe, out, seed or [], bar, attention)
+    if source is None or not made:
+        return
     for checkpoint in made:
         if (page := page_for(report, no_report, checkpoint)) is not None:
             from benchmarks.accuracy import reported
 
             if write(partial(reported.training, checkpoint, source), page, asked=report is not None):
                 print(f"report of {checkpoint}: {page}")
-    if made:
-        print(f"next: {called('neds-rt')} evaluate {shlex.join(map(str, (source, *made)))}")
+    print(f"next: {called('neds-rt')} evaluate {shlex.join(map(str, (source, *made)))}")

@@ -9,8 +9,8 @@ import torch
 
 from kernels.cpu.pack import Precision
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Spread as Calibrated
 from neds_core.errors import ConfigError
-from neds_core.judged import Spread as Calibrated
 from neds_core.linear.state_space import StateSpace
 from runtime.core.engine import BROUGHT, NAMES, RECOMMENDED, Decoder, Spread
 from runtime.engines.cuda_stream import CudaStreamEngine

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import NamedTuple
 
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS
+from runtime.io.unit_stream import KEEP_ALIVE_MODULUS
 
 CONFIRMED_NS = 25_000_000  # longer than a keep-alive's period: a true count would have come in between
 NEAR = 100  # spikes lost within the claims that are open: fewer than noise is off by, as a rule

@@ -12,12 +12,11 @@ from pylsl.info import XMLElement
 from neds_core.data.session import UnitTable
 from neds_core.errors import StreamError
 from runtime.core.words import quoted
+from runtime.io import unit_stream
 from runtime.io.lsl_resolve import FORMATS
+from runtime.io.unit_stream import LAYOUT, SCHEMA
 
-SCHEMA = "1"
-LAYOUT = "events_unit"
 SOURCES = ("live", "replay", "synthetic")
-KEEP_ALIVE_MODULUS = 2**31 - 1
 
 
 class Unit(NamedTuple):
@@ -43,18 +42,7 @@ class Description:
 
 def describe(info: pylsl.StreamInfo, units: UnitTable, source: str, rate_hz: float) -> None:
     """Write the block into a stream's description, unit table included."""
-    block = info.desc().append_child("neds_rt")
-    for key, value in {
-        "schema": SCHEMA, "layout": LAYOUT, "source": source, "keep_alive": "1", "ordered": "1", "clock": "lsl",
-        "stamp": "spike", "id_base": "0", "unit_map_sha256": units.sha256, "rate_hz": f"{rate_hz:.1f}",
-    }.items():  # fmt: skip
-        block.append_child_value(key, value)
-    table = block.append_child("units")
-    for row, line in enumerate(unit_rows(units)):
-        unit = table.append_child("unit")
-        unit.append_child_value("id", str(row))
-        for key, value in line._asdict().items():
-            unit.append_child_value(key, value)
+    unit_stream.describe(info, unit_rows(units), source, rate_hz)
 
 
 class Declared(NamedTuple):

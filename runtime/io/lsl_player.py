@@ -16,7 +16,8 @@ from neds_core.data.session import Session
 from neds_core.errors import StreamError
 from runtime.core.timeline import Segment, gap_bins, inside_ns, timeline
 from runtime.io.lsl_clock import now_ns
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Declared, describe, describe_channel
+from runtime.io.lsl_description import Declared, describe, describe_channel
+from runtime.io.unit_stream import keep_alive
 
 LEAD_S = 1.0  # between the first consumer and the first segment
 AHEAD_NS = 200_000_000  # markers are sent this long before they apply
@@ -148,7 +149,7 @@ class Player:
             self.sent += upto - at
             at = upto
             if edge_ns >= said_ns:  # with its spikes: one message, and one waking of who listens
-                units = np.append(units, np.int32(-1 - self.sent % KEEP_ALIVE_MODULUS))
+                units = np.append(units, np.int32(keep_alive(self.sent)))
                 stamps_s.append(edge_ns * 1e-9)
                 said_ns += (edge_ns - said_ns) // bin_ns * bin_ns + bin_ns
             chunk = units[:, None]

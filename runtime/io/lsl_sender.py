@@ -9,7 +9,8 @@ import numpy as np
 import pylsl
 
 from neds_core.data.session import UnitTable
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Declared, describe, describe_channel
+from runtime.io.lsl_description import Declared, describe, describe_channel
+from runtime.io.unit_stream import keep_alive
 
 
 class Sender:
@@ -45,7 +46,7 @@ class Sender:
 
     def alive(self, t_ns: int) -> None:
         """A keep-alive: every spike before t_ns has been sent."""
-        self._spikes.push_sample([-1 - self.sent % KEEP_ALIVE_MODULUS], t_ns * 1e-9)
+        self._spikes.push_sample([keep_alive(self.sent)], t_ns * 1e-9)
 
     def mark(self, t_ns: int, event: str, segment: int, **labels: str) -> None:
         """A marker that applies at t_ns."""

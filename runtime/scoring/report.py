@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from neds_core import judging
-from neds_core.judged import Verdict
+from neds_core.checkpoint.judged import Verdict
+from neds_core.scores import judging
 from runtime.core.binning import COUNTERS
 from runtime.core.engine import BROUGHT, DECODERS
 from runtime.core.run_log import LOG_FULL

@@ -16,10 +16,10 @@ from calibration.fitting import fit as fits
 from calibration.fitting.fit import Fitted, Task
 from calibration.judge import CONSTANT, MOST, Case, offer
 from neds_core import checkpoint
+from neds_core.checkpoint.judged import Gate
 from neds_core.data import parts as cutting
 from neds_core.data.parts import Parts
 from neds_core.data.session import Session
-from neds_core.judged import Gate
 from neds_core.scores import bootstrap, r2 as scores
 from runtime.engines import create
 

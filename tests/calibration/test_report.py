@@ -14,8 +14,8 @@ from hypothesis import given, strategies as st
 from calibration import command, insight, judge as judges, page, report as reports
 from calibration.fitting.fit import Fitted
 from calibration.report import Report
+from neds_core.checkpoint.judged import Judged
 from neds_core.data.parts import Parts
-from neds_core.judged import Judged
 from neds_core.linear import baseline
 from neds_core.scores import bootstrap, r2 as scores, reliability
 from neds_core.train import loop

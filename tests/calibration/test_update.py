@@ -13,11 +13,11 @@ from calibration import update
 from calibration.fitting.config import CalibrateConfig
 from calibration.fitting.fit import Fitted
 from neds_core import checkpoint as checkpoints
+from neds_core.checkpoint.judged import Score
 from neds_core.data.parts import Parts
 from neds_core.data.session import UnitTable
 from neds_core.errors import NedsError
 from neds_core.files import sha256
-from neds_core.judged import Score
 from runtime.io.control import Answer, Control, Running
 
 

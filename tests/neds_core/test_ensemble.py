@@ -14,9 +14,9 @@ import torch
 
 from neds_core import checkpoint as files, ensemble
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.tensors import read_tensors
 from neds_core.config import TrainConfig
 from neds_core.errors import CheckpointError
-from neds_core.tensors import read_tensors
 
 
 @pytest.fixture(scope="module")

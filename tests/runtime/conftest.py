@@ -15,9 +15,9 @@ import pytest
 
 from neds_core import checkpoint as checkpoints, ensemble
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Gate, Judged, Offer
 from neds_core.data import session_file
 from neds_core.data.session import Session, UnitTable
-from neds_core.judged import Gate, Judged, Offer
 from runtime.io.lsl_description import describe
 from runtime.io.lsl_resolve import configure
 

@@ -10,11 +10,11 @@ from benchmarks.accuracy import lda
 from benchmarks.accuracy.peers import classes
 from benchmarks.accuracy.peers.neds import PHASE_FREE, decoder, shipped
 from benchmarks.accuracy.peers.task import Fitted, Peer, Setting, Task
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.linear import baseline
 from neds_core.model.directions import bins_of, spans_of
+from neds_core.scores import judging
 from neds_core.train import loop
 
 FEW_BINS = 5

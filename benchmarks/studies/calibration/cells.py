@@ -23,17 +23,16 @@ from calibration.fitting import fit as fits
 from calibration.fitting.base import Base
 from calibration.fitting.config import CalibrateConfig, Everything, Readouts, Scratch
 from calibration.fitting.fit import Task
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Judged
 from neds_core.data import scalers
 from neds_core.data.parts import Parts
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BehaviourSpec, Session
 from neds_core.errors import ConfigError, DataError
-from neds_core.judged import Judged
 from neds_core.linear import baseline
 from neds_core.linear.linear import Linear
-from neds_core.scores import bootstrap, r2 as scores
+from neds_core.scores import bootstrap, judging, r2 as scores
 from neds_core.train import validation
 from neds_core.train.validation import Both
 

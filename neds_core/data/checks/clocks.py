@@ -1,16 +1,18 @@
 """Whether behaviour and spikes are on one clock: how well slow counts say the behaviour, moved against them.
 
 A wrong time between two clocks leaves everything in order, and nothing to decode. Of a recording that is right, no
-moved behaviour is said better than the one at its place.
+moved behaviour is said better than the one at its place. It is blind below `NEAR_S`, and to probes on different clocks:
+all units are one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from neds_core.data.checks.session import SAME
 from neds_core.data.session import Session, split
 from neds_core.errors import DataError
 
@@ -21,33 +23,58 @@ MOST_UNITS = 100  # those that vary most
 AROUND = (-4, -2, -1, 0, 1, 2, 4)  # blocks of counts about each one
 PENALTY = 0.3  # times the blocks; features have variance 1
 FOLDS = 4  # contiguous
+SLOW_S = 20.0  # what changes more slowly than that, such as a probe that drifts, says nothing of a clock
 NEAR_S = 3.0  # a lag within is the animal's own, or a filter's
+NONE = "not compared, as there is no trace, or too little of it to be moved"
 LEAST, GAIN = 0.2, 0.15  # R2 of the moved behaviour, and more than of the one at its place
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
-    """R2 of a behaviour at its place, and at the lag in s that says it best: it comes so much too late."""
+class Look:
+    """R2 of a behaviour near its place, and at the lag in s that says it best: it comes so much too late.
+
+    reach_s: it was moved by as much, either way.
+    """
 
     name: str
     here: float
     lag_s: float
     there: float
+    reach_s: float
+
+    @property
+    def apart(self) -> bool:
+        """Whether the spikes say it much better where it is moved by more than `NEAR_S`."""
+        return abs(self.lag_s) > NEAR_S and self.there >= LEAST and self.there >= self.here + GAIN
 
     @property
     def told(self) -> str:
-        """What is wrong, as the begin of a sentence."""
+        """What is wrong with one that is apart, as the begin of a sentence."""
         way = f"{abs(self.lag_s):.1f} s {'earlier' if self.lag_s > 0 else 'later'}"
         return f"spikes say {self.name} best {way} (R2 {self.there:.2f} there, {self.here:.2f} where it is)"
 
 
-def apart(session: Session) -> Iterator[Apart]:
-    """The continuous behaviours that the spikes say much better where they are moved by more than `NEAR_S`."""
+def looks(session: Session) -> Iterator[Look]:
+    """At each continuous behaviour; none where the recording is too short to move one."""
     for name, lags_s, r2 in curves(session):
         best = int(np.argmax(r2))
         here = max(0.0, float(r2[np.abs(lags_s) <= NEAR_S].max()))
-        if abs(lags_s[best]) > NEAR_S and r2[best] >= LEAST and r2[best] >= here + GAIN:
-            yield Apart(name, here, float(lags_s[best]), float(r2[best]))
+        yield Look(name, here, float(lags_s[best]), float(r2[best]), float(lags_s[-1]))
+
+
+def in_place(found: Iterable[Look]) -> Iterator[str]:
+    """What is known of those that are not apart, in a sentence each, and what is not."""
+    found = [each for each in found if not each.apart]
+    said, hardly = ([each for each in found if (each.here >= LEAST) == known] for known in (True, False))
+    if said:
+        moved = f"{NEAR_S:g} to {said[0].reach_s:.0f} s away"
+        yield f"{_names(said)}: no better said by the spikes {moved}; an error below {NEAR_S:g} s is not seen"
+    if hardly:
+        yield f"{_names(hardly)}: hardly said by the spikes, so whether its clock is theirs is not known"
+
+
+def _names(found: list[Look]) -> str:
+    return ", ".join(f"{each.name} (R2 {each.here:.2f})" for each in found)
 
 
 def curves(session: Session) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -61,11 +88,11 @@ def curves(session: Session) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         n = min(int(split(session).train.segments[-1, 1]) // size, MOST_BLOCKS)
     except DataError:  # too short for a training
         return
-    reach = min(round(REACH_S / step_s), n // 4)
+    reach = min(round(REACH_S / step_s), n // 4)  # of a short recording, less
     margin = reach + max(AROUND)
     rows = np.arange(margin, n - margin)
     names = [spec.name for spec in session.specs if spec.kind == "continuous"]
-    if len(rows) < 2 * FOLDS or not names:
+    if len(rows) < 2 * FOLDS or reach * step_s <= NEAR_S or not names:
         return
     x = _features(session.counts, n, size, rows)
     lags = np.arange(-reach, reach + 1)
@@ -80,13 +107,29 @@ def _features(counts: np.ndarray, n: int, size: int, rows: np.ndarray) -> np.nda
     spread = root.std(0)
     units = np.sort(np.argsort(spread)[::-1][:MOST_UNITS])
     units = units[spread[units] > 0]
-    root = (root[:, units].astype(np.float64) - root[:, units].mean(0)) / spread[units]
+    root = _quick(root[:, units].astype(np.float64))
+    root /= np.maximum(root.std(0), 1e-9)
     return np.concatenate([root[rows + k] for k in AROUND], axis=1)
 
 
 def _blocks(values: np.ndarray, n: int, size: int) -> np.ndarray:
-    """(n,) the last value of each block, NaN where it is not known."""
-    return np.asarray(values[size - 1 : n * size : size], np.float64)
+    """(n,) the last value of each block, without what is slow, NaN where it is not known."""
+    return _quick(np.asarray(values[size - 1 : n * size : size], np.float64))
+
+
+def _quick(values: np.ndarray) -> np.ndarray:
+    """Values (n, ...) less their mean over `SLOW_S` around. Two things that drift are alike at some lag by chance."""
+    known, half = np.isfinite(values), round(SLOW_S / BLOCK_S) // 2
+    at = np.arange(len(values))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+
+    def around(each: np.ndarray) -> np.ndarray:
+        total = np.concatenate([np.zeros((1, *each.shape[1:])), np.cumsum(each, 0)])
+        return total[high] - total[low]
+
+    found = values - around(np.where(known, values, 0.0)) / np.maximum(around(known), 1)
+    rounding = SAME * np.abs(values[known]).max(initial=0.0)
+    return np.where(np.abs(found) < rounding, 0.0, found)
 
 
 def _r2(x: np.ndarray, y: np.ndarray) -> np.ndarray:

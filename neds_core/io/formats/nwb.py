@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from neds_core.data.session import UnitTable
 from neds_core.errors import DataError, NedsError
+from neds_core.files import sha256
 from neds_core.io import nwb
 from neds_core.io.formats.nwb_behaviour import intervals, traces, trials
 from neds_core.io.importing.found import Found
@@ -52,7 +54,7 @@ def _own(file: Any, path: Path, options: Options) -> Found | None:
     """The session of a file that neds-rt wrote; None for another one, and where the options ask for something else."""
     if not nwb.is_own(file):
         return None
-    session = nwb.session_of(file, path)
+    session = replace(nwb.session_of(file, path), file_sha=sha256(path))
     bin_ms = session.bin_ns * 1e-6
     if not options.as_it_is(session.bin_ns):
         if session.events is None:

@@ -25,16 +25,27 @@ def traces(file: Any, notes: list[str]) -> Iterator[Trace]:
     """Every time series of numbers in acquisition and processing, one trace a column."""
     series = [each for each in file.objects.values() if _is_series(each)]
     series.sort(key=lambda each: _path(each))
-    short = Counter(each.name for each in series)
-    for each in series:
-        alone = len(each.name) > 2 and short[each.name] == 1
-        name = plain(each.name if alone or not _inside(each) else f"{each.parent.name}_{each.name}")
+    for each, name in zip(series, _names(series), strict=True):
         shape = list(each.data.shape if hasattr(each.data, "shape") else np.shape(each.data))
         many = shape[1] if len(shape) == 2 else 1
         if len(shape) > 2 or many > COLUMNS_MOST or shape[0] * many > SAMPLES_MOST:
             notes.append(f"{name} has {' x '.join(map(str, shape))} values, too many for a behaviour, and is left out")
             continue
         yield from _columns(each, name, many)
+
+
+def _names(series: list[Any]) -> list[str]:
+    """What each is called: by its own name, by that of its interface too where it is short or there twice, and by all
+    that it lies in where two would be called alike."""
+    short = Counter(each.name for each in series)
+    names = [
+        plain(f"{each.parent.name}_{each.name}" if _inside(each) and (len(each.name) < 3 or short[each.name] > 1)
+              else each.name)
+        for each in series
+    ]  # fmt: skip
+    twice = Counter(names)
+    whole = (plain("_".join(_path(each)).removeprefix("processing_")) for each in series)
+    return [long if twice[name] > 1 else name for long, name in zip(whole, names, strict=True)]
 
 
 def _is_series(found: Any) -> bool:

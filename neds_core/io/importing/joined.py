@@ -43,7 +43,7 @@ def joined(parts: Sequence[Found], names: Sequence[str]) -> Found:
     ids = ", ".join(f"{name} from {k * APART}" for k, name in enumerate(names))
     notes = (
         f"units of {len(parts)} sources are joined, and their ids counted apart: {ids}",
-        "their times are taken as those of one clock; put them on one before where each probe has its own",
+        "their times are taken as those of one clock, unchecked; put them on one before where each probe has its own",
         *(note for found in parts for note in found.notes),
     )
     sources = tuple((name, len(found.units)) for found, name in zip(parts, names, strict=True))

@@ -52,11 +52,13 @@ def find(path: Path, options: Options) -> Found:
     names = [trace.name for trace in traces]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"behaviour {twice!r} is there twice; rename a column in the file of --behaviour")
-    moved = tuple(
+    moved = [
         f"times of {Path(other.file).name} are moved by {other.offset_s:+g} s"
         for other in options.behaviour
         if other.offset_s
-    )
+    ]
+    if moved and table.suits(Path(options.trials)):
+        moved.append(f"times of {Path(options.trials).name} are not moved: they are taken as of the spikes' clock")
     return replace(found, traces=traces, notes=(*found.notes, *moved))
 
 

@@ -104,14 +104,19 @@ def plain(name: str) -> str:
 def classes_of(values: np.ndarray) -> list[str]:
     """The different values (S,) of a column, as texts in order; '' and NaN are none."""
     if values.dtype.kind == "f":
-        return [_said(v) for v in np.unique(values[np.isfinite(values)])]
+        known = np.unique(values[np.isfinite(values)])
+        short = [f"{v:g}" for v in known]
+        return short if len(set(short)) == len(known) else [np.format_float_positional(v, trim="-") for v in known]
     return [str(v) for v in np.unique(values) if str(v).strip()]
 
 
 def labels_of(values: np.ndarray) -> np.ndarray:
     """(S,) int64: the class of each, as a row of `classes_of`; -1 = not known."""
+    if values.dtype.kind == "f":
+        known = np.isfinite(values)
+        return np.where(known, np.searchsorted(np.unique(values[known]), values), -1).astype(np.int64)
     rows = {name: k for k, name in enumerate(classes_of(values))}
-    return np.array([rows.get(_said(v) if values.dtype.kind == "f" else str(v), -1) for v in values], np.int64)
+    return np.array([rows.get(str(v), -1) for v in values], np.int64)
 
 
 def unit_of_angle(trace: Trace, how: How) -> float:
@@ -148,10 +153,6 @@ def point_of(name: str, names: list[str]) -> str:
         return ""
     others = [m["point"] for each in names if (m := PLACE.fullmatch(each))]
     return match["point"] if others.count(match["point"]) > 1 else ""
-
-
-def _said(value: float) -> str:
-    return f"{value:g}"
 
 
 def _is_trace(trace: Trace) -> bool:

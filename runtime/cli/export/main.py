@@ -166,7 +166,7 @@ def _to_nwb(given: Given, taken: Taken, origin: Origin) -> None:
     nwb.save(taken.session, given.out, origin, taken.run)
     moment = EPOCH + timedelta(microseconds=origin.start_utc_ns // 1000)
     began = f"bin 0 began at {moment.isoformat()}" if origin.start_known else "when bin 0 began is not known"
-    note(f"{given.out} is written: {_holds(taken)}; {began}")
+    note(f"{given.out} is written: {taken.session.size()}; {began}")
 
 
 def _to_pynapple(given: Given, taken: Taken) -> None:
@@ -178,15 +178,9 @@ def _to_pynapple(given: Given, taken: Taken) -> None:
     places = {name: given.out / f"{name}.npz" for name in objects}
     if not given.force and (there := next((path for path in places.values() if path.exists()), None)):
         raise ConfigError(f"{there} is there already; name another folder, or give --force to write over it")
+    others = (given.out / f"{name}.npz" for name in pynapple_objects.NAMES if name not in objects)
+    if left := next((path for path in others if path.exists()), None):
+        raise ConfigError(f"{left} is of another export, and this one writes none; delete it, or name another folder")
     make_folder(given.out)
     pynapple_objects.save(objects, given.out)
-    note(f"{', '.join(path.name for path in places.values())} are written to {given.out}: {_holds(taken)}")
-
-
-def _holds(taken: Taken) -> str:
-    """What a session holds, in words."""
-    session = taken.session
-    spikes = "spike times" if session.events is not None else "counts, as no spike times are known"
-    n, bin_ms = len(session.segments), session.bin_ns * 1e-6
-    segments = f"{n} segment{'' if n == 1 else 's'}"
-    return f"{len(session.units)} units, {spikes}, {session.n_bins} bins of {bin_ms:g} ms, {segments}"
+    note(f"{', '.join(path.name for path in places.values())} are written to {given.out}: {taken.session.size()}")

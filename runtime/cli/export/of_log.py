@@ -119,7 +119,7 @@ def _run(log: RunLog, n: int, grid_ns: int) -> OfRun:
 
 def _decoded(log: RunLog, n: int) -> Iterator[Series]:
     """Values, probabilities and their sd as they were logged, those that nobody saw (superseded) too."""
-    at = 0
+    at, names = 0, {spec.name for spec in log.header.specs}
     for spec in log.header.specs if log.values.shape[1] else ():
         wide = 1 if spec.kind == "continuous" else len(spec.classes)
         values, sd = (each[:n, at : at + wide] for each in (log.values, log.sd))
@@ -129,7 +129,8 @@ def _decoded(log: RunLog, n: int) -> Iterator[Series]:
             yield Series(spec.name, values[:, 0], spec.unit, f"decoded {spec.name}{later}, NaN = null")
             if np.isfinite(sd).any():
                 about = f"how far {spec.name} may be from what is measured, one sd, NaN = not known"
-                yield Series(f"{spec.name}_sd", sd[:, 0], spec.unit, about)
+                called = f"{spec.name}_sd"
+                yield Series(called if called not in names else f"{called}_", sd[:, 0], spec.unit, about)
         else:
             about = f"probability of {', '.join(spec.classes)}, one column each, NaN = null"
             yield Series(spec.name, values, "1", about, spec.classes)

@@ -105,6 +105,7 @@ def of_session(rig: str, session: Session, recording: Path, folder: Path) -> Pla
 def files(plan: Plan, folder: Path = Path()) -> dict[str, str]:
     """Name -> text of each file of the folder. Its README has the programs as they are started from there."""
     from runtime.cli.init import sender
+    from runtime.io import unit_stream
     from runtime.start import called
 
     spikes, markers = (json.dumps(name) for name in (f"{plan.rig}-spikes", plan.markers))
@@ -116,7 +117,7 @@ def files(plan: Plan, folder: Path = Path()) -> dict[str, str]:
         "train.toml": _train(plan),
         "units.tsv": "".join("\t".join(row) + "\n" for row in (COLUMNS, *plan.units)),
         "sender.py": sender.SENDER.format(spikes=spikes, markers=markers, trial_s=plan.trial_s),
-        "unit_stream.py": Path(__file__).with_name("unit_stream.py").read_text(encoding="utf-8"),
+        "unit_stream.py": Path(unit_stream.__file__).read_text(encoding="utf-8"),
         "README.md": (readme + sender.FILES).format(rig=plan.rig, what=plan.what, **programs) + left_out,
     }
 

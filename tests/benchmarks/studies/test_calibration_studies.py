@@ -12,8 +12,8 @@ from benchmarks.studies import gate
 from benchmarks.studies.calibration import row_starts
 from calibration.judge import CONSTANT
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Offer
 from neds_core.data.session import Session, UnitTable
-from neds_core.judged import Offer
 
 
 @pytest.mark.parametrize(("neds", "ridge"), [(0.0, 0.2), (0.3, 0.3)])

@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import DataError
+from neds_core.files import sha256
 
 
 def sentence(error: pytest.ExceptionInfo[Exception]) -> str:
@@ -56,6 +57,23 @@ def test_a_recording_survives_its_file(session: Session, unbroken: Session, tmp_
         assert_same(one, read)
         assert read.units.sha256 == one.units.sha256
     assert sorted(p.name for p in tmp_path.iterdir()) == ["moved.npz", "planted.npz", "unbroken.npz"]
+
+
+def test_a_hash_without_a_file_is_that_of_the_file(
+    session: Session, unbroken: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of counts and of spike times. Nothing is written on the way, and what cannot be saved has none."""
+    for one in (session, unbroken, replace(session, name="another")):
+        session_file.save(one, tmp_path / "saved.npz")
+        with monkeypatch.context() as closed:
+            closed.setattr("pathlib.Path.open", lambda *_, **__: pytest.fail("a file"))
+            found = session_file.sha256(one)
+
+        assert found == sha256(tmp_path / "saved.npz")
+        assert found == session_file.load(tmp_path / "saved.npz").file_sha
+
+    with pytest.raises(DataError, match="recording 'planted'"):
+        session_file.sha256(replace(session, valid=session.valid[:-1]))
 
 
 @pytest.mark.parametrize("key", ["valid", "unit_region", "value/wheel_speed"])

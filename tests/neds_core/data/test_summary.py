@@ -25,7 +25,7 @@ def test_a_summary_says_what_is_there(session: Session) -> None:
 
     first, *rows = moved.summary().splitlines()
 
-    assert first == "planted: 12 units, 1500 bins of 20 ms (30.0 s), 60 segments"
+    assert first == "planted: 12 units, 1500 bins of 20 ms (30.0 s), 60 segments, counts without spike times"
     assert rows[0] == (
         f"rates     median {middle:.2f} Hz (quartiles {low:.3g} to {high:.3g}), {hz.min():.3g} to {hz.max():.3g} Hz; "
         "1 units below 0.05 Hz"
@@ -46,9 +46,16 @@ def test_without_segments_there_is_nothing_to_say_of_behaviour(session: Session)
 
     first, *rows = none.summary().splitlines()
 
-    assert first.endswith("1500 bins of 20 ms (30.0 s), no segments")
+    assert first.endswith("1500 bins of 20 ms (30.0 s), no segments, counts without spike times")
     assert rows[:3] == ["regions   ca1 (6), vis (6)", *(f"behaviour {s.name}: no segments" for s in none.specs)]
     assert "wheel_speed: no segments" in none._repr_html_()
+
+
+def test_spike_times_are_nothing_to_say(session: Session) -> None:
+    """A recording has them, unless it says so."""
+    timed = replace(session, events=(np.zeros(0, np.int64), np.zeros(0, np.int32)))
+
+    assert timed.size() == "12 units, 1500 bins of 20 ms (30.0 s), 60 segments"
 
 
 def test_rates_are_of_the_segments_alone(session: Session) -> None:

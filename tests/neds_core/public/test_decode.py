@@ -12,10 +12,10 @@ import pytest
 
 from neds_core import checkpoint as files, decode, score
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Verdict
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError, ConfigError, DataError
-from neds_core.judged import Verdict
 from neds_core.linear import baseline
 
 

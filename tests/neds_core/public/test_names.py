@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import neds_core
@@ -44,6 +45,15 @@ def test_the_names_are_offered_and_no_others() -> None:
     assert all(getattr(neds_core, name).__doc__ for name in neds_core.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'train_everything'"):
         _ = neds_core.train_everything  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_an_array_in_the_place_of_a_path_is_one_sentence() -> None:
+    """Whose text has several lines."""
+    with pytest.raises(
+        DataError, match=r"load: given ndarray array\(\[\[0., 0.\], \[0., 0.\]\]\); give the path"
+    ) as found:
+        neds_core.load(np.zeros((2, 2)))  # pyright: ignore[reportArgumentType]
+    assert "\n" not in str(found.value)
 
 
 def test_a_session_of_ours_is_loaded(session: Session, tmp_path: Path) -> None:

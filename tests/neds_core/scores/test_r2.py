@@ -173,6 +173,21 @@ def test_a_contrast_weighs_evidence_against_the_prior() -> None:
     assert go.tolist() == [0, 0, 1, 0]
 
 
+@given(missing=st.sets(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=6), seed=st.integers(0, 2**31))
+def test_a_value_that_is_not_there_is_no_class(missing: set[tuple[int, int]], seed: int) -> None:
+    """Neither the first class nor the first side; the other rows are said as without it."""
+    probs = np.random.default_rng(seed).dirichlet(np.ones(3), size=6)
+    classes, prior, pair = ("left", "right", "no_go"), np.array([0.5, 0.3, 0.2]), (("left",), ("right",))
+    holes, gone = probs.copy(), np.zeros(6, bool)
+    for row, column in missing:
+        holes[row, column], gone[row] = np.nan, True
+
+    sides, guesses = r2.contrast(holes, prior, classes, pair), r2.guess(holes, prior)
+
+    assert sides.tolist() == np.where(gone, -1, r2.contrast(probs, prior, classes, pair)).tolist()
+    assert guesses.tolist() == np.where(gone, -1, (probs / prior).argmax(1)).tolist()
+
+
 @given(
     label=st.lists(st.integers(0, 2), min_size=1, max_size=20),
     seed=st.integers(0, 2**31),

@@ -141,7 +141,8 @@ def test_what_is_done_is_not_done_again(config: Path, capsys: pytest.CaptureFixt
     [
         ('recording = "a.npz"\nrecordings = ["b.npz"]\n', [], "either recording"),
         ('outputs = ["wheel_speed"]\n', [], "either recording"),
-        ('recordings = ["b.npz"]\n', [1], "--seed is for one recording"),
+        ('recordings = ["b.npz"]\noutputs = ["wheel_speed"]\n', [1], "--seed is for one recording"),
+        ('recordings = ["b.npz"]\n', [1], "outputs: required key is missing"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, text: str, seeds: list[int], why: str) -> None:

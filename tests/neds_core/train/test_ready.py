@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from neds_core import checkpoint as checkpoints, judging
+from neds_core import checkpoint as checkpoints
 from neds_core.config import MaskConfig, TrainConfig
 from neds_core.data import scalers, session as sessions, session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError, NedsError
+from neds_core.scores import judging
 from neds_core.train import command, loop, ready, single
 from neds_core.train.distributed import StopError
 from neds_core.train.log import Silent

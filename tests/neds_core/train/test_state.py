@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from neds_core import checkpoint, toml
+from neds_core import toml
 from neds_core.config import PretrainConfig
 from neds_core.data import session_file
 from neds_core.data.session import Session
@@ -24,7 +24,7 @@ from neds_core.model.model import NEDS
 from neds_core.train import loop, many
 from neds_core.train.distributed import World
 from neds_core.train.log import Lines, Progress
-from neds_core.train.loop import Plan
+from neds_core.train.loop import Fit, Plan
 from neds_core.train.sources import Source
 from neds_core.train.state import Resume
 
@@ -80,7 +80,7 @@ def test_two_processes_give_the_losses_of_one(folder: Callable[..., Path]) -> No
         [*torchrun, "-m", "neds_core.train", config, "--out", two], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    many.run(config, one, Lines())
+    pretrain(config, one)
 
     ours, theirs = losses_of(one.with_suffix(".jsonl")), losses_of(two.with_suffix(".jsonl"))
     # 1e-4: float32 sums in another order, fed back through 50 steps; 1e-6 is usual
@@ -105,7 +105,7 @@ def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable
     assert "the same command goes on" in said
     assert killed.with_suffix(".state").exists()
     assert not killed.exists()
-    resumed, through = many.run(config, killed, Lines()), many.run(config, whole, Lines())
+    resumed, through = pretrain(config, killed), pretrain(config, whole)
 
     assert 0 < len(resumed.history) < 30
     assert resumed.history == through.history[-len(resumed.history) :]
@@ -117,6 +117,8 @@ def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable
 HARD_STOP = """
 import os, sys
 from pathlib import Path
+from neds_core import toml
+from neds_core.config import PretrainConfig
 from neds_core.train import many, state
 from neds_core.train.loop import Plan
 from neds_core.train.log import Lines
@@ -128,8 +130,14 @@ def save_for_the_last_time(*given):
     os._exit(9)
 
 state.save = save_for_the_last_time
-many.run(Path(sys.argv[1]), Path(sys.argv[2]), Lines())
+config = Path(sys.argv[1])
+many.run(toml.load(config, PretrainConfig), config.parent, Path(sys.argv[2]), Lines())
 """
+
+
+def pretrain(config: Path, out: Path) -> Fit:
+    """Train what a file says of many recordings."""
+    return many.run(toml.load(config, PretrainConfig), config.parent, out, Lines())
 
 
 def test_a_hard_stop_loses_no_line_of_the_log(folder: Callable[..., Path]) -> None:
@@ -141,7 +149,7 @@ def test_a_hard_stop_loses_no_line_of_the_log(folder: Callable[..., Path]) -> No
     assert done.returncode == 9
     with out.with_suffix(".jsonl").open("a") as log:
         log.write('{"step": 5, "lo')
-    many.run(config, out, Lines())
+    pretrain(config, out)
 
     steps = [json.loads(line)["step"] for line in out.with_suffix(".jsonl").read_text().splitlines()]
     assert steps == list(range(1, 11))
@@ -201,7 +209,7 @@ def test_a_state_of_another_training_is_refused(
     with pytest.raises(CheckpointError, match="another training"):
         loop.fit(Plan(other, sources, 1, resume=resume))
     with monkeypatch.context() as later:
-        later.setattr(checkpoint, "version", lambda _: "9.0")
+        later.setattr("neds_core.checkpoint.checkpoint.version", lambda _: "9.0")
         with pytest.raises(CheckpointError, match="another training"):
             loop.fit(Plan(recipe, sources, 1, resume=resume))
     for redone in (recounted(sources[0]), relabelled(sources[0]), shortened(sources[0])):

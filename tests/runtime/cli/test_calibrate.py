@@ -14,10 +14,10 @@ import pytest
 
 from calibration import update
 from neds_core import checkpoint
+from neds_core.checkpoint.judged import Score
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
 from neds_core.io import nwb
-from neds_core.judged import Score
 from runtime import config as rigs
 from runtime.cli import calibrate
 from runtime.core import timeline

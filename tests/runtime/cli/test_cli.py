@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -177,6 +178,17 @@ def test_a_training_that_is_refused_leaves_nothing(
     session_file.save(session, tmp_path / "session.npz")
     (tmp_path / "train.toml").write_text(text)
     assert says in fails("train", tmp_path / "train.toml")
+
+
+def test_a_training_reads_its_configuration_once(fails: Fails, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It may come through a pipe, which gives what it holds but once."""
+    pipe = tmp_path_factory.mktemp("pipe") / "train.toml"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as writer:
+        written = writer.submit(pipe.write_text, 'recording = "gone.npz"\noutputs = ["wheel_speed"]\n')
+
+        assert fails("train", pipe).startswith(f"recording {pipe.with_name('gone.npz')} does not exist")
+        written.result()
 
 
 def test_a_checkpoint_that_could_not_be_written_is_refused_before_training(fails: Fails, tmp_path: Path) -> None:

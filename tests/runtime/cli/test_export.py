@@ -62,7 +62,9 @@ def test_a_run_comes_back_to_the_last_spike_and_bit(
     out, again = tmp_path / "run1.nwb", tmp_path / "again" / "session.npz"
     assert call("export", saved, "--out", out, "--checkpoint", rig_home / "tiny.safetensors", "--start", START) == 0
     said = capsys.readouterr().err
-    assert f"{out} is written: 12 units, counts, as no spike times are known, " in said
+    size = f"12 units, {run.n} bins of 20 ms ({run.n * 0.02:.1f} s), "
+    assert f"{out} is written: {size}" in said
+    assert " segments, counts without spike times; bin 0 began at " in said
     assert "bin 0 began at 2026-01-31T13:03:00.250000+00:00" in said
     assert call("import", out, "--out", again) == 0
     assert "neds-rt wrote this file: its session is taken as it is" in capsys.readouterr().out
@@ -153,6 +155,27 @@ def test_a_session_needs_its_start(call: Call, fails: Fails, unbroken: Session, 
     assert session_file.load(tmp_path / "b" / "session.npz").units.sha256 == unbroken.units.sha256
 
 
+def test_an_output_that_is_called_as_the_sd_of_another_keeps_its_name(
+    call: Call, run: RunLog, short: Session, tmp_path: Path
+) -> None:
+    import pynwb
+
+    log, out = told(run, short), tmp_path / "run.nwb"
+    wheel, choice = log.header.specs
+    log.header = msgspec.structs.replace(
+        log.header, specs=(wheel, msgspec.structs.replace(choice, name="wheel_speed_sd"))
+    )
+    log_file.save(log, tmp_path / "run.npz")
+
+    assert call("export", tmp_path / "run.npz", "--out", out) == 0
+
+    with pynwb.NWBHDF5IO(str(out), "r") as opened:
+        file: Any = opened.read()
+        decoded = file.processing["decoded"]
+        np.testing.assert_array_equal(decoded["wheel_speed_sd"].data[:], run.values[: run.n, 1:])
+        np.testing.assert_array_equal(decoded["wheel_speed_sd_"].data[:], run.sd[: run.n, 0])
+
+
 def test_what_is_wrong_is_refused(
     call: Call, fails: Fails, saved: Path, unbroken: Session, rig_home: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -182,6 +205,25 @@ def test_what_is_wrong_is_refused(
     assert "is there already; name another file, or give --force" in fails("export", source, "--out", out, *start)
     assert "is NWB already; --to pynapple" in fails("export", out, "--out", tmp_path / "b.nwb", *start)
     assert call("export", source, "--out", out, *start, "--force") == 0
+
+
+def test_what_another_export_left_is_no_part_of_this_one(
+    call: Call, fails: Fails, unbroken: Session, tmp_path: Path
+) -> None:
+    """A folder of a run, say: its decoded values would lie beside another session's spikes. --force does not help."""
+    source, out = tmp_path / "session.npz", tmp_path / "nap"
+    session_file.save(unbroken, source)
+    assert call("export", source, "--out", out, "--to", "pynapple") == 0
+    (out / "decoded.npz").write_bytes((out / "trials.npz").read_bytes())
+
+    said = fails("export", source, "--out", out, "--to", "pynapple", "--force")
+
+    assert (
+        said
+        == f"{out / 'decoded.npz'} is of another export, and this one writes none; delete it, or name another folder"
+    )
+    (out / "decoded.npz").unlink()
+    assert call("export", source, "--out", out, "--to", "pynapple", "--force") == 0
 
 
 def test_a_run_without_a_whole_trial_says_what_to_do(

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from neds_core.checkpoint.tensors import read_tensors
 from neds_core.data import session_file
 from neds_core.data.session import Session
-from neds_core.tensors import read_tensors
 
 MakeRig = Callable[..., Path]
 Fails = Callable[..., str]

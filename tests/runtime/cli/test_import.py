@@ -108,6 +108,7 @@ def test_behaviour_on_another_clock_ends_with_3_and_the_offset(
     assert "give its true --offset, near -13 (it was 12.5)" in capsys.readouterr().err
     assert len(session_file.load(tmp_path / "s.npz").units) == 15
     assert call("import", tmp_path / "spikes.parquet", *given, "--offset", "-12.5") == 0
+    assert "3 to 60 s away; an error below 3 s is not seen" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_refused(fails: Fails, call: Call, lab: Path) -> None:

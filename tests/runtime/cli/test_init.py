@@ -29,9 +29,10 @@ from neds_core.config import TrainConfig
 from neds_core.data import session_file
 from neds_core.data.session import Session, UnitTable
 from runtime import config as rigs
-from runtime.cli.init import keys, unit_stream
+from runtime.cli.init import keys
 from runtime.cli.init.main import files, first_day, of_session
 from runtime.config import RigConfig
+from runtime.io import unit_stream
 from runtime.io.lsl_description import describe, unit_rows
 from runtime.io.lsl_resolve import REPLAY_SESSION
 

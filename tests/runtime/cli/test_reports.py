@@ -65,7 +65,7 @@ def test_a_training_ends_with_what_comes_next(
     tmp_path: Path, made: tuple[str, ...],
 ) -> None:  # fmt: skip
     """One command, of the checkpoints that it returns alone: of an ensemble the joined one; none where it stopped."""
-    monkeypatch.setattr("neds_core.train.command.run", lambda *_: tuple(map(Path, made)))
+    monkeypatch.setattr("neds_core.train.command.train", lambda *_: tuple(map(Path, made)))
     assert call("train", prepared(), "--no-report") == 0
     following = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next:")]
     command = f"next: {called('neds-rt')} evaluate {tmp_path / 'session.npz'} {shlex.join(made)}"

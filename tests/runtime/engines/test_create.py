@@ -14,10 +14,10 @@ from hypothesis import given, settings, strategies as st
 
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Gate, Offer
 from neds_core.data import session_file
 from neds_core.data.session import Session
 from neds_core.errors import ConfigError
-from neds_core.judged import Gate, Offer
 from neds_core.model import offline
 from neds_core.model.model import Batch
 from runtime.core.engine import DECODERS

@@ -13,8 +13,8 @@ from numba.core import event
 from kernels.cpu.pack import Precision
 from neds_core import ensemble
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Verdict
 from neds_core.errors import ConfigError
-from neds_core.judged import Verdict
 from runtime.core.engine import DECODERS, Engine
 from runtime.core.values import Token
 from runtime.engines import create as engines, prepare

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from runtime.io.keep_alives import MOST_OPEN, REMEMBERED, SentCount
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS
+from runtime.io.unit_stream import KEEP_ALIVE_MODULUS
 
 PERIOD_NS = 20_000_000
 TICK_NS = 1_000_000

@@ -19,8 +19,9 @@ from neds_core.data.session import Session
 from neds_core.errors import StreamError
 from runtime.io import lsl_resolve
 from runtime.io.lsl_clock import ClockMap, now_ns
-from runtime.io.lsl_description import LAYOUT, Description, read_description, unit_rows
+from runtime.io.lsl_description import Description, read_description, unit_rows
 from runtime.io.lsl_resolve import refuse_twins, resolve, resolve_number, resolve_text, stranger
+from runtime.io.unit_stream import LAYOUT
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 WAIT_S = 5.0

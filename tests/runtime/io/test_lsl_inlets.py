@@ -18,10 +18,11 @@ from runtime.core.binning import Binner
 from runtime.core.values import NO_TIME, Mark
 from runtime.io import lsl_inlets
 from runtime.io.lsl_clock import now_ns
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, read_description
+from runtime.io.lsl_description import read_description
 from runtime.io.lsl_inlets import BehaviourInlet, MarkerInlet, SpikeInlet
 from runtime.io.lsl_resolve import resolve, resolve_number, resolve_text
 from runtime.io.markers import read_marker, usable
+from runtime.io.unit_stream import KEEP_ALIVE_MODULUS
 
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
 Link = tuple[pylsl.StreamOutlet, SpikeInlet]

@@ -169,6 +169,17 @@ def test_a_declared_contrast_gives_two_class_rows_only() -> None:
     assert (turn["n"], turn["balanced_accuracy"]) == (4, (1 + 1 / 3) / 2)  # 0.5 / 0.5 is no more than 0.5 / 0.5
 
 
+def test_a_side_that_was_not_said_is_wrong_for_its_decoder_alone() -> None:
+    """NEDS has no value of a trial on the left, where the left is what comes first; the others do."""
+    spec = msgspec.structs.replace(STAGE, contrasts={"left or right": (("left",), ("right",))})
+    said = probs((0.8, 0.1, 0.1), (0.8, 0.1, 0.1), (0.1, 0.1, 0.8))
+    said = said | {"neds": np.where(np.arange(3)[:, None] == 1, np.nan, said["neds"])}
+
+    row = score_class(spec, np.array([0, 0, 2]), said, EVEN)["contrasts"]["left or right"]
+
+    assert (row["n"], row["balanced_accuracy"], row["neds_balanced_accuracy"]) == (3, 1.0, (0.5 + 1.0) / 2)
+
+
 def test_one_class_alone_has_no_accuracy() -> None:
     """A decoder that always says left would be perfect."""
     row = score_class(STAGE, np.array([0, 0, -1]), probs((1, 0, 0), (0, 1, 0), (0, 0, 1)), EVEN)

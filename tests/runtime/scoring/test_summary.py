@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from neds_core import judging
 from neds_core.checkpoint import Checkpoint
 from neds_core.data import session_file
 from neds_core.data.session import Session
+from neds_core.scores import judging
 from runtime.core.binning import Binner
 from runtime.core.pipeline import Pipeline, Rules
 from runtime.core.run_log import LOG_FULL, RunLog, describe

@@ -12,6 +12,7 @@ import pytest
 
 from neds_core.data.session import UnitTable
 from neds_core.errors import ConfigError, DataError
+from neds_core.files import sha256
 from neds_core.io import load
 from neds_core.io.importing.load import find
 from neds_core.io.importing.options import Options
@@ -128,6 +129,10 @@ def made(tmp_path: Path) -> Make:
         place = np.stack([wheel, -wheel], 1)
         where = pynwb.behavior.SpatialSeries("place", place, "frame", unit="m", rate=100.0, starting_time=1.0)
         module.add(pynwb.behavior.Position(spatial_series=[where]))
+        for name in changed.get("speeds", ()):  # acquisition, or a module
+            speed = pynwb.TimeSeries("speed", data=wheel, unit="cm/s", rate=100.0, starting_time=1.0)
+            place_of = file.create_processing_module(name, "m").add if name != "acquisition" else file.add_acquisition
+            place_of(speed)
         file.add_trial_column("choice", "c")
         for k in range(4):
             file.add_trial(start_time=2.0 + 2 * k, stop_time=3.0 + 2 * k, choice=("left", "right")[k % 2])
@@ -152,6 +157,20 @@ def test_what_a_file_holds_is_proposed_and_taken(made: Make) -> None:
     assert len(invalid) == 75
     assert session.spec("choice").classes == ("left", "right")
     assert len(session.segments) == 4
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        (("eye",), ["speed"]),
+        (("acquisition", "eye"), ["acquisition_speed", "eye_speed"]),
+        (("eye", "arm"), ["arm_speed", "eye_speed"]),
+    ],
+)
+def test_series_of_one_name_are_told_apart(made: Make, where: tuple[str, ...], names: list[str]) -> None:
+    """As raw and worked on, which many files have: by what they lie in."""
+    session = load(made(speeds=where))
+    assert [spec.name for spec in session.specs if "speed" in spec.name] == names
 
 
 def test_units_of_a_quality_alone_are_kept(made: Make) -> None:
@@ -197,7 +216,9 @@ def test_our_own_file_is_imported_with_the_same_counts(made: Make, tmp_path: Pat
 
     session = load(made(), outputs=["place_x", "choice:class"])
     nwb.save(session, tmp_path / "own.nwb", nwb.Origin(0))
+    assert load(tmp_path / "own.nwb").of_file() == sha256(tmp_path / "own.nwb")  # taken as it is, it is of that file
     again = load(tmp_path / "own.nwb", outputs=["place_x", "label_choice:class=choice"])
+    assert again.of_file() == ""
     np.testing.assert_array_equal(again.counts, session.counts)
     np.testing.assert_array_equal(again.segments, session.segments)
     for name in ("place_x", "choice"):

@@ -12,7 +12,8 @@ import pylsl
 
 from neds_core.data.session import Session
 from runtime.core.timeline import gap_bins, inside_ns, timeline
-from runtime.io.lsl_description import KEEP_ALIVE_MODULUS, Declared, describe, describe_channel
+from runtime.io.lsl_description import Declared, describe, describe_channel
+from runtime.io.unit_stream import KEEP_ALIVE_MODULUS
 
 FORMATS = {"int32": "<i4", "float32": "<f4", "double64": "<f8", "int16": "<i2"}
 

@@ -65,6 +65,28 @@ def test_angles_become_a_group_and_coordinates_a_point() -> None:
     assert (specs["place_x"].unit, specs["side"].classes) == ("cm", ("l", "r"))
 
 
+@settings(max_examples=30)
+@given(
+    values=st.lists(st.sampled_from([0.25, 0.25 + 1e-9, 1234561.0, 1234562.0, -3.0, np.nan]), min_size=4, max_size=4)
+)
+def test_numbers_that_differ_are_different_classes(values: list[float]) -> None:
+    """Ids of seven digits too, which are alike in six."""
+    known = {value for value in values if np.isfinite(value)}
+    source = found(trials=Trials(np.arange(3.0, 7.0), np.arange(3.5, 7.5), {"c": np.array(values)}))
+    if len(known) < 2:
+        with pytest.raises(ConfigError, match="different values, not 2 to 256"):
+            taken(source, "c:class")
+        return
+
+    session = taken(source, "c:class").session
+
+    names, labels = session.spec("c").classes, session.values["c"][session.segments[:, 0]]
+    assert len(set(names)) == len(known)
+    for value, label in zip(values, labels, strict=True):
+        assert label == -1 if np.isnan(value) else float(names[label]) == pytest.approx(value, rel=1e-5)
+    assert len({(value, int(label)) for value, label in zip(values, labels, strict=True) if label >= 0}) == len(known)
+
+
 def test_degrees_and_radians_make_one_angle() -> None:
     trace = Trace("dir", TIMES, np.degrees(TIMES) % 360, "")
     said = taken(found(traces=(trace,)), "dir:angle_deg=heading").session

@@ -82,6 +82,24 @@ def test_a_probe_that_adds_nothing_is_refused(tmp_path: Path) -> None:
     assert load(a, also=[str(tmp_path / "b.csv")], **taken).counts.any(0).sum() > 100
 
 
+@pytest.mark.parametrize("offset_s", [0.0, -2.5])
+def test_an_offset_moves_behaviour_and_no_trials(tmp_path: Path, offset_s: float) -> None:
+    """And says so, as a table of trials is often of the computer that the behaviour is of."""
+    (tmp_path / "spikes.csv").write_text("\n".join(["time,unit", *(f"{k / 10 + 0.01},1" for k in range(600))]))
+    (tmp_path / "speed.csv").write_text("\n".join(["time,speed", *(f"{k / 20},{k % 7}" for k in range(600))]))
+    (tmp_path / "trials.csv").write_text("start,stop\n5,6\n")
+    behaviour = [{"file": str(tmp_path / "speed.csv"), "offset_s": offset_s}]
+    given = msgspec.convert({"behaviour": behaviour, "trials": str(tmp_path / "trials.csv")}, Options)
+
+    found = find(tmp_path / "spikes.csv", given)
+
+    assert found.traces[0].t_s[0] == offset_s
+    assert found.trials is not None
+    assert found.trials.start_s.tolist() == [5.0]
+    said = "times of trials.csv are not moved: they are taken as of the spikes' clock"
+    assert (said in found.notes) == bool(offset_s)
+
+
 def test_the_extra_that_a_reader_names_brings_its_library() -> None:
     """So the pip command in its sentence helps."""
     asked = [each for path in FORMATS.glob("*.py") for each in ASKED.findall(path.read_text(encoding="utf-8"))]

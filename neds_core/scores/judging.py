@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Judged, Measure, Name, Score, Spread, Verdict
 from neds_core.data.session import BehaviourSpec
-from neds_core.judged import Judged, Measure, Name, Score, Spread, Verdict
 from neds_core.scores import bootstrap, r2 as scores, spread as spreads
 
 DECODERS: tuple[Name, ...] = ("neds", "ridge", "blend")
@@ -94,7 +94,13 @@ def _spread(error: np.ndarray, between: np.ndarray) -> Spread:
 
 
 def of_class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray], prior: np.ndarray) -> Case:
-    """Balanced accuracy over the trials, or its mean over the contrasts of which both sides occur."""
+    """Balanced accuracy over the trials, or its mean over the contrasts of which both sides occur.
+
+    A decoder without a value of a trial is not judged by the others, on which it might be the best.
+    """
+    for name, v in said.items():
+        if missing := int((~np.isfinite(v).all(1)).sum()):
+            return Case("", {}, scores.r2_of_sums, f"{name} has no value of {missing} of {len(v)} trials there")
     if not spec.contrasts:
         sums: dict[Name, np.ndarray] = {
             k: scores.recall_sums(label, (v / prior).argmax(1), len(prior)) for k, v in said.items()

@@ -17,7 +17,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import UnitTable
 from neds_core.errors import CheckpointError
 from neds_core.model.rows import read_units, unit_tensors
-from tests.neds_core.checkpoint_files import contents, refusal
+from tests.neds_core.checkpoint.files import contents, refusal
 
 
 @pytest.mark.parametrize(

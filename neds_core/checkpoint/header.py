@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from neds_core.checkpoint.judged import Gate, Verdict
 from neds_core.config import TrainConfig
 from neds_core.data.session import BehaviourSpec
-from neds_core.judged import Gate, Verdict
 from neds_core.linear.linear import Bank
 from neds_core.linear.state_space import Brought
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from neds_core import checkpoint as files, ensemble, judging
+from neds_core import checkpoint as files, ensemble
 from neds_core.checkpoint import Checkpoint
+from neds_core.checkpoint.judged import Judged, Verdict
 from neds_core.data.session import BehaviourSpec
 from neds_core.errors import CheckpointError
-from neds_core.judged import Judged, Verdict
-from neds_core.scores import r2 as scores
+from neds_core.scores import judging, r2 as scores
 
 S, N = 30, 25  # segments, bins of each
 
@@ -164,6 +165,27 @@ def test_a_class_is_judged_by_its_contrasts(judged: Callable[..., Checkpoint]) -
 
     assert found.scores["neds"].value == pytest.approx((1.0 + 0.5) / 2)  # all sides, and no "none"
     assert found.scores["ridge"].value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("contrasts", [{}, {"side": (("left",), ("right",))}], ids=["class", "contrast"])
+@pytest.mark.parametrize("name", ["neds", "linear"])
+def test_a_decoder_that_lacks_a_trial_is_not_judged(
+    judged: Callable[..., Checkpoint], contrasts: dict[str, Any], name: str
+) -> None:
+    """By its other trials it might be the best; as the first class it might be right."""
+    evidence, specs = told(0.95), judged(told(0.95)).specs
+    labelled = int((evidence.target["choice"] >= 0).sum())
+    said = getattr(evidence, name)["choice"].copy()
+    said[..., 0, :] = np.nan
+    evidence = replace(evidence, **{name: getattr(evidence, name) | {"choice": said}})
+
+    found = verdict(
+        judged(evidence, specs=(specs[0], msgspec.structs.replace(specs[1], contrasts=contrasts))), "choice"
+    )
+
+    decoder = "neds" if name == "neds" else "ridge"
+    assert found.recommended == "ridge"
+    assert found.reason == f"not judged: {decoder} has no value of 1 of {labelled} trials there"
 
 
 def joined(judged: Callable[..., Checkpoint], n: int = 3) -> Checkpoint:

@@ -14,24 +14,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from neds_core.checkpoint.header import Header
+from neds_core.checkpoint.judged import Judged, read_judged
+from neds_core.checkpoint.tensors import check_content, parse_tensors, write_tensors
 from neds_core.data.filters import checked
 from neds_core.data.scalers import Scalers
 from neds_core.data.session import BIN_NS_LEAST, BIN_NS_MOST, BehaviourSpec, UnitTable
 from neds_core.errors import CheckpointError, DataError
-from neds_core.header import (
-    Header as Header,  # given on: a checkpoint is read and made with these
-    Imported as Imported,
-    LinearHeader as LinearHeader,
-    Member as Member,
-    Record as Record,
-)
-from neds_core.judged import Judged, read_judged
 from neds_core.linear.linear import Linear
 from neds_core.linear.state_space import StateSpace, of_tensors
 from neds_core.model import rows
 from neds_core.model.model import NEDS
 from neds_core.model.rows import Rows
-from neds_core.tensors import check_content, parse_tensors, write_tensors
 
 FORMAT = 1
 UNITS = "units/"  # of the names of the tensors of the unit table

@@ -18,7 +18,7 @@ from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
 from neds_core.errors import CheckpointError
 from neds_core.model import offline
-from tests.neds_core.checkpoint_files import contents, refusal
+from tests.neds_core.checkpoint.files import contents, refusal
 
 
 def test_a_checkpoint_survives_its_file(checkpoint: Checkpoint, path: Path, session: Session) -> None:

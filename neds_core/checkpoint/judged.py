@@ -42,7 +42,7 @@ class Spread(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
-    """On one output: what is published unless another decoder is named, and why (`neds_core.judging`).
+    """On one output: what is published unless another decoder is named, and why (`neds_core.scores.judging`).
 
     measure: of the scores; scores: of each decoder on the validation part. Both empty: the output was not judged.
     spread: of each decoder of a trace.

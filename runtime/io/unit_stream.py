@@ -1,12 +1,15 @@
 """A spike stream's description, from a table of units, for a sender without neds-rt: needs Python alone.
 
-`neds-rt init` puts a copy of this file beside sender.py. docs/lsl.md of neds-rt says what the stream has to be.
+`neds-rt init` puts a copy of this file beside sender.py, and neds-rt's own senders use it. docs/lsl.md of neds-rt says
+what the stream has to be.
 """
 
 import hashlib
 from pathlib import Path
 
+SCHEMA, LAYOUT = "1", "events_unit"
 KEYS = ("source_id", "region", "depth_um")
+KEEP_ALIVE_MODULUS = 2**31 - 1
 
 
 def read(path):
@@ -27,7 +30,7 @@ def describe(info, units, source, rate_hz, ordered=True):
     """
     block = info.desc().append_child("neds_rt")
     for key, value in {
-        "schema": "1", "layout": "events_unit", "source": source, "keep_alive": "1", "ordered": str(int(ordered)),
+        "schema": SCHEMA, "layout": LAYOUT, "source": source, "keep_alive": "1", "ordered": str(int(ordered)),
         "clock": "lsl", "stamp": "spike", "id_base": "0", "unit_map_sha256": unit_map_sha256(units),
         "rate_hz": f"{rate_hz:.1f}",
     }.items():  # fmt: skip
@@ -41,4 +44,4 @@ def describe(info, units, source, rate_hz, ordered=True):
 
 def keep_alive(sent):
     """The sample that says: so many spikes have been sent, all of those before its stamp."""
-    return -1 - sent % (2**31 - 1)
+    return -1 - sent % KEEP_ALIVE_MODULUS
