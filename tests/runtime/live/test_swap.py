@@ -221,11 +221,12 @@ def unfit(kind: str, gated: Callable[..., Path], home: Path) -> Path:
     return home / "unfit.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "rig", "why"),
     [
         ("infinite", PROBATION, "it gave a value that is not finite"),
-        pytest.param("slow", TIGHT, "its engine missed 1 deadlines", marks=pytest.mark.slow),
+        ("slow", TIGHT, "its engine missed 1 deadlines"),
     ],
 )
 def test_a_run_goes_back_by_itself_from_one_that_is_unfit(
