@@ -8,17 +8,19 @@ STAMP := .venv/.neds-rt-installed
 # NVIDIA GPU it is therefore also offered PyTorch's CPU index, if that answers; otherwise pip's own sources decide.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-# Most tests share three processes: as a rule one of them waits. Tests in real time then run alone. The second part runs
-# even where the first one failed. A worker that runs out of tests takes some of another's.
-PARALLEL := -n 3 --dist worksteal
-define pytest
-@failed=0; \
-$(BIN)/pytest $(PARALLEL) -m "$(1) and not serial" $(PYTEST_ARGS) || test $$? = 5 || failed=1; \
-$(BIN)/pytest -m "$(1) and serial" $(PYTEST_ARGS) || test $$? = 5 || failed=1; \
-exit $$failed
-endef
+# Tests start hundreds of processes: what Python compiled for one is kept for the next, even where the shell forbids it.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run calibrate test lint slow bench clean
+# Two parts at a time. Tests in real time run one after the other, and mostly wait. Meanwhile the others share three
+# processes, which get what the first leave of the processors (nice). A worker that runs out of tests takes some of
+# another's. Each part runs to its end even where the other one fails. Each process computes in one thread: the
+# processors are shared already.
+PARALLEL := -n 3 --dist worksteal
+together alone: export OMP_NUM_THREADS := 1
+together alone: export OPENBLAS_NUM_THREADS := 1
+PARTS := --no-print-directory -k -j 2 together alone
+
+.PHONY: install run calibrate test lint slow together alone bench clean
 
 install: $(STAMP)
 
@@ -29,10 +31,19 @@ calibrate: $(STAMP)
 	$(BIN)/neds-rt rehearse
 
 test: $(STAMP)
-	$(call pytest,not slow)
+	@$(MAKE) $(PARTS) TESTS="not slow"
 
 slow: $(STAMP)
-	$(call pytest,slow)
+	@$(MAKE) $(PARTS) TESTS=slow
+
+together:
+	@nice -n 19 $(BIN)/pytest $(PARALLEL) -m "$(TESTS) and not serial" $(PYTEST_ARGS) || test $$? = 5
+
+# What it prints comes at its end, in one piece.
+alone:
+	@said=$$(mktemp); \
+	$(BIN)/pytest -m "$(TESTS) and serial" $(PYTEST_ARGS) >$$said 2>&1; code=$$?; \
+	cat $$said; rm -f $$said; test $$code = 0 -o $$code = 5
 
 # On a quiet machine, in under 5 minutes: beside the last result of this machine, exit 3 where it is worse.
 bench: $(STAMP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import warnings
@@ -24,14 +25,15 @@ from neds_core.linear.linear import Bank
 from neds_core.model.embed import UnitTokenizer
 from neds_core.model.model import NEDS
 
-settings.register_profile("neds-rt", deadline=None)  # a busy machine is not a failure
+# A busy machine is not a failure. Every run draws others: what one misses the next may find.
+settings.register_profile("neds-rt", deadline=None, max_examples=50)
 settings.load_profile("neds-rt")
 
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup; what the tests start would ignore it as well
 
-# Paths below this folder that must not share the machine: what they assert depends on when something comes, or they
-# send signals to their own process. Other LSL tests may: every process has an LSL session and free ports of its own.
+# Paths below this folder that run one after the other, ahead of all others (Makefile): what they assert depends on when
+# something comes, or they send signals to their own process. Each process has an LSL session and free ports of its own.
 SERIAL = (
     "runtime/cli/test_check.py", "runtime/cli/test_init.py", "runtime/cli/test_processes.py", "runtime/io/test_lsl.py",
     "runtime/io/test_lsl_inlets.py", "runtime/io/test_lsl_source.py", "runtime/io/test_publish.py",
@@ -42,12 +44,27 @@ SERIAL = (
 SLOW_TIMEOUT_S = 600.0  # of a test marked slow; pyproject.toml has that of the others
 
 
+def is_serial(path: Path) -> bool:
+    """Whether SERIAL names this file or its folder."""
+    return any(path.is_relative_to(Path(__file__).parent / name) for name in SERIAL)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files without a test that -m could select: to import them all takes each process 10 s."""
+    path, wanted = collection_path, config.option.markexpr
+    if not path.match("test_*.py"):
+        return None
+    text, alone = path.read_text(encoding="utf-8"), is_serial(path)
+    has = {"serial": alone or "mark.serial" in text, "slow": "mark.slow" in text}
+    lacks = any(re.search(rf"(?<!not )\b{name}\b", wanted) and not there for name, there in has.items())
+    return lacks or (alone and "not serial" in wanted) or None
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as serial what must not share the machine with other tests, and give slow tests more time."""
-    here = Path(__file__).parent
     for item in items:
-        if any(item.path.is_relative_to(here / path) for path in SERIAL):
+        if is_serial(item.path):
             item.add_marker(pytest.mark.serial)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,15 @@ def commands(text: str) -> list[list[str]]:
     return found
 
 
+@cache
+def command_line() -> Any:
+    """All commands with their options."""
+    return typer.main.get_command(app)
+
+
 def unknown(words: list[str]) -> str:
     """What the command line does not know of a command; empty where it knows all."""
-    command: Any = typer.main.get_command(app)
-    words = list(words)
+    command, words = command_line(), list(words)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         name = words.pop(0)
         if name not in command.commands:

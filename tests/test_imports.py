@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,7 @@ LIGHT_FOR = {f"runtime/core/{name}.py": {"kernels.cpu.jit"} for name in ("again"
 FOR_CLIENT = {"runtime/client.py": ("zmq", "runtime.wire", "msgspec"), "runtime/wire.py": ("msgspec",)}
 
 
+@cache
 def imports(path: str, source: str) -> list[tuple[str, int, bool]]:
     """Every import in a module: (dotted name, line, whether it is inside a function)."""
     found: list[tuple[str, int, bool]] = []

@@ -115,7 +115,9 @@ def test_installed_demo_is_found(programs: Path, tmp_path: Path) -> None:
     assert Path(done.stdout.strip()).is_relative_to(programs.parent)
 
 
-@pytest.mark.parametrize("command", ["transfer", "accuracy"])  # a study, and a benchmark of the example recordings
+@pytest.mark.parametrize(  # a study, and a benchmark of the example recordings
+    "command", ["transfer", pytest.param("accuracy", marks=pytest.mark.slow)]
+)
 def test_installed_benchmarks_say_where_they_run(command: str, programs: Path, tmp_path: Path) -> None:
     """One sentence with the remedy, and exit code 2."""
     done = call(programs / "neds-rt", "bench", command, cwd=tmp_path)

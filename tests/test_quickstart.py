@@ -58,6 +58,7 @@ def test_the_script_and_the_notebook_have_the_same_cells() -> None:
     assert NOTEBOOK.read_text(encoding="utf-8") == written(SCRIPT.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_script_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT], capture_output=True, text=True, timeout=200, cwd=tmp_path, env=environment()

@@ -80,16 +80,8 @@ def test_a_calibration_in_a_child_is_written_with_its_gate(order: Order) -> None
     assert {"today.traces.png", "today.units.png"} <= {p.name for p in Path(order.out).parent.glob("today.*.png")}
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        pytest.param("linear decoders", marks=pytest.mark.slow),
-        pytest.param("spikes alone", marks=pytest.mark.slow),
-        "rows and read-outs",
-        pytest.param("everything", marks=pytest.mark.slow),
-        pytest.param("judge", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["linear decoders", "spikes alone", "rows and read-outs", "everything", "judge"])
 def test_kill_9_leaves_everything_as_it_was(order: Order, stage: str) -> None:
     before, there = files(order), set(children())
 

@@ -12,7 +12,9 @@ from runtime.engines.nothing import Nothing
 SIZE = Size(units=10, layers=1, width=16, band=5, spikes=3)
 
 
+@pytest.mark.slow
 def test_every_arm_is_measured_and_compared_with_steps_back_to_back() -> None:
+    """The step is compiled once more, of each precision: 20 s."""
     found = cold.run(size=SIZE, rounds=2)
     rows = {row["name"]: row for row in found["rows"]}
     assert {cold.PLAIN, cold.TOUCHED, "read once", "two steps thrown away", "int8: read twice"} <= set(rows)
@@ -20,7 +22,7 @@ def test_every_arm_is_measured_and_compared_with_steps_back_to_back() -> None:
     assert all(0.0 < row["cpu_percent"] < 100.0 for row in rows.values())
     close = found["back_to_back"]["float32"]["p50"]
     assert found["times_back_to_back"][cold.PLAIN] == round(rows[cold.PLAIN]["ms"]["p50"] / close, 2)
-    assert [line.count("|") for line in cold.lines(found)[:-1]] == [8] * (len(rows) + 5)
+    assert [line.count("|") for line in cold.lines(found)[:-1]] == [8] * (len(rows) + len(cold.PRECISIONS) + 2)
 
 
 def test_awake_is_asleep_until_the_last_ms_and_then_looks_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

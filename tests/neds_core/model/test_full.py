@@ -243,7 +243,7 @@ folds = 2
 """
 
 
-@pytest.mark.parametrize("tokenizer", ["rows", "stitcher"])
+@pytest.mark.parametrize("tokenizer", [pytest.param("rows", marks=pytest.mark.slow), "stitcher"])
 def test_it_is_trained_released_and_decoded_like_any_other(tokenizer: str, session: Session, tmp_path: Path) -> None:
     """A planted relation is found in later trials, after the checkpoint's file; windows are whole segments."""
     session_file.save(session, tmp_path / "session.npz")

@@ -147,7 +147,7 @@ def one_of_ours(work: Callable[[], Any]) -> Any:
     return None
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_can_be_read_can_be_written_and_trained_on(
     small: Session, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

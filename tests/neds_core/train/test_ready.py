@@ -22,7 +22,7 @@ from neds_core.data.session import Session
 from neds_core.errors import ConfigError, DataError, NedsError
 from neds_core.scores import judging
 from neds_core.train import command, loop, ready, single
-from neds_core.train.distributed import StopError
+from neds_core.train.distributed import StopError, stop_on_signal
 from neds_core.train.log import Silent
 from neds_core.train.single import Job
 from neds_core.train.sources import Source
@@ -237,9 +237,17 @@ def test_a_stop_in_the_linear_search_writes_nothing(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_linear_search(
-    prepared: Prepared, session: Session, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_each_signal_stops_a_training(number: signal.Signals) -> None:
+    """And what heard it before hears the next."""
+    before = signal.getsignal(number)
+    with stop_on_signal() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(number)
+        assert stop.is_set()
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_ends_the_linear_search(prepared: Prepared, session: Session, tmp_path: Path) -> None:
     """The search is long; it ends by itself only after many minutes."""
     path = prepared()
     penalties = ", ".join(f"{n}.0" for n in range(1, 20_000))
@@ -249,7 +257,7 @@ def test_a_signal_ends_the_linear_search(
         assert process.stdout is not None
         while not (line := process.stdout.readline()).startswith("linear decoders"):
             assert line
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         said = process.stdout.read()
 
     assert process.returncode == 0

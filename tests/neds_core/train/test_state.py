@@ -89,6 +89,7 @@ def test_two_processes_give_the_losses_of_one(folder: Callable[..., Path]) -> No
     assert np.ptp(ours) > 0.1
 
 
+@pytest.mark.slow
 def test_a_terminated_training_goes_on_as_if_it_had_run_through(folder: Callable[..., Path]) -> None:
     """kill -TERM in the middle saves and exits with 0; the same command then gives the same bits, with dropout."""
     config = folder("killed", {"steps": 30, "check_every": 3})

@@ -5,21 +5,27 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 
-from runtime.cli import main as cli
+from runtime.cli import commands, main as cli
+from runtime.io import system
+
+built = cache(typer.main.get_command)  # of all commands and their options: 50 ms
 
 
 @pytest.fixture(autouse=True)
-def signals_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`neds-rt run` takes over SIGINT, SIGTERM and SIGHUP of its process, which is pytest's here."""
+def process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands take over SIGINT, SIGTERM and SIGHUP of their process, and real-time scheduling: pytest's here."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    system.lower_priority()
 
 
 @pytest.fixture
@@ -28,10 +34,13 @@ def call(monkeypatch: pytest.MonkeyPatch, lsl_session: str) -> Callable[..., int
 
     def run(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["neds-rt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(typer.main, "get_command", built)
+        monkeypatch.setattr(commands, "refuse_foreign_packages", lambda: None)  # tests/test_packaging.py has it
+        try:  # not pytest.raises: what it keeps would keep the caller's outlets open
             cli.main()
-        code = ended.value.code
-        return 0 if code is None else int(code)
+        except SystemExit as ended:
+            return 0 if ended.code is None else int(ended.code)
+        pytest.fail("it did not end with an exit code")
 
     return run
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import update
+from calibration import command, process, update
 from neds_core import checkpoint
 from neds_core.checkpoint.judged import Score
 from neds_core.data.session import Session
@@ -60,10 +60,15 @@ def home(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.filterwarnings("ignore")  # of pynwb's libraries
 @pytest.mark.parametrize(("of", "code"), [("session.npz", 0), ("shuffled.nwb", 3)])
 def test_the_exit_code_is_the_gates(
-    call: Callable[..., int], home: Path, rig_home: Path, capsys: pytest.CaptureFixture[str], of: str, code: int
-) -> None:
-    """0 = all judged outputs are offered; 3 = the file is written all the same, and says that it is not."""
+    call: Callable[..., int], home: Path, rig_home: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], of: str, code: int,
+) -> None:  # fmt: skip
+    """0 = all judged outputs are offered; 3 = the file is written all the same, and says that it is not.
+
+    In this process: tests/calibration/test_command.py has the child.
+    """
     recording = (rig_home if code == 0 else home) / of
+    monkeypatch.setattr(process, "run", command.run)
     out = home / "today.safetensors"
 
     found = call(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ import pytest
 from neds_core import checkpoint as checkpoints
 from neds_core.checkpoint import Checkpoint
 from neds_core.data.session import Session
+from runtime.config import InputConfig, LslConfig, RigConfig
+from runtime.engines import create as engines
+from runtime.io.streams import find_streams
+from runtime.live.listening import listen
+from runtime.live.wiring import make_pipeline
 
 MakeRig = Callable[..., Path]
 MakeOutlet = Callable[..., pylsl.StreamOutlet]
@@ -64,6 +69,20 @@ def sending(spikes: pylsl.StreamOutlet, name: str, what: Sends) -> Iterator[None
     yield
     ended.set()
     sender.join()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tiny_checkpoint: Checkpoint, make_outlet: MakeOutlet, lsl_session: str) -> None:
+    """All that a spike passes on its way, before a test looks at when spikes come: this process sends them itself."""
+    name = f"first-{lsl_session}"
+    config = RigConfig("first", "none", InputConfig(name, wait_s=30.0), lsl=LslConfig(session_id=lsl_session))
+    decoder, outlet = engines.decoder(tiny_checkpoint, config.engine.decoder), make_outlet(name, tiny_checkpoint.units)
+    with sending(outlet, name, Sends(markers=())), ExitStack() as stack:
+        streams = find_streams(config, tiny_checkpoint.units, allow_replay=False)
+        for inlet in streams.all():
+            inlet.clock.start()
+            stack.enter_context(inlet)
+        listen(streams, make_pipeline(config, decoder, streams), 0.3)
 
 
 @pytest.fixture

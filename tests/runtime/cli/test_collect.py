@@ -127,6 +127,7 @@ def bench(session: Session, tmp_path: Path) -> Iterator[Bench]:
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of pynwb's libraries
 def test_what_was_sent_is_what_is_kept_also_after_kill_9(bench: Bench) -> None:
     """Counts to the last spike, behaviour exactly, labels. The same command goes on, and ends by itself."""

@@ -35,6 +35,7 @@ from runtime.config import RigConfig
 from runtime.io import unit_stream
 from runtime.io.lsl_description import describe, unit_rows
 from runtime.io.lsl_resolve import REPLAY_SESSION
+from runtime.io.lsl_settings import PORT_RANGE
 
 ROOT = Path(__file__).parents[3]
 WRITTEN = {"rig.toml", "train.toml", "units.tsv", "sender.py", "unit_stream.py", "README.md"}
@@ -224,8 +225,8 @@ def trained(folder: Path, tiny_checkpoint: Checkpoint) -> Path:
 def test_check_takes_the_sender(
     trained: Path, call: Callable[..., int], lsl_session: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a live one."""
-    (tmp_path / "lsl.cfg").write_text(f"[lab]\nSessionID = {lsl_session}\n")
+    """As a live one. Where 16 outlets of others hold liblsl's own range of ports, its streams could not be found."""
+    (tmp_path / "lsl.cfg").write_text(f"[lab]\nSessionID = {lsl_session}\n[ports]\nPortRange = {PORT_RANGE}\n")
     script = (trained / "sender.py").read_text()
     (trained / "sender.py").write_text(script.replace('SOURCE = "synthetic"', 'SOURCE = "live"'))
     with sending(trained, LSLAPICFG=str(tmp_path / "lsl.cfg")):

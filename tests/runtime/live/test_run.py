@@ -25,6 +25,7 @@ from neds_core.data.session import Session
 from neds_core.io import load, nwb
 from runtime.cli.demo import demo
 from runtime.cli.export import of_log
+from runtime.cli.main import main
 from runtime.client import Subscriber
 from runtime.io import log_file
 from runtime.scoring import report
@@ -33,7 +34,6 @@ from runtime.wire import Flag
 NEDS_RT = Path(sys.executable).with_name("neds-rt")
 START_S = 120.0  # a busy machine is not a failure
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-PAIR = (signal.SIGTERM, signal.SIGHUP)  # of a service, of a terminal that closes; cli/test_processes.py has all three
 MODES = ("recorded", "absent")
 
 
@@ -163,11 +163,13 @@ def runs(begun: dict[str, Run], home: Path) -> dict[str, Logged]:
     return found
 
 
-@pytest.fixture(scope="module")
-def reports(runs: dict[str, Logged], start: Start) -> list[Run]:
-    """Of one log: as it is, and with another checkpoint than that which decoded it; at once."""
-    log, other = runs["recorded"].path, demo() / "neds-seed1.safetensors"
-    return [start("report", log, "--json"), start("report", log, "--checkpoint", other)]
+def reports(code: int, *arguments: object) -> None:
+    """`neds-rt report` in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["neds-rt", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert (ended.value.code or 0) == code
 
 
 def test_the_demo_prints_its_summary_as_the_last_line(runs: dict[str, Logged]) -> None:
@@ -218,14 +220,18 @@ def test_the_same_summary_can_be_read_by_people(runs: dict[str, Logged]) -> None
     assert "not scored: no measured behaviour" in "\n".join(report.lines(runs["absent"].summary))
 
 
-def test_report_prints_the_same_summary_from_the_saved_log(runs: dict[str, Logged], reports: list[Run]) -> None:
-    reports[0].ends(0)
-    assert reports[0].out.read_text().splitlines()[-1] == msgspec.json.encode(runs["recorded"].summary).decode()
+def test_report_prints_the_same_summary_from_the_saved_log(
+    runs: dict[str, Logged], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports(0, runs["recorded"].path, "--json")
+    assert capsys.readouterr().out.splitlines()[-1] == msgspec.json.encode(runs["recorded"].summary).decode()
 
 
-def test_report_wants_the_checkpoint_that_decoded_the_run(reports: list[Run]) -> None:
-    reports[1].ends(2)
-    assert "give that one with --checkpoint" in reports[1].err.read_text()
+def test_report_wants_the_checkpoint_that_decoded_the_run(
+    runs: dict[str, Logged], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports(2, runs["recorded"].path, "--checkpoint", demo() / "neds-seed1.safetensors")
+    assert "give that one with --checkpoint" in capsys.readouterr().err
 
 
 def test_a_run_is_exported_and_imported_to_the_last_spike_and_bit(runs: dict[str, Logged], tmp_path: Path) -> None:
@@ -328,21 +334,20 @@ def allowed(start: Start, replay: Path, refused: list[Run]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def pair(start: Start, allowed: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
-    """Demos that run until told to stop, in a folder of scripts called like modules that the player imports.
+def endless(start: Start, allowed: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A demo that runs until told to stop, in a folder of scripts called like modules that the player imports.
 
-    They, `refused` and `allowed` start at once, to save time.
+    It, `refused` and `allowed` start at once, to save time.
     """
     lab = tmp_path_factory.mktemp("lab")
     for name in ("random", "queue", "numpy", "pylsl", "kernels"):
         (lab / f"{name}.py").write_text("print('my random walk'); raise SystemExit(0)\n")
-    return {number: start("run", "--headless", "--json", cwd=lab) for number in PAIR}
+    return start("run", "--headless", "--json", cwd=lab)
 
 
-@pytest.mark.parametrize("number", PAIR)
-def test_a_signal_ends_a_run_cleanly(pair: dict[int, Run], number: int) -> None:
-    """END to subscribers, the summary, exit code 0, and no child left."""
-    run = pair[number]
+def test_a_signal_ends_a_run_cleanly(endless: Run) -> None:
+    """END to subscribers, the summary, exit code 0, and no child left; cli/test_processes.py has the other signals."""
+    run = endless
     with Subscriber(run.address(), max_age_ms=1e9) as link:
         deadline = time.monotonic() + START_S
         message = None
@@ -353,7 +358,7 @@ def test_a_signal_ends_a_run_cleanly(pair: dict[int, Run], number: int) -> None:
         assert message.outputs["wheel_speed"].value is not None
         (player,) = run.relatives()
 
-        run.process.send_signal(number)
+        run.process.send_signal(signal.SIGTERM)
         run.ends(0)
 
         assert not player.is_running() or player.status() == psutil.STATUS_ZOMBIE
@@ -382,6 +387,7 @@ def test_a_signal_as_soon_as_there_is_a_player_ends_both(start: Start) -> None:
     assert "Traceback" not in run.err.read_text()
 
 
+@pytest.mark.slow
 def test_no_signal_of_the_start_up_is_lost(start: Start, rng: np.random.Generator) -> None:
     """At moments from the first line to the loop, each kind: an end, whatever was being imported or compiled."""
     runs = {number: start("run", "--headless", "--json", "--seconds", 60) for number in ENDING}

@@ -221,11 +221,12 @@ def unfit(kind: str, gated: Callable[..., Path], home: Path) -> Path:
     return home / "unfit.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "rig", "why"),
     [
         ("infinite", PROBATION, "it gave a value that is not finite"),
-        pytest.param("slow", TIGHT, "its engine missed 1 deadlines", marks=pytest.mark.slow),
+        ("slow", TIGHT, "its engine missed 1 deadlines"),
     ],
 )
 def test_a_run_goes_back_by_itself_from_one_that_is_unfit(
@@ -237,7 +238,8 @@ def test_a_run_goes_back_by_itself_from_one_that_is_unfit(
     live = Live(tmp_path, rig_home, "--seconds", "60", rig=rig)
     try:
         live.decodes(first)
-        assert swap(live.control, path, "now").ok
+        answer = swap(live.control, path, "now")
+        assert answer.ok or answer.said.endswith("(fallback)"), answer.said  # it may have gone back before it answers
         deadline = time.monotonic() + START_S
         while not any(m.flags & Flag.FALLBACK and not m.flags & NULL for m in live.messages):
             assert live.process.poll() is None, (tmp_path / "err").read_text()

@@ -20,7 +20,7 @@ from runtime.scoring import verify as verifying
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SHIPPED, RAT = sorted(EXAMPLES.glob("*/*.safetensors")), EXAMPLES / "rat-linear-track"
-STRETCH_BINS, PIECE_BINS = 1500, 300
+STRETCH_BINS, PIECE_BINS = 750, 150
 HALVES = ("half-a", "half-b-before")
 
 
@@ -44,9 +44,10 @@ def test_behaviour_is_the_recordings_bin_by_bin(tiny_checkpoint: Checkpoint, ses
 
 
 def stretch(session: Session) -> Session:
-    """The first and the last 1500 bins of its segments, with ten bins that are not valid.
+    """The first and the last 750 bins of its segments, with ten bins that are not valid.
 
-    A long segment is cut into several: cold starts and ends, and between them more bins than the engines keep keys of.
+    A long segment is cut into several, as a split needs ten: cold starts and ends, and between them more bins than the
+    engines keep keys of.
     """
     pieces = [(a, b) for start, stop in session.segments for a, b in cuts(int(start), int(stop))]
     sizes = np.array([stop - start for start, stop in pieces])
