@@ -25,27 +25,30 @@ PENALTY = 0.3  # times the blocks; features have variance 1
 FOLDS = 4  # contiguous
 SLOW_S = 20.0  # what changes more slowly than that, such as a probe that drifts, says nothing of a clock
 NEAR_S = 3.0  # a lag within is the animal's own, or a filter's
-NONE = "not compared, as there is no trace, or too little of it to be moved"
-LEAST, GAIN = 0.2, 0.15  # R2 of the moved behaviour, and more than of the one at its place
+PEAK_S = 5.0  # a clock that is off has one best lag: no lag further than this from it comes near
+SHORTEST_S = 240.0  # of a training part: in shorter ones what is independent is alike at some lag by chance
+NONE = f"not compared, as there is no trace, or less than {SHORTEST_S / 60:g} minutes of it to train on"
+LEAST, GAIN = 0.3, 0.22  # R2 at the best lag, and more than at its place and at every lag that is not near the best
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """R2 of a behaviour near its place, and at the lag in s that says it best: it comes so much too late.
 
-    reach_s: it was moved by as much, either way.
+    elsewhere: the largest at all lags more than `PEAK_S` from that one.
     """
 
     name: str
     here: float
     lag_s: float
     there: float
-    reach_s: float
+    elsewhere: float
 
     @property
     def apart(self) -> bool:
         """Whether the spikes say it much better where it is moved by more than `NEAR_S`."""
-        return abs(self.lag_s) > NEAR_S and self.there >= LEAST and self.there >= self.here + GAIN
+        clear = self.there >= max(LEAST, self.here + GAIN, self.elsewhere + GAIN)
+        return abs(self.lag_s) > NEAR_S and clear
 
     @property
     def told(self) -> str:
@@ -59,7 +62,8 @@ def looks(session: Session) -> Iterator[Look]:
     for name, lags_s, r2 in curves(session):
         best = int(np.argmax(r2))
         here = max(0.0, float(r2[np.abs(lags_s) <= NEAR_S].max()))
-        yield Look(name, here, float(lags_s[best]), float(r2[best]), float(lags_s[-1]))
+        elsewhere = float(r2[np.abs(lags_s - lags_s[best]) > PEAK_S].max())
+        yield Look(name, here, float(lags_s[best]), float(r2[best]), elsewhere)
 
 
 def in_place(found: Iterable[Look]) -> Iterator[str]:
@@ -67,8 +71,8 @@ def in_place(found: Iterable[Look]) -> Iterator[str]:
     found = [each for each in found if not each.apart]
     said, hardly = ([each for each in found if (each.here >= LEAST) == known] for known in (True, False))
     if said:
-        moved = f"{NEAR_S:g} to {said[0].reach_s:.0f} s away"
-        yield f"{_names(said)}: no better said by the spikes {moved}; an error below {NEAR_S:g} s is not seen"
+        moved = f"{NEAR_S:g} to {REACH_S:g} s away"
+        yield f"{_names(said)}: not clearly better said by the spikes {moved}; an error below {NEAR_S:g} s is not seen"
     if hardly:
         yield f"{_names(hardly)}: hardly said by the spikes, so whether its clock is theirs is not known"
 
@@ -88,27 +92,27 @@ def curves(session: Session) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         n = min(int(split(session).train.segments[-1, 1]) // size, MOST_BLOCKS)
     except DataError:  # too short for a training
         return
-    reach = min(round(REACH_S / step_s), n // 4)  # of a short recording, less
+    names = [spec.name for spec in session.specs if spec.kind == "continuous"]
+    if n * step_s < SHORTEST_S or not names:
+        return
+    reach = round(REACH_S / step_s)
     margin = reach + max(AROUND)
     rows = np.arange(margin, n - margin)
-    names = [spec.name for spec in session.specs if spec.kind == "continuous"]
-    if len(rows) < 2 * FOLDS or reach * step_s <= NEAR_S or not names:
-        return
     x = _features(session.counts, n, size, rows)
     lags = np.arange(-reach, reach + 1)
     for name in names:
         y = _blocks(session.values[name], n, size)
-        yield name, lags * step_s, _r2(x, y[rows[:, None] + lags])
+        yield name, np.round(lags * step_s, 6), _r2(x, y[rows[:, None] + lags])
 
 
 def _features(counts: np.ndarray, n: int, size: int, rows: np.ndarray) -> np.ndarray:
     """(R, F) of variance 1: the blocks about each row, of the units that vary most."""
     root = np.sqrt(counts[: n * size].reshape(n, size, -1).sum(1, dtype=np.uint32), dtype=np.float32)
-    spread = root.std(0)
+    shares = (root[:, k : k + MOST_UNITS] for k in range(0, root.shape[1], MOST_UNITS))  # all at once take gigabytes
+    spread = np.concatenate([_quick(share.astype(np.float64)).std(0) for share in shares])
     units = np.sort(np.argsort(spread)[::-1][:MOST_UNITS])
     units = units[spread[units] > 0]
-    root = _quick(root[:, units].astype(np.float64))
-    root /= np.maximum(root.std(0), 1e-9)
+    root = _quick(root[:, units].astype(np.float64)) / spread[units]
     return np.concatenate([root[rows + k] for k in AROUND], axis=1)
 
 
