@@ -201,7 +201,7 @@ def _class(
         return {spec.name: Score(measure, int(known.sum()), recommended=recommended, without=why)}
     y, given = label[known], {name: v[known] for name, v in said.items()}
     if not spec.contrasts:
-        guesses = {name: (v / prior).argmax(1) for name, v in given.items()}
+        guesses = {name: scores.guess(v, prior) for name, v in given.items()}
         return {spec.name: _accuracy(y, guesses, len(spec.classes), recommended)}
     found = {}
     for name, pair in spec.contrasts.items():

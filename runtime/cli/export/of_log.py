@@ -130,7 +130,10 @@ def _decoded(log: RunLog, n: int) -> Iterator[Series]:
             if np.isfinite(sd).any():
                 about = f"how far {spec.name} may be from what is measured, one sd, NaN = not known"
                 called = f"{spec.name}_sd"
-                yield Series(called if called not in names else f"{called}_", sd[:, 0], spec.unit, about)
+                while called in names:
+                    called += "_"
+                names.add(called)
+                yield Series(called, sd[:, 0], spec.unit, about)
         else:
             about = f"probability of {', '.join(spec.classes)}, one column each, NaN = null"
             yield Series(spec.name, values, "1", about, spec.classes)
