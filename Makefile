@@ -11,14 +11,16 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 # Tests start hundreds of processes: what Python compiled for one is kept for the next, even where the shell forbids it.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Two parts at a time. Tests in real time run one after the other, and mostly wait. Meanwhile the others share three
-# processes, which get what the first leave of the processors (nice). A worker that runs out of tests takes some of
-# another's. Each part runs to its end even where the other one fails. Each process computes in one thread: the
-# processors are shared already.
+# Two parts. Tests in real time run one after the other, and mostly wait. Quick ones do so beside the others, which share
+# three processes and get what the first leave of the processors (nice); AT_ONCE=1 runs one part after the other. Slow
+# ones have the machine to themselves: some send to a loop and fail where they are late themselves. A worker that runs
+# out of tests takes some of another's. Each part runs to its end even where the other one fails. Each process computes
+# in one thread: the processors are shared already.
+AT_ONCE ?= 2
 PARALLEL := -n 3 --dist worksteal
 together alone: export OMP_NUM_THREADS := 1
 together alone: export OPENBLAS_NUM_THREADS := 1
-PARTS := --no-print-directory -k -j 2 together alone
+PARTS := --no-print-directory -k together alone
 
 .PHONY: install run calibrate test lint slow together alone bench clean
 
@@ -31,10 +33,10 @@ calibrate: $(STAMP)
 	$(BIN)/neds-rt rehearse
 
 test: $(STAMP)
-	@$(MAKE) $(PARTS) TESTS="not slow"
+	@$(MAKE) $(PARTS) -j $(AT_ONCE) TESTS="not slow"
 
 slow: $(STAMP)
-	@$(MAKE) $(PARTS) TESTS=slow
+	@$(MAKE) $(PARTS) -j 1 TESTS=slow
 
 together:
 	@nice -n 19 $(BIN)/pytest $(PARALLEL) -m "$(TESTS) and not serial" $(PYTEST_ARGS) || test $$? = 5
