@@ -16,7 +16,7 @@ from calibration import page as pages, swap as swaps
 from calibration.command import Order, prepared
 from calibration.rehearsal import found as finding, halves
 from calibration.rehearsal.found import Found
-from calibration.rehearsal.heard import Heard
+from calibration.rehearsal.heard import Listener
 from calibration.report import Report
 from neds_core import files
 from neds_core.data import session_file
@@ -81,7 +81,7 @@ class _Morning:
     asked: Asked
     say: Callable[[str], None]
     run: Child
-    heard: Heard
+    listener: Listener
     control: str
 
     @property
@@ -131,16 +131,16 @@ def _begin(
     run = stack.enter_context(Child(folder, "run", rig, *options))
     address = run.until(r"decode and status on (tcp://\S+),", READY_S)
     control = run.until(r"control on (tcp://\S+),", READY_S)
-    heard = stack.enter_context(Heard(address, lambda: run.process.poll() is None))
+    listener = stack.enter_context(Listener(folder, address))
     deadline = time.monotonic() + READY_S
-    while not heard.decoded():
-        player.check()
-        run.check()
+    while not listener.heard().decoded():
+        for child in (player, run, listener):
+            child.check()
         if time.monotonic() > deadline:
             raise StreamError(f"the run decoded nothing within {READY_S:g} s; try again when the machine is idle")
         time.sleep(0.05)
     say(f"the run decodes: {run.lines[0]}")
-    return _Morning(asked, say, run, heard, control)
+    return _Morning(asked, say, run, listener, control)
 
 
 def _wait(morning: _Morning, seconds: float) -> None:
@@ -174,7 +174,7 @@ def _swap(morning: _Morning, *, forced: bool) -> Answer:
 
 def _found(morning: _Morning, calibrated: dict[str, Any], marks: dict[str, int], seconds: float) -> Found:
     """What the log and the subscriber say."""
-    log, heard = log_file.load(morning.asked.folder / "run.npz"), morning.heard
+    log, heard = log_file.load(morning.asked.folder / "run.npz"), morning.listener.heard()
     shift = now_ns() - time.monotonic_ns()  # 0 where the LSL clock is this very clock
     at = {k: [t + shift for t in each] for k, each in calibrated["monotonic_ns"].items()}
     spans = {

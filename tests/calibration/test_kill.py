@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from calibration.rehearsal import halves
-from calibration.rehearsal.heard import Heard
+from calibration.rehearsal.heard import Listener
 from neds_core import checkpoint
 from neds_core.data import session as sessions, session_file
 from neds_core.data.session import Session
@@ -81,7 +81,7 @@ class Morning:
 
     home: Path
     played: Session
-    heard: Heard
+    listener: Listener
     run: Child
     control: str
     kills: dict[str, tuple[dict[str, str], dict[str, str], int]] = field(default_factory=dict)
@@ -102,8 +102,8 @@ class Morning:
         process.kill()
         process.wait()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in others), "a child outlives its parent")
-        n = self.heard.decoded()
-        until(lambda: self.heard.decoded() > n + 20, f"the run does not decode after a kill while {stage}")
+        n = self.listener.heard().decoded()
+        until(lambda: self.listener.heard().decoded() > n + 20, f"the run does not decode after a kill while {stage}")
         self.kills[stage] = before, files(self.out.parent), n
 
     def outcomes(self) -> list[str]:
@@ -145,7 +145,7 @@ def goes(morning: Morning) -> None:
     asker = subprocess.Popen([sys.executable, "-c", ASKS_AND_DIES, morning.control, path, sha256(morning.out)])
     asker.wait(WAIT_S)
     morning.killed("loading", asker)
-    until(lambda: morning.heard.messages[-1].model_sha == sha256(morning.out), "it never took over")
+    until(lambda: morning.listener.heard().messages[-1].model_sha == sha256(morning.out), "it never took over")
     running = ask(morning.control, State(), WAIT_S).running
     assert running is not None
     assert running.probation > 0
@@ -176,9 +176,9 @@ def morning(
         stack.enter_context(Child(home, *play))
         run = stack.enter_context(Child(home, "run", home / "rig.toml", *options))
         address = run.until(r"decode and status on (tcp://\S+),", WAIT_S)
-        heard = stack.enter_context(Heard(address, lambda: run.process.poll() is None))
-        made = Morning(home, played, heard, run, run.until(r"control on (tcp://\S+),", WAIT_S))
-        until(lambda: heard.decoded() > 0, "the run decodes nothing")
+        listener = stack.enter_context(Listener(home, address))
+        made = Morning(home, played, listener, run, run.until(r"control on (tcp://\S+),", WAIT_S))
+        until(lambda: listener.heard().decoded() > 0, "the run decodes nothing")
         goes(made)
         run.process.send_signal(signal.SIGINT)
         until(lambda: run.process.poll() is not None, "the run does not end")
@@ -195,7 +195,7 @@ def test_kill_9_leaves_what_there_was(morning: Morning, stage: str) -> None:
     assert {k: v for k, v in after.items() if k not in growing} == {k: before[k] for k in before.keys() - growing}
     assert not [name for name in after if name.endswith(".partial")]
     assert ("today.safetensors" in after) is (stage in ("loading", "probation"))
-    assert len(morning.heard.messages) > n
+    assert len(morning.listener.heard().messages) > n
 
 
 @pytest.mark.slow
@@ -222,9 +222,9 @@ def test_the_run_never_failed_and_took_over_what_was_judged(morning: Morning) ->
     """Every message is of the base or, from one bin on, of the new decoder; the chain has it to the end."""
     assert morning.run.process.returncode == 0, morning.run.lines
     base, new = sha256(morning.home / "base.safetensors"), sha256(morning.out)
-    shas = [m.model_sha for m in morning.heard.messages]
+    shas = [m.model_sha for m in morning.listener.heard().messages]
     assert shas == sorted(shas, key=[base, new].index)
     assert set(shas) == {base, new}
-    assert {m.state for m in morning.heard.messages} <= {"READY", "RUNNING", "IDLE", "DEGRADED", "ENDED"}
+    assert {m.state for m in morning.listener.heard().messages} <= {"READY", "RUNNING", "IDLE", "DEGRADED", "ENDED"}
     assert checkpoint.load(morning.out).header.gate is not None
     assert morning.outcomes() == ["accepted", "taken", "kept"]

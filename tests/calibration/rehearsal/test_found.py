@@ -42,9 +42,7 @@ def message(token: int, sha: str, flags: int = 0, seq: int | None = None) -> Dec
 
 
 def of(*messages: Decode) -> Heard:
-    heard = Heard("tcp://127.0.0.1:1", lambda: False)
-    heard.messages = list(messages)
-    return heard
+    return Heard(list(messages))
 
 
 def test_a_superseded_bin_is_charged_until_the_send_that_replaced_it(log: RunLog) -> None:
