@@ -30,7 +30,7 @@ from kernels.cpu.vectors import FOUR, LANES, MOVES_BYTES, aligned
 # conversion costs: with 256 bits beyond an L3 cache of 32 MB (5 layers within it took up to 7% more), with 512 bits
 # beyond an L2 cache of 2 MB (docs/latency.md). With 512 bits the conversion wants one instruction that some processors
 # lack; there it was not measured.
-LARGE = 2**24 if LANES == 8 else 3 * 2**19 if MOVES_BYTES else math.inf
+LARGE = 3 * 2**19 if LANES == 8 or MOVES_BYTES else math.inf
 LEAST_STEP = np.float32(1e-30)  # of rounded weights: far from subnormal numbers, which are slow and less exact
 FAR = np.float32(-1e30)  # added to the score of a hidden slot
 

@@ -19,6 +19,8 @@ from kernels.cpu.rows import added, gelu, normed, rotate, scaled, scatter, short
 from kernels.cpu.tiles import product
 from kernels.cpu.vectors import FOUR, LANES, at
 
+REHEARSAL = -1  # in place of a clock row
+
 
 @jit
 def forget(cache: Cache) -> None:
@@ -252,8 +254,12 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
 
     spikes: whether counts become a token, which is a key. The caller has written the tokens of n_seen behaviours, keys
     too, into work.x from row 1 on, or from row 0 without spikes. row: of the clock.
+
+    row `REHEARSAL`: the step of a bin without spikes, which nobody reads. It brings weights, keys, values and the code
+    itself into the processor's caches. Its key lies in the slot of the bin to come until that bin writes or hides it.
     """
-    follow(ends, counts, spikes)
+    if row != REHEARSAL:
+        follow(ends, counts, spikes)
     if spikes:
         _take_in(ends, ends, counts, row, parts.work.x[0])
     _answer(parts, ends, n_seen + spikes, row, position)
@@ -262,7 +268,10 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
 @jit
 def _take_in(ends: Ends, followed: Ends, counts: np.ndarray, row: int, token: np.ndarray) -> None:
     """The spike token of a bin; followed: whose filters have taken it in."""
-    if len(ends.keep):
+    if row == REHEARSAL:
+        for d in range(ends.constants.shape[1]):
+            token[d] = ends.constants[0, d]
+    elif len(ends.keep):
         ingest_filtered(followed.features, ends.rows, ends.constants[row], token)
     else:
         ingest(counts, ends.rows, ends.constants[row], token)
@@ -275,8 +284,11 @@ def _answer(parts: Parts, ends: Ends, n_keys: int, row: int, position: int) -> N
     n_asked, width = ends.asked.shape
     for q in range(n_asked):
         for d in range(width):
-            x[n_keys + q, d] = ends.asked[q, d] + ends.codes[row, d]
-    step(parts, n_keys, n_keys + n_asked, position)
+            x[n_keys + q, d] = ends.asked[q, d] + ends.codes[max(0, row), d]
+    step(parts, n_keys, n_keys + n_asked, position)  # called once: each call would be compiled with all of it
+    if row == REHEARSAL:
+        hide(parts.cache, position, 0)
+        return
     read(x, n_keys, ends.weight, ends.bias, ends.query, ends.groups, ends.values)
     for v in range(len(ends.values)):
         ends.values[v] = ends.values[v] * ends.scale[v] + ends.offset[v]
@@ -286,7 +298,8 @@ def _answer(parts: Parts, ends: Ends, n_keys: int, row: int, position: int) -> N
 def decode_each(members: Members, counts: np.ndarray, spikes: bool, row: int, position: int) -> None:
     """`decode` of several models on the same bin, in which no behaviour is observed; the first's filters serve all."""
     followed = members.each[0][1]
-    follow(followed, counts, spikes)
+    if row != REHEARSAL:
+        follow(followed, counts, spikes)
     for m in range(len(members.each)):
         parts, ends = members.each[m]
         if spikes:

@@ -87,6 +87,15 @@ class EnsembleEngine:
         for network in self.networks:
             network.step(token)
 
+    def rehearse(self) -> None:
+        """`Stepper.rehearse` of each network; all are of the stream engine."""
+        if self._together is not None:
+            self._together.rehearse()
+            return
+        for network in self.networks:
+            assert isinstance(network, StreamEngine)
+            network.rehearse()
+
     def offline(self, counts: np.ndarray, valid: np.ndarray, clock: np.ndarray, reset: np.ndarray) -> np.ndarray:
         """The same sum of what its parts say offline."""
         return weighted(self.weights, [part.offline(counts, valid, clock, reset) for part in self.parts])

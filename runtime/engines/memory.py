@@ -1,6 +1,8 @@
-"""What a step of an engine reads, to be read shortly before it."""
+"""What brings what a step of an engine reads into the processor's caches, shortly before it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,6 +25,20 @@ def memory(engine: Engine) -> list[np.ndarray]:
     if isinstance(engine, LinearEngine):
         return [array for features, weight, *_ in reversed(engine.readouts) for array in (weight, features)]
     return []
+
+
+def rehearsal(engine: Engine) -> tuple[Callable[[], None], list[np.ndarray]] | None:
+    """A step that nobody reads and that changes nothing a step reads, and what of `memory` it leaves out; None where an
+    engine has no such step."""
+    if isinstance(engine, StreamEngine):
+        return engine.rehearse, [engine.weights.rows]
+    if not isinstance(engine, EnsembleEngine):
+        return None
+    streams = [network for network in engine.networks if isinstance(network, StreamEngine)]
+    if len(streams) < len(engine.networks):
+        return None
+    others = [array for part in reversed(engine.parts[len(streams) :]) for array in memory(part)]
+    return engine.rehearse, others + [network.weights.rows for network in reversed(streams)]
 
 
 def _of_stream(engine: StreamEngine) -> list[np.ndarray]:

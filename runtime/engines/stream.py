@@ -63,6 +63,10 @@ class StreamEngine(StreamDecoder):
         _ = w.codes[row]  # raises where there is no such row
         return counts, row
 
+    def rehearse(self) -> None:
+        """See `Stepper.rehearse`."""
+        self.stepper.rehearse()
+
     def step(self, token: Token) -> np.ndarray:
         counts, row = self.taken(token)
         code, n_seen = self.weights.codes[row], 0

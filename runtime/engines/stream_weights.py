@@ -151,6 +151,10 @@ class Stepper:
         kernel.decode(self._parts, self._ends, counts, spikes, n_seen, row, self.position)
         self.position += 1
 
+    def rehearse(self) -> None:
+        """The step of the bin to come without its spikes: it changes nothing that a step reads."""
+        kernel.decode(self._parts, self._ends, NO_COUNTS, True, 0, kernel.REHEARSAL, self.position)
+
 
 class Steppers:
     """The steps of several models of one shape, at one position, in one call of compiled code."""
@@ -164,3 +168,7 @@ class Steppers:
         kernel.decode_each(self._members, counts, spikes, row, self.steppers[0].position)
         for one in self.steppers:
             one.position += 1
+
+    def rehearse(self) -> None:
+        """`Stepper.rehearse` of each."""
+        kernel.decode_each(self._members, NO_COUNTS, True, kernel.REHEARSAL, self.steppers[0].position)

@@ -148,7 +148,7 @@ class _Loop:
             return spikes, began, busy_ns, 0
         over_ns, until_ns = 0, min(due_ns, began + PULL_NS)
         if now < close_ns:  # else it was the wait that took too long
-            warming.touch()
+            warming.prepare()
             began = now = self.clock.now_ns()
             busy_ns = over_ns = max(0, now - close_ns)
         return source.wait(_seconds(until_ns - now)), began, busy_ns, over_ns

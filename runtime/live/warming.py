@@ -1,34 +1,61 @@
-"""Shortly before a bin closes, what its step will read is read: in the 20 ms between, others fill the caches."""
+"""Shortly before a bin closes its step is rehearsed: in the 20 ms between, others fill the processor's caches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 
 from kernels.cpu.touch import compiled, parts, together, touch
 from runtime.core.engine import Engine
-from runtime.engines.memory import memory
+from runtime.engines.memory import memory, rehearsal
 
 # A line that was read once leaves the L2 cache for nowhere on processors whose L3 cache holds only what is read again;
-# after the second time it stays. Measured on an Intel Xeon with 5 layers of width 256 (docs/latency.md).
-TIMES = 2
-BYTES_A_NS = 8  # memory is at least so fast; a slower one ends with less touched
-SHARE = 5  # of a bin, at that pace: at most a fifth, and the rest of a larger model stays cold
+# after the second time it stays on an Intel Xeon, and more of it with each time on an AMD EPYC whose L3 cache others
+# use as well (docs/latency.md). A rehearsed step has also run through its code, which saves another 0.1 to 0.2 ms.
+TIMES = 3
+BYTES_A_NS = 8  # memory is at least so fast; a slower one ends with less read
+SHARE = 4  # of a bin, at that pace: at most a quarter, and the rest of a larger model stays cold
+FORGETS = 8  # bins in which most of what is believed of a piece's time gives way to a shorter one
 NEVER = 2**63 - 1
-SPARE_NS = 500_000  # before the edge by when it is to be over, and half of it by when it has to be
+SPARE_NS = 250_000  # before the edge by when it is to be over, and half of it by when it has to be
+
+
+class Piece(NamedTuple):
+    """What is done at once, and the bytes that it reads."""
+
+    run: Callable[[], None]
+    n_bytes: int
+
+    @property
+    def most_ns(self) -> int:
+        """It is believed to take no longer, so that one that once did is done again."""
+        return 2 * self.n_bytes // BYTES_A_NS
+
+
+def _reading(found: list[np.ndarray]) -> Piece:
+    def run() -> None:
+        for part in found:
+            touch(part)
+
+    return Piece(run, sum(part.nbytes for part in found))
 
 
 class Warming:
-    """Reads the weights and the cache of an engine twice before each edge; it writes nothing.
+    """Rehearses an engine's step several times before each edge, or reads what a step reads; it changes nothing.
+
+    Read, not rehearsed, is what has no step to rehearse, and a model for which there would be no time.
 
     An edge is here when the next bin closes if all is well: its own, or where nothing says that a bin is complete, when
     the clock closes it.
 
-    It reads in pieces, and stops between two of them where spikes have come or the edge is near: neither waits for more
-    than one piece. Where spikes have come it goes on after them, if there is time.
+    It goes on in pieces, a rehearsal or a MB read, and stops between two of them where spikes have come or the edge is
+    near: neither waits for more than one piece. Where spikes have come it goes on after them, if there is time.
     """
 
     def __init__(self, engine: Engine, bin_ns: int, now_ns: Callable[[], int], waits: Callable[[], bool]) -> None:
-        """engine: the first to be touched. waits: whether samples have come and were not read yet."""
+        """engine: the first to be prepared. waits: whether samples have come and were not read yet."""
         self._now_ns, self._waits = now_ns, waits
         self._most_bytes = bin_ns // SHARE * BYTES_A_NS // TIMES
         self._edge_ns = self._at = 0  # the next piece for that edge
@@ -36,14 +63,19 @@ class Warming:
         self._take(engine)
 
     def _take(self, engine: Engine) -> None:
-        self._engine, found, n_bytes = engine, [], 0
-        for part in (part for array in reversed(memory(engine)) for part in parts(array)):
+        self._engine, arrays, self._pieces = engine, memory(engine), list[Piece]()
+        own, step = sum(array.nbytes for array in arrays), rehearsal(engine)
+        if step is not None and own <= self._most_bytes:
+            run, arrays = step
+            self._pieces.append(Piece(run, own - sum(array.nbytes for array in arrays)))
+        found, n_bytes = list[np.ndarray](), sum(piece.n_bytes for piece in self._pieces)
+        for part in (part for array in reversed(arrays) for part in parts(array)):
             if n_bytes + part.nbytes > self._most_bytes:
                 break
             n_bytes += part.nbytes
             found.append(part)
-        self._pieces = together(found[::-1])
-        self._lead_ns = SPARE_NS + TIMES * n_bytes // BYTES_A_NS
+        self._pieces += map(_reading, together(found[::-1]))
+        self._took_ns = [piece.n_bytes // BYTES_A_NS for piece in self._pieces] * TIMES
 
     def due_ns(self, edge_ns: int, engine: Engine, now_ns: int) -> int:
         """From when on there is something to do before an edge, NEVER = nothing, nothing more, or it is too late."""
@@ -52,18 +84,24 @@ class Warming:
             self._edge_ns = 0
         if edge_ns != self._edge_ns:
             self._edge_ns, self._at = edge_ns, 0
-        done = self._at >= TIMES * len(self._pieces)
-        return NEVER if done or now_ns >= self._end_ns else edge_ns - self._lead_ns
+        return self._begin_ns() if self._goes_on(now_ns) else NEVER
 
-    @property
-    def _end_ns(self) -> int:
-        """When the last piece has to be begun."""
-        return self._edge_ns - SPARE_NS // 2
+    def _begin_ns(self) -> int:
+        return self._edge_ns - SPARE_NS - sum(self._took_ns)
 
-    def touch(self) -> None:
-        """Touch what is left for the edge that `due_ns` was asked about, while there is time and nothing has come."""
-        n, begin_ns = len(self._pieces), self._edge_ns - self._lead_ns
-        while self._at < TIMES * n and begin_ns <= self._now_ns() < self._end_ns and not self._waits():
-            for part in self._pieces[self._at % n]:
-                touch(part)
-            self._at += 1
+    def _goes_on(self, now_ns: int) -> bool:
+        """Whether there is a next piece, and time for it."""
+        done = self._at == len(self._took_ns)
+        return not done and now_ns + self._took_ns[self._at] < self._edge_ns - SPARE_NS // 2
+
+    def prepare(self) -> None:
+        """Do what is left for the edge that `due_ns` was asked about, while there is time and nothing has come."""
+        now_ns = self._now_ns()
+        if now_ns < self._begin_ns():
+            return
+        while self._goes_on(now_ns) and not self._waits():
+            piece, at, began_ns = self._pieces[self._at % len(self._pieces)], self._at, now_ns
+            piece.run()
+            now_ns, self._at = self._now_ns(), at + 1
+            took_ns, before_ns = min(now_ns - began_ns, piece.most_ns), self._took_ns[at]
+            self._took_ns[at] = max(took_ns, before_ns - (before_ns - took_ns) // FORGETS)

@@ -14,10 +14,9 @@ SIZE = Size(units=10, layers=1, width=16, band=5, spikes=3)
 
 @pytest.mark.slow
 def test_every_arm_is_measured_and_compared_with_steps_back_to_back() -> None:
-    """The step is compiled once more, of each precision: 20 s."""
     found = cold.run(size=SIZE, rounds=2)
     rows = {row["name"]: row for row in found["rows"]}
-    assert {cold.PLAIN, cold.TOUCHED, "read once", "two steps thrown away", "int8: read twice"} <= set(rows)
+    assert {cold.PLAIN, cold.WARM, "read once", "rehearsed twice", f"int8: {cold.WARM}"} <= set(rows)
     assert all(row["n"] == 2 and 0.0 < row["ms"]["p50"] <= row["ms"]["max"] for row in rows.values())
     assert all(0.0 < row["cpu_percent"] < 100.0 for row in rows.values())
     close = found["back_to_back"]["float32"]["p50"]
@@ -48,6 +47,6 @@ def test_what_changes_a_step_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> No
     def wrong(engine: cold.StreamEngine, times: int = 1) -> None:
         engine.stepper.cache.k[:] += 1.0
 
-    monkeypatch.setattr(cold, "throw_away", wrong)
+    monkeypatch.setattr(cold, "rehearse", wrong)
     with pytest.raises(WrongError, match="it is wrong"):
         cold.run(size=SIZE, rounds=1)

@@ -1,4 +1,4 @@
-"""What is touched before an edge changes no bit of a run, delays none of it, and costs a bounded time."""
+"""What is done before an edge changes no bit of a run, delays none of it, and costs a bounded time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from runtime.engines.nothing import Nothing
 from runtime.live import offline, warming
 from runtime.live.loop import PULL_NS, Plan, run
 from runtime.live.offline import NoSink, SessionSource, SteppedClock
-from runtime.live.warming import NEVER, SPARE_NS, TIMES, Warming
+from runtime.live.warming import NEVER, SHARE, SPARE_NS, TIMES, Warming
 
 MS = 1_000_000
 BIN = 20 * MS
@@ -82,14 +82,22 @@ def test_a_run_is_the_same_to_the_last_bit_with_and_without(
     short: Session, joined: Checkpoint, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values, order, flags, times and counters; and what a replay of the recording decodes."""
-    touched: list[int] = []
-    touch = warming.touch
+    touched, rehearsed = list[int](), list[int]()
+    touch, rehearsal = warming.touch, warming.rehearsal
+
+    def counted(engine: Engine) -> object:
+        if (found := rehearsal(engine)) is None:
+            return None
+        return lambda: rehearsed.append(found[0]() or 1), found[1]
+
     monkeypatch.setattr(warming, "touch", lambda part: touched.append(touch(part)))
+    monkeypatch.setattr(warming, "rehearsal", counted)
 
     off = played(joined, short, name, warm=False)
-    assert touched == []
+    assert touched == rehearsed == []
     on = played(joined, short, name, warm=True)
     assert len(touched) >= TIMES * off.n
+    assert len(rehearsed) == (0 if name == "ridge" else TIMES * off.n)
 
     for column in (c for c in COLUMNS if c != "began_ns"):  # a wait begins anew behind it
         np.testing.assert_array_equal(getattr(on, column), getattr(off, column), err_msg=column)
@@ -126,10 +134,10 @@ class Made:
             if self.waits():
                 self.come.pop(0)
                 continue
-            self.warming.touch()
+            self.warming.prepare()
 
 
-def test_all_is_touched_twice_and_is_over_before_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_touched_and_is_over_before_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     made, engine = Made(monkeypatch, mb=12.0, ns_a_byte=0.1), Nothing()
     made.until(BIN, engine)
     assert len(made.begun) == TIMES * 12  # parts of 1 MiB
@@ -154,16 +162,35 @@ def test_it_waits_for_what_has_come_and_ends_before_the_edge(
         made = Made(patched, mb, ns_a_byte, tuple(come))
         made.now = late
         made.until(BIN, Nothing())
-    assert len(made.begun) <= TIMES * (BIN // 5 * 8 // TIMES // 2**20 + 1)  # a fifth of a bin at 8 bytes a ns
+    assert len(made.begun) <= TIMES * (BIN // SHARE * 8 // TIMES // 2**20 + 1)  # at 8 bytes a ns
     for at in made.begun:
         assert BIN // 2 < at < BIN - SPARE_NS // 2
+
+
+def test_it_begins_by_how_long_it_took_and_comes_back_after_a_hiccup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorter than believed: the end moves to the edge. Once far longer: it is done again for the next edge."""
+    made, engine = Made(monkeypatch, mb=4.0, ns_a_byte=0.05), Nothing()
+    made.until(BIN, engine)
+    assert made.now < BIN - SPARE_NS - MS // 2
+    for k in range(2, 60):
+        made.until(k * BIN, engine)
+    assert 0 <= 59 * BIN - SPARE_NS - made.now < MS // 50
+    made.ns_a_byte, before = 100.0, len(made.begun)
+    made.until(60 * BIN, engine)
+    assert len(made.begun) == before + 1
+    made.ns_a_byte = 0.05
+    over = made.now // BIN
+    for k in range(over + 2, over + 5):
+        before = len(made.begun)
+        made.until(k * BIN, engine)
+        assert len(made.begun) == before + TIMES * 4
 
 
 def test_it_is_skipped_when_the_edge_is_near_or_over(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Made(monkeypatch, mb=12.0, ns_a_byte=0.1)
     made.now = BIN - SPARE_NS // 2
     assert made.warming.due_ns(BIN, Nothing(), made.now) == NEVER
-    made.warming.touch()
+    made.warming.prepare()
     assert made.begun == []
 
 
@@ -191,6 +218,7 @@ def test_on_slow_memory_a_bin_waits_for_one_piece_at_most(
     clock = Slow(3)
     monkeypatch.setattr(warming, "touch", clock.touch)
     monkeypatch.setattr(warming, "memory", lambda engine: [np.zeros(MOST_BYTES, np.uint8)] * 8)
+    monkeypatch.setattr(warming, "rehearsal", lambda engine: None)
     log = played(joined, short, "neds", warm=True, clock=clock)
     assert log.in_time[log.decoded_rows()].all()
     assert 0 < log.wait_ns[: log.n].max() <= 3 * MS - SPARE_NS // 2
@@ -298,7 +326,7 @@ def test_each_bin_is_prepared_for_whatever_its_length(bin_ms: int, mb: int, aliv
     closes = (np.arange(log.n) + 1) * bin_ns + (0 if said else rules.lateness_ns)
     before_ns = [closes[k] - at for at in touched if (k := np.searchsorted(closes, at)) < log.n]
     assert log.n >= 2
-    assert SPARE_NS // 2 < min(before_ns) <= max(before_ns) <= SPARE_NS + bin_ns // 5
+    assert SPARE_NS // 2 < min(before_ns) <= max(before_ns) <= SPARE_NS + bin_ns // SHARE
     each = np.bincount(np.searchsorted(closes, touched), minlength=log.n)[: log.n]
     assert (each == each[0]).all()
     assert each[0] % TIMES == 0
