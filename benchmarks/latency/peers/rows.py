@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,6 +31,15 @@ OURS, LOOP, EZMSG = "run", "loop", "ezmsg"
 FIRST_BINS, THEN_BINS, AT_ONCE, PAST_BINS = 12, 4, 3, 5  # of the check: a trial, another, at once, past the window
 
 
+class Key(NamedTuple):
+    """What tells a row from all others: see `Row`."""
+
+    size: str
+    program: str
+    decoder: str
+    weights: Precision = FLOAT32
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of a table. program: `neds-rt run`, the plain loop, or the ezmsg pipeline. decoder: of ours a name of
@@ -41,6 +51,10 @@ class Row:
     decoder: str
     size: str = NO_SIZE
     weights: Precision = FLOAT32
+
+    @property
+    def key(self) -> Key:
+        return Key(self.size, self.program, self.decoder, self.weights)
 
     @property
     def equal(self) -> bool:

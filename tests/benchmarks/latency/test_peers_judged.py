@@ -96,7 +96,7 @@ def made_row(size: str, program: str, decoder: str, step: float, p99: float, **m
     made = {"step_ms": times | {"p50": step}, "edge_to_pub_ms": times, "edge_to_sub_ms": times, "stall": stall}
     made |= {"deadline_misses": 0, "scheduled": 94, "r2": None}
     if decoder in ("neds", *decoders.EQUAL):
-        made |= {"received_max_abs": 1e-6, "received": 94, "received_of": 94}
+        made |= {"received_max_abs": 1e-6, "received": 94, "received_of": 94, "received_unequal": 0}
     where = {"name": decoder, "size": size, "program": program, "decoder": decoder, "skipped": "", "wrong": ""}
     where["weights"] = "float32"
     return where | made | more
@@ -120,13 +120,18 @@ FOUND = [
         (5, {"edge_to_pub_ms": {"p99": 0.6}}, "p99 of edge_to_pub_ms of neds (demo) is 1.67 times"),
         (8, {"edge_to_pub_ms": {"p99": 3.0}}, "p99 of edge_to_pub_ms of int8 (published) is 2.0 times"),
         (8, {"received_max_abs": 0.09}, ""),  # what int8 may cost
-        (8, {"received_max_abs": 0.11}, "int8 (published): received values are off by 1.10e-01: the gate is 0.1"),
+        (
+            8,
+            {"received_max_abs": 0.11, "received_unequal": 1},
+            "int8 (published): received values of 1 of 94 bins are off, by up to 1.10e-01: the gate is 0.1",
+        ),
         (8, {"step_ms": {"p50": 99.0}}, ""),  # full forwards and the cache are held to float32
         (1, {"stall": {"empty": 1, "old": 2}}, "sent 3 messages of a wrong age"),
         (0, {"received": 92}, "neds (published): values of 92 of 94 bins were received: the gate is 0.99"),
         (2, {"received": 0, "received_of": 0, "received_max_abs": None}, "values of 0 of 0 bins were received"),
         (3, {"received": 40, "received_of": 40}, ""),  # late in all others, which cost it their latency
-        (4, {"received_max_abs": 2e-4}, "compile (published): received values are off by 2.00e-04"),
+        (4, {"received": 200, "received_of": 200, "received_unequal": 2, "received_max_abs": 0.1}, ""),  # 1 %
+        (4, {"received_unequal": 1, "received_max_abs": 2e-4}, "compile (published): received values of 1 of 94 bins"),
         (3, {"wrong": "off by 2.00e-03, more than 0.0001"}, "eager (published) is off by 2.00e-03"),
     ],
 )
@@ -144,7 +149,7 @@ def test_what_was_not_measured_has_no_ratio_and_a_reason() -> None:
     assert (told["ratios"], told["broken"], told["passed"]) == ({}, [], None)
     assert set(table.RATIOS) == {line.split()[0] for line in told["incomplete"]}
     assert "full forward, torch eager (published): not installed" in told["incomplete"][0]
-    lines = list(table.lines({"rows": [FOUND[0], skipped], "gate": told, "rounds": 1, "trials": 2}))
+    lines = list(table.lines({"rows": [FOUND[0], skipped], "gate": told, "rounds": 1, "trials": 2, "tail_launches": 3}))
     assert "| eager | not installed | | | | | | |" in lines
     assert "the gate holds" not in lines
     assert [line for line in lines if line.startswith("incomplete: kv_step lacks torch KV cache (published)")]
