@@ -61,7 +61,7 @@ class LslConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What decodes, how the weights of NEDS are stored (fewer bits help one larger than the processor's cache), where
-    NEDS runs, and whether weights and cache are read shortly before each edge ("touch")."""
+    NEDS runs, and whether its step is rehearsed shortly before each edge ("touch")."""
 
     decoder: Literal["neds", "ridge", "blend", "recommended"] = "recommended"
     weights: Literal["float32", "bfloat16", "int8"] = "float32"

@@ -12,7 +12,7 @@ from runtime.wire import Flag
 OWN = ("busy", "wait", "take", "infer", "send")  # a token is spent in these, one after the other
 AFTER = "after"  # what a pass did after its send; it delays those that follow
 ELSEWHERE = "loop"  # a pass that closed nothing
-WARM = "warm"  # weights and cache were read for longer than there was time
+WARM = "warm"  # what warms the caches took longer than there was time
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Scheduled:
 
     at (n,): row of the log whose pass took each. parts (n, 5): ns in each of `OWN`, which sum to edge_to_pub (n,).
     began, after, ended (n,): when that pass began to wait, what it did after its send, and when that was over.
-    warm (n,) bool: what it was busy with before was reading for the caches.
+    warm (n,) bool: what it was busy with before was warming the caches.
     decoded (n,) bool: it carried values. allowance (n,) bool: its bin was closed by the clock, because no sample had
     said that it was complete. late (n,) bool: beyond the budget.
     cause (n,) int: place in `CAUSES` of why, -1 = in time.

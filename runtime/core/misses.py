@@ -14,7 +14,7 @@ class Passage:
 
     edge_ns: right edge of the newest bin. due_ns: when it had to close by the clock. began_ns: when the loop began to
     wait, 0 = not known. busy_ns: how long it had worked before: in its pass before this one, or for warm_ns. warm_ns:
-    for how long it still read for the caches when the bin could have closed. woke_ns: when it woke with the bin.
+    for how long it still warmed the caches when the bin could have closed. woke_ns: when it woke with the bin.
     before_ns: when its decoding had ended and the send began.
     closed: bins that closed in this pass. cpu_ns: CPU time of this thread between waking and sent. faults: major page
     faults since the pass before. gc_ns: in the garbage collector.
