@@ -50,6 +50,10 @@ class Heard:
         """Messages between the first and the last that never came."""
         return self.messages[-1].seq - self.messages[0].seq + 1 - len(self.messages) if self.messages else 0
 
+    def whole(self) -> bool:
+        """Whether the run was heard to its end."""
+        return bool(self.messages) and bool(self.messages[-1].flags & Flag.END)
+
     def decoded(self) -> int:
         """Messages with values."""
         return sum(not m.flags & WITHOUT for m in self.messages)
@@ -123,8 +127,8 @@ def main() -> None:
         more = thread.is_alive()
         lines = kept[written:]
         written += len(lines)
-        sys.stdout.write("".join(f"{msgspec.json.encode(line).decode()}\n" for line in lines))
-        sys.stdout.flush()
+        sys.stdout.buffer.write(msgspec.json.Encoder().encode_lines(lines))
+        sys.stdout.buffer.flush()
         time.sleep(WRITE_S)
 
 

@@ -88,6 +88,11 @@ class _Morning:
     def out(self) -> Path:
         return self.asked.folder / "today.safetensors"
 
+    def check(self) -> None:
+        """Raise `StreamError` if the run has ended, or nobody hears it."""
+        self.run.check()
+        self.listener.check()
+
 
 def rehearse(asked: Asked, began: float, say: Callable[[str], None]) -> Found:
     """The whole of it, within minutes. began: `time.monotonic()` of the command's start.
@@ -114,6 +119,8 @@ def rehearse(asked: Asked, began: float, say: Callable[[str], None]) -> Found:
         _wait(morning, AFTER_S)
         marks["over"] = now_ns()
         morning.run.stop(within_s=END_S)
+    if not morning.listener.heard().whole():
+        raise StreamError("the subscriber did not hear the run to its end; try again when the machine is idle")
     found = _found(morning, calibrated, marks, time.monotonic() - began)
     (asked.folder / "rehearsal.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     return found
@@ -147,7 +154,7 @@ def _wait(morning: _Morning, seconds: float) -> None:
     """Let the run go on for a while. Raises `StreamError` if it ends."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        morning.run.check()
+        morning.check()
         time.sleep(min(0.2, left))
 
 
@@ -159,7 +166,7 @@ def _calibrate(morning: _Morning, stack: ExitStack, rig: Path) -> dict[str, Any]
     options += [] if asked.config is None else ["--config", asked.config]
     say("neds-rt calibrate rig.toml " + " ".join(map(str, options)))
     with Child(asked.folder, "calibrate", rig, *options, say=say) as child:
-        return child.result(morning.run.check, codes=(0, 3))
+        return child.result(morning.check, codes=(0, 3))
 
 
 def _swap(morning: _Morning, *, forced: bool) -> Answer:

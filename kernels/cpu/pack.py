@@ -26,10 +26,10 @@ from kernels.cpu.tiles import in_parts, panels
 from kernels.cpu.vectors import FOUR, LANES, MOVES_BYTES, aligned
 
 # Bytes of float32 weights beyond which they are stored in three bytes, in steps of 2^-23 of their row's largest: one to
-# two units in its last place. The rounding error of a product grows by about a tenth. Fewer bytes save more than the
-# conversion costs: with 256 bits beyond an L3 cache of 32 MB (5 layers within it took up to 7% more), with 512 bits
-# beyond an L2 cache of 2 MB (docs/latency.md). With 512 bits the conversion wants one instruction that some processors
-# lack; there it was not measured.
+# two units in its last place. The rounding error of a product grows by about a tenth. Once every
+# 20 ms, on cold caches, fewer bytes save more than the conversion costs (docs/latency.md); back to back, within an L3
+# cache and with 256 bits, 5 layers took up to 7% more. With 512 bits the conversion wants one instruction that some
+# processors lack; there it was not measured.
 LARGE = 3 * 2**19 if LANES == 8 or MOVES_BYTES else math.inf
 LEAST_STEP = np.float32(1e-30)  # of rounded weights: far from subnormal numbers, which are slow and less exact
 FAR = np.float32(-1e30)  # added to the score of a hidden slot

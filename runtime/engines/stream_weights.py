@@ -152,7 +152,8 @@ class Stepper:
         self.position += 1
 
     def rehearse(self) -> None:
-        """The step of the bin to come without its spikes: it changes nothing that a step reads."""
+        """The step of the bin to come without its spikes: it changes nothing that a step reads while the cache
+        is finite (one that is not is reset before the next step)."""
         kernel.decode(self._parts, self._ends, NO_COUNTS, True, 0, kernel.REHEARSAL, self.position)
 
 
