@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -51,13 +51,15 @@ def shares_of(made: Checkpoint, name: str) -> np.ndarray:
 @dataclass(frozen=True, slots=True)
 class Case:
     """One output, ready to be judged. sums: of each decoder (groups, K), and `statistic`, the score of summed rows
-    (see `neds_core.scores.bootstrap`). without: why it cannot be judged, '' = it can."""
+    (see `neds_core.scores.bootstrap`). without: why it cannot be judged, '' = it can. lacks: decoders that have no
+    value of some trial."""
 
     measure: Measure
     sums: dict[Name, np.ndarray]
     statistic: Callable[[np.ndarray], np.ndarray]
     without: str = ""
     spread: dict[Name, Spread] = field(default_factory=dict)
+    lacks: tuple[Name, ...] = ()
 
 
 def _case(made: Checkpoint, judged: Judged, spec: BehaviourSpec, shares: np.ndarray) -> Case:
@@ -98,9 +100,11 @@ def of_class(spec: BehaviourSpec, label: np.ndarray, said: dict[Name, np.ndarray
 
     A decoder without a value of a trial is not judged by the others, on which it might be the best.
     """
-    for name, v in said.items():
-        if missing := int((~np.isfinite(v).all(1)).sum()):
-            return Case("", {}, scores.r2_of_sums, f"{name} has no value of {missing} of {len(v)} trials there")
+    missing = {name: int((~np.isfinite(v).all(1)).sum()) for name, v in said.items()}
+    lacks: list[Name] = [name for name in said if missing[name]]
+    if lacks:
+        without = f"{lacks[0]} has no value of {missing[lacks[0]]} of {len(label)} trials there"
+        return Case("", {}, scores.r2_of_sums, without, lacks=tuple(lacks))
     if not spec.contrasts:
         sums: dict[Name, np.ndarray] = {
             k: scores.recall_sums(label, (v / prior).argmax(1), len(prior)) for k, v in said.items()
@@ -151,13 +155,16 @@ def _verdict(case: Case, point: Case) -> Verdict:
     point: what decides, all coordinates of the point that the output is one of, or `case` itself.
     """
     if case.without:
-        return Verdict("ridge", f"not judged: {case.without}")
+        return Verdict(_first_but(case.lacks), f"not judged: {case.without}")
+    lacks: list[Name] = [name for name in DECODERS if not np.isfinite(point.statistic(point.sums[name].sum(0)))]
+    if lacks:
+        who = f"{lacks[0]} has no" if len(lacks) < len(DECODERS) else "no decoder has a"
+        of = "" if point is case else " of the whole point"
+        return Verdict(_first_but(lacks), f"not judged: {who} finite score{of} there")
     few = len(case.sums["ridge"]) < bootstrap.RULES.least
     found: dict[Name, Score] = {}
     for name in DECODERS:
         value, low, high = bootstrap.interval(case.sums[name], case.statistic)
-        if not np.isfinite(value):
-            return Verdict("ridge", f"not judged: {name} has no finite score there")
         found[name] = Score(value) if few else Score(value, low, high)
     neds, blend = (float(point.statistic(point.sums[name].sum(0))) for name in ("neds", "blend"))
     best: Name = "blend" if blend > neds else "neds"
@@ -173,6 +180,12 @@ def _verdict(case: Case, point: Case) -> Verdict:
     else:
         chosen, why = best, said
     return Verdict(chosen, why, case.measure, found, case.spread)
+
+
+def _first_but(lacks: Sequence[Name]) -> Name:
+    """The ridge, unless it is among `lacks` and another is not: what has no score is not put before what has one."""
+    order: list[Name] = [name for name in ("ridge", *DECODERS) if name not in lacks]
+    return order[0] if order else "ridge"
 
 
 def lines(verdicts: dict[str, Verdict]) -> Iterator[str]:

@@ -260,9 +260,7 @@ class Pipeline:
             self._live_ns = t_end_ns
         if live and not skip and not idle and self.health is not None and self.health.wakes(counts):
             self._reset_next = True  # training has no such silence to look back over
-        if binner.take_coarse():
-            self._coarse_left = COARSE_TOKENS
-        self._coarse_left = max(0, self._coarse_left - 1)
+        self._coarse_left = COARSE_TOKENS - 1 if binner.take_coarse() else max(0, self._coarse_left - 1)
         late, self._late_seen = binner.late - self._late_seen, binner.late
         resent, self._resent_seen = binner.resent > self._resent_seen, binner.resent
         token = Token(

@@ -5,17 +5,25 @@ what the stream has to be.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 SCHEMA, LAYOUT = "1", "events_unit"
 KEYS = ("source_id", "region", "depth_um")
 KEEP_ALIVE_MODULUS = 2**31 - 1
+PORTS = "[ports]\nPortRange = 256\n"  # liblsl's own 32 are used up by 16 streams of a machine; more may not be found
+LAB_FILES = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
 
 
 def read(path):
     """Units and their recorded rates from units.tsv: [(source_id, region, depth_um), ...] as text, [Hz, ...]."""
     rows = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()[1:]]
     return [tuple(row[:3]) for row in rows], [float(row[3]) for row in rows]
+
+
+def has_lab_file():
+    """Whether liblsl reads a lab's own settings; pylsl.set_config_content would keep it from that."""
+    return any(Path(name).expanduser().is_file() for name in (os.environ.get("LSLAPICFG", ""), *LAB_FILES))
 
 
 def unit_map_sha256(units):

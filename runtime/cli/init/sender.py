@@ -30,14 +30,14 @@ def spikes_between(start_s, stop_s):
     return stamps, random.choices(range(len(UNITS)), RATES_HZ, k=len(stamps))
 
 
-if SOURCE != "live":  # where neds-rt looks with --allow-replay; before any other call of pylsl
-    pylsl.set_config_content("[lab]\\nSessionID = neds-rt-replay\\n")
+session = "" if SOURCE == "live" else "[lab]\\nSessionID = neds-rt-replay\\n"  # neds-rt looks there with --allow-replay
+if session or not unit_stream.has_lab_file():  # before any other call of pylsl; your lsl_api.cfg may need PORTS as well
+    pylsl.set_config_content(session + unit_stream.PORTS)
 info = pylsl.StreamInfo(SPIKES, "Spikes", 1, pylsl.IRREGULAR_RATE, pylsl.cf_int32, SPIKES)
 unit_stream.describe(info, UNITS, SOURCE, sum(RATES_HZ))
 spikes = pylsl.StreamOutlet(info)
 markers = MARKERS and pylsl.StreamOutlet(pylsl.StreamInfo(MARKERS, "Markers", 1, 0.0, pylsl.cf_string, MARKERS))
-sent, trial, upto_s = 0, 0, pylsl.local_clock()
-next_s = upto_s + PAUSE_S
+sent, trial, upto_s, next_s = 0, 0, pylsl.local_clock(), pylsl.local_clock() + PAUSE_S
 with contextlib.suppress(KeyboardInterrupt):
     while True:
         time.sleep(0.005)

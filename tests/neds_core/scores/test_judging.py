@@ -172,7 +172,7 @@ def test_a_class_is_judged_by_its_contrasts(judged: Callable[..., Checkpoint]) -
 def test_a_decoder_that_lacks_a_trial_is_not_judged(
     judged: Callable[..., Checkpoint], contrasts: dict[str, Any], name: str
 ) -> None:
-    """By its other trials it might be the best; as the first class it might be right."""
+    """By its other trials it might be the best; as the first class it might be right. Nor is it recommended."""
     evidence, specs = told(0.95), judged(told(0.95)).specs
     labelled = int((evidence.target["choice"] >= 0).sum())
     said = getattr(evidence, name)["choice"].copy()
@@ -183,9 +183,33 @@ def test_a_decoder_that_lacks_a_trial_is_not_judged(
         judged(evidence, specs=(specs[0], msgspec.structs.replace(specs[1], contrasts=contrasts))), "choice"
     )
 
-    decoder = "neds" if name == "neds" else "ridge"
-    assert found.recommended == "ridge"
+    decoder, other = ("neds", "ridge") if name == "neds" else ("ridge", "neds")
+    assert found.recommended == other
     assert found.reason == f"not judged: {decoder} has no value of 1 of {labelled} trials there"
+
+
+@pytest.mark.parametrize("lacks", [("neds",), ("linear",), ("neds", "linear")], ids=["neds", "ridge", "both"])
+@pytest.mark.parametrize("grouped", [False, True], ids=["trace", "point"])
+def test_a_decoder_without_a_finite_score_is_not_recommended(
+    judged: Callable[..., Checkpoint], lacks: tuple[str, ...], grouped: bool
+) -> None:
+    """Beside one that has it; of a point, in any coordinate."""
+    evidence, made = told(0.95), judged(told(0.95))
+    specs = [msgspec.structs.replace(made.specs[0], name=name, group="place" if grouped else "") for name in "xy"]
+    parts = {part: dict.fromkeys("xy", getattr(evidence, part)["wheel_speed"]) for part in ("target", "neds", "linear")}
+    for part in lacks:
+        parts[part]["x"] = parts[part]["x"].copy()
+        parts[part]["x"][..., 5] = np.nan
+    header = msgspec.structs.replace(made.header, specs=tuple(specs), blend={"x": 0.5, "y": 0.5}, verdicts={})
+
+    found = judging.decide(replace(made, header=header, judged=Judged(evidence.segment, **parts)))
+
+    expected = {("neds",): ("ridge", "neds has no"), ("linear",): ("neds", "ridge has no")}
+    recommended, who = expected.get(lacks, ("ridge", "no decoder has a"))
+    x, y = (verdict(found, name) for name in "xy")
+    of = " of the whole point" if grouped else ""
+    assert (x.recommended, x.reason, x.scores) == (recommended, f"not judged: {who} finite score{of} there", {})
+    assert y == x if grouped else y.measure == "R2"
 
 
 def joined(judged: Callable[..., Checkpoint], n: int = 3) -> Checkpoint:

@@ -43,7 +43,7 @@ class Sends:
 
 @contextmanager
 def sending(spikes: pylsl.StreamOutlet, name: str, what: Sends) -> Iterator[None]:
-    """A rig that sends until the end."""
+    """A rig that sends until the end, also where a test fails within: pytest waits for its thread at exit."""
     infos = [
         pylsl.StreamInfo(f"{name}-markers", "Markers", 1, 0.0, pylsl.cf_string, f"{name}-markers"),
         pylsl.StreamInfo(f"{name}-wheel", "Behaviour", 1, 100.0, pylsl.cf_float32, f"{name}-wheel"),
@@ -66,9 +66,11 @@ def sending(spikes: pylsl.StreamOutlet, name: str, what: Sends) -> Iterator[None
 
     sender = threading.Thread(target=send)
     sender.start()
-    yield
-    ended.set()
-    sender.join()
+    try:
+        yield
+    finally:
+        ended.set()
+        sender.join()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,6 +106,16 @@ def checked(
         return code, msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
 
     return run
+
+
+def test_a_rig_that_sends_ends_with_a_test_that_fails(
+    make_outlet: MakeOutlet, stream_name: str, session: Session
+) -> None:
+    """No thread is left, for which pytest would wait at its exit."""
+    before = set(threading.enumerate())
+    with pytest.raises(LookupError), sending(make_outlet(stream_name, session.units), stream_name, Sends()):
+        raise LookupError
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_rig_that_is_right_is_go(checked: Callable[..., tuple[int, dict[str, Any]]]) -> None:

@@ -31,11 +31,11 @@ from neds_core.data.session import Session, UnitTable
 from runtime import config as rigs
 from runtime.cli.init import keys
 from runtime.cli.init.main import files, first_day, of_session
-from runtime.config import RigConfig
+from runtime.config import LslConfig, RigConfig
 from runtime.io import unit_stream
 from runtime.io.lsl_description import describe, unit_rows
 from runtime.io.lsl_resolve import REPLAY_SESSION
-from runtime.io.lsl_settings import PORT_RANGE
+from runtime.io.lsl_settings import PLACES, PORT_RANGE
 
 ROOT = Path(__file__).parents[3]
 WRITTEN = {"rig.toml", "train.toml", "units.tsv", "sender.py", "unit_stream.py", "README.md"}
@@ -188,6 +188,12 @@ def test_the_helper_describes_as_the_player_does(session: Session, folder: Path)
     assert sum(rates_hz) == pytest.approx(session.counts[session.bins()].sum(1).mean() * 50.0, rel=1e-3)
 
 
+def test_the_helper_knows_what_the_runtime_sets() -> None:
+    """Where a lab's own settings lie, and how many ports liblsl is to look through."""
+    assert unit_stream.LAB_FILES == PLACES
+    assert f"[ports]\nPortRange = {PORT_RANGE}\n" == unit_stream.PORTS
+
+
 def test_the_sender_needs_pylsl_alone(folder: Path) -> None:
     imported = {
         (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name) or ""
@@ -200,6 +206,14 @@ def test_the_sender_needs_pylsl_alone(folder: Path) -> None:
     assert len((folder / "sender.py").read_text().splitlines()) < 50
 
 
+LOOK = """
+import sys
+from runtime.io.lsl_resolve import configure, resolve
+configure(sys.argv[1], "machine")
+print(*(resolve(name, 20.0).name() for name in sys.argv[2:]))
+"""
+
+
 @contextmanager
 def sending(folder: Path, **environment: str) -> Iterator[None]:
     """The folder's sender, in a process that has nothing of ours on its path."""
@@ -210,6 +224,23 @@ def sending(folder: Path, **environment: str) -> Iterator[None]:
             assert sender.poll() is None, "the sender has ended by itself"
         finally:
             sender.kill()
+
+
+@pytest.mark.parametrize(("source", "lsl"), [("synthetic", REPLAY_SESSION), ("live", LslConfig().session_id)])
+def test_the_sender_is_found_beside_many_others(
+    folder: Path, tmp_path: Path, make_outlet: Callable[..., pylsl.StreamOutlet], session: Session, source: str,
+    lsl: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Both its streams, where 20 others hold liblsl's own range of ports; without a lab's lsl_api.cfg."""
+    others = [make_outlet(f"{folder.name}-other-{k}", session.units) for k in range(20)]
+    names = [f"{folder.name}-spikes", f"{folder.name}-markers"]
+    script = (folder / "sender.py").read_text()
+    (folder / "sender.py").write_text(script.replace('SOURCE = "synthetic"', f'SOURCE = "{source}"'))
+    monkeypatch.delenv("LSLAPICFG", raising=False)
+    with sending(folder, HOME=str(tmp_path)):
+        words, env = [sys.executable, "-c", LOOK, lsl, *names], os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), len(others)) == (names, 20), done.stderr
 
 
 @pytest.fixture
