@@ -33,6 +33,7 @@ from kernels.cpu.vectors import FOUR, LANES, MOVES_BYTES, aligned
 LARGE = 3 * 2**19 if LANES == 8 or MOVES_BYTES else math.inf
 LEAST_STEP = np.float32(1e-30)  # of rounded weights: far from subnormal numbers, which are slow and less exact
 FAR = np.float32(-1e30)  # added to the score of a hidden slot
+REHEARSAL = -1  # in place of a clock row: see `kernels.cpu.step.decode`
 
 Precision = Literal["float32", "bfloat16", "int8"]
 

@@ -14,12 +14,10 @@ from numba import types
 from numba.extending import overload
 
 from kernels.cpu.jit import jit
-from kernels.cpu.pack import FAR, Cache, Ends, Members, Parts
+from kernels.cpu.pack import FAR, REHEARSAL, Cache, Ends, Members, Parts
 from kernels.cpu.rows import added, gelu, normed, rotate, scaled, scatter, shortened, softmax
 from kernels.cpu.tiles import product
 from kernels.cpu.vectors import FOUR, LANES, at
-
-REHEARSAL = -1  # in place of a clock row
 
 
 @jit
@@ -254,9 +252,8 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
 
     spikes: whether counts become a token, which is a key. The caller has written the tokens of n_seen behaviours, keys
     too, into work.x from row 1 on, or from row 0 without spikes. row: of the clock.
-
-    row `REHEARSAL`: the step of a bin without spikes, which nobody reads. It brings weights, keys, values and the code
-    itself into the processor's caches. Its key lies in the slot of the bin to come until that bin writes or hides it.
+    Row `REHEARSAL`, with counts (0,): a step that nobody reads. It brings weights, keys, values and the code itself into
+    the processor's caches. Its key lies in the slot of the bin to come until that bin writes or hides it.
     """
     if row != REHEARSAL:
         follow(ends, counts, spikes)
@@ -268,13 +265,10 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
 @jit
 def _take_in(ends: Ends, followed: Ends, counts: np.ndarray, row: int, token: np.ndarray) -> None:
     """The spike token of a bin; followed: whose filters have taken it in."""
-    if row == REHEARSAL:
-        for d in range(ends.constants.shape[1]):
-            token[d] = ends.constants[0, d]
-    elif len(ends.keep):
-        ingest_filtered(followed.features, ends.rows, ends.constants[row], token)
+    if len(ends.keep):
+        ingest_filtered(followed.features, ends.rows, ends.constants[max(0, row)], token)
     else:
-        ingest(counts, ends.rows, ends.constants[row], token)
+        ingest(counts, ends.rows, ends.constants[max(0, row)], token)
 
 
 @jit
@@ -287,7 +281,6 @@ def _answer(parts: Parts, ends: Ends, n_keys: int, row: int, position: int) -> N
             x[n_keys + q, d] = ends.asked[q, d] + ends.codes[max(0, row), d]
     step(parts, n_keys, n_keys + n_asked, position)  # called once: each call would be compiled with all of it
     if row == REHEARSAL:
-        hide(parts.cache, position, 0)
         return
     read(x, n_keys, ends.weight, ends.bias, ends.query, ends.groups, ends.values)
     for v in range(len(ends.values)):
