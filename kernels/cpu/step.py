@@ -252,8 +252,8 @@ def decode(parts: Parts, ends: Ends, counts: np.ndarray, spikes: bool, n_seen: i
 
     spikes: whether counts become a token, which is a key. The caller has written the tokens of n_seen behaviours, keys
     too, into work.x from row 1 on, or from row 0 without spikes. row: of the clock.
-    Row `REHEARSAL`, with counts (0,): a step that nobody reads. It brings weights, keys, values and the code itself into
-    the processor's caches. Its key lies in the slot of the bin to come until that bin writes or hides it.
+    Row `REHEARSAL`, with counts (0,): a step that nobody reads. It brings weights, keys, values and the code itself
+    into the processor's caches. Its key lies in the slot of the bin to come until that bin writes or hides it.
     """
     if row != REHEARSAL:
         follow(ends, counts, spikes)
