@@ -32,8 +32,11 @@ OUTPUTS = ("wheel_speed", "whisker_motion_energy")
 Say = Callable[[str], None]
 
 
-def run(rounds: int, trials: int, only: str = "", say: Say = lambda line: None) -> report.Report:
-    """Measure the rows whose "size name" an expression matches: so many launches of each, in turn.
+def run(
+    rounds: int, trials: int, only: str = "", say: Say = lambda line: None, tails: int = TAIL_LAUNCHES
+) -> report.Report:
+    """Measure the rows whose "size name" an expression matches: so many launches of each, in turn; `tails` times as
+    many of those whose tails are compared.
 
     trials: held-out trials measured in each launch. Raises `ConfigError` where none matches, `DataError` outside of a
     checkout.
@@ -52,24 +55,26 @@ def run(rounds: int, trials: int, only: str = "", say: Say = lambda line: None) 
         at = rows.models(fitted, checkpoints.load(path), path, {row.size for row in chosen})
         bench = Bench(config, at, fitted, test, OUTPUTS, trials)
         states = list(rows.judged(chosen, at, fitted, test))
-        taken = _rounds(bench, states, rounds, say)
+        taken = _rounds(bench, states, rounds, tails, say)
         found = [_result(bench, row, skipped, wrong, taken.get(row, [])) for row, skipped, wrong in states]
-    said = {"rounds": rounds, "trials": trials, "tail_launches": TAIL_LAUNCHES, "rows": found}
+    said = {"rounds": rounds, "trials": trials, "tail_launches": tails, "rows": found}
     result = report.begun("latency-peers") | said
     return result | {"gate": table.gate(found)}
 
 
-def _rounds(bench: Bench, states: list[tuple[Row, str, str]], rounds: int, say: Say) -> dict[Row, list[Launch]]:
+def _rounds(
+    bench: Bench, states: list[tuple[Row, str, str]], rounds: int, tails: int, say: Say
+) -> dict[Row, list[Launch]]:
     """The launches of each row that can be run: one of each row, then the next one of each; of those whose tails are
-    compared `TAIL_LAUNCHES` in each round."""
+    compared `tails` in each round."""
     taken: dict[Row, list[Launch]] = {}
     for row, skipped, wrong in states:
         if skipped or wrong:
             say(f"{row.size} {row.name}: {skipped or wrong}")
     able = [row for row, skipped, wrong in states if not skipped and not wrong]
-    for number in range(rounds * TAIL_LAUNCHES):
-        for row in able if number % TAIL_LAUNCHES == 0 else [row for row in able if row.key in table.TAILS]:
-            say(f"round {number // TAIL_LAUNCHES + 1} of {rounds}: {row.size} {row.name}")
+    for number in range(rounds * tails):
+        for row in able if number % tails == 0 else [row for row in able if row.key in table.TAILS]:
+            say(f"round {number // tails + 1} of {rounds}: {row.size} {row.name}")
             with tempfile.TemporaryDirectory(prefix="neds-rt-peer-") as folder:
                 try:
                     found = launch.run(bench, row, number, Path(folder))

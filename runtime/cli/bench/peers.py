@@ -29,8 +29,10 @@ def peers(
     from benchmarks import report
     from benchmarks.latency.peers import bench, table
 
-    rounds, trials = (QUICK_ROUNDS, QUICK_TRIALS) if quick else (rounds, trials)
-    result = bench.run(rounds, trials, only, note)
+    if quick:
+        result = bench.run(QUICK_ROUNDS, QUICK_TRIALS, only, note, tails=1)
+    else:
+        result = bench.run(rounds, trials, only, note)
     if out is not None:
         report.save(result, out)
         stem = out.with_suffix("")
