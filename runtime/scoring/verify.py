@@ -31,7 +31,7 @@ from runtime.scoring import score as scoring, truth
 Row = dict[str, Any]  # one JSON object
 
 # z-scores, probabilities and log-rates. float32: sums in another order. Compact weights: their own rounding.
-BOUNDS: dict[Precision, float] = {"float32": 2e-5, "bfloat16": 0.03, "int8": 0.1}
+BOUNDS: dict[Precision, float] = {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.1}
 R2_BOUND = 0.002  # what compact weights may change of the R2 of the held-out part
 SHARE_OBSERVED = 0.5
 
