@@ -46,7 +46,9 @@ def spike_rows(model: NEDS) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.inference_mode():
         tokenizer = cast(UnitTokenizer, model.tokenizer())  # the stitcher is for full attention alone
         mean, gain = tokenizer.scale()
-        return tokenizer.rows * gain[:, None], tokenizer.bias - (mean * gain) @ tokenizer.rows + model.modality[0]
+        mean, gain, rows = mean.double(), gain.double(), tokenizer.rows.double()  # large sums that nearly cancel
+        constant = tokenizer.bias - (mean * gain) @ rows + model.modality[0]
+        return (rows * gain[:, None]).float(), constant.float()
 
 
 def filter_shares(model: NEDS) -> np.ndarray:
