@@ -61,12 +61,14 @@ class LslConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What decodes, how the weights of NEDS are stored (fewer bits help one larger than the processor's cache), where
-    NEDS runs, and whether its step is rehearsed shortly before each edge ("touch")."""
+    NEDS runs, whether its step is rehearsed shortly before each edge ("touch"), and whether the cores are kept awake
+    around it ("auto": those of a virtual machine of at most 4)."""
 
     decoder: Literal["neds", "ridge", "blend", "recommended"] = "recommended"
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
     warm: Literal["touch", "none"] = "touch"
+    awake: Literal["auto", "always", "none"] = "auto"
 
 
 class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):

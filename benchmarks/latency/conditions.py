@@ -39,6 +39,7 @@ def conditions(asked: Asked) -> Iterator[tuple[str, Asked]]:
     yield f"as it is, {has} streams", asked
     for kind in hogs.KINDS:
         yield f"{kind} hog", replace(asked, hogs=(kind,))
+    yield "cores not kept awake", _with(asked, awake="none")
     yield "normal priority", replace(asked, normal_priority=True)
     yield "normal priority, cpu hog", replace(asked, normal_priority=True, hogs=("cpu",))
     for streams in range(2, min(has, 4)):

@@ -33,6 +33,7 @@ from runtime.io.lsl_description import unit_rows
 from runtime.io.lsl_source import LslSource
 from runtime.io.notices import Notices
 from runtime.io.streams import Streams
+from runtime.live.awake import awake
 from runtime.live.loop import Plan, run
 from runtime.live.messages import Messages, Publisher
 from runtime.live.swapping import Exchanges
@@ -86,9 +87,11 @@ class Wired:
         step_ms = prepare.warm_up(decoder.engine, decoder.n_units)
         if slow := prepare.too_slow(decoder.engine, step_ms, decoder.bin_ns):
             happened("too_slow", slow)
+        at_edge = pipeline.rules.keep_alive or pipeline.binner.ordered
         with (
             self.exchanges or nullcontext(),
             clock,
+            awake(config.engine.awake, decoder.bin_ns, 0 if at_edge else pipeline.rules.lateness_ns),
             _urgent() as scheduling,
         ):  # before the inlets open: their threads inherit it
             if self.scheduling not in ("", scheduling):

@@ -30,6 +30,7 @@ RIG = {
     "engine.weights": '"bfloat16" or "int8" for models larger than the cache',
     "engine.device": '"cuda" for a GPU',
     "engine.warm": '"none" leaves a few per cent of a core to others',
+    "engine.awake": '"none" lets the cores of a virtual machine sleep between bins',
     "health.quarantined_share": "share of a second's spikes: DEGRADED, at ten times FAULT; 1: never",
     "health.late_share": "the same for late spikes",
     "health.out_of_range_share": "the same for units that the map does not have",
