@@ -22,6 +22,7 @@ FIFO_PRIORITY, BESIDE_PRIORITY = 10, 5
 FILES, FILES_A_STREAM = 64, 16  # open at once: ours and ZeroMQ's, and liblsl's for each inlet
 PACKAGES = ("neds-rt", "torch", "numpy", "numba", "pylsl", "pyzmq")  # what a measurement depends on
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+CPUINFO = Path("/proc/cpuinfo")
 NOT_SAID = "not said"  # the system has no such file
 CURRENT, FUTURE, ON_FAULT = 1, 2, 4  # of mlockall(2): pages that have been touched, and those that will be
 
@@ -141,6 +142,28 @@ def pinned() -> Iterator[str]:
             os.sched_setaffinity(0, allowed)
 
 
+def virtual(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether this is a virtual machine; False where the processor does not say (x86 does)."""
+    return any("hypervisor" in line.split() for line in _text(cpuinfo).splitlines() if line.startswith("flags"))
+
+
+def cpu_limited(mine: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Whether a control group of this process, version 1 or 2, has a share of the cores' time only: a container's."""
+    for line in _text(mine).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root, name = (groups / controllers, "cpu.cfs_quota_us") if controllers else (groups, "cpu.max")
+        own = root / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(root):
+                break
+            quota = _text(folder / name).split()
+            if quota and quota[0] not in ("max", "-1"):
+                return True
+    return False
+
+
 def page_faults() -> int:
     """Major page faults of this process so far; 0 where the system does not count them."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt if sys.platform != "win32" else 0
@@ -171,7 +194,7 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 def cpu() -> str:
     """The processor's own name, or the architecture where the system does not say."""
-    lines = _text(Path("/proc/cpuinfo")).splitlines()
+    lines = _text(CPUINFO).splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,3 +181,39 @@ def test_a_limit_of_open_files_that_cannot_be_raised_is_refused(monkeypatch: pyt
     system.open_files(1)
     with pytest.raises(ConfigError, match=r"may open 80 files and needs 96; raise the limit \(ulimit -n 1024\)"):
         system.open_files(2)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "right"),
+    [
+        ("flags\t\t: fpu tsc hypervisor lahf_lm\n", True),
+        ("model name : hypervisor\nflags\t\t: fpu tsc lahf_lm\n", False),
+        ("", False),
+    ],
+)
+def test_a_virtual_machine_is_one_whose_processor_says_so(tmp_path: Path, cpuinfo: str, right: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert system.virtual(tmp_path / "cpuinfo") == right
+
+
+@pytest.mark.parametrize(
+    ("line", "file", "quota", "right"),
+    [
+        ("0::/", "cpu.max", "200000 100000", True),
+        ("0::/a/b", "a/cpu.max", "50000 100000", True),
+        ("0::/a/b", "a/b/cpu.max", "max 100000", False),
+        ("0::/a", "other/cpu.max", "50000 100000", False),
+        ("3:cpu,cpuacct:/a", "cpu,cpuacct/a/cpu.cfs_quota_us", "50000", True),
+        ("3:cpu,cpuacct:/a", "cpu,cpuacct/a/cpu.cfs_quota_us", "-1", False),
+        ("3:memory:/a", "memory/a/cpu.cfs_quota_us", "50000", False),
+        ("", "cpu.max", "50000 100000", False),
+    ],
+)
+def test_a_control_group_may_limit_the_time_of_its_cores(
+    tmp_path: Path, line: str, file: str, quota: str, right: bool
+) -> None:
+    (tmp_path / "mine").write_text(f"1:name=systemd:/\n{line}\n" if line else "")
+    place = tmp_path / "groups" / file
+    place.parent.mkdir(parents=True)
+    place.write_text(quota + "\n")
+    assert system.cpu_limited(tmp_path / "mine", tmp_path / "groups") == right

@@ -13,23 +13,24 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from runtime.io.spinner import AFTER_NS, BEFORE, window
 from runtime.live import awake as module
-from runtime.live.awake import AFTER_NS, BEFORE, awake, wanted, window
+from runtime.live.awake import awake, wanted
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="SCHED_IDLE and /proc are Linux's")
 BIN = 20_000_000
-VIRTUAL, REAL = "flags\t\t: fpu tsc hypervisor lahf_lm\n", "model name : hypervisor\nflags\t\t: fpu tsc lahf_lm\n"
 
 
 @pytest.mark.parametrize(
-    ("asked", "cores", "cpuinfo", "right"),
+    ("asked", "cores", "virtual", "limited", "right"),
     [
-        ("auto", 2, VIRTUAL, True), ("auto", 4, VIRTUAL, True), ("auto", 5, VIRTUAL, False), ("auto", 2, REAL, False),
-        ("auto", 2, "", False), ("always", 16, REAL, True), ("none", 2, VIRTUAL, False),
+        ("auto", 2, True, False, True), ("auto", 4, True, False, True), ("auto", 5, True, False, False),
+        ("auto", 2, False, False, False), ("auto", 2, True, True, False), ("always", 16, False, True, True),
+        ("none", 2, True, False, False),
     ],
 )  # fmt: skip
-def test_few_cores_of_a_virtual_machine(asked: str, cores: int, cpuinfo: str, right: bool) -> None:
-    assert wanted(asked, cores, cpuinfo) == right
+def test_few_cores_of_a_virtual_machine(asked: str, cores: int, virtual: bool, limited: bool, right: bool) -> None:
+    assert wanted(asked, cores, virtual=virtual, limited=limited) == right
 
 
 @given(
