@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks import report
@@ -97,6 +98,8 @@ def held(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     def during(pids: Processes) -> None:
         time.sleep(WARM_UP_S + 3.0)
         for pid, seconds in ((pids.loop, STOPPED_S), (pids.sender, STALL_S)):
+            while psutil.Process(pid).status() != psutil.STATUS_SLEEPING:  # a pass of its own would be the stage
+                time.sleep(1e-4)
             os.kill(pid, signal.SIGSTOP)
             time.sleep(seconds)
             os.kill(pid, signal.SIGCONT)
@@ -106,17 +109,13 @@ def held(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_a_stopped_loop_is_carried_by_the_bins_that_it_delays(held: dict[str, Any]) -> None:
-    """Ten bins end within 200 ms: each is charged from its own edge, so their latencies are 20 ms apart.
-
-    The stage is the one in which it was stopped: seldom another than `wait`.
-    """
-    stopped = [miss for miss in held["misses"] if miss["cause"] in ("backlog", "preempted")]
+    """Ten bins end within 200 ms: each is charged from its own edge, so their latencies are 20 ms apart."""
+    stopped = [miss for miss in held["misses"] if miss["cause"] in ("backlog", "preempted") and miss["stage"] == "wait"]
     assert stopped, held["misses"]
     most = max(stopped, key=lambda miss: miss["ms"])
     assert most["ms"] >= 1e3 * STOPPED_S - 25.0  # the first of them had an edge up to 20 ms after the stop
     together = [miss for miss in stopped if 0.0 <= miss["t_s"] - most["t_s"] <= STOPPED_S]
     assert len(together) >= 8  # of ten, the last is in time
-    assert {miss["stage"] for miss in together} <= {most["stage"], "wait"}
     for k, miss in enumerate(sorted(together, key=lambda miss: miss["t_s"])[:8]):
         assert miss["ms"] == pytest.approx(most["ms"] - 20.0 * k, abs=1.0)
 
